@@ -1,0 +1,136 @@
+"""A record of a vlpipe dataset: a `tf.train.Example`, written without TensorFlow and parsed in the graph.
+
+Byte layout (format version 1). An Example is `Features{feature: map<name, Feature>}`. The map entries stand in the
+order of the schema. Per kind of field:
+
+    Sequence   bytes_list with one value: the frames in C order, little-endian, in the schema's dtype
+    Fixed      float_list (float16, float32) or int64_list (integers), packed, C order
+    Text       bytes_list with one value: UTF-8
+
+So a Sequence is read by a copy, and any TFRecord reader can read the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from vlpipe.schema import Fixed, Schema, Sequence, Text
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Protocol-buffer tags: field number << 3 | 2 (length-delimited). Field 1 of most messages here, 2 and 3 of Feature.
+_FIRST, _SECOND, _THIRD = b"\x0a", b"\x12", b"\x1a"
+
+
+class Encoded(NamedTuple):
+    """The bytes of a record, and where in them the frames of each sequence start (schema order)."""
+
+    data: bytes
+    starts: tuple[int, ...]
+
+
+def encode(schema: Schema, values: dict[str, np.ndarray | bytes]) -> Encoded:
+    """The Example of a record whose values `schema.check` gave."""
+    parts: list[bytes] = []
+    starts: list[int] = []
+    position = 0
+    for name, field in schema.fields.items():
+        payload, tag = _payload(field, values[name])
+        numbers = _FIRST + varint(len(payload))
+        feature = tag + varint(len(numbers) + len(payload)) + numbers
+        key = name.encode("utf-8")
+        entry = _FIRST + varint(len(key)) + key + _SECOND + varint(len(feature) + len(payload)) + feature
+        head = _FIRST + varint(len(entry) + len(payload)) + entry
+        if isinstance(field, Sequence):
+            starts.append(position + len(head))
+        parts += head, payload
+        position += len(head) + len(payload)
+    outer = _FIRST + varint(position)
+    return Encoded(b"".join([outer, *parts]), tuple(len(outer) + start for start in starts))
+
+
+def varint(number: int) -> bytes:
+    """A non-negative integer as a protocol-buffer varint."""
+    if number < 0x80:
+        return bytes((number,))
+    groups = bytearray()
+    while number >= 0x80:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    groups.append(number)
+    return bytes(groups)
+
+
+def _payload(field: Sequence | Fixed | Text, value: np.ndarray | bytes) -> tuple[bytes, bytes]:
+    if isinstance(value, bytes):
+        return value, _FIRST
+    if isinstance(field, Sequence):
+        return value.tobytes(), _FIRST
+    if value.dtype.kind == "f":
+        return value.astype("<f4").tobytes(), _SECOND
+    return b"".join(varint(int(number) & 0xFFFFFFFFFFFFFFFF) for number in value.ravel()), _THIRD
+
+
+def parse(schema: Schema, names: Iterable[str], data: tf.Tensor, where: Callable[[], tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The named fields of one serialized record, in the graph.
+
+    Args:
+        schema: the schema that the record was written with.
+        names: the fields to parse; the others are skipped.
+        data: string scalar, the serialized Example.
+        where: makes the text that names the record in an error; called only when there is one.
+
+    Returns:
+        A tensor per name: `[T, *shape]` of the schema's dtype for a Sequence, `shape` for a Fixed, a string scalar for a Text.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the record is not such an Example, or holds no whole number of frames.
+    """
+    import tensorflow as tf
+
+    fields = {name: schema.fields[name] for name in names}
+    parsed = tf.io.parse_single_example(data, {name: _feature_spec(field) for name, field in fields.items()})
+    return {name: _decode(name, field, parsed[name], where) for name, field in fields.items()}
+
+
+def _feature_spec(field: Sequence | Fixed | Text) -> Any:
+    import tensorflow as tf
+
+    if not isinstance(field, Fixed):
+        return tf.io.FixedLenFeature([], tf.string)
+    return tf.io.FixedLenFeature(field.dimensions, tf.float32 if np.dtype(field.dtype).kind == "f" else tf.int64)
+
+
+def _decode(name: str, field: Sequence | Fixed | Text, value: tf.Tensor, where: Callable[[], tf.Tensor]) -> tf.Tensor:
+    import tensorflow as tf
+
+    if isinstance(field, Text):
+        return value
+    if isinstance(field, Fixed):
+        return tf.cast(value, field.dtype)
+    size = tf.strings.length(value)
+    d = " × ".join(map(str, field.dimensions)) or "1"
+    expected = f"bytes, not a multiple of {field.frame_bytes} (d = {d}, {field.dtype}). Pass the schema that wrote it."
+    message = lambda: tf.strings.join([where(), f': "{name}" holds ', tf.strings.as_string(size), " ", expected])  # noqa: E731
+    with tf.control_dependencies([require(size % field.frame_bytes == 0, message)]):
+        return tf.reshape(tf.io.decode_raw(value, field.dtype, little_endian=True), [-1, *field.dimensions])
+
+
+def require(condition: tf.Tensor, message: Callable[[], tf.Tensor]) -> tf.Operation:
+    """An operation that fails with `message()` unless `condition`; the text is made only when it is needed.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when it runs and the condition is false.
+    """
+    import tensorflow as tf
+
+    # A tf.cond of our own: tf.debugging.Assert alone would format its text for every record.
+    def fail() -> tf.Tensor:
+        with tf.control_dependencies([tf.debugging.Assert(False, [message()])]):
+            return tf.constant(False)
+
+    return tf.cond(condition, lambda: tf.constant(True), fail).op

@@ -1,0 +1,180 @@
+"""A directory that appears complete or not at all.
+
+It is filled in a hidden place beside the target, flushed to disk, and renamed. A target that is replaced is exchanged
+with the new one in a single step, so that whoever looks, and whatever crashes, finds the old directory or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vlpipe.errors import DatasetError, DatasetExistsError
+
+
+class StagedDirectory:
+    """A place to fill (`path`) that `commit` turns into the target and `abort` removes.
+
+    While it lives, a second one for the same target is refused, in this process or another; if this process is
+    killed, the lock goes with it and the next one removes what it left.
+
+    Args:
+        target: the directory to make; its parents are made as needed.
+        overwrite: replace a target that exists.
+        replaceable: whether a directory that exists may be replaced; gets its path, returns None or the reason against it.
+
+    Raises:
+        DatasetExistsError: the target exists and is not to be replaced, or another writer is at work on it.
+    """
+
+    def __init__(self, target: str | os.PathLike[str], *, overwrite: bool, replaceable: Callable[[Path], str | None]) -> None:
+        self.target = Path(os.path.realpath(target))
+        self._overwrite = overwrite
+        self._replaceable = replaceable
+        self._refuse_existing()
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _Lock(self.target.parent / f".{self.target.name}.lock", self.target)
+        try:
+            for left in self.target.parent.glob(f".{_escaped(self.target.name)}.staged-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            self.path = self.target.parent / f".{self.target.name}.staged-{secrets.token_hex(4)}"
+            self.path.mkdir()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def commit(self) -> None:
+        """Make the target from what was filled in; after this, or a crash in it, the target is never partial.
+
+        Raises:
+            DatasetExistsError: the target appeared meanwhile.
+        """
+        try:
+            self._refuse_existing()
+            for file in sorted(self.path.iterdir()):
+                _flush(file)
+            _flush(self.path)
+            _replace(self.path, self.target)
+            _flush(self.target.parent)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Remove what was filled in, and let others write the target. Does nothing after a commit."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.release()
+
+    def _refuse_existing(self) -> None:
+        if not os.path.lexists(self.target):
+            return
+        if not self.target.is_dir():
+            raise DatasetExistsError(f"{self.target}: exists and is not a directory. Choose another target.")
+        if not any(self.target.iterdir()):
+            return
+        if not self._overwrite:
+            raise DatasetExistsError(f"{self.target}: exists already. Pass overwrite=True to replace it, or choose another target.")
+        reason = self._replaceable(self.target)
+        if reason:
+            raise DatasetExistsError(f"{self.target}: not replaced, because {reason}. Choose another target, or remove it yourself.")
+
+
+class _Lock:
+    """An advisory lock on a file beside the target; the kernel drops it when the process ends, however it ends."""
+
+    def __init__(self, path: Path, target: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+        while True:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = _read_holder(file)
+                os.close(file)
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise DatasetError(f"{path}: cannot be locked ({error.strerror}). Write to a file system that has locks.") from error
+                raise DatasetExistsError(
+                    f"{target}: is being written by {holder}. Wait until it ends, stop it, or choose another target."
+                ) from error
+            # The one who held it may have removed the file between our open and our lock: then we hold a lock on nothing.
+            if _is_same_file(file, path):
+                break
+            os.close(file)
+        self._file = file
+        holder = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(holder).encode(), 0)
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = None
+
+
+def _read_holder(file: int) -> str:
+    try:
+        holder = json.loads(os.pread(file, 4096, 0))
+        return f"process {holder['process']} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _is_same_file(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _replace(new: Path, target: Path) -> None:
+    """`new` becomes `target`; what `target` was is left under the name of `new`, if it was anything."""
+    try:
+        os.rename(new, target)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    if _exchange(new, target):
+        return
+    # No exchange on this system: for an instant the target is missing, and the old one waits beside it.
+    aside = target.parent / f"{new.name}-old"
+    os.rename(target, aside)
+    os.rename(new, target)
+    with contextlib.suppress(OSError):
+        os.rename(aside, new)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two directories in one step; False where the system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    at_fdcwd, rename_exchange = -100, 2
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return renameat2(at_fdcwd, os.fsencode(first), at_fdcwd, os.fsencode(second), rename_exchange) == 0
