@@ -150,7 +150,7 @@ def open_source(source: Source) -> Index:
     for path in _expand(source):
         directory, names = (path, None) if os.path.isdir(path) else (os.path.dirname(path) or ".", [os.path.basename(path)])
         known = chosen.get(directory, [])
-        if names is None and directory in chosen or known is None or names and names[0] in known:
+        if (names is None and directory in chosen) or known is None or (names and names[0] in known):
             raise ArgumentError(f"source: {path} is named twice; name each file once, or its records would be delivered twice.")
         chosen[directory] = None if names is None else known + names
     parts = []

@@ -113,9 +113,12 @@ def _decode(name: str, field: Sequence | Fixed | Text, value: tf.Tensor, where: 
     if isinstance(field, Fixed):
         return tf.cast(value, field.dtype)
     size = tf.strings.length(value)
-    d = " × ".join(map(str, field.dimensions)) or "1"
+    d = " x ".join(map(str, field.dimensions)) or "1"
     expected = f"bytes, not a multiple of {field.frame_bytes} (d = {d}, {field.dtype}). Pass the schema that wrote it."
-    message = lambda: tf.strings.join([where(), f': "{name}" holds ', tf.strings.as_string(size), " ", expected])  # noqa: E731
+
+    def message() -> tf.Tensor:
+        return tf.strings.join([where(), f': "{name}" holds ', tf.strings.as_string(size), " ", expected])
+
     with tf.control_dependencies([require(size % field.frame_bytes == 0, message)]):
         return tf.reshape(tf.io.decode_raw(value, field.dtype, little_endian=True), [-1, *field.dimensions])
 

@@ -222,7 +222,7 @@ class Schema:
             raise SchemaError(f"schema: found {_describe(document)}, expected an object of fields.")
         fields: dict[str, Field] = {}
         for name, entry in document.items():
-            kind = _KINDS.get(entry.get("kind")) if isinstance(entry, dict) and isinstance(entry.get("kind"), str) else None
+            kind = _KINDS.get(str(entry.get("kind"))) if isinstance(entry, dict) else None
             if kind is None:
                 raise SchemaError(f'schema: "{name}" is {entry!r}, expected an object with "kind" one of {", ".join(_KINDS)}.')
             arguments = {key: value for key, value in entry.items() if key != "kind"}
@@ -250,7 +250,7 @@ def _infer_field(name: str, value: Any) -> Field:
     if isinstance(value, str):
         return Text()
     array = np.asarray(value)
-    if array.dtype.kind not in "iuf" or array.size == 0 and not isinstance(value, np.ndarray):
+    if array.dtype.kind not in "iuf" or (array.size == 0 and not isinstance(value, np.ndarray)):
         raise SchemaError(f'first record: "{name}" is {_describe(value)}, from which no field follows; pass schema=vlpipe.Schema(...).')
     if array.ndim == 0:
         return Fixed((), "float32" if array.dtype.kind == "f" else "int64")

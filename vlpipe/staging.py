@@ -112,9 +112,9 @@ class _Lock:
                 break
             os.close(file)
         self._file = file
-        holder = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        note = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(holder).encode(), 0)
+        os.pwrite(file, json.dumps(note).encode(), 0)
 
     def release(self) -> None:
         if self._file is not None:

@@ -1,0 +1,164 @@
+"""`make_dataset`: the one call, and the page that reads as the pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import secrets
+from typing import Any
+
+import tensorflow as tf
+
+from vlpipe import stream
+from vlpipe.batching import Flat
+from vlpipe.index import Source, open_source
+from vlpipe.options import Options
+from vlpipe.planning import Plan, make_plan
+
+_log = logging.getLogger("vlpipe")
+PREFETCHED = 2  # batches that wait, ready, for the model
+
+
+def make_dataset(
+    source: Source,
+    *,
+    batching: str = "bucket",
+    batch_size: int | None = None,
+    frames_per_batch: int | None = None,
+    buckets: int | list[int] | None = None,
+    pad_to: str = "longest",
+    remainder: str = "keep",
+    length_range: tuple[int | None, int | None] = (1, None),
+    out_of_range: str = "error",
+    shuffle: bool = True,
+    seed: int | None = None,
+    repeat: bool = False,
+    resume: dict[str, Any] | None = None,
+    features: str | tuple[str, ...] | None = None,
+    label: str | tuple[str, ...] | bool | None = None,
+    lengths: bool = False,
+    ids: bool = False,
+    label_padding: int = -1,
+    padding_value: float = 0.0,
+    dtype: str = "float32",
+    layout: Any = None,
+    shard: tuple[int, int] = (0, 1),
+    engine: str = "auto",
+    verify: str = "first",
+    num_parallel_calls: int | None = None,
+) -> tf.data.Dataset:
+    """A `tf.data.Dataset` of batches of variable-length sequences, ready for `model.fit`.
+
+    Elements are `(x, y)`; `(x, y, sample_weight)` with remainder="pad"; `(x,)` without a label. x is `[B, T, d]` (under "ragged" a
+    `tf.RaggedTensor`), or with `lengths` or `ids` a dict {"features": x, "lengths": int32 [B], "id": int64 [B]}. Several features
+    come as a dict of their names, each with NAME_lengths. A label that is a sequence is int64 `[B, U]`, padded with
+    `label_padding`; its true lengths are then x["label_lengths"].
+
+    With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
+    endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
+
+    Args:
+        source: dataset directory, glob, file, or a list of these.
+        batching: "bucket" (sequences of similar length together), "pad" (whatever comes next), "ragged" (the same, unpadded),
+            or "same_length" (only sequences of one length together).
+        batch_size: sequences a batch; None: 32, or no limit where `frames_per_batch` is given.
+        frames_per_batch: a budget of padded frames a batch; `batch_size` is then only a cap.
+        buckets: upper lengths of the buckets (inclusive, frames), how many, or None; without the lengths, those that pad least.
+        pad_to: "longest" of the batch, or "boundary" of the bucket: few static shapes, for XLA.
+        remainder: a short last batch of a bucket: "keep", "drop" (counted), or "pad": completed by repeating rows with sample weight 0.
+        length_range: shortest and longest length in frames, None: no limit.
+        out_of_range: a record outside: "error", "drop" (counted), or "truncate" (the longer ones; shorter ones are dropped, counted).
+        shuffle: a new order every epoch; False: the order of the files.
+        seed: the same seed gives the same orders on any machine; None draws one and logs it.
+        repeat: one endless run of epochs, which every iterator over the dataset starts at the same place.
+        resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`.
+        features: name of the sequence in the schema, a tuple of names for a dict; None: the only candidate.
+        label: name of the label, a tuple of names for a dict, False for none; None: the only candidate, if there is one.
+        lengths: deliver the true lengths too.
+        ids: deliver each record's row in the index too.
+        label_padding: what a label that is a sequence is padded with.
+        padding_value: what features are padded with.
+        dtype: what features are delivered as.
+        layout: how foreign records are laid out.
+        shard: (rank, world): the part of the records that this process reads.
+        engine: "mapped", "graph", "stream", or "auto": the first that can serve.
+        verify: when checksums are tested: at the "first" read of a record, "always", or "never"; the stream engine always does.
+        num_parallel_calls: batches or records that are made at a time; None: as many as there are cores, at most 8.
+
+    Raises:
+        VlpipeError: a subclass of it, before iteration: the source is missing or damaged, or an argument cannot be served.
+        tf.errors.InvalidArgumentError: while iterating, when damage is met; the text names the file and the record.
+
+    Example:
+        >>> train = vlpipe.make_dataset("data/train")
+        >>> model.fit(train, epochs=10)
+    """
+    arguments = {name: value for name, value in locals().items() if name != "source"}
+    options = _with_seed(Options.of(**arguments))
+    index = open_source(source)
+    plan = make_plan(index, options)
+    _report(plan)
+    epoch = stream.epochs(index, plan)
+    numbers = _epoch_numbers(options.repeat)
+    batches = numbers.flat_map(epoch)
+    batches = batches.map(tf.autograph.experimental.do_not_convert(lambda batch: deliver(batch, plan)))
+    batches = batches.apply(
+        tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if options.repeat else plan.steps_per_epoch)
+    )
+    return batches.prefetch(PREFETCHED).with_options(_tf_options())
+
+
+def _with_seed(options: Options) -> Options:
+    if options.seed is not None or not options.shuffle:
+        return options
+    seed = secrets.randbits(31)
+    _log.info("seed=%d was drawn; pass it to have the same orders again", seed)
+    return dataclasses.replace(options, seed=seed)
+
+
+def _report(plan: Plan) -> None:
+    """What is not delivered is said once, before the first batch."""
+    if plan.refused:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in plan.refused.items())
+        _log.warning("%d of %d records are not delivered in an epoch: %s", plan.total - plan.records, plan.total, reasons)
+    if plan.truncated:
+        _log.warning("%d of %d records are truncated to %s frames", plan.truncated, plan.total, plan.options.length_range[1])
+
+
+def _epoch_numbers(repeat: bool) -> tf.data.Dataset:
+    """The epochs of an iteration: all from 0 on, or one, the next each time that the dataset is iterated over."""
+    if repeat:
+        return tf.data.Dataset.range(2**62)
+    with tf.device("CPU:0"):
+        next_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+    return tf.data.Dataset.from_tensors(0).map(lambda _: next_epoch.assign_add(1) - 1)
+
+
+def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
+    """A flat batch as the user gets it: (x, y, sample_weight), as far as there are such."""
+    selection, options = plan.selection, plan.options
+    x: Any = {name: batch[f"x:{name}"] for name in selection.features}
+    if selection.single_feature:
+        x = {"features": x[selection.key]} if options.lengths or options.ids else x[selection.key]
+    if options.lengths:
+        for name in selection.features:
+            x["lengths" if selection.single_feature else f"{name}_lengths"] = batch[f"n:x:{name}"]
+        for name in selection.labels:
+            if f"n:y:{name}" in batch:
+                x["label_lengths" if selection.single_label else f"{name}_lengths"] = batch[f"n:y:{name}"]
+    if options.ids:
+        x["id"] = batch["id"]
+    y: Any = {name: batch[f"y:{name}"] for name in selection.labels}
+    if selection.single_label:
+        y = y[selection.labels[0]]
+    parts = [x, y] if selection.labels else [x]
+    return tuple(parts + ([batch["weight"]] if "weight" in batch else []))
+
+
+def _tf_options() -> tf.data.Options:
+    options = tf.data.Options()
+    options.deterministic = True
+    # Deleting an iterator waits for the autotuner's sleep (0.4 s and more); with fixed parallelism it does not.
+    options.autotune.enabled = False
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return options

@@ -1,0 +1,193 @@
+"""The stream engine: an epoch read from the shards in order, shuffled in a buffer, batched by the builders' machinery.
+
+What TensorFlow's reader leaves silent or unnamed is caught in the graph, by the counts of the index: a shard that ends
+early, a record that cannot be read (the reader names neither file nor record), frames that are not those that were written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from vlpipe.batching import Flat, Grouping, group, measured
+from vlpipe.index import Index
+from vlpipe.options import default_parallelism
+from vlpipe.planning import Plan
+from vlpipe.record import parse, require
+
+SHUFFLE_BYTES = 1 << 28  # of serialized records in the shuffle buffer
+READ_BYTES = 1 << 20
+BLOCK = 32  # records that are read from a shard at a time
+INTERLEAVED = 8  # shards that are read in turn
+
+_DAMAGED = "The file is damaged, was cut or replaced after it was written: restore it from a copy, or write the dataset again."
+
+
+def epochs(index: Index, plan: Plan) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """A function from an epoch's number (int64 scalar) to the dataset of its flat batches."""
+    table = _Table.of(index)
+    grouping = grouping_of(plan)
+
+    @tf.autograph.experimental.do_not_convert  # nothing here needs it, and converting takes most of the time to trace
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        # Whatever tf.random.set_seed says outside, the order depends on the seed of this dataset alone.
+        tf.random.set_seed(1)
+        records = _read(table, plan, number)
+        examples = records.map(
+            lambda position, data: _example(index, table, plan, position, data),
+            num_parallel_calls=default_parallelism(plan.options),
+            deterministic=True,
+        )
+        if plan.refused.keys() - {"remainder"}:
+            examples = examples.filter(lambda example: _within(example[f"n:{grouping.key}"], plan))
+        return group(examples, grouping)
+
+    return epoch
+
+
+def grouping_of(plan: Plan) -> Grouping:
+    """The batches of a plan, as the builders make them."""
+    options = plan.options
+    return Grouping(
+        batching=options.batching,
+        key=f"x:{plan.selection.key}",
+        boundaries=plan.boundaries or (1,),
+        batch_sizes=plan.batch_sizes or (1,),
+        frames_per_batch=options.frames_per_batch,
+        batch_cap=options.batch_cap,
+        pad_to=options.pad_to,
+        remainder=options.remainder,
+        padding_value=options.padding_value,
+        label_padding=options.label_padding,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """The index as tensors, in the order in which a reader of the shards meets the records.
+
+    A record is known in the graph by its position in this order.
+    """
+
+    paths: tf.Tensor
+    names: tf.Tensor
+    first: tf.Tensor
+    count: tf.Tensor
+    offset: tf.Tensor
+    id: tf.Tensor
+
+    frames: dict[str, tf.Tensor]
+
+    @classmethod
+    def of(cls, index: Index) -> _Table:
+        order = index.by_shard()
+        count = np.bincount(index.rows["shard"], minlength=len(index.shards)).astype(np.int64)
+        # On the CPU even where there is a GPU: tf.data runs there.
+        with tf.device("CPU:0"):
+            return cls(
+                paths=tf.constant([shard.path for shard in index.shards]),
+                names=tf.constant([shard.name for shard in index.shards]),
+                first=tf.constant(np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)),
+                count=tf.constant(count),
+                offset=tf.constant(index.rows["offset"][order].astype(np.int64)),
+                id=tf.constant(index.ids[order]),
+                frames={name: tf.constant(index.frames(name)[order]) for name in index.schema.sequences},
+            )
+
+    def where(self, position: tf.Tensor) -> tf.Tensor:
+        """Names a record as `Index.where` does."""
+        shard = tf.searchsorted(self.first, position[None], side="right")[0] - 1
+        number = tf.strings.as_string(position - self.first[shard])
+        return tf.strings.join([self.names[shard], ", record ", number, " at byte ", tf.strings.as_string(self.offset[position])])
+
+
+def _read(table: _Table, plan: Plan, number: tf.Tensor) -> tf.data.Dataset:
+    """The records of an epoch as (position, serialized Example)."""
+    shards = tf.range(table.count.shape[0], dtype=tf.int64)
+    if not plan.options.shuffle:
+        return tf.data.Dataset.from_tensor_slices(shards).flat_map(lambda shard: _read_shard(table, shard)).unbatch()
+    seeds = tf.random.stateless_uniform([2], seed=[plan.options.seed or 0, number], minval=None, maxval=None, dtype=tf.int64)
+    shards = tf.gather(shards, tf.argsort(tf.random.stateless_uniform(tf.shape(shards), seed=seeds), stable=True))
+    blocks = tf.data.Dataset.from_tensor_slices(shards).interleave(
+        lambda shard: _read_shard(table, shard),
+        cycle_length=min(INTERLEAVED, table.count.shape[0]),
+        num_parallel_calls=min(default_parallelism(plan.options), INTERLEAVED, table.count.shape[0]),
+        deterministic=True,
+    )
+    return blocks.unbatch().shuffle(_shuffle_buffer(plan), seed=seeds[0], reshuffle_each_iteration=False)
+
+
+def _shuffle_buffer(plan: Plan) -> int:
+    """Records in the shuffle buffer: all of them, or as many as its memory allows."""
+    frames = max(1, int(plan.frames.mean())) if len(plan.frames) else 1
+    record_bytes = 64 + sum(frames * size for size in plan.frame_bytes.values())
+    return max(1, min(plan.total, SHUFFLE_BYTES // record_bytes))
+
+
+def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
+    """Blocks of (position [n], serialized Example [n]) of one shard, whose number must be that of the index in the end.
+
+    The reader's own errors name neither file nor record, and a shard that is cut inside the last header reads as a clean end. So
+    every end is taken for a clean one, and an empty block after it tells that the shard has been read and can be counted.
+    """
+    blocks = tf.data.TFRecordDataset(table.paths[shard], buffer_size=READ_BYTES).ignore_errors().batch(BLOCK)
+    blocks = blocks.concatenate(tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)))
+
+    def count(seen: tf.Tensor, block: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+        size = tf.size(block, out_type=tf.int64)
+        total = seen + size
+        expected = table.count[shard]
+
+        def missing() -> tf.Tensor:
+            where = table.where(table.first[shard] + seen)
+            read = [": cannot be read; read ", tf.strings.as_string(seen), " of ", tf.strings.as_string(expected), " records. "]
+            return tf.strings.join([where, *read, _DAMAGED])
+
+        def more() -> tf.Tensor:
+            return tf.strings.join([table.names[shard], ": holds more than ", tf.strings.as_string(expected), " records. ", _DAMAGED])
+
+        with tf.control_dependencies([require((size > 0) | (total == expected), missing), require(total <= expected, more)]):
+            return total, (table.first[shard] + seen + tf.range(size), tf.identity(block))
+
+    return blocks.scan(tf.constant(0, tf.int64), count)
+
+
+def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor) -> Flat:
+    """One record, parsed, checked against the index, and as the options want it."""
+    options, selection = plan.options, plan.selection
+    values = parse(index.schema, (*selection.features, *selection.labels), data, lambda: table.where(position))
+    checks = []
+    for name in values.keys() & table.frames.keys():
+        found, expected = tf.shape(values[name], tf.int64)[0], table.frames[name][position]
+        checks.append(require(found == expected, _frames_message(table, position, name, found, expected)))
+    with tf.control_dependencies(checks):
+        values = {name: tf.identity(value) for name, value in values.items()}
+    flat = {}
+    longest = options.length_range[1] if options.out_of_range == "truncate" else None
+    for name in selection.features:
+        flat[f"x:{name}"] = tf.cast(values[name][:longest], options.dtype)
+    for name in selection.labels:
+        flat[f"y:{name}"] = tf.cast(values[name], tf.int64) if _is_integer_list(index, name) else values[name]
+    if options.ids:
+        flat["id"] = table.id[position]
+    return measured(flat)
+
+
+def _frames_message(table: _Table, position: tf.Tensor, name: str, found: tf.Tensor, expected: tf.Tensor) -> Callable[[], tf.Tensor]:
+    numbers = [tf.strings.as_string, tf.strings.as_string]
+    return lambda: tf.strings.join(
+        [table.where(position), f': "{name}" has ', numbers[0](found), " frames, the index says ", numbers[1](expected), ". ", _DAMAGED]
+    )
+
+
+def _is_integer_list(index: Index, name: str) -> bool:
+    sequence = index.schema.sequences.get(name)
+    return sequence is not None and np.dtype(sequence.dtype).kind in "iu"
+
+
+def _within(frames: tf.Tensor, plan: Plan) -> tf.Tensor:
+    shortest, longest = plan.options.length_range
+    return (frames >= shortest) & (frames <= (2**31 - 1 if longest is None else longest))
