@@ -235,6 +235,8 @@ def select(schema: Schema, options: Options) -> Selection:
             features = _only_candidate("features", schema, list(schema.sequences))
     if labels is None:
         rest = [name for name in schema.fields if name != features and name not in (features or ())]
+        labels = "label" if "label" in rest else None
+    if labels is None:
         labels = _only_candidate("label", schema, [name for name in rest if isinstance(schema.fields[name], Fixed)])
         if labels is None:
             numbers = [name for name in rest if name in schema.sequences and not schema.sequences[name].dimensions]

@@ -133,7 +133,11 @@ def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
     The reader's own errors name neither file nor record, and a shard that is cut inside the last header reads as a clean end. So
     every end is taken for a clean one, and an empty block after it tells that the shard has been read and can be counted.
     """
-    blocks = tf.data.TFRecordDataset(table.paths[shard], buffer_size=READ_BYTES).ignore_errors().batch(BLOCK)
+    path = table.paths[shard]
+    # A file that cannot even be opened would keep ignore_errors in an endless loop: this opens it first, and fails by its name.
+    opened = tf.data.FixedLengthRecordDataset(path, record_bytes=1, buffer_size=1).take(1).filter(lambda _: False)
+    records = opened.concatenate(tf.data.TFRecordDataset(path, buffer_size=READ_BYTES).ignore_errors())
+    blocks = records.batch(BLOCK)
     blocks = blocks.concatenate(tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)))
 
     def count(seen: tf.Tensor, block: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
