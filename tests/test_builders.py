@@ -1,0 +1,156 @@
+"""The builders on a dataset of the user's own: against a NumPy reference, and against `make_dataset` on the same order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+import vlpipe
+from tests.twin import bucket_order, equal, pad_rows, plain_order
+from vlpipe import builders
+
+pytestmark = pytest.mark.usefixtures("quick_graphs")
+
+BATCHINGS = ("bucket", "pad", "ragged", "same_length")
+
+
+def make_examples(lengths: list[int], d: int = 2) -> list[tuple[np.ndarray, int]]:
+    random = np.random.default_rng(0)
+    return [(random.standard_normal((length, d)).astype(np.float32), number) for number, length in enumerate(lengths)]
+
+
+def of(examples: list[tuple[np.ndarray, Any]], label: tf.TensorSpec | None = None) -> tf.data.Dataset:
+    d = examples[0][0].shape[1]
+    specs = (tf.TensorSpec([None, d], tf.float32), label or tf.TensorSpec([], tf.int64))
+    return tf.data.Dataset.from_generator(lambda: iter(examples), output_signature=specs)
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+@given(
+    lengths=st.lists(st.integers(0, 8), min_size=1, max_size=15),
+    batch_size=st.integers(1, 4),
+    remainder=st.sampled_from(["keep", "drop", "pad"]),
+    pad_to=st.sampled_from(["longest", "boundary"]),
+    padding_value=st.sampled_from([0.0, 3.5]),
+)
+def test_batches_are_those_of_the_reference(
+    batching: str, lengths: list[int], batch_size: int, remainder: str, pad_to: str, padding_value: float
+) -> None:
+    examples = make_examples(lengths)
+    arguments: dict[str, Any] = {"batch_size": batch_size, "remainder": remainder, "lengths": True}
+    boundaries = sorted(set(lengths)) if batching == "same_length" else [2, 8] if batching == "bucket" else [8]
+    if batching != "ragged":
+        arguments["padding_value"] = padding_value
+    if batching == "bucket":
+        arguments |= {"buckets": boundaries, "pad_to": pad_to}
+    found = list(getattr(builders, batching)(of(examples), **arguments))
+    batches = bucket_order(lengths, boundaries, [batch_size] * len(boundaries))
+    if batching in ("pad", "ragged"):
+        batches = plain_order(len(lengths), batch_size)
+    if remainder == "drop":
+        batches = [batch for batch in batches if len(batch) == batch_size]
+    assert len(found) == len(batches)
+    if batching == "same_length":  # its short batches come in no stated order
+        found.sort(key=lambda element: element[1].numpy().tolist())
+        batches.sort()
+    for element, batch in zip(found, batches, strict=True):
+        rows = [batch[number % len(batch)] for number in range(batch_size)] if remainder == "pad" else batch
+        x, y = element[:2]
+        longest = max(lengths[row] for row in rows)
+        if batching == "bucket" and pad_to == "boundary":
+            longest = next(boundary for boundary in boundaries if longest <= boundary)
+        features = x["features"].to_tensor(shape=[None, longest, 2]) if batching == "ragged" else x["features"]
+        value = 0.0 if batching == "ragged" else padding_value
+        assert equal(features, pad_rows([examples[row][0] for row in rows], longest, value, "float32"))
+        assert x["lengths"].numpy().tolist() == [lengths[row] for row in rows]
+        assert y.numpy().tolist() == rows
+        if remainder == "pad":
+            assert element[2].numpy().tolist() == [1.0] * len(batch) + [0.0] * (batch_size - len(batch))
+
+
+@pytest.mark.parametrize("remainder", ["keep", "drop", "pad"])
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_the_same_batches_as_make_dataset_on_the_same_order(tmp_path: Path, batching: str, remainder: str) -> None:
+    examples = make_examples([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9])
+    vlpipe.write(tmp_path / "d", ({"features": x, "label": y} for x, y in examples), num_shards=1)
+    arguments: dict[str, Any] = {"batch_size": 2, "remainder": remainder, "lengths": True}
+    if batching == "bucket":
+        arguments["buckets"] = [4, 9]
+    one = vlpipe.make_dataset(tmp_path / "d", batching=batching, shuffle=False, **arguments)
+    other = getattr(builders, batching)(of(examples), **arguments)
+    assert one.element_spec == other.element_spec
+    elements = [[tf.nest.flatten(element, expand_composites=True) for element in dataset] for dataset in (one, other)]
+    assert len(elements[0]) == len(elements[1]) == len(one)
+    for first, second in zip(*elements, strict=True):
+        assert all(equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_for_apply_without_the_dataset() -> None:
+    examples = make_examples([3, 1, 2])
+    applied = of(examples).apply(builders.pad(batch_size=2))
+    assert [x.shape.as_list() for x, _ in applied] == [[2, 3, 2], [1, 2, 2]]
+
+
+def test_a_label_with_a_length_of_its_own_is_padded_with_label_padding() -> None:
+    examples: list[tuple[np.ndarray, Any]] = [(np.ones((4, 2), "f4"), [7, 8]), (np.ones((3, 2), "f4"), [9])]
+    dataset = of(examples, tf.TensorSpec([None], tf.int64))
+    for way, arguments in ((builders.bucket, {"buckets": [10], "pad_to": "boundary"}), (builders.pad, {}), (builders.ragged, {})):
+        ((x, y),) = list(way(dataset, batch_size=2, lengths=True, label_padding=-5, **arguments))
+        assert y.numpy().tolist() == [[7, 8], [9, -5]]
+        assert x["label_lengths"].numpy().tolist() == [2, 1]
+
+
+def test_bare_tensors_dicts_and_further_parts() -> None:
+    frames = tf.data.Dataset.from_tensor_slices([3, 9, 4]).map(lambda t: tf.ones([t, 8]))
+    assert [batch.shape.as_list() for batch in builders.bucket(frames, batch_size=2, buckets=[5, 10])] == [[2, 4, 8], [1, 9, 8]]
+    waves = tf.data.Dataset.from_tensor_slices([3, 2]).map(lambda t: ({"a": tf.ones([t, 1]), "b": tf.ones([2 * t]), "c": t}, t, "text"))
+    ((x, y, text),) = list(builders.pad(waves, lengths=True))
+    assert {name: value.shape.as_list() for name, value in x.items()} == {
+        "a": [2, 3, 1],
+        "b": [2, 6],
+        "c": [2],
+        "a_lengths": [2],
+        "b_lengths": [2],
+    }
+    assert y.numpy().tolist() == [3, 2]
+    assert text.numpy().tolist() == [b"text", b"text"]
+
+
+def test_a_budget_of_frames_makes_the_batches() -> None:
+    dataset = of(make_examples([2, 2, 2, 2, 7, 7, 30]))
+    found = [x.shape.as_list()[:2] for x, _ in builders.bucket(dataset, buckets=[2, 7, 30], frames_per_batch=6)]
+    assert found == [[3, 2], [1, 7], [1, 7], [1, 30], [1, 2]]
+    found = [x.shape.as_list()[:2] for x, _ in builders.same_length(dataset, frames_per_batch=14, batch_size=3)]
+    assert sorted(found) == [[1, 2], [1, 30], [2, 7], [3, 2]]
+
+
+def test_boundaries_come_from_the_first_elements(caplog: pytest.LogCaptureFixture) -> None:
+    dataset = of(make_examples([1] * 40 + [9] * 40))
+    with caplog.at_level("INFO", "vlpipe"):
+        shapes = {tuple(x.shape) for x, _ in builders.bucket(dataset, batch_size=4)}
+    assert shapes == {(4, 1, 2), (4, 9, 2)}
+    assert "boundaries [1, 9] chosen from the lengths of the first 80 elements" in caplog.text
+
+
+def test_longer_than_the_last_boundary() -> None:
+    dataset = of(make_examples([1, 9]))
+    assert {tuple(x.shape) for x, _ in builders.bucket(dataset, buckets=[4])} == {(1, 1, 2), (1, 9, 2)}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="longer than the last boundary"):
+        list(builders.bucket(dataset, buckets=[4], pad_to="boundary"))
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_what_is_no_dataset_of_sequences_is_refused(batching: str) -> None:
+    builder = getattr(builders, batching)
+    with pytest.raises(vlpipe.ArgumentError, match="expected a tf.data.Dataset"):
+        builder([1, 2, 3])
+    with pytest.raises(vlpipe.ArgumentError, match="whose T is None in the spec"):
+        builder(tf.data.Dataset.range(3))
+    with pytest.raises(vlpipe.ArgumentError, match="batch_size: came as 0, expected an integer >= 1"):
+        builder(of(make_examples([1])), batch_size=0)

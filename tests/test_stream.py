@@ -1,0 +1,137 @@
+"""Damage that is met while reading: never wrong frames, never a clean end, always the file's name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import vlpipe
+from vlpipe.index import digest_of_rows, open_source
+from vlpipe.tfrecord import footer_of, header_of, masked_crc
+
+pytestmark = pytest.mark.usefixtures("quick_graphs")
+
+BATCHINGS = ("bucket", "pad", "ragged", "same_length")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Five records of 1 to 3 frames in one shard and none in the other."""
+    records = [{"features": np.full((1 + number % 3, 2), number, np.float32), "label": number} for number in range(5)]
+    vlpipe.write(tmp_path / "data", records, num_shards=1)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def shard(source: Path) -> Path:
+    return next(source.glob("*.tfrecord"))
+
+
+def read(dataset: tf.data.Dataset) -> list[int]:
+    return sorted(int(number) for x, _ in dataset for number in x["id"])
+
+
+def failure(dataset: tf.data.Dataset) -> str:
+    with pytest.raises(tf.errors.OpError) as caught:
+        read(dataset)
+    return str(caught.value.message)
+
+
+def cuts_and_flips(shard: Path, row: np.void) -> Iterator[tuple[str, bytes]]:
+    """The last record cut away byte by byte, and every third of its bytes flipped in turn."""
+    whole = shard.read_bytes()
+    start = int(row["offset"])
+    for kept in range(start, len(whole)):
+        yield f"cut at {kept}", whole[:kept]
+    for position in range(start, len(whole), 3):
+        yield f"flipped at {position}", whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1 :]
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path, shard: Path, batching: str) -> None:
+    index = open_source(source)
+    last = int(index.by_shard()[-1])
+    whole = shard.read_bytes()
+    dataset = vlpipe.make_dataset(source, batching=batching, ids=True, batch_size=2)
+    assert read(dataset) == [0, 1, 2, 3, 4]
+    for damage, content in cuts_and_flips(shard, index.rows[last]):
+        shard.write_bytes(content)
+        message = failure(dataset)
+        assert f"{index.where(last)}: cannot be read; read 4 of 5 records" in message, damage
+        assert "restore it from a copy" in message
+    shard.write_bytes(whole)
+    assert read(dataset) == [0, 1, 2, 3, 4]
+
+
+def test_a_cut_shard_is_refused_before_iteration(source: Path, shard: Path) -> None:
+    size = shard.stat().st_size
+    with shard.open("ab") as file:
+        file.truncate(size - 1)
+    with pytest.raises(vlpipe.DatasetError, match=f"{shard.name}: found {size - 1} bytes, expected {size} with 5 records: it was cut"):
+        vlpipe.make_dataset(source)
+    with shard.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(vlpipe.DatasetError, match="it was changed after it was written. Restore it"):
+        vlpipe.make_dataset(source)
+
+
+def test_a_shard_that_vanishes_is_an_error_and_no_endless_loop(source: Path, shard: Path) -> None:
+    dataset = vlpipe.make_dataset(source, ids=True)
+    os.rename(shard, shard.with_suffix(".away"))
+    assert shard.name in failure(dataset)
+    with pytest.raises(vlpipe.DatasetError, match=f"{shard.name}: cannot be read .No such file or directory., expected a shard of"):
+        vlpipe.make_dataset(source)
+
+
+def framed(data: bytes) -> bytes:
+    return header_of(len(data)) + data + footer_of(masked_crc(data))
+
+
+def test_a_shard_that_grew_by_a_record_is_not_taken_for_whole(source: Path, shard: Path) -> None:
+    dataset = vlpipe.make_dataset(source, ids=True)
+    with shard.open("ab") as file:
+        file.write(framed(b""))
+    assert f"{shard.name}: holds more than 5 records" in failure(dataset)
+
+
+def test_a_shard_swapped_for_another_is_found_by_its_frames(tmp_path: Path) -> None:
+    records = [{"features": np.full((1 + number % 3, 2), number, np.float32), "label": number} for number in range(5)]
+    vlpipe.write(tmp_path / "a", records, num_shards=1)
+    vlpipe.write(tmp_path / "b", records[1:] + records[:1], num_shards=1)
+    (a,), (b,) = (tmp_path / "a").glob("*.tfrecord"), (tmp_path / "b").glob("*.tfrecord")
+    dataset = vlpipe.make_dataset(tmp_path / "a", ids=True, shuffle=False, num_parallel_calls=1)
+    a.write_bytes(b.read_bytes())
+    message = failure(dataset).replace("\\", "")
+    assert 'record 0 at byte 0: "features" has 2 frames, the index says 1' in message
+
+
+def test_a_wrong_d_in_the_schema_is_named_with_place_found_and_expected(source: Path) -> None:
+    """As after a hand edit of the metadata: 2 numbers a frame were written, 3 are claimed."""
+    path = source / "vlpipe.json"
+    document = json.loads(path.read_text())
+    document["schema"]["features"]["shape"] = [3]
+    rows = np.array(np.load(source / "index.npy"))
+    rows["frames"] = 0
+    np.save(source / "index.npy", rows)
+    document["index"]["digest"] = digest_of_rows(rows)
+    path.write_text(json.dumps(document))
+    dataset = vlpipe.make_dataset(source, ids=True, length_range=(0, None), shuffle=False, num_parallel_calls=1)
+    message = failure(dataset).replace("\\", "")
+    assert 'record 0 at byte 0: "features" holds 8 bytes, not a multiple of 12 (d = 3, float32). Pass the schema that wrote it' in message
+
+
+def test_a_record_that_is_no_example_is_an_error(source: Path, shard: Path) -> None:
+    dataset = vlpipe.make_dataset(source, ids=True)
+    index = open_source(source)
+    content = bytearray(shard.read_bytes())
+    row: Any = index.rows[int(index.by_shard()[-1])]
+    content[int(row["offset"]) :] = framed(bytes(int(row["bytes"])))
+    shard.write_bytes(content)
+    failure(dataset)
