@@ -6,6 +6,7 @@ the one who reads them: a record that does not fit it exactly is refused, never 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,17 +21,23 @@ SEQUENCE_DTYPES = ("float32", "float16", "float64", "uint8", "int8", "int16", "u
 FIXED_DTYPES = ("int64", "int32", "int16", "int8", "uint8", "uint16", "float32", "float16")
 
 
-def _shape(shape: int | tuple[int, ...], kind: str) -> tuple[int, ...]:
-    dimensions = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+MAX_FRAME_BYTES = 2**31 - 1  # a record may not be larger
+MAX_AXES = 30  # NumPy 1 has arrays of at most 32; two are for the batch and the frames
+
+
+def _shape(shape: Any, dtype: str, kind: str) -> tuple[int, ...]:
+    dimensions = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape) if isinstance(shape, (tuple, list)) else (None,)
     if not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 1 for n in dimensions):
         raise SchemaError(f"{kind}: shape is {shape!r}, expected an integer >= 1 or a tuple of them, such as 80 or ().")
+    if len(dimensions) > MAX_AXES or math.prod(map(int, dimensions)) * np.dtype(dtype).itemsize > MAX_FRAME_BYTES:
+        raise SchemaError(f"{kind}: shape is {shape!r} of {dtype}, expected at most {MAX_AXES} axes and {MAX_FRAME_BYTES} bytes.")
     return tuple(int(n) for n in dimensions)
 
 
 def _dtype(dtype: Any, allowed: tuple[str, ...], kind: str) -> str:
     try:
-        name = np.dtype(dtype).name
-    except TypeError:
+        name = str(dtype) if dtype is None else np.dtype(dtype).name  # NumPy would take None for float64
+    except (TypeError, ValueError, SyntaxError):
         name = str(dtype)
     if name not in allowed:
         raise SchemaError(f"{kind}: dtype is {name!r}, expected one of {', '.join(allowed)}.")
@@ -52,8 +59,8 @@ class Sequence:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", _shape(self.shape, "Sequence"))
         object.__setattr__(self, "dtype", _dtype(self.dtype, SEQUENCE_DTYPES, "Sequence"))
+        object.__setattr__(self, "shape", _shape(self.shape, self.dtype, "Sequence"))
 
     @property
     def dimensions(self) -> tuple[int, ...]:
@@ -67,13 +74,13 @@ class Sequence:
 
     def check(self, value: Any) -> np.ndarray:
         """The value as a contiguous little-endian array, or a `ValueError` that says what is wrong with it."""
-        array = np.asarray(value)
-        if not isinstance(value, (np.ndarray, np.generic)) and array.dtype.kind in "biuf":
+        expected = ", ".join(["T", *map(str, self.dimensions)])
+        array = _as_array(value, f"the schema says [{expected}]")
+        if not hasattr(value, "dtype") and array.dtype.kind in "iuf":
             array = _from_python(array, self.dtype)
         if array.dtype.name != self.dtype:
             raise ValueError(f'dtype {array.dtype.name}, the schema says {self.dtype}; convert it with .astype("{self.dtype}")')
         if array.ndim == 0 or array.shape[1:] != self.dimensions:
-            expected = ", ".join(["T", *map(str, self.dimensions)])
             raise ValueError(f"shape {list(array.shape)}, the schema says [{expected}]")
         return np.ascontiguousarray(array, dtype=np.dtype(self.dtype).newbyteorder("<"))
 
@@ -93,8 +100,8 @@ class Fixed:
     dtype: str = "int64"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", _shape(self.shape, "Fixed"))
         object.__setattr__(self, "dtype", _dtype(self.dtype, FIXED_DTYPES, "Fixed"))
+        object.__setattr__(self, "shape", _shape(self.shape, self.dtype, "Fixed"))
 
     @property
     def dimensions(self) -> tuple[int, ...]:
@@ -103,10 +110,10 @@ class Fixed:
 
     def check(self, value: Any) -> np.ndarray:
         """The value as an array of the schema's dtype, or a `ValueError` that says what is wrong with it."""
-        array = np.asarray(value)
+        array = _as_array(value, f"the schema says {list(self.dimensions)}")
         if array.dtype.kind not in "iuf":
             raise ValueError(f"{_describe(value)}, the schema says {self.dtype}; give a number or an array of numbers")
-        if not isinstance(value, np.ndarray):
+        if not hasattr(value, "dtype") or isinstance(value, np.generic):
             array = _from_python(array, self.dtype)
         same_kind = (array.dtype.kind == "f") == (np.dtype(self.dtype).kind == "f")
         if not same_kind or not np.can_cast(array.dtype, self.dtype, "safe"):
@@ -147,7 +154,7 @@ class Schema:
 
     __slots__ = ("_fields",)
 
-    def __init__(self, **fields: Field) -> None:
+    def __init__(self, /, **fields: Field) -> None:  # positional only: a field may be called "self"
         for name, field in fields.items():
             if not isinstance(field, (Sequence, Fixed, Text)):
                 raise SchemaError(f'Schema: "{name}" is {_describe(field)}, expected a vlpipe.Sequence, vlpipe.Fixed or vlpipe.Text.')
@@ -249,28 +256,51 @@ class Schema:
 def _infer_field(name: str, value: Any) -> Field:
     if isinstance(value, str):
         return Text()
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf" or (array.size == 0 and not isinstance(value, np.ndarray)):
+    try:
+        array = _as_array(value, "")
+    except ValueError:
+        array = np.empty(0, object)
+    if array.dtype.kind not in "iuf" or (array.size == 0 and not hasattr(value, "dtype")):
         raise SchemaError(f'first record: "{name}" is {_describe(value)}, from which no field follows; pass schema=vlpipe.Schema(...).')
     if array.ndim == 0:
         return Fixed((), "float32" if array.dtype.kind == "f" else "int64")
     return Sequence(array.shape[1:], array.dtype.name)
 
 
+def _as_array(value: Any, expected: str) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"a masked array, whose mask would be lost; {expected}: give an array without one, such as .filled(0)")
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{_describe(value)}, of which no array follows; {expected}") from error
+
+
 def _from_python(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Numbers that came without a dtype of their own (Python ints, floats, lists), in `dtype` if none changes."""
-    if array.dtype.kind == "f" and np.dtype(dtype).kind == "f":
-        return array.astype(dtype)
-    if array.size == 0:
-        return array.astype(dtype)
+    """Numbers that came without a dtype of their own (Python ints, floats, lists), in `dtype`.
+
+    Floats are rounded, as NumPy does; an integer that would change stays as it is, which the check of the dtype then refuses.
+    """
     target = np.dtype(dtype)
-    if array.dtype.kind in "iu" and target.kind in "iu":
-        limits = np.iinfo(dtype)
-        if array.min() < limits.min or array.max() > limits.max:
-            raise ValueError(f"the value {int(array.max()) if array.max() > limits.max else int(array.min())}, which {dtype} cannot hold")
-        return array.astype(dtype)
-    if array.dtype.kind in "iu" and target.kind == "f" and np.array_equal(array.astype(dtype).astype(array.dtype), array):
-        return array.astype(dtype)
+    if array.size == 0:
+        return array.astype(target)
+    if target.kind == "f":
+        with np.errstate(all="ignore"):  # what overflows is found below
+            converted = array.astype(target)
+        if array.dtype.kind == "f":
+            overflow = np.isinf(converted) & np.isfinite(array)
+            if overflow.any():
+                raise ValueError(f"the value {array[overflow].flat[0]}, which {dtype} cannot hold")
+            return converted
+        # Compared as Python's numbers: int64 and float32 would first be brought to float64, which rounds the int64.
+        same = np.isfinite(converted).all() and converted.ravel().tolist() == array.ravel().tolist()
+        return converted if same else array
+    if array.dtype.kind in "iu":
+        limits = np.iinfo(target)
+        for extreme in (int(array.min()), int(array.max())):
+            if not limits.min <= extreme <= limits.max:
+                raise ValueError(f"the value {extreme}, which {dtype} cannot hold")
+        return array.astype(target)
     return array
 
 
