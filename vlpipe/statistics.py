@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,13 @@ class Moments:
         self.not_finite += values.size - int(count.sum())
         if self.not_finite:
             values[~finite] = 0.0
-        mean = values.sum(axis=0) / np.maximum(count, 1)
-        difference = np.where(finite, values - mean, 0.0)
         total = np.maximum(self.count + count, 1)
-        shift = mean - self.mean
-        self.mean += shift * count / total
-        self._deviation += np.square(difference).sum(axis=0) + np.square(shift) * self.count * count / total
+        with np.errstate(over="ignore", invalid="ignore"):  # a float64 whose square has none: null in the end, no reason to stop
+            mean = values.sum(axis=0) / np.maximum(count, 1)
+            difference = np.where(finite, values - mean, 0.0)
+            shift = mean - self.mean
+            self.mean += shift * count / total
+            self._deviation += np.square(difference).sum(axis=0) + np.square(shift) * self.count * count / total
         self.count += count
 
     @property
@@ -45,10 +47,14 @@ class Moments:
         return self._deviation / np.maximum(self.count, 1)
 
     def to_json(self) -> dict[str, Any]:
-        """The statistics as a dict of JSON values."""
+        """The statistics as a dict of JSON values; null where a mean or variance is beyond the range of float64."""
         return {
             "count": self.count.tolist(),
-            "mean": self.mean.tolist(),
-            "variance": self.variance.tolist(),
+            "mean": _finite_or_none(self.mean),
+            "variance": _finite_or_none(self.variance),
             "not_finite": self.not_finite,
         }
+
+
+def _finite_or_none(numbers: np.ndarray) -> list[float | None]:
+    return [number if math.isfinite(number) else None for number in numbers.tolist()]

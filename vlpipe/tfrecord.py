@@ -58,11 +58,15 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[RecordFrame]:
     """Every record of an uncompressed TFRecord file, in order, each checked.
 
     Raises:
-        DatasetError: a record is damaged or cut; the message names the file, the record and its first byte.
+        DatasetError: a record is damaged or cut; the message names the file, the record and its first byte. Or the file cannot be read.
     """
     path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror}), expected an uncompressed TFRecord file.") from error
+    with stream as file:
+        size = os.fstat(file.fileno()).st_size
         offset = number = 0
         while offset < size:
             where = f"{path.name}, record {number} at byte {offset}"

@@ -1,0 +1,86 @@
+"""`Moments`, against NumPy in float64 over all frames at once."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from vlpipe.statistics import Moments
+
+NUMBERS = st.floats(-1e6, 1e6, width=32) | st.sampled_from([np.nan, np.inf, -np.inf, -0.0])
+
+
+@st.composite
+def records(draw: st.DrawFn) -> list[np.ndarray]:
+    d = draw(st.integers(1, 3))
+    dtype = draw(st.sampled_from(["float32", "float64"]))
+    return [draw(hnp.arrays(dtype, (draw(st.integers(0, 5)), d), elements=NUMBERS)) for _ in range(draw(st.integers(0, 6)))]
+
+
+def moments_of(parts: list[np.ndarray], dimensions: int) -> Moments:
+    moments = Moments(dimensions)
+    for frames in parts:
+        moments.update(frames)
+    return moments
+
+
+@given(records())
+def test_moments_are_those_of_all_frames_at_once(parts: list[np.ndarray]) -> None:
+    d = parts[0].shape[1] if parts else 2
+    moments = moments_of(parts, d)
+    whole = np.concatenate([np.empty((0, d)), *parts]).astype(np.float64)
+    for dimension in range(d):
+        finite = whole[np.isfinite(whole[:, dimension]), dimension]
+        assert moments.count[dimension] == len(finite)
+        mean, variance = (finite.mean(), finite.var()) if len(finite) else (0.0, 0.0)
+        scale = np.abs(finite).max(initial=1.0)
+        np.testing.assert_allclose(moments.mean[dimension], mean, rtol=1e-12, atol=1e-12 * scale)
+        np.testing.assert_allclose(moments.variance[dimension], variance, rtol=1e-9, atol=1e-12 * scale**2)
+    assert moments.not_finite == np.count_nonzero(~np.isfinite(whole))
+
+
+def test_a_great_offset_does_not_cost_the_variance() -> None:
+    # The sum of squares less the square of the sum would have no digit left here.
+    values = 1e8 + np.random.default_rng(0).standard_normal((10_000, 1))
+    moments = moments_of(list(values.reshape(100, 100, 1)), 1)
+    np.testing.assert_allclose(moments.variance, values.var(axis=0), rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "float16"])
+def test_no_dtype_overflows(dtype: str) -> None:
+    values = np.full((1000, 2), 250, dtype)
+    moments = moments_of([values], 2)
+    assert moments.mean.tolist() == [250, 250]
+    assert moments.variance.tolist() == [0, 0]
+
+
+def test_frames_of_several_axes_are_taken_flat() -> None:
+    values = np.arange(24.0).reshape(2, 3, 4)
+    assert moments_of([values], 12).mean.tolist() == values.mean(axis=0).ravel().tolist()
+
+
+def test_what_is_taken_in_is_not_changed() -> None:
+    frames = np.array([[np.nan, 1.0]])
+    frames.flags.writeable = False
+    moments_of([frames, frames], 2)
+    assert np.isnan(frames[0, 0])
+
+
+def test_nothing_seen() -> None:
+    assert Moments(2).to_json() == {"count": [0, 0], "mean": [0.0, 0.0], "variance": [0.0, 0.0], "not_finite": 0}
+    assert moments_of([np.full((3, 1), np.nan)], 1).to_json() == {"count": [0], "mean": [0.0], "variance": [0.0], "not_finite": 3}
+
+
+@pytest.mark.parametrize("values", [[1e200, -1e200], [1.7e308, 1.7e308], [1e308, 1e308, 1e308, -1e308]])
+def test_a_float64_beyond_the_range_of_its_square_is_null_in_json(values: list[float]) -> None:
+    document = moments_of([np.array([[value]]) for value in values], 1).to_json()
+    document_at_once = moments_of([np.array(values)[:, None]], 1).to_json()
+    for found in (document, document_at_once):
+        assert found["count"] == [len(values)]
+        assert all(number is None or np.isfinite(number) for number in (*found["mean"], *found["variance"]))
+        json.dumps(found, allow_nan=False)
