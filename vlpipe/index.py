@@ -33,6 +33,8 @@ METADATA_NAME = "vlpipe.json"
 INDEX_NAME = "index.npy"
 # A Fixed value of at most this many bytes stands in the index too, so that labels are known without reading a record.
 INLINE_BYTES = 64
+# NumPy reads 10,000 bytes of an array's header unless it is told that more are harmless: a schema of 300 fields has more.
+_MAX_HEADER_BYTES = 1 << 24
 
 Source = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -147,8 +149,10 @@ def open_source(source: Source) -> Index:
         SchemaError: datasets of different schemas are asked for together.
     """
     chosen: dict[str, list[str] | None] = {}  # directory -> names of its shards, None for all
+    spelled: dict[str, str] = {}  # a directory, whatever it is called and linked from -> as it was called first
     for path in _expand(source):
         directory, names = (path, None) if os.path.isdir(path) else (os.path.dirname(path) or ".", [os.path.basename(path)])
+        directory = spelled.setdefault(os.path.realpath(directory), directory)
         known = chosen.get(directory, [])
         if (names is None and directory in chosen) or known is None or (names and names[0] in known):
             raise ArgumentError(f"source: {path} is named twice; name each file once, or its records would be delivered twice.")
@@ -204,15 +208,18 @@ def open_directory(directory: str | os.PathLike[str]) -> Index:
     path = directory / METADATA_NAME
     try:
         schema = Schema.from_json(document["schema"])
-        shards = tuple(_read_shard(directory, entry) for entry in document["shards"])
-        records, digest = document["records"], document["index"]["digest"]
-        metadata = dict(document.get("metadata", {}))
+        shards = _read_shards(directory, document["shards"], document["records"])
+        digest = document["index"]["digest"]
+        metadata = document.get("metadata", {})
+        if not isinstance(metadata, dict):
+            raise ValueError(f'"metadata" is {type(metadata).__name__}, expected an object')
     except (KeyError, TypeError, ValueError) as error:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise DatasetError(f"{path}: not the metadata of a vlpipe dataset: {reason}. {_RESTORE}") from error
     rows = _read_rows(directory / INDEX_NAME, row_dtype(schema), digest)
-    if len(rows) != records:
-        raise DatasetError(f"{directory / INDEX_NAME}: found {len(rows)} rows, {METADATA_NAME} says {records} records. {_RESTORE}")
+    if len(rows) != document["records"]:
+        found = f"found {len(rows)} rows, {METADATA_NAME} says {document['records']} records"
+        raise DatasetError(f"{directory / INDEX_NAME}: {found}. {_RESTORE}")
     index = Index(schema, shards, rows, np.arange(len(rows), dtype=np.int64), metadata)
     _check_rows(directory, index)
     return index
@@ -236,7 +243,7 @@ def _read_metadata(directory: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise DatasetError(f'{path}: found no "format": "{FORMAT}", so these are not the metadata of a vlpipe dataset.')
     version = document.get("version")
-    if version != VERSION or isinstance(version, bool):
+    if version != VERSION or type(version) is not int:
         raise DatasetError(
             f"{path}: found format version {version!r}, this vlpipe reads version {VERSION}. "
             "Install the vlpipe that wrote it, or write the dataset again with this one."
@@ -244,13 +251,32 @@ def _read_metadata(directory: Path) -> dict[str, Any]:
     return document
 
 
+def _read_shards(directory: Path, entries: Any, records: Any) -> tuple[Shard, ...]:
+    if not isinstance(entries, list) or not entries:
+        raise ValueError('"shards" is no list of files')
+    shards = tuple(_read_shard(directory, entry) for entry in entries)
+    if len({shard.name for shard in shards}) < len(shards):
+        raise ValueError(f"a shard is listed twice among {[shard.name for shard in shards][:8]}")
+    total = sum(shard.records for shard in shards)
+    if type(records) is not int or records != total:
+        raise ValueError(f'"records" is {records!r}, the shards have {total}')
+    return shards
+
+
 def _read_shard(directory: Path, entry: Any) -> Shard:
     name, size, records, digest = (entry[key] for key in ("name", "bytes", "records", "digest"))
-    if not isinstance(name, str) or name in ("", ".", "..") or os.path.basename(name) != name or "\0" in name:
+    if not isinstance(name, str) or name in ("", ".", "..") or os.path.basename(name) != name or not _is_file_name(name):
         raise ValueError(f"the shard name {name!r} is not a plain file name")
     if not all(type(number) is int and 0 <= number < 2**63 for number in (size, records)) or not isinstance(digest, str):
         raise ValueError(f"the shard {name} has bytes {size!r}, records {records!r}, digest {digest!r}")
     return Shard(str(directory / name), size, records, digest)
+
+
+def _is_file_name(name: str) -> bool:
+    try:
+        return "\0" not in name and bool(os.fsencode(name))
+    except UnicodeEncodeError:
+        return False
 
 
 def digest_of_rows(rows: np.ndarray) -> str:
@@ -264,12 +290,14 @@ def digest_of_rows(rows: np.ndarray) -> str:
 
 def _read_rows(path: Path, dtype: np.dtype, digest: Any) -> np.ndarray:
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        open_memmap: Any = np.lib.format.open_memmap  # NumPy's own annotation of it lacks an argument
+        rows: np.ndarray = open_memmap(path, mode="r", max_header_size=_MAX_HEADER_BYTES)
+    except Exception as error:  # its header is Python source, so that a damaged one raises whatever ast and tokenize can
         raise DatasetError(f"{path}: cannot be read as a NumPy array ({error}). {_RESTORE}") from error
-    if not isinstance(rows, np.ndarray) or rows.dtype != dtype or rows.ndim != 1:
-        found = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else type(rows).__name__
-        raise DatasetError(f"{path}: found {found}, expected one axis of {dtype}, which is what the schema asks for. {_RESTORE}")
+    if rows.dtype != dtype or rows.ndim != 1:
+        raise DatasetError(
+            f"{path}: found {rows.dtype} {list(rows.shape)}, expected one axis of {dtype}, which is what the schema asks for. {_RESTORE}"
+        )
     found = digest_of_rows(rows)
     if found != digest:
         raise DatasetError(f"{path}: its digest is {found}, {METADATA_NAME} says {digest}: the two do not belong together. {_RESTORE}")

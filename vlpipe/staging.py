@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vlpipe.errors import DatasetError, DatasetExistsError
+from vlpipe.errors import DatasetError, DatasetExistsError, VlpipeError
 
 
 class StagedDirectory:
@@ -36,18 +37,32 @@ class StagedDirectory:
 
     Raises:
         DatasetExistsError: the target exists and is not to be replaced, or another writer is at work on it.
+        DatasetError: there is no place for it: no permission, no room, a parent that is a file.
     """
 
     def __init__(self, target: str | os.PathLike[str], *, overwrite: bool, replaceable: Callable[[Path], str | None]) -> None:
         self.target = Path(os.path.realpath(target))
         self._overwrite = overwrite
         self._replaceable = replaceable
+        try:
+            self._prepare()
+        except VlpipeError:
+            raise
+        except OSError as error:
+            raise DatasetError(
+                f"{self.target}: cannot be made ({error.strerror}: {error.filename}). Choose another target, or make room for it."
+            ) from error
+
+    def _prepare(self) -> None:
         self._refuse_existing()
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _Lock(self.target.parent / f".{self.target.name}.lock", self.target)
         try:
-            for left in self.target.parent.glob(f".{_escaped(self.target.name)}.staged-*"):
-                shutil.rmtree(left, ignore_errors=True)
+            # The name in full, so that what is staged for a target called "NAME.staged-2" is not taken for a rest of NAME.
+            left_behind = re.compile(re.escape(f".{self.target.name}.staged-") + "[0-9a-f]{8}(-old)?")
+            for entry in os.listdir(self.target.parent):
+                if left_behind.fullmatch(entry):
+                    shutil.rmtree(self.target.parent / entry, ignore_errors=True)
             self.path = self.target.parent / f".{self.target.name}.staged-{secrets.token_hex(4)}"
             self.path.mkdir()
         except BaseException:
@@ -61,10 +76,10 @@ class StagedDirectory:
             DatasetExistsError: the target appeared meanwhile.
         """
         try:
-            self._refuse_existing()
             for file in sorted(self.path.iterdir()):
                 _flush(file)
             _flush(self.path)
+            self._refuse_existing()  # after the flush, which can take long enough for a target to appear
             _replace(self.path, self.target)
             _flush(self.target.parent)
         finally:
@@ -113,8 +128,12 @@ class _Lock:
             os.close(file)
         self._file = file
         note = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(note).encode(), 0)
+        try:
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(note).encode(), 0)
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         if self._file is not None:
@@ -136,10 +155,6 @@ def _is_same_file(file: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def _flush(path: Path) -> None:

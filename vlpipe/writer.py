@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import ArgumentError, SchemaError, VlpipeError
+from vlpipe.errors import ArgumentError, DatasetError, SchemaError, VlpipeError
 from vlpipe.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, column, digest_of_rows, row_dtype
 from vlpipe.record import encode
 from vlpipe.schema import Record, Schema
@@ -24,6 +26,7 @@ from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES, footer_of, header_of, ma
 MAX_RECORD_BYTES = 2**31 - 1  # a protocol buffer may not be larger
 MAX_SHARDS = 100_000  # five digits in a shard's name
 _BUFFER_BYTES = 1 << 20
+_OUR_FILES = re.compile(rf"{re.escape(METADATA_NAME)}|{re.escape(INDEX_NAME)}|.*-\d{{5}}-of-\d{{5,6}}\.tfrecord", re.DOTALL)
 
 
 class Writer:
@@ -57,7 +60,7 @@ class Writer:
             raise ArgumentError(f"schema: came as {type(schema).__name__}, expected a vlpipe.Schema or None.")
         if not isinstance(num_shards, (int, np.integer)) or isinstance(num_shards, bool) or not 1 <= num_shards <= MAX_SHARDS:
             raise ArgumentError(f"num_shards: came as {num_shards!r}, expected an integer from 1 to {MAX_SHARDS}.")
-        if not isinstance(path, (str, os.PathLike)) or not os.path.basename(os.path.realpath(path)):
+        if not isinstance(path, (str, os.PathLike)) or not _is_directory_name(os.fspath(path)):
             raise ArgumentError(f"path: came as {path!r}, expected the directory to make.")
         self.metadata: dict[str, Any] = {}
         self._path = os.fspath(path)
@@ -85,9 +88,10 @@ class Writer:
         if self._staged is None:
             raise VlpipeError(f"{self._path}: this writer is closed; open another one.")
         try:
-            self._write(record)
+            with _os_errors_named(self._path):
+                self._write(record)
         except BaseException as error:
-            self._failure = self._failure or str(error)
+            self._failure = self._failure or str(error) or type(error).__name__
             raise
 
     def _write(self, record: Record) -> None:
@@ -125,6 +129,8 @@ class Writer:
 
         Raises:
             VlpipeError: a record was refused before, so that the dataset would lack it; nothing is committed.
+            ArgumentError: `metadata` holds what JSON cannot express.
+            DatasetError: the system cannot write the files; nothing is committed.
             SchemaError: no record was written and no schema given, so that there is nothing to describe.
         """
         if self._staged is None:
@@ -132,13 +138,14 @@ class Writer:
         if self._failure is not None:
             self.abort()
             raise VlpipeError(
-                f"{self._path}: not committed, because a record was refused: {self._failure} "
+                f"{self._path}: not committed, because a record was not written: {self._failure} "
                 "To leave records out, test them with Schema.check before they are written."
             )
         staged = self._staged
         try:
-            self._finish(staged.path)
-            staged.commit()
+            with _os_errors_named(self._path):
+                self._finish(staged.path)
+                staged.commit()
         finally:
             self.abort()
 
@@ -149,6 +156,8 @@ class Writer:
             self._staged = None
 
     def _finish(self, directory: Path) -> None:
+        if not isinstance(self.metadata, dict):
+            raise ArgumentError(f"{self._path}: Writer.metadata is {type(self.metadata).__name__}, expected a dict of JSON values.")
         if self._schema is None:
             raise SchemaError(
                 f"{self._path}: no record was written, so that no schema is known. Pass schema=... to write an empty dataset."
@@ -156,7 +165,7 @@ class Writer:
         rows = self._rows.array() if self._rows is not None else np.empty(0, row_dtype(self._schema))
         for shard in self._shards:
             shard.flush()
-        np.save(directory / INDEX_NAME, rows, allow_pickle=False)
+        _save(directory / INDEX_NAME, rows)
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -170,9 +179,10 @@ class Writer:
         }
         try:
             lines = [f'"{key}": {json.dumps(value, ensure_ascii=False, allow_nan=False)}' for key, value in document.items()]
-        except (TypeError, ValueError) as error:
+            text = ("{\n " + ",\n ".join(lines) + "\n}\n").encode("utf-8")
+        except (TypeError, ValueError, RecursionError) as error:
             raise ArgumentError(f"{self._path}: Writer.metadata holds what JSON cannot express ({error}).") from error
-        (directory / METADATA_NAME).write_text("{\n " + ",\n ".join(lines) + "\n}\n", "utf-8")
+        (directory / METADATA_NAME).write_bytes(text)
 
     def __enter__(self) -> Writer:
         return self
@@ -250,13 +260,46 @@ class _Rows:
         return self._array[: self._used]
 
 
+def _save(path: Path, rows: np.ndarray) -> None:
+    """As `numpy.save`, which warns where a name is not Latin-1 and the file therefore of NumPy's format 3.0."""
+    version = None if all(ord(letter) < 256 for letter in str(rows.dtype.names)) else (3, 0)
+    write_array: Any = np.lib.format.write_array
+    with path.open("wb") as file:
+        write_array(file, rows, version=version, allow_pickle=False)
+
+
+@contextmanager
+def _os_errors_named(path: str) -> Iterator[None]:
+    """What the system cannot do (no room, no permission), said of the dataset and not of a file that is gone afterwards."""
+    try:
+        yield
+    except VlpipeError:
+        raise
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: cannot be written ({error.strerror or error}); nothing is committed. Make room for it, or choose another target."
+        ) from error
+
+
+def _is_directory_name(path: str) -> bool:
+    try:
+        return bool(os.path.basename(os.path.realpath(path)).encode("utf-8"))
+    except (ValueError, AttributeError):  # a NUL, a lone surrogate, bytes
+        return False
+
+
 def _shard_name(path: str | os.PathLike[str], number: int, total: int) -> str:
     return f"{os.path.basename(os.path.realpath(path))}-{number:05d}-of-{total:05d}.tfrecord"
 
 
 def _why_not_replaceable(directory: Path) -> str | None:
     """Overwriting removes a directory, so it must hold nothing but a dataset that vlpipe wrote."""
-    if not (directory / METADATA_NAME).is_file():
+    try:
+        with (directory / METADATA_NAME).open("rb") as file:
+            beginning = file.read(100)  # enough even of one that was cut
+    except OSError:
         return f"it holds no {METADATA_NAME} and so is not a vlpipe dataset"
-    others = [entry.name for entry in directory.iterdir() if entry.name not in (METADATA_NAME, INDEX_NAME) and entry.suffix != ".tfrecord"]
+    if f'"format": "{FORMAT}"'.encode() not in beginning:
+        return f"its {METADATA_NAME} is not one that vlpipe wrote"
+    others = [entry.name for entry in directory.iterdir() if not _OUR_FILES.fullmatch(entry.name) or not entry.is_file()]
     return f"it also holds {sorted(others)[:5]}, which vlpipe did not write" if others else None
