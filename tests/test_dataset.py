@@ -258,6 +258,8 @@ def test_the_element_is_what_was_asked_for(tmp_path: Path) -> None:
     }
     x, y, weight = element(features="audio", remainder="pad")
     assert weight.dtype == tf.float32
+    x, y, weight = element(features="audio", label=False, remainder="pad")
+    assert (y, weight.dtype) == (tf.NoneTensorSpec(), tf.float32)
 
 
 def test_pad_to_boundary_pads_one_feature_and_no_label(tmp_path: Path) -> None:

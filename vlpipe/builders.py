@@ -18,7 +18,7 @@ Common arguments:
 
     batch_size       sequences a batch (32; with `frames_per_batch` no limit)
     remainder        a short last batch: "keep" it, "drop" it, or "pad" it by repeating rows; then a last component of the
-                     element, float32 `[B]`, is the sample weight: 0 for these rows
+                     element, float32 `[B]`, is the sample weight: 0 for these rows (of x alone: (x, None, weight))
     lengths          deliver true lengths too: x becomes {"features": x, "lengths": int32 [B]}; of a dict x, each NAME gets
                      NAME_lengths; a label with a length of its own adds "label_lengths"
     padding_value    what x is padded with
@@ -298,8 +298,9 @@ class _Elements:
             x = self._with_lengths(batch, x)
         flat = [batch[f"y:{number}"] for number in range(len(tf.nest.flatten(self._rest)))]
         rest = tf.nest.pack_sequence_as(self._rest, flat)
-        weight = [batch["weight"]] if "weight" in batch else []
-        return x if self._bare and not weight else (x, *rest, *weight)
+        if "weight" in batch:
+            return (x, *(rest or [None]), batch["weight"])  # Keras takes the second for the label, whatever it is
+        return x if self._bare else (x, *rest)
 
     def _with_lengths(self, batch: Flat, x: Any) -> dict[str, tf.Tensor]:
         if self._single:

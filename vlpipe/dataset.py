@@ -49,8 +49,8 @@ def make_dataset(
 ) -> tf.data.Dataset:
     """A `tf.data.Dataset` of batches of variable-length sequences, ready for `model.fit`.
 
-    Elements are `(x, y)`; `(x, y, sample_weight)` with remainder="pad"; `(x,)` without a label. x is `[B, T, d]` (under "ragged" a
-    `tf.RaggedTensor`), or with `lengths` or `ids` a dict {"features": x, "lengths": int32 [B], "id": int64 [B]}. Several features
+    Elements are `(x, y)`; `(x, y, sample_weight)` with remainder="pad" (y is None without a label); `(x,)` without a label.
+    x is `[B, T, d]` (under "ragged" a `tf.RaggedTensor`), or with `lengths` or `ids` a dict {"features": x, "lengths": int32 [B], "id": int64 [B]}. Several features
     come as a dict of their names, each with NAME_lengths. A label that is a sequence is int64 `[B, U]`, padded with
     `label_padding`; its true lengths are then x["label_lengths"].
 
@@ -135,7 +135,7 @@ def _epoch_numbers(repeat: bool) -> tf.data.Dataset:
 
 
 def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
-    """A flat batch as the user gets it: (x, y, sample_weight), as far as there are such."""
+    """A flat batch as the user gets it: (x, y, sample_weight), (x, y) or (x,)."""
     selection, options = plan.selection, plan.options
     x: Any = {name: batch[f"x:{name}"] for name in selection.features}
     if selection.single_feature:
@@ -148,11 +148,12 @@ def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
                 x["label_lengths" if selection.single_label else f"{name}_lengths"] = batch[f"n:y:{name}"]
     if options.ids:
         x["id"] = batch["id"]
-    y: Any = {name: batch[f"y:{name}"] for name in selection.labels}
+    y: Any = {name: batch[f"y:{name}"] for name in selection.labels} or None
     if selection.single_label:
-        y = y[selection.labels[0]]
-    parts = [x, y] if selection.labels else [x]
-    return tuple(parts + ([batch["weight"]] if "weight" in batch else []))
+        y = batch[f"y:{selection.labels[0]}"]
+    if "weight" in batch:
+        return x, y, batch["weight"]
+    return (x, y) if selection.labels else (x,)
 
 
 def _tf_options() -> tf.data.Options:

@@ -1,0 +1,256 @@
+"""Features of a waveform: log-mel, MFCC, and frames of the waveform itself.
+
+All cut the waveform x[0 .. N-1] into T frames of W samples, one every H samples. The end is padded with zeros so that no sample is lost:
+
+    W = round(sample_rate * window_ms / 1000),  H = round(sample_rate * hop_ms / 1000)
+    T = 0 if N = 0, else 1 + ceil(max(0, N - W) / H)
+
+They are computed in float64 and delivered as float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vlpipe.errors import ArgumentError, AudioError
+
+_MOST_FFT = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Framed:
+    sample_rate: int = 16000
+    window_ms: float = 25.0
+    hop_ms: float = 10.0
+
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sample_rate, bool) or not isinstance(self.sample_rate, (int, np.integer)) or self.sample_rate < 1:
+            raise ArgumentError(f"sample_rate: came as {self.sample_rate!r}, expected a positive number of Hz.")
+        for name in ("window_ms", "hop_ms"):
+            _check_number(name, getattr(self, name), "a number of milliseconds of at least one sample")
+            if round(self.sample_rate * getattr(self, name) / 1000) < 1:
+                raise ArgumentError(f"{name}: came as {getattr(self, name)!r}, which is less than one sample at {self.sample_rate} Hz.")
+
+    @property
+    def window(self) -> int:
+        """Samples in a frame."""
+        return round(self.sample_rate * self.window_ms / 1000)
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return round(self.sample_rate * self.hop_ms / 1000)
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a frame of the features: d of `[T, d]`."""
+        raise NotImplementedError
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """The features `[T, dim]`, float32, of a mono waveform `[N]` at `sample_rate`.
+
+        Raises:
+            AudioError: the waveform has another shape or type, or holds numbers that are not finite.
+        """
+        samples = np.asarray(samples)
+        if samples.ndim != 1 or samples.dtype.kind != "f":
+            raise AudioError(f"{self.kind}: came with {samples.dtype} {list(samples.shape)}, expected a mono waveform [N] of floats.")
+        if not np.isfinite(samples).all():
+            first = int(np.flatnonzero(~np.isfinite(samples))[0])
+            raise AudioError(f"{self.kind}: sample {first} is {samples[first]}, expected finite samples. Leave the recording out.")
+        return self._of_frames(self._frames(samples)).astype(np.float32)
+
+    def _frames(self, samples: np.ndarray) -> np.ndarray:
+        count = 0 if not len(samples) else 1 + math.ceil(max(0, len(samples) - self.window) / self.hop)
+        padded = np.zeros(max(self.window, (count - 1) * self.hop + self.window), np.float64)
+        padded[: len(samples)] = samples
+        return np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop][:count]
+
+    def _of_frames(self, frames: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """The kind and its parameters as JSON values; `from_settings` gives the same features back."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames(_Framed):
+    """The waveform itself in frames `[T, W]`.
+
+    Args:
+        sample_rate: Hz.
+        window_ms: length of a frame, milliseconds.
+        hop_ms: from one frame to the next, milliseconds.
+
+    Example:
+        >>> vlpipe.audio.Frames(sample_rate=8000, window_ms=20, hop_ms=20)(np.zeros(8000, np.float32)).shape
+        (50, 160)
+    """
+
+    kind: ClassVar[str] = "frames"
+
+    @property
+    def dim(self) -> int:
+        """Samples in a frame."""
+        return self.window
+
+    def _of_frames(self, frames: np.ndarray) -> np.ndarray:
+        return frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogMel(_Framed):
+    """Log-mel energies `[T, mels]`.
+
+    Each frame is weighted by the periodic Hann window 0.5 - 0.5 cos(2 pi n / W) and transformed; of the power |X[k]|**2, filter m takes
+
+        E[m] = sum over k of  w[m, k] |X[k]|**2,    feature = ln(max(E[m], floor)).
+
+    w[m] is a triangle over frequency in Hz, 0 at the edges m and m + 2 and 1 at the edge m + 1, the mels + 2 edges being equidistant
+    from `low_hz` to `high_hz` on the mel scale 2595 log10(1 + f / 700) (O'Shaughnessy 1987, as in HTK; librosa's `htk=True, norm=None`).
+    The FFT has the least power of two of points, at least W, for which no filter is empty.
+
+    Args:
+        sample_rate: Hz.
+        window_ms: length of a frame, milliseconds.
+        hop_ms: from one frame to the next, milliseconds.
+        mels: number of filters.
+        low_hz: lower edge of the first filter, Hz.
+        high_hz: upper edge of the last, Hz; None: half the sample rate.
+        floor: least energy, so that silence has a finite logarithm.
+
+    Raises:
+        ArgumentError: a parameter is out of range, or there are more filters than the band has room for.
+
+    Example:
+        >>> vlpipe.audio.LogMel(sample_rate=16000)(np.zeros(16000, np.float32)).shape
+        (99, 80)
+    """
+
+    mels: int = 80
+    low_hz: float = 20.0
+    high_hz: float | None = None
+    floor: float = 1e-6
+
+    kind: ClassVar[str] = "log_mel"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.mels, bool) or not isinstance(self.mels, (int, np.integer)) or self.mels < 1:
+            raise ArgumentError(f"mels: came as {self.mels!r}, expected an integer >= 1.")
+        _check_number("low_hz", self.low_hz, "a frequency in Hz")
+        _check_number("high_hz", self.sample_rate / 2 if self.high_hz is None else self.high_hz, "a frequency in Hz")
+        _check_number("floor", self.floor, "a positive energy")
+        if not 0 <= self.low_hz < self._high <= self.sample_rate / 2 or self.floor <= 0:
+            raise ArgumentError(
+                f"low_hz={self.low_hz}, high_hz={self._high}, floor={self.floor}: expected 0 <= low_hz < high_hz <= {self.sample_rate / 2} "
+                "(half the sample rate), and floor > 0."
+            )
+        _filters(self)
+
+    @property
+    def _high(self) -> float:
+        return self.sample_rate / 2 if self.high_hz is None else self.high_hz
+
+    @property
+    def dim(self) -> int:
+        """Number of filters."""
+        return self.mels
+
+    def _of_frames(self, frames: np.ndarray) -> np.ndarray:
+        filters = _filters(self)
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
+        spectrum = np.fft.rfft(frames * window, n=2 * (len(filters) - 1), axis=1)
+        return np.log(np.maximum((spectrum.real**2 + spectrum.imag**2) @ filters, self.floor))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MFCC(LogMel):
+    """Mel-frequency cepstral coefficients `[T, coefficients]`: the first of the orthonormal DCT-II of `LogMel`.
+
+        c[i] = s[i] sum over m of  logmel[m] cos(pi i (m + 1/2) / mels),    s[0] = sqrt(1 / mels), else sqrt(2 / mels)
+
+    Args:
+        coefficients: how many, the zeroth included; at most `mels`.
+        sample_rate, window_ms, hop_ms, mels, low_hz, high_hz, floor: as in `LogMel`.
+
+    Example:
+        >>> vlpipe.audio.MFCC(sample_rate=16000)(np.zeros(16000, np.float32)).shape
+        (99, 13)
+    """
+
+    mels: int = 40
+    coefficients: int = 13
+
+    kind: ClassVar[str] = "mfcc"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (
+            isinstance(self.coefficients, bool)
+            or not isinstance(self.coefficients, (int, np.integer))
+            or not 1 <= self.coefficients <= self.mels
+        ):
+            raise ArgumentError(f"coefficients: came as {self.coefficients!r}, expected 1 to {self.mels}, the number of mels.")
+
+    @property
+    def dim(self) -> int:
+        """Number of coefficients."""
+        return self.coefficients
+
+    def _of_frames(self, frames: np.ndarray) -> np.ndarray:
+        phase = np.pi / self.mels * np.outer(np.arange(self.mels) + 0.5, np.arange(self.coefficients))
+        scale = np.where(np.arange(self.coefficients) == 0, 1, 2) / self.mels
+        return super()._of_frames(frames) @ (np.cos(phase) * np.sqrt(scale))
+
+
+_KINDS: dict[str, type[_Framed]] = {entry.kind: entry for entry in (Frames, LogMel, MFCC)}
+
+
+def from_settings(settings: dict[str, Any]) -> Frames | LogMel | MFCC:
+    """The features that `settings()` described, as `vlpipe ingest` notes them in a dataset's metadata.
+
+    Raises:
+        ArgumentError: the kind or a parameter is unknown.
+    """
+    kind = _KINDS.get(str(settings.get("kind"))) if isinstance(settings, dict) else None
+    if kind is None:
+        raise ArgumentError(f"settings: came as {settings!r}, expected a dict with a kind of {', '.join(_KINDS)}.")
+    try:
+        features: Any = kind(**{name: value for name, value in settings.items() if name != "kind"})
+    except TypeError as error:
+        raise ArgumentError(f"settings: {error}; the kind {settings['kind']} does not have it.") from error
+    return features
+
+
+@functools.lru_cache(maxsize=64)
+def _filters(features: LogMel) -> np.ndarray:
+    """The triangles w, float64 [K, mels], for a transform of 2 (K - 1) points."""
+    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (features.low_hz, features._high))
+    edges = 700 * (10 ** (np.linspace(low, high, features.mels + 2) / 2595) - 1)
+    points = 1 << (features.window - 1).bit_length()
+    while points <= max(_MOST_FFT, features.window * 2):
+        frequencies = np.arange(points // 2 + 1) * features.sample_rate / points
+        rising = (frequencies[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+        falling = (edges[2:] - frequencies[:, None]) / (edges[2:] - edges[1:-1])
+        filters: np.ndarray = np.maximum(0, np.minimum(rising, falling))
+        if filters.any(axis=0).all():
+            return filters
+        points *= 2
+    raise ArgumentError(
+        f"mels: {features.mels} filters between {features.low_hz} and {features._high} Hz are narrower than an FFT of {_MOST_FFT} points "
+        "resolves. Take fewer."
+    )
+
+
+def _check_number(name: str, value: Any, expected: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not math.isfinite(value) or value < 0:
+        raise ArgumentError(f"{name}: came as {value!r}, expected {expected}.")
