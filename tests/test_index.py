@@ -211,7 +211,7 @@ def test_arguments_that_name_no_source(dataset: Path, monkeypatch: pytest.Monkey
     [
         (
             "tain",
-            r"^tain: not found; \. holds \['empty', 'notes.txt', .*'train'.*\]\. Pass a dataset directory, a glob, a file\.",
+            r"^tain: not found; \. holds \['empty', 'notes.txt', .*'train'.*\]\. Pass a dataset directory, a glob, a file or ",
         ),
         ("no/where", "^no/where: not found; no does not exist either"),
         ("", "not found"),

@@ -1,0 +1,303 @@
+"""A directory that appears complete or not at all: locks, what is left behind, and what is never removed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlpipe import staging
+from vlpipe.errors import DatasetError, DatasetExistsError, VlpipeError
+from vlpipe.staging import StagedDirectory
+
+
+def stage(target: Path, overwrite: bool = False, reason: str | None = None) -> StagedDirectory:
+    return StagedDirectory(target, overwrite=overwrite, replaceable=lambda _: reason)
+
+
+def fill(staged: StagedDirectory, content: str = "new") -> StagedDirectory:
+    (staged.path / "file").write_text(content)
+    return staged
+
+
+def listing(directory: Path) -> list[str]:
+    return sorted(os.listdir(directory))
+
+
+def old_target(parent: Path) -> Path:
+    (parent / "it").mkdir()
+    (parent / "it" / "file").write_text("old")
+    return parent / "it"
+
+
+def test_nothing_is_there_before_the_commit_and_nothing_else_after_it(tmp_path: Path) -> None:
+    staged = fill(stage(tmp_path / "it"))
+    assert staged.path.parent == tmp_path  # beside the target, on the same file system
+    assert all(name.startswith(".it.") for name in listing(tmp_path))
+    staged.commit()
+    assert listing(tmp_path) == ["it"]
+    assert (tmp_path / "it" / "file").read_text() == "new"
+    staged.abort()
+    assert listing(tmp_path / "it") == ["file"]
+
+
+def test_abort_leaves_nothing(tmp_path: Path) -> None:
+    fill(stage(tmp_path / "it")).abort()
+    assert listing(tmp_path) == []
+
+
+def test_parents_are_made(tmp_path: Path) -> None:
+    fill(stage(tmp_path / "a" / "b" / "it")).commit()
+    assert (tmp_path / "a" / "b" / "it" / "file").read_text() == "new"
+
+
+def test_the_old_stays_until_the_new_is_complete(tmp_path: Path) -> None:
+    target = old_target(tmp_path)
+    staged = fill(stage(target, overwrite=True))
+    assert (target / "file").read_text() == "old"
+    staged.commit()
+    assert (target / "file").read_text() == "new"
+    assert listing(tmp_path) == ["it"]
+
+
+def test_without_an_exchange_the_old_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "_exchange", lambda *_: False)  # as on macOS
+    target = old_target(tmp_path)
+    fill(stage(target, overwrite=True)).commit()
+    assert (target / "file").read_text() == "new"
+    assert listing(tmp_path) == ["it"]
+
+
+def test_the_exchange_is_made_by_the_system_in_one_step(tmp_path: Path) -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("renameat2 is Linux's")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert staging._exchange(tmp_path / "a", tmp_path / "b")
+    assert (listing(tmp_path / "a"), listing(tmp_path / "b")) == (["b"], ["a"])
+    assert not staging._exchange(tmp_path / "a", tmp_path / "missing")
+
+
+def test_an_empty_directory_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "it").mkdir()
+    fill(stage(tmp_path / "it")).commit()
+    assert (tmp_path / "it" / "file").read_text() == "new"
+
+
+def test_a_target_that_exists_is_refused(tmp_path: Path) -> None:
+    target = old_target(tmp_path)
+    with pytest.raises(DatasetExistsError, match=r"it: exists already\. Pass overwrite=True to replace it, or choose another target\."):
+        stage(target)
+    assert listing(tmp_path) == ["it"]
+
+
+def test_a_target_that_is_not_replaceable_is_refused(tmp_path: Path) -> None:
+    target = old_target(tmp_path)
+    with pytest.raises(DatasetExistsError, match=r"it: not replaced, because it sings\. Choose another target, or remove it yourself\."):
+        stage(target, overwrite=True, reason="it sings")
+    assert (target / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_is_never_replaced(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "it").write_text("precious")
+    with pytest.raises(DatasetExistsError, match=r"it: exists and is not a directory\. Choose another target\."):
+        stage(tmp_path / "it", overwrite=overwrite)
+    assert (tmp_path / "it").read_text() == "precious"
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target = old_target(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(target)
+    fill(stage(tmp_path / "link", overwrite=True)).commit()
+    assert (tmp_path / "link").is_symlink()
+    assert (target / "file").read_text() == "new"
+    assert listing(tmp_path / "elsewhere") == ["it"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path, overwrite: bool) -> None:
+    staged = stage(tmp_path / "it", overwrite=overwrite, reason="it is a user's")
+    fill(staged)
+    old_target(tmp_path)
+    with pytest.raises(DatasetExistsError, match="it: exists already" if not overwrite else "it: not replaced, because it is a user's"):
+        staged.commit()
+    assert (tmp_path / "it" / "file").read_text() == "old"
+    assert listing(tmp_path) == ["it"]
+
+
+def test_a_target_that_appears_during_the_flush_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = fill(stage(tmp_path / "it"))
+    flush = staging._flush
+
+    def slow_flush(path: Path) -> None:
+        flush(path)
+        if path == staged.path:
+            old_target(tmp_path)
+
+    monkeypatch.setattr(staging, "_flush", slow_flush)
+    with pytest.raises(DatasetExistsError, match="it: exists already"):
+        staged.commit()
+    assert (tmp_path / "it" / "file").read_text() == "old"
+
+
+# ---- two writers -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_second_is_refused_by_the_name_of_the_first(tmp_path: Path) -> None:
+    first = stage(tmp_path / "it")
+    message = rf"it: is being written by process {os.getpid()} on {re.escape(socket.gethostname())} since [-\d]+ [:\d]+\. Wait until"
+    with pytest.raises(DatasetExistsError, match=message):
+        stage(tmp_path / "it", overwrite=True)
+    first.abort()
+    stage(tmp_path / "it").abort()
+    assert listing(tmp_path) == []
+
+
+def test_a_process_that_holds_the_lock_is_named(tmp_path: Path) -> None:
+    make = f"StagedDirectory({str(tmp_path / 'it')!r}, overwrite=False, replaceable=str)"
+    code = f"from vlpipe.staging import StagedDirectory; staged = {make}; print('ready'); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        with pytest.raises(DatasetExistsError, match=rf"it: is being written by process {other.pid} on "):
+            stage(tmp_path / "it")
+        other.kill()
+        other.wait()
+    staged = fill(stage(tmp_path / "it"))  # its lock went with it, and so does what it left
+    staged.commit()
+    assert listing(tmp_path) == ["it"]
+
+
+@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"process": 1}', b"\xff" * 5000])
+def test_a_lock_whose_note_cannot_be_read(tmp_path: Path, note: bytes) -> None:
+    (tmp_path / ".it.lock").write_bytes(note)
+    with (tmp_path / ".it.lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DatasetExistsError, match="it: is being written by another process. Wait until it ends"):
+            stage(tmp_path / "it")
+
+
+def test_a_lock_file_that_nobody_holds_is_taken(tmp_path: Path) -> None:
+    (tmp_path / ".it.lock").write_text("left by a killed process, and longer than what replaces it" * 10)
+    staged = stage(tmp_path / "it")
+    assert json.loads((tmp_path / ".it.lock").read_text())["process"] == os.getpid()
+    staged.abort()
+    assert listing(tmp_path) == []
+
+
+def test_a_lock_that_was_removed_while_we_waited_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = fcntl.flock
+    removed: list[Path] = []
+
+    def removed_first(file: int, how: int) -> None:
+        if not removed:
+            removed.append(tmp_path / ".it.lock")
+            removed[0].unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    staged = stage(tmp_path / "it")
+    with pytest.raises(DatasetExistsError, match="is being written by process"):
+        stage(tmp_path / "it")
+    staged.abort()
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(
+        DatasetError, match=r"\.it\.lock: cannot be locked \(No locks available\)\. Write to a file system that has locks\."
+    ):
+        stage(tmp_path / "it")
+
+
+# ---- what was left behind --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["it", "a[b]*?", "with space", "漢字"])
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, name: str) -> None:
+    for left in (f".{name}.staged-0123abcd", f".{name}.staged-00000000-old"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "file").touch()
+    stage(tmp_path / name).abort()
+    assert listing(tmp_path) == []
+
+
+def test_what_belongs_to_others_is_left(tmp_path: Path) -> None:
+    others = [".it.staged-2", ".it.staged-x.staged-0123abcd", ".other.staged-0123abcd", ".it", "it.staged-0123abcd", ".it2.staged-0123abcd"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    neighbour = stage(tmp_path / "it.staged-y")
+    stage(tmp_path / "it").abort()
+    assert neighbour.path.is_dir()
+    neighbour.abort()
+    assert listing(tmp_path) == sorted(others)
+
+
+# ---- places that cannot be written -----------------------------------------------------------------------------------------------
+
+
+def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(DatasetError, match=r"file/it: cannot be made \(.+\)\. Choose another target, or make room for it\."):
+        stage(tmp_path / "file" / "it")
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"xxx: cannot be made \(File name too long"):
+        stage(tmp_path / ("x" * 250))
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_parent_that_is_read_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(DatasetError, match=r"it: cannot be made \(Permission denied"):
+        stage(tmp_path / "it")
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("step", ["pwrite", "mkdir"])
+def test_a_full_disk_at_the_start_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, full)
+        with pytest.raises(DatasetError, match=r"it: cannot be made \(No space left on device"):
+            stage(tmp_path / "it")
+    assert listing(tmp_path) == []
+    stage(tmp_path / "it").abort()
+
+
+@pytest.mark.parametrize("step", ["fsync", "rename"])
+def test_a_failure_in_the_commit_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    target = old_target(tmp_path)
+    staged = fill(stage(target, overwrite=True))
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            staged.commit()
+    assert (target / "file").read_text() == "old"
+    assert listing(tmp_path) == ["it"]
+
+
+def test_the_errors_are_of_the_family() -> None:
+    assert issubclass(DatasetExistsError, VlpipeError)
