@@ -50,9 +50,9 @@ def make_dataset(
     """A `tf.data.Dataset` of batches of variable-length sequences, ready for `model.fit`.
 
     Elements are `(x, y)`; `(x, y, sample_weight)` with remainder="pad" (y is None without a label); `(x,)` without a label.
-    x is `[B, T, d]` (under "ragged" a `tf.RaggedTensor`), or with `lengths` or `ids` a dict {"features": x, "lengths": int32 [B], "id": int64 [B]}. Several features
-    come as a dict of their names, each with NAME_lengths. A label that is a sequence is int64 `[B, U]`, padded with
-    `label_padding`; its true lengths are then x["label_lengths"].
+    x is `[B, T, d]` (under "ragged" a `tf.RaggedTensor`), or with `lengths` or `ids` a dict {"features": x, "lengths": int32 [B],
+    "id": int64 [B]}. Several features come as a dict of their names, each with NAME_lengths. A label that is a sequence is int64
+    `[B, U]`, padded with `label_padding`; its true lengths are then x["label_lengths"].
 
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.

@@ -143,7 +143,7 @@ def _md5(samples: np.ndarray, bits: int) -> bytes:
 
 def _decode_by_soundfile(data: bytes, header: Header, name: str) -> tuple[np.ndarray, int]:
     soundfile = import_extra("soundfile", extra="audio", needed_for=f"decoding {name}")
-    blocks = []
+    blocks: list[np.ndarray] = []
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             # Block by block: a header may claim more samples than there is memory.
