@@ -1,0 +1,59 @@
+"""The README's Python, run as a reader would: every block in order, in an empty folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vlpipe
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+
+
+def test_every_block_of_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.random.seed(0)
+    space: dict[str, Any] = {}
+    assert len(blocks()) >= 6
+    for number, block in enumerate(blocks()):
+        exec(compile(block, f"README.md, block {number}", "exec"), space)
+    assert "batches an epoch" in capsys.readouterr().out
+    plain = {(x.shape[0], float(x[0, 0]), int(y)) for x, y in space["plain"].as_numpy_iterator()}
+    dataset = vlpipe.make_dataset("data/train", batching="same_length")
+    delivered = {
+        (x.shape[1], float(row[0, 0]), int(label)) for x, y in dataset.as_numpy_iterator() for row, label in zip(x, y, strict=True)
+    }
+    assert plain == delivered
+    assert len(plain) == 1000
+    assert space["x"].shape == (99, 80)
+
+
+def test_the_first_screen_writes_and_trains_in_ten_lines() -> None:
+    lines = [line for line in blocks()[0].splitlines() if line.strip() and not line.startswith("import")]
+    assert len(lines) <= 10
+
+
+def test_the_table_of_the_spoken_digits(recordings: Path, tmp_path: Path) -> None:
+    """Frames follow from the number of samples alone, so the figures need no features."""
+    import wave
+
+    def frames(path: Path) -> int:
+        with wave.open(str(path)) as file:
+            return 1 + max(0, -(-(2 * file.getnframes() - 400) // 160))  # resampled from 8 to 16 kHz, 25 ms every 10 ms
+
+    paths = sorted(recordings.glob("*.wav"))
+    vlpipe.write(tmp_path / "d", ({"features": np.zeros((frames(path), 1), np.uint8)} for path in paths))
+    table = {row[0]: row[1:] for row in re.findall(r'\| `"(\w+)"`.*?\| .*? \| ([\d.]+) % \| (\d+) \|', README.read_text("utf-8"))}
+    assert set(table) == {"bucket", "pad", "ragged", "same_length"}
+    for batching, (valid, steps) in table.items():
+        plan = vlpipe.plan(tmp_path / "d", batching=batching)
+        assert plan.steps_per_epoch == int(steps)
+        assert 100 * plan.valid_ratio == pytest.approx(float(valid), abs=0.5)  # the order of an epoch is random
