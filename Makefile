@@ -7,7 +7,7 @@ PYTHON ?= python3
 DATA ?=
 WORKERS ?= 2
 
-.PHONY: demo test test-latest lint format lock bench clean
+.PHONY: demo test test-latest lint format lock clean
 
 demo: .venv/ready
 	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)")
@@ -42,5 +42,5 @@ clean:
 .venv/ready .venv-latest/ready:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --disable-pip-version-check --progress-bar off -q -r $(LOCK)
-	$(@D)/bin/python -m pip install --disable-pip-version-check -q --no-deps -e .
+	$(@D)/bin/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	touch $@
