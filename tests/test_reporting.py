@@ -17,7 +17,7 @@ from vlpipe.errors import MissingExtraError
 def lines_of(plan: Any) -> dict[str, str]:
     """The totals of the report by their heading."""
     pairs = [re.split(r"\s{2,}", line, maxsplit=1) for line in plan.report().partition("\n\n")[0].splitlines()]
-    return {heading: value for heading, value in pairs}
+    return dict(pairs)
 
 
 def test_the_report_tells_what_the_plan_knows() -> None:
