@@ -15,36 +15,38 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from vlpipe.options import Options
+
 Flat = dict[str, tf.Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Grouping:
     """How records come together in batches.
 
     Attributes:
-        batching: "bucket", "pad", "ragged" or "same_length".
+        options: `batching`, `pad_to`, `remainder` and the paddings are what counts here.
         key: the feature whose length counts, such as "x:features".
         boundaries: inclusive upper lengths of the buckets, ascending; nothing is longer than the last.
-        batch_sizes: sequences in a batch of each bucket; for "pad" and "ragged" there is one.
-        frames_per_batch: for "same_length", the budget of frames a batch, or None.
-        batch_cap: for "same_length", sequences a batch at the most, or None.
+        batch_sizes: sequences in a batch of each bucket.
     """
 
-    batching: str
+    options: Options
     key: str
     boundaries: tuple[int, ...]
     batch_sizes: tuple[int, ...]
-    frames_per_batch: int | None
-    batch_cap: int | None
-    pad_to: str
-    remainder: str
-    padding_value: float
-    label_padding: int
 
     @property
     def drop_remainder(self) -> bool:
-        return self.remainder == "drop"
+        """A short batch is left out."""
+        return self.options.remainder == "drop"
+
+    def size_for(self, frames: tf.Tensor) -> tf.Tensor:
+        """`Options.batch_size_for` in the graph, int64."""
+        cap = tf.constant(2**31 - 1 if self.options.batch_cap is None else self.options.batch_cap, tf.int64)
+        if self.options.frames_per_batch is None:
+            return cap
+        return tf.minimum(cap, tf.maximum(self.options.frames_per_batch // tf.maximum(tf.cast(frames, tf.int64), 1), 1))
 
 
 def measured(record: Flat) -> Flat:
@@ -59,7 +61,7 @@ def _varies(spec: tf.TensorSpec) -> bool:
 
 def group(records: tf.data.Dataset, grouping: Grouping) -> tf.data.Dataset:
     """Batches of `measured` records."""
-    way = {"bucket": _bucket, "pad": _pad, "ragged": _ragged, "same_length": _same_length}[grouping.batching]
+    way = {"bucket": _bucket, "pad": _pad, "ragged": _ragged, "same_length": _same_length}[grouping.options.batching]
     batches = way(records, grouping)
     return batches.map(lambda batch: _completed(_to_boundary(batch, grouping), grouping))
 
@@ -86,16 +88,10 @@ def _padded(records: tf.data.Dataset, batch_size: int | tf.Tensor, grouping: Gro
 
 
 def _same_length(records: tf.data.Dataset, grouping: Grouping) -> tf.data.Dataset:
-    def window_size(length: tf.Tensor) -> tf.Tensor:
-        sizes = [] if grouping.batch_cap is None else [tf.constant(grouping.batch_cap, tf.int64)]
-        if grouping.frames_per_batch is not None:
-            sizes.append(tf.maximum(grouping.frames_per_batch // tf.maximum(length, 1), 1))
-        return tf.reduce_min(tf.stack(sizes))
-
     return records.group_by_window(
         key_func=lambda record: tf.cast(record[f"n:{grouping.key}"], tf.int64),
-        reduce_func=lambda length, window: _padded(window, window_size(length), grouping),
-        window_size_func=window_size,
+        reduce_func=lambda length, window: _padded(window, grouping.size_for(length), grouping),
+        window_size_func=grouping.size_for,
     )
 
 
@@ -120,20 +116,20 @@ def _paddings(records: tf.data.Dataset, grouping: Grouping) -> Flat:
     def padding(name: str, dtype: tf.DType) -> tf.Tensor:
         if dtype == tf.string:
             return tf.constant("")
-        return tf.cast(grouping.label_padding if name.startswith("y:") else grouping.padding_value, dtype)
+        return tf.cast(grouping.options.label_padding if name.startswith("y:") else grouping.options.padding_value, dtype)
 
     return {name: padding(name, spec.dtype) for name, spec in records.element_spec.items()}
 
 
 def _to_boundary(batch: Flat, grouping: Grouping) -> Flat:
     """The key feature padded on to the upper length of its bucket."""
-    if grouping.pad_to != "boundary":
+    if grouping.options.pad_to != "boundary":
         return batch
     x = batch[grouping.key]
     missing = tf.constant(grouping.boundaries)[_bucket_of(batch, grouping)] - tf.shape(x)[1]
     paddings = [[0, 0], [0, missing]] + [[0, 0]] * (x.shape.rank - 2)
     shape = x.shape
-    x = tf.pad(x, paddings, constant_values=tf.cast(grouping.padding_value, x.dtype))
+    x = tf.pad(x, paddings, constant_values=tf.cast(grouping.options.padding_value, x.dtype))
     frames = grouping.boundaries[0] if len(grouping.boundaries) == 1 else None
     return {**batch, grouping.key: tf.ensure_shape(x, [shape[0], frames, *shape[2:]])}
 
@@ -145,17 +141,14 @@ def _bucket_of(batch: Flat, grouping: Grouping) -> tf.Tensor:
 
 def _completed(batch: Flat, grouping: Grouping) -> Flat:
     """With remainder="pad", a short batch filled up by repeating its rows in turn, with weight 0."""
-    if grouping.remainder != "pad":
+    if grouping.options.remainder != "pad":
         return batch
     lengths = batch[f"n:{grouping.key}"]
     rows = tf.shape(lengths)[0]
-    if grouping.batching == "bucket":
-        size = tf.constant(grouping.batch_sizes)[_bucket_of(batch, grouping)]
-    elif grouping.batching == "same_length" and grouping.frames_per_batch is not None:
-        size = tf.maximum(grouping.frames_per_batch // tf.maximum(lengths[0], 1), 1)
-        size = size if grouping.batch_cap is None else tf.minimum(size, grouping.batch_cap)
+    if grouping.options.batching == "same_length":
+        size = tf.cast(grouping.size_for(lengths[0]), tf.int32)
     else:
-        size = tf.constant(grouping.batch_sizes[0])
+        size = tf.constant(grouping.batch_sizes)[_bucket_of(batch, grouping)]
     chosen = tf.range(size)
     completed = {name: tf.gather(value, chosen % rows) for name, value in batch.items()}
     return {**completed, "weight": tf.cast(chosen < rows, tf.float32)}

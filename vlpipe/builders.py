@@ -43,6 +43,7 @@ from vlpipe.planning import boundaries_for
 
 __all__ = ["bucket", "pad", "ragged", "same_length"]
 
+_LONGEST = 2**31 - 2  # the boundary of an open bucket; one more is still an int32
 SAMPLE = 4096  # elements whose lengths choose the boundaries, where none are given
 _log = logging.getLogger("vlpipe")
 
@@ -113,15 +114,7 @@ def bucket(
         padding_value=padding_value,
         label_padding=label_padding,
     )
-    elements = _Elements(dataset.element_spec)
-    records = dataset.map(elements.flat)
-    boundaries = options.buckets if isinstance(options.buckets, tuple) else _sampled_boundaries(records, elements.key, options)
-    last = f"n:{elements.key}"
-    if pad_to == "boundary":
-        records = records.map(lambda record: _checked(record, last, boundaries[-1]))
-    else:
-        boundaries = (*boundaries, 2**31 - 2)
-    return _built(records, elements, options, boundaries)
+    return _built(dataset, options)
 
 
 @_applicable
@@ -151,7 +144,15 @@ def pad(
         >>> [batch.shape.as_list() for batch in vlpipe.builders.pad(frames, batch_size=2)]
         [[2, 9, 8], [1, 4, 8]]
     """
-    return _simple(dataset, "pad", batch_size, None, remainder, lengths, padding_value, label_padding)
+    options = Options.of(
+        batching="pad",
+        batch_size=batch_size,
+        remainder=remainder,
+        lengths=lengths,
+        padding_value=padding_value,
+        label_padding=label_padding,
+    )
+    return _built(dataset, options)
 
 
 @_applicable
@@ -175,7 +176,8 @@ def ragged(
         >>> [batch.row_lengths().numpy().tolist() for batch in vlpipe.builders.ragged(frames, batch_size=2)]
         [[3, 9], [4]]
     """
-    return _simple(dataset, "ragged", batch_size, None, remainder, lengths, 0.0, label_padding)
+    options = Options.of(batching="ragged", batch_size=batch_size, remainder=remainder, lengths=lengths, label_padding=label_padding)
+    return _built(dataset, options)
 
 
 @_applicable
@@ -210,21 +212,8 @@ def same_length(
         >>> [batch.shape.as_list() for batch in vlpipe.builders.same_length(frames, batch_size=2)]
         [[2, 3, 8], [1, 9, 8]]
     """
-    return _simple(dataset, "same_length", batch_size, frames_per_batch, remainder, lengths, padding_value, label_padding)
-
-
-def _simple(
-    dataset: tf.data.Dataset,
-    batching: str,
-    batch_size: int | None,
-    frames_per_batch: int | None,
-    remainder: str,
-    lengths: bool,
-    padding_value: float,
-    label_padding: int,
-) -> tf.data.Dataset:
     options = Options.of(
-        batching=batching,
+        batching="same_length",
         batch_size=batch_size,
         frames_per_batch=frames_per_batch,
         remainder=remainder,
@@ -232,23 +221,21 @@ def _simple(
         padding_value=padding_value,
         label_padding=label_padding,
     )
+    return _built(dataset, options)
+
+
+def _built(dataset: tf.data.Dataset, options: Options) -> tf.data.Dataset:
     elements = _Elements(dataset.element_spec)
-    return _built(dataset.map(elements.flat), elements, options, (2**31 - 2,))
-
-
-def _built(records: tf.data.Dataset, elements: _Elements, options: Options, boundaries: tuple[int, ...]) -> tf.data.Dataset:
-    grouping = Grouping(
-        batching=options.batching,
-        key=elements.key,
-        boundaries=boundaries,
-        batch_sizes=tuple(options.batch_size_for(boundary) for boundary in boundaries),
-        frames_per_batch=options.frames_per_batch,
-        batch_cap=options.batch_cap,
-        pad_to=options.pad_to,
-        remainder=options.remainder,
-        padding_value=options.padding_value,
-        label_padding=options.label_padding,
-    )
+    records = dataset.map(elements.flat)
+    boundaries: tuple[int, ...] = (_LONGEST,)
+    if options.batching == "bucket":
+        given = options.buckets
+        boundaries = given if isinstance(given, tuple) else _sampled_boundaries(records, elements.key, options)
+        if options.pad_to == "boundary":
+            records = records.map(functools.partial(_checked, length=f"n:{elements.key}", longest=boundaries[-1]))
+        else:
+            boundaries = (*boundaries, _LONGEST)
+    grouping = Grouping(options, elements.key, boundaries, tuple(options.batch_size_for(boundary) for boundary in boundaries))
     return group(records, grouping).map(functools.partial(elements.restore, lengths=options.lengths))
 
 

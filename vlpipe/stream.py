@@ -29,7 +29,8 @@ _DAMAGED = "The file is damaged, was cut or replaced after it was written: resto
 def epochs(index: Index, plan: Plan) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """A function from an epoch's number (int64 scalar) to the dataset of its flat batches."""
     table = _Table.of(index)
-    grouping = grouping_of(plan)
+    # The boundary stands in for none, where there are no records.
+    grouping = Grouping(plan.options, f"x:{plan.selection.key}", plan.boundaries or (1,), plan.batch_sizes or (1,))
 
     @tf.autograph.experimental.do_not_convert  # nothing here needs it, and converting takes most of the time to trace
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
@@ -48,23 +49,6 @@ def epochs(index: Index, plan: Plan) -> Callable[[tf.Tensor], tf.data.Dataset]:
     return epoch
 
 
-def grouping_of(plan: Plan) -> Grouping:
-    """The batches of a plan, as the builders make them."""
-    options = plan.options
-    return Grouping(
-        batching=options.batching,
-        key=f"x:{plan.selection.key}",
-        boundaries=plan.boundaries or (1,),
-        batch_sizes=plan.batch_sizes or (1,),
-        frames_per_batch=options.frames_per_batch,
-        batch_cap=options.batch_cap,
-        pad_to=options.pad_to,
-        remainder=options.remainder,
-        padding_value=options.padding_value,
-        label_padding=options.label_padding,
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class _Table:
     """The index as tensors, in the order in which a reader of the shards meets the records.
@@ -78,7 +62,6 @@ class _Table:
     count: tf.Tensor
     offset: tf.Tensor
     id: tf.Tensor
-
     frames: dict[str, tf.Tensor]
 
     @classmethod
@@ -163,10 +146,7 @@ def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data:
     """One record, parsed, checked against the index, and as the options want it."""
     options, selection = plan.options, plan.selection
     values = parse(index.schema, (*selection.features, *selection.labels), data, lambda: table.where(position))
-    checks = []
-    for name in values.keys() & table.frames.keys():
-        found, expected = tf.shape(values[name], tf.int64)[0], table.frames[name][position]
-        checks.append(require(found == expected, _frames_message(table, position, name, found, expected)))
+    checks = [_frames_agree(table, position, name, values[name]) for name in values if name in table.frames]
     with tf.control_dependencies(checks):
         values = {name: tf.identity(value) for name, value in values.items()}
     flat = {}
@@ -180,11 +160,17 @@ def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data:
     return measured(flat)
 
 
-def _frames_message(table: _Table, position: tf.Tensor, name: str, found: tf.Tensor, expected: tf.Tensor) -> Callable[[], tf.Tensor]:
-    numbers = [tf.strings.as_string, tf.strings.as_string]
-    return lambda: tf.strings.join(
-        [table.where(position), f': "{name}" has ', numbers[0](found), " frames, the index says ", numbers[1](expected), ". ", _DAMAGED]
-    )
+def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tensor) -> tf.Operation:
+    """Another file in the place of the shard has, as a rule, records of other lengths."""
+    found, expected = tf.shape(value, tf.int64)[0], table.frames[name][position]
+
+    def message() -> tf.Tensor:
+        numbers = tf.strings.as_string(found), tf.strings.as_string(expected)
+        return tf.strings.join(
+            [table.where(position), f': "{name}" has ', numbers[0], " frames, the index says ", numbers[1], ". ", _DAMAGED]
+        )
+
+    return require(found == expected, message)
 
 
 def _is_integer_list(index: Index, name: str) -> bool:
