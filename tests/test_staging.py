@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -177,6 +178,34 @@ def test_a_process_that_holds_the_lock_is_named(tmp_path: Path) -> None:
     staged = fill(stage(tmp_path / "it"))  # its lock went with it, and so does what it left
     staged.commit()
     assert listing(tmp_path) == ["it"]
+
+
+def test_a_worker_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_path: Path) -> None:
+    code = """
+import os, sys, time
+from vlpipe.staging import StagedDirectory
+staged = StagedDirectory(sys.argv[1], overwrite=False, replaceable=str)
+child = os.fork()
+if child == 0:
+    staged.abort()  # as when an exception leaves the block there: what is staged is the parent's
+    time.sleep(60)
+print(child, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "it")], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            with pytest.raises(DatasetExistsError, match=f"it: is being written by process {parent.pid} on "):
+                stage(tmp_path / "it")
+            assert len(list(tmp_path.glob(".it.staged-*"))) == 1
+            parent.kill()
+            parent.wait()
+            stage(tmp_path / "it").abort()
+        finally:
+            parent.kill()
+            os.kill(child, signal.SIGKILL)
+    assert listing(tmp_path) == []
 
 
 @pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"process": 1}', b"\xff" * 5000])

@@ -18,6 +18,7 @@ import shutil
 import socket
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class StagedDirectory:
 
     def __init__(self, target: str | os.PathLike[str], *, overwrite: bool, replaceable: Callable[[Path], str | None]) -> None:
         self.target = Path(os.path.realpath(target))
+        self._process = os.getpid()
         self._overwrite = overwrite
         self._replaceable = replaceable
         try:
@@ -86,7 +88,9 @@ class StagedDirectory:
             self.abort()
 
     def abort(self) -> None:
-        """Remove what was filled in, and let others write the target. Does nothing after a commit."""
+        """Remove what was filled in, and let others write the target. Does nothing after a commit, and in a forked process."""
+        if os.getpid() != self._process:
+            return
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release()
 
@@ -134,12 +138,30 @@ class _Lock:
         except BaseException:
             self.release()
             raise
+        _held.add(self)
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: without this, a worker that outlives its killed parent would keep the lock."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def release(self) -> None:
         if self._file is not None:
             self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = None
+
+
+_held: weakref.WeakSet[_Lock] = weakref.WeakSet()
+
+
+def _leave_locks_to_parent() -> None:
+    for lock in _held:
+        lock.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_locks_to_parent)
 
 
 def _read_holder(file: int) -> str:
