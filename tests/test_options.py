@@ -63,11 +63,11 @@ BAD: dict[str, tuple[str, list[Any]]] = {
         [0, -3, 2.5, "8", True, [], [0, 10], [10, 10], [20, 10], [1.5], ["a"], [None], b"ab", np.array([[1, 2]])],
     ),
     "length_range": (
-        r"expected \(shortest, longest\)|expected shortest <= longest|expected an integer >= 0",
+        r"expected \(shortest, longest\), such as|expected shortest <= longest|expected an integer >= 0",
         [None, 5, (1,), (1, 2, 3), (5, 4), (-1, None), (1.0, None), (1, "9"), (True, None), "ab"],
     ),
     "shard": (
-        r"expected \(rank, world\)|expected a rank from 0 to|expected an integer",
+        r"expected \(rank, world\), such as|expected a rank from 0 to|expected an integer",
         [None, 0, (0,), (1, 1), (2, 2), (-1, 2), (0, 0), (0.0, 1)],
     ),
     "features": (NAMES, [3, True, False, [], (), ("a", "a"), ("a", 1), {"a"}]),
@@ -140,7 +140,7 @@ def test_an_unknown_name_is_answered_with_the_list() -> None:
             {"shard": (1, 4)},
             r'shard=\(1, 4\): with remainder="keep" the ranks would not all have the same number of steps. Use remainder="pad"',
         ),
-        ({"resume": {"epoch": 1}}, "resume: needs repeat=True"),
+        ({"resume": {"epoch": 1}}, "resume: needs repeat=True, one endless run"),
         ({"resume": {"epoch": 1}, "repeat": True}, r"resume: needs the seed of the run that it continues. Pass seed="),
         ({"dtype": "uint8", "padding_value": -1}, "padding_value: came as -1, which dtype='uint8' cannot hold"),
         ({"dtype": "int16", "padding_value": 0.5}, "padding_value: came as 0.5, which dtype='int16' cannot hold"),

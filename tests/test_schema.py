@@ -228,7 +228,7 @@ FIXED_REFUSED: dict[str, tuple[Fixed, Any, str]] = {
     "wrong length": (Fixed(2), [1, 2, 3], r"shape \[3\], the schema says \[2\]"),
     "empty list": (Fixed(2), [], r"shape \[0\], the schema says \[2\]"),
     "jagged list": (Fixed((2, 2)), [[1, 2], [3]], r"list \[\[1, 2\], \[3\]\], of which no array follows; the schema says \[2, 2\]"),
-    "masked array": (Fixed(2), np.ma.masked_array([1, 2], [True, False]), "a masked array"),
+    "masked array": (Fixed(2), np.ma.masked_array([1, 2], [True, False]), "a masked array, whose mask would be lost"),
     "float64 array of another library": (Fixed(2, "float32"), Tensor(np.ones(2)), "dtype float64, the schema says float32"),
 }
 
