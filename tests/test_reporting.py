@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.test_planning import plan_of
-from vlpipe.errors import MissingExtraError
+from vlpipe.errors import ArgumentError, MissingExtraError
 
 
 def lines_of(plan: Any) -> dict[str, str]:
@@ -92,3 +92,9 @@ def test_a_plot_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"""^Plan\.plot needs the package "matplotlib".*pip install 'vlpipe\[plot\]'"""):
         plan_of([1, 2]).plot(tmp_path / "plan.png")
+
+
+@pytest.mark.parametrize("name", ["no-folder/plan.png", "plan.xyz"])
+def test_a_plot_that_cannot_be_written_says_so(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArgumentError, match=r"plot: .* cannot be written .*Pass a .png, .svg or .pdf in a folder that exists"):
+        plan_of([1, 2]).plot(tmp_path / name)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from vlpipe.options import Options
+from vlpipe.options import MAX_BATCH_SIZE, Options
 
 Flat = dict[str, tf.Tensor]
 
@@ -43,7 +43,7 @@ class Grouping:
 
     def size_for(self, frames: tf.Tensor) -> tf.Tensor:
         """`Options.batch_size_for` in the graph, int64."""
-        cap = tf.constant(2**31 - 1 if self.options.batch_cap is None else self.options.batch_cap, tf.int64)
+        cap = tf.constant(MAX_BATCH_SIZE if self.options.batch_cap is None else self.options.batch_cap, tf.int64)
         if self.options.frames_per_batch is None:
             return cap
         return tf.minimum(cap, tf.maximum(self.options.frames_per_batch // tf.maximum(tf.cast(frames, tf.int64), 1), 1))
@@ -113,12 +113,14 @@ def _shapes(records: tf.data.Dataset) -> dict[str, tf.TensorShape]:
 
 
 def _paddings(records: tf.data.Dataset, grouping: Grouping) -> Flat:
-    def padding(name: str, dtype: tf.DType) -> tf.Tensor:
-        if dtype == tf.string:
-            return tf.constant("")
-        return tf.cast(grouping.options.label_padding if name.startswith("y:") else grouping.options.padding_value, dtype)
+    return {name: _padding(name, spec.dtype, grouping.options) for name, spec in records.element_spec.items()}
 
-    return {name: padding(name, spec.dtype) for name, spec in records.element_spec.items()}
+
+def _padding(name: str, dtype: tf.DType, options: Options) -> tf.Tensor:
+    if dtype == tf.string:
+        return tf.constant("")
+    value = options.label_padding if name.startswith("y:") else options.padding_value
+    return tf.cast(tf.constant(value, tf.float64 if isinstance(value, float) else tf.int64), dtype)
 
 
 def _to_boundary(batch: Flat, grouping: Grouping) -> Flat:
@@ -129,7 +131,7 @@ def _to_boundary(batch: Flat, grouping: Grouping) -> Flat:
     missing = tf.constant(grouping.boundaries)[_bucket_of(batch, grouping)] - tf.shape(x)[1]
     paddings = [[0, 0], [0, missing]] + [[0, 0]] * (x.shape.rank - 2)
     shape = x.shape
-    x = tf.pad(x, paddings, constant_values=tf.cast(grouping.options.padding_value, x.dtype))
+    x = tf.pad(x, paddings, constant_values=_padding(grouping.key, x.dtype, grouping.options))
     frames = grouping.boundaries[0] if len(grouping.boundaries) == 1 else None
     return {**batch, grouping.key: tf.ensure_shape(x, [shape[0], frames, *shape[2:]])}
 

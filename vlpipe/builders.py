@@ -38,12 +38,11 @@ import tensorflow as tf
 from vlpipe.batching import Flat, Grouping, group, measured
 from vlpipe.errors import ArgumentError
 from vlpipe.lengths import histogram
-from vlpipe.options import Options
+from vlpipe.options import MAX_FRAMES, Options
 from vlpipe.planning import boundaries_for
 
 __all__ = ["bucket", "pad", "ragged", "same_length"]
 
-_LONGEST = 2**31 - 2  # the boundary of an open bucket; one more is still an int32
 SAMPLE = 4096  # elements whose lengths choose the boundaries, where none are given
 _log = logging.getLogger("vlpipe")
 
@@ -227,14 +226,14 @@ def same_length(
 def _built(dataset: tf.data.Dataset, options: Options) -> tf.data.Dataset:
     elements = _Elements(dataset.element_spec)
     records = dataset.map(elements.flat)
-    boundaries: tuple[int, ...] = (_LONGEST,)
+    boundaries: tuple[int, ...] = (MAX_FRAMES,)
     if options.batching == "bucket":
         given = options.buckets
         boundaries = given if isinstance(given, tuple) else _sampled_boundaries(records, elements.key, options)
         if options.pad_to == "boundary":
             records = records.map(functools.partial(_checked, length=f"n:{elements.key}", longest=boundaries[-1]))
         else:
-            boundaries = (*boundaries, _LONGEST)
+            boundaries = (*boundaries, MAX_FRAMES)
     grouping = Grouping(options, elements.key, boundaries, tuple(options.batch_size_for(boundary) for boundary in boundaries))
     return group(records, grouping).map(functools.partial(elements.restore, lengths=options.lengths))
 

@@ -15,6 +15,8 @@ from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.schema import Fixed, Schema, Sequence
 
 DEFAULT_BATCH_SIZE = 32
+MAX_BATCH_SIZE = 2**24  # TensorFlow reserves room for a batch before it has seen one, and the process dies where there is none
+MAX_FRAMES = 2**31 - 2  # of a boundary; one more is still an int32
 FLOAT_DTYPES = ("float32", "float16", "float64", "bfloat16")
 INTEGER_DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64")
 
@@ -83,9 +85,9 @@ class Options:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise ArgumentError(f"{name}: came as {getattr(self, name)!r}, expected True or False.")
-        for name in ("batch_size", "frames_per_batch", "num_parallel_calls"):
+        for name, most in (("batch_size", MAX_BATCH_SIZE), ("frames_per_batch", 2**62), ("num_parallel_calls", 2**16)):
             if getattr(self, name) is not None:
-                self._set(name, integer(name, getattr(self, name), 1))
+                self._set(name, integer(name, getattr(self, name), 1, most))
         if self.seed is not None:
             self._set("seed", integer("seed", self.seed, 0))
         self._set("label_padding", integer("label_padding", self.label_padding, -(2**63)))
@@ -125,16 +127,16 @@ class Options:
 
     def batch_size_for(self, frames: int) -> int:
         """Sequences in a batch that is padded to `frames` frames: the cap, or fewer to stay within the budget of frames."""
-        sizes = [self.batch_cap] if self.batch_cap is not None else []
+        sizes = [MAX_BATCH_SIZE if self.batch_cap is None else self.batch_cap]
         if self.frames_per_batch is not None:
             sizes.append(max(1, self.frames_per_batch // max(1, frames)))
         return min(sizes)
 
 
-def integer(name: str, value: Any, least: int) -> int:
-    """`value` as an int of at least `least`, or an `ArgumentError` that calls it `name`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not least <= value < 2**63:
-        raise ArgumentError(f"{name}: came as {value!r}, expected an integer >= {least}.")
+def integer(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
+    """`value` as an int from `least` to `most`, or an `ArgumentError` that calls it `name`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
+        raise ArgumentError(f"{name}: came as {value!r}, expected an integer >= {least}, at most {most}.")
     return int(value)
 
 
@@ -150,30 +152,35 @@ def checked_buckets(buckets: Any) -> int | tuple[int, ...] | None:
         return integer("buckets", buckets, 1)
     if not isinstance(buckets, Iterable) or isinstance(buckets, (str, bytes)):
         raise ArgumentError(f"buckets: came as {buckets!r}, expected how many, or a list of their inclusive upper lengths.")
-    boundaries = tuple(integer("buckets", boundary, 1) for boundary in buckets)
+    boundaries = tuple(integer("buckets", boundary, 1, MAX_FRAMES) for boundary in buckets)
     if not boundaries or any(after <= before for before, after in itertools.pairwise(boundaries)):
         raise ArgumentError(f"buckets: came as {list(boundaries)}, expected upper lengths that ascend, such as [100, 200, 400].")
     return boundaries
 
 
-def checked_padding(value: Any, dtype: str) -> float:
-    """A padding value that `dtype` can hold, as a float.
+def checked_padding(value: Any, dtype: str) -> int | float:
+    """A padding value that `dtype` can hold.
 
     Raises:
         ArgumentError: it is no number, or the dtype cannot hold it.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ArgumentError(f"padding_value: came as {value!r}, expected a number.")
-    if dtype in INTEGER_DTYPES and not (float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max):
+    if dtype in INTEGER_DTYPES:
+        fits = value == value // 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+    else:
+        most = np.finfo("float32" if dtype == "bfloat16" else dtype).max
+        fits = not np.isfinite(float(value)) if isinstance(value, (float, np.floating)) else False
+        fits = fits or -most <= value <= most
+    if not fits:
         raise ArgumentError(f"padding_value: came as {value!r}, which dtype={dtype!r} cannot hold.")
-    return float(value)
+    return int(value) if dtype in INTEGER_DTYPES else float(value)
 
 
 def _checked_range(length_range: Any) -> tuple[int, int | None]:
-    try:
-        shortest, longest = length_range
-    except (TypeError, ValueError):
-        raise ArgumentError(f"length_range: came as {length_range!r}, expected (shortest, longest), such as (1, None).") from None
+    if not isinstance(length_range, (tuple, list)) or len(length_range) != 2:
+        raise ArgumentError(f"length_range: came as {length_range!r}, expected (shortest, longest), such as (1, None).")
+    shortest, longest = length_range
     shortest = 0 if shortest is None else integer("length_range[0]", shortest, 0)
     longest = None if longest is None else integer("length_range[1]", longest, 0)
     if longest is not None and longest < shortest:
@@ -182,10 +189,9 @@ def _checked_range(length_range: Any) -> tuple[int, int | None]:
 
 
 def _checked_shard(shard: Any) -> tuple[int, int]:
-    try:
-        rank, world = shard
-    except (TypeError, ValueError):
-        raise ArgumentError(f"shard: came as {shard!r}, expected (rank, world), such as (0, 8).") from None
+    if not isinstance(shard, (tuple, list)) or len(shard) != 2:
+        raise ArgumentError(f"shard: came as {shard!r}, expected (rank, world), such as (0, 8).")
+    rank, world = shard
     rank, world = integer("shard[0]", rank, 0), integer("shard[1]", world, 1)
     if rank >= world:
         raise ArgumentError(f"shard: came as {shard!r}, expected a rank from 0 to {world - 1}.")
@@ -234,7 +240,8 @@ def select(schema: Schema, options: Options) -> Selection:
         if features is None:
             features = _only_candidate("features", schema, list(schema.sequences))
     if labels is None:
-        rest = [name for name in schema.fields if name != features and name not in (features or ())]
+        taken = (features,) if isinstance(features, str) else features or ()
+        rest = [name for name in schema.fields if name not in taken]
         labels = "label" if "label" in rest else None
     if labels is None:
         labels = _only_candidate("label", schema, [name for name in rest if isinstance(schema.fields[name], Fixed)])

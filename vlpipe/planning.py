@@ -162,11 +162,15 @@ class Plan:
 
         Raises:
             MissingExtraError: matplotlib is not installed.
+            ArgumentError: the file cannot be written.
         """
         import_extra("matplotlib", extra="plot", needed_for="Plan.plot")
         from vlpipe import reporting
 
-        reporting.plot(self, path)
+        try:
+            reporting.plot(self, path)
+        except (OSError, ValueError) as error:
+            raise ArgumentError(f"plot: {path} cannot be written ({error}). Pass a .png, .svg or .pdf in a folder that exists.") from error
 
 
 def plan(source: Source, **arguments: Any) -> Plan:
@@ -184,7 +188,8 @@ def plan(source: Source, **arguments: Any) -> Plan:
         >>> plan.steps_per_epoch, f"{plan.valid_ratio:.1%}"
         (391, '96.4%')
     """
-    return make_plan(open_source(source), Options.of(**arguments))
+    options = Options.of(**arguments)
+    return make_plan(open_source(source), options)
 
 
 def make_plan(index: Index, options: Options) -> Plan:
