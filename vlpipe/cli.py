@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import vlpipe
-from vlpipe.errors import VlpipeError
+from vlpipe.errors import ArgumentError, VlpipeError
 
 if TYPE_CHECKING:
     from vlpipe.ingest import Recording, Summary
@@ -102,7 +102,7 @@ def ingest(
             overwrite=overwrite,
             progress=advance,
         )
-    _print_summary(summary, out, len(recordings), ignored, time.monotonic() - started)
+    _print_summary(summary, len(recordings), ignored, time.monotonic() - started)
 
 
 def _recordings(audio_dir: Path, label_regex: str | None, label_from_parent: bool, manifest: Path | None) -> tuple[list[Recording], int]:
@@ -137,19 +137,21 @@ def _progress(total: int) -> Iterator[Any]:
         yield advance
 
 
-def _print_summary(summary: Summary, out: Path, total: int, ignored: int, seconds: float) -> None:
-    for name, records in summary.records.items():
-        click.echo(f"{out / name}: {records:,} records")
-    click.echo(
-        f"{summary.frames:,} frames from {summary.seconds / 3600:.2f} hours of audio, in {seconds:.1f} s ({total / seconds:,.0f} files/s)"
-    )
+def _print_summary(summary: Summary, files: int, ignored: int, seconds: float) -> None:
+    for target, total in summary.datasets.items():
+        audio = f"{total.seconds / 3600:,.2f} hours of audio"
+        click.echo(f"{target}: {total.records:,} records, {total.frames:,} frames, {audio}, {total.bytes / 1e6:,.1f} MB")
     if summary.classes is not None:
         shown = ", ".join(summary.classes[:10]) + (", …" if len(summary.classes) > 10 else "")
         click.echo(f"{len(summary.classes)} classes: {shown}")
+    elif summary.numbers:
+        numbers = summary.numbers.values()
+        click.echo(f"{len(numbers)} labels: whole numbers from {min(numbers)} to {max(numbers)}")
     if ignored:
         click.echo(f"{ignored:,} other files were ignored")
     for _, reason in summary.bad:
         click.echo(f"skipped: {reason}")
+    click.echo(f"{files:,} files in {seconds:.1f} s ({files / seconds:,.0f} files/s), {len(summary.bad):,} skipped")
 
 
 def _buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | list[int] | None:
@@ -173,14 +175,45 @@ def _range(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 
 @main.command()
 @click.argument("source", nargs=-1, required=True)
-@click.option("--batching", type=click.Choice(["bucket", "pad", "ragged", "same_length"]), default="bucket", show_default=True)
+@click.option(
+    "--batching",
+    type=click.Choice(["bucket", "pad", "ragged", "same_length"]),
+    default="bucket",
+    show_default=True,
+    help="How sequences come together.",
+)
 @click.option("--batch-size", type=int, help="Sequences a batch.  [default: 32, or no limit with --frames-per-batch]")
 @click.option("--frames-per-batch", type=int, help="A budget of padded frames a batch.")
 @click.option("--buckets", callback=_buckets, metavar="K|B1,B2,...", help="How many buckets, or their inclusive upper lengths.")
-@click.option("--pad-to", type=click.Choice(["longest", "boundary"]), default="longest", show_default=True)
-@click.option("--remainder", type=click.Choice(["keep", "drop", "pad"]), default="keep", show_default=True)
-@click.option("--length-range", callback=_range, default="1:", show_default=True, metavar="SHORTEST:LONGEST")
-@click.option("--out-of-range", type=click.Choice(["error", "drop", "truncate"]), default="error", show_default=True)
+@click.option(
+    "--pad-to",
+    type=click.Choice(["longest", "boundary"]),
+    default="longest",
+    show_default=True,
+    help="Pad to the longest of the batch, or to the boundary of its bucket: few static shapes.",
+)
+@click.option(
+    "--remainder",
+    type=click.Choice(["keep", "drop", "pad"]),
+    default="keep",
+    show_default=True,
+    help="A short last batch of a bucket: deliver it, leave it out (counted), or fill it up.",
+)
+@click.option(
+    "--length-range",
+    callback=_range,
+    default="1:",
+    show_default=True,
+    metavar="SHORTEST:LONGEST",
+    help="Shortest and longest length in frames.",
+)
+@click.option(
+    "--out-of-range",
+    type=click.Choice(["error", "drop", "truncate"]),
+    default="error",
+    show_default=True,
+    help="What becomes of records outside.",
+)
 @click.option("--features", help="Name of the sequence in the schema, where there are several.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw lengths, buckets and padding.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -192,7 +225,8 @@ def plan(source: tuple[str, ...], plot: Path | None, as_json: bool, **arguments:
       vlpipe plan data/train
       vlpipe plan data/train --batch-size 64 --buckets 8 --pad-to boundary --plot plan.png
     """
-    forecast = vlpipe.plan(source[0] if len(source) == 1 else list(source), **arguments)
+    # Labels change nothing here, so that a schema in which several fields could be the label needs no choice.
+    forecast = vlpipe.plan(source[0] if len(source) == 1 else list(source), label=False, **arguments)
     if as_json:
         names = ("total", "records", "refused", "truncated", "over_budget", "steps_per_epoch", "valid_ratio", "boundaries", "batch_sizes")
         document = {name: getattr(forecast, name) for name in (*names, "shapes", "peak_batch_bytes")}
@@ -200,7 +234,10 @@ def plan(source: tuple[str, ...], plot: Path | None, as_json: bool, **arguments:
     else:
         click.echo(forecast.report())
     if plot:
-        forecast.plot(plot)
+        try:
+            forecast.plot(plot)
+        except (OSError, ValueError) as error:
+            raise ArgumentError(f"--plot: {plot} cannot be drawn ({error}). Name a PNG, SVG or PDF in a folder that exists.") from error
 
 
 if __name__ == "__main__":
