@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,8 +25,7 @@ import vlpipe
 from benchmarks.synthesis import write_corpus
 
 OUT = Path("demo-output")
-FLOOR = 1e-6  # energy of silence in vlpipe.audio.LogMel
-SILENCE = float(np.log(FLOOR))  # to pad log-mel features with 0 would be to pad them with loud noise
+SILENCE = float(np.log(vlpipe.audio.LogMel().floor))  # to pad log-mel features with 0 would be to pad them with loud noise
 
 
 def build_model(d: int, classes: int, mean: np.ndarray, variance: np.ndarray) -> keras.Model:
@@ -36,7 +36,7 @@ def build_model(d: int, classes: int, mean: np.ndarray, variance: np.ndarray) ->
     x = layers.SpatialDropout1D(0.1)(x)
     for filters in (64, 96, 128):
         x = layers.Conv1D(filters, 5, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization()(x)
+        x = layers.BatchNormalization(momentum=0.9)(x)  # 0.99 is for more steps than a small folder gives
         x = layers.Activation("relu")(x)
         x = layers.MaxPooling1D(2, padding="same")(x)
         x = layers.Dropout(0.2)(x)
@@ -49,7 +49,7 @@ def ingest(data: Path) -> None:
     files = [path for path in data.rglob("*") if path.suffix.lower() in (".wav", ".flac", ".ogg", ".oga", ".mp3")]
     if not files:
         sys.exit(f"demo: {data} holds no WAV, FLAC, Ogg or MP3 files. Pass another folder: make demo DATA=DIR")
-    label = ["--label-from-parent"] if len({path.parent for path in files}) > 1 else ["--label-regex", "^([^_]+)_"]
+    label = ["--label-from-parent"] if len({path.parent for path in files}) > 1 else ["--label-regex", "([^_/]+)_[^/]*$"]
     rate = vlpipe.audio.load(files[0])[1]
     command = ["ingest", str(data), str(OUT / "data"), *label, "--split", "train=0.8,val=0.2", "--overwrite"]
     command += ["--sample-rate", str(rate), "--mels", "40", "--num-shards", "4"]
@@ -109,6 +109,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.data is None:
         arguments.data = OUT / "audio"
+        shutil.rmtree(arguments.data, ignore_errors=True)  # of an earlier run, which may have made more files
         print(f"synthesising {arguments.files} sounds into {arguments.data}", flush=True)
         write_corpus(arguments.data, arguments.files)
     ingest(arguments.data)
