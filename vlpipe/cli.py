@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import vlpipe
-from vlpipe.errors import ArgumentError, VlpipeError
+from vlpipe.errors import VlpipeError
 
 if TYPE_CHECKING:
     from vlpipe.ingest import Recording, Summary
@@ -234,10 +234,7 @@ def plan(source: tuple[str, ...], plot: Path | None, as_json: bool, **arguments:
     else:
         click.echo(forecast.report())
     if plot:
-        try:
-            forecast.plot(plot)
-        except (OSError, ValueError) as error:
-            raise ArgumentError(f"--plot: {plot} cannot be drawn ({error}). Name a PNG, SVG or PDF in a folder that exists.") from error
+        forecast.plot(plot)
 
 
 if __name__ == "__main__":
