@@ -60,8 +60,8 @@ def _start_pool(workers: int) -> ProcessPoolExecutor:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Not forked: TensorFlow's threads do not survive a fork.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
-    # Ctrl-C goes to every process of a terminal. Those that are started here inherit that it is held back, and this one ends them.
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker)
+    # Ctrl-C goes to every process of a terminal. It is held back in those that are started here, until they can ignore it.
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         for _ in range(workers):
@@ -71,16 +71,17 @@ def _start_pool(workers: int) -> ProcessPoolExecutor:
     return pool
 
 
+def _prepare_worker() -> None:
+    """The parent decides when work ends; and if it was killed, so that it cannot, the worker ends by itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
 def _end_with_parent() -> None:
-    """A parent that was killed cannot stop its workers, which would wait for ever for the next file."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _extract_one(path: str, features: Features, dtype: str) -> Result:
