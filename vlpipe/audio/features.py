@@ -19,7 +19,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, AudioError
 
-_MOST_FFT = 1 << 16
+_MOST_FFT = 1 << 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,12 +238,13 @@ def _filters(features: LogMel) -> np.ndarray:
     edges = 700 * (10 ** (np.linspace(low, high, features.mels + 2) / 2595) - 1)
     points = 1 << (features.window - 1).bit_length()
     while points <= max(_MOST_FFT, features.window * 2):
-        frequencies = np.arange(points // 2 + 1) * features.sample_rate / points
-        rising = (frequencies[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
-        falling = (edges[2:] - frequencies[:, None]) / (edges[2:] - edges[1:-1])
-        filters: np.ndarray = np.maximum(0, np.minimum(rising, falling))
-        if filters.any(axis=0).all():
-            return filters
+        resolution = features.sample_rate / points
+        inside = (np.floor(edges[:-2] / resolution) + 1) * resolution  # the first bin above the lower edge of each filter
+        if np.all(inside < edges[2:]):
+            frequencies = np.arange(points // 2 + 1)[:, None] * resolution
+            rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
+            falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
+            return np.maximum(0, np.minimum(rising, falling))
         points *= 2
     raise ArgumentError(
         f"mels: {features.mels} filters between {features.low_hz} and {features._high} Hz are narrower than an FFT of {_MOST_FFT} points "
