@@ -117,16 +117,20 @@ def layout(encoding: int = 1, channels: int = 1, rate: int = 8000, align: int = 
         (wav(layout(), chunk(b"data", bytes(5))), "5 bytes of samples in blocks of 2"),
         (wav(layout(rate=0), chunk(b"data", bytes(4))), "WAV of 1 channels at 0 Hz, expected at least 1 of each"),
         (wav(layout(), chunk(b"data", bytes(400)))[:100], "the header says 400 bytes of samples, the file has 56: it was cut"),
+        (wav(layout(), chunk(b"data", b"")) + bytes(40), "the header says 0 bytes of samples, the file has 40: it was never finished"),
+        (b"ID3\4\0\0\0\0\7\0" + bytes(50), "the file ends within its ID3 tag, after 60 bytes: it was cut"),
         (wav(layout(encoding=99), chunk(b"data", bytes(40))), "cannot be decoded as WAV .*Copy it again, or convert it to WAV"),
     ],
 )
-def test_a_wav_file_that_contradicts_itself(data: bytes, message: str) -> None:
+def test_a_file_that_contradicts_itself(data: bytes, message: str) -> None:
     refused(data, message)
 
 
 def test_damage_that_the_decoders_pass_over_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     vorbis, flac = encode("OGG", "VORBIS"), encode("FLAC")
     refused(vorbis[:-50], "the stream has no last page, after .* bytes: it was cut")
+    last = vorbis.rfind(b"OggS")
+    refused(vorbis[: last + 6] + b"\xff" * 8 + vorbis[last + 14 :], "the stream has no last page")
     silent = flac[:26] + bytes(15) + b"\1" + flac[42:]
     refused(silent, "the decoded samples do not have the MD5 that the FLAC header says")
     more = flac[:21] + bytes([flac[21] | 1]) + flac[22:]  # the header claims 2**32 samples more
@@ -274,6 +278,8 @@ def test_what_is_no_waveform_is_refused() -> None:
         features(np.zeros((5, 2), np.float32))
     with pytest.raises(AudioError, match="sample 3 is nan, expected finite samples. Leave the recording out"):
         features(np.array([0, 0, 0, np.nan], np.float32))
+    with pytest.raises(AudioError, match=r"sample 1 is 1e\+200, expected finite samples"):
+        features(np.array([0, 1e200]))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +291,10 @@ def test_what_is_no_waveform_is_refused() -> None:
         (audio.Frames, {"hop_ms": -1}, "hop_ms: came as -1, expected a number of milliseconds of at least one sample"),
         (audio.Frames, {"hop_ms": "10"}, "hop_ms: came as '10'"),
         (audio.LogMel, {"mels": 0}, "mels: came as 0, expected an integer >= 1"),
-        (audio.LogMel, {"mels": 20000}, "mels: 20000 filters between 20.0 and 8000.0 Hz are narrower than an FFT of 16384 points resolves"),
+        (audio.LogMel, {"mels": 10**9}, "mels: came as 1000000000, expected an integer >= 1, at most 4096"),
+        (audio.LogMel, {"mels": 4096, "high_hz": 100}, "4096 filters between 20.0 and 100 Hz are narrower than an FFT of 16384 points"),
+        (audio.LogMel, {"low_hz": 10**400}, "low_hz: came as 1000"),
+        (audio.Frames, {"window_ms": 1e308}, r"window_ms: came as 1e\+308, expected a number of milliseconds .* at most a minute"),
         (audio.LogMel, {"high_hz": 9000}, r"expected 0 <= low_hz < high_hz <= 8000.0 \(half the sample rate\), and floor > 0"),
         (audio.LogMel, {"floor": 0}, "floor=0: expected 0 <= low_hz"),
         (audio.LogMel, {"low_hz": float("nan")}, "low_hz: came as nan, expected a frequency in Hz"),
@@ -297,7 +306,10 @@ def test_parameters_out_of_range(kind: Any, arguments: dict[str, Any], message: 
         kind(**arguments)
 
 
-@pytest.mark.parametrize("features", [audio.Frames(window_ms=20), audio.LogMel(mels=23, high_hz=7000.0), audio.MFCC(coefficients=20)])
+@pytest.mark.parametrize(
+    "features",
+    [audio.Frames(window_ms=20), audio.LogMel(mels=23, high_hz=7000.0), audio.MFCC(coefficients=20), audio.LogMel(mels=np.int64(9))],
+)
 def test_settings_give_the_features_back(features: Any) -> None:
     assert audio.from_settings(json.loads(json.dumps(features.settings()))) == features
 

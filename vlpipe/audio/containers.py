@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from vlpipe.errors import AudioError
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_LATER_CHUNKS = (b"LIST", b"fact", b"cue ", b"smpl", b"bext", b"id3 ", b"ID3 ", b"PEAK")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def _read(data: bytes, name: str) -> Header:
     if data[:4] == b"OggS":
         return _read_ogg(data, name)
     start = 10 + _synchsafe(data[6:10]) if data[:3] == b"ID3" and len(data) >= 10 else 0
+    if start and start + 4 > len(data):
+        raise AudioError(f"{name}: the file ends within its ID3 tag, after {len(data)} bytes: it was cut. Copy it again.")
     header = _read_mp3(data[start : start + 4])
     if header is None:
         raise AudioError(f"{name}: begins with {data[:8]!r}, expected WAV, FLAC, Ogg Vorbis or MP3. Convert it, or leave it out.")
@@ -90,6 +93,8 @@ def _read_wav(data: bytes, name: str) -> Header:
             left = len(data) - position - 8
             if size > left:
                 raise AudioError(f"{name}: the header says {size} bytes of samples, the file has {left}: it was cut. Copy it again.")
+            if size == 0 and left >= 8 and data[position + 8 : position + 12] not in _LATER_CHUNKS:
+                raise AudioError(f"{name}: the header says 0 bytes of samples, the file has {left}: it was never finished. Write it again.")
             return _wav_header(layout, size, name)
         position += 8 + size + size % 2
     raise AudioError(f"{name}: a WAV file without samples: the data chunk is missing. Copy it again.")
@@ -119,9 +124,9 @@ def _read_ogg(data: bytes, name: str) -> Header:
     version, flags, granule = struct.unpack_from("<BBq", data, last + 4)
     (segments,) = struct.unpack_from("<B", data, last + 26)
     end = last + 27 + segments + sum(data[last + 27 : last + 27 + segments])
-    if version != 0 or not flags & 4 or end > len(data):
+    if version != 0 or not flags & 4 or end > len(data) or granule < 0:
         raise AudioError(f"{name}: the stream has no last page, after {len(data)} bytes: it was cut. Copy it again.")
-    return Header("Ogg Vorbis", rate, channels, samples=max(0, granule))
+    return Header("Ogg Vorbis", rate, channels, samples=granule)
 
 
 def _read_mp3(frame: bytes) -> Header | None:

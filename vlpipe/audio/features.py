@@ -1,6 +1,6 @@
 """Features of a waveform: log-mel, MFCC, and frames of the waveform itself.
 
-All cut the waveform x[0 .. N-1] into T frames of W samples, one every H samples. The end is padded with zeros so that no sample is lost:
+All cut the waveform x[0 .. N-1] into T frames of W samples, one every H samples. The end is padded with zeros, so that no sample there is lost:
 
     W = round(sample_rate * window_ms / 1000),  H = round(sample_rate * hop_ms / 1000)
     T = 0 if N = 0, else 1 + ceil(max(0, N - W) / H)
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -20,6 +21,9 @@ import numpy as np
 from vlpipe.errors import ArgumentError, AudioError
 
 _MOST_FFT = 1 << 14
+_MOST_MELS = 4096
+_MINUTE_MS = 60_000
+_LOUDEST = 1e9  # beyond it, powers leave the range of numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,7 @@ class _Framed:
         if isinstance(self.sample_rate, bool) or not isinstance(self.sample_rate, (int, np.integer)) or self.sample_rate < 1:
             raise ArgumentError(f"sample_rate: came as {self.sample_rate!r}, expected a positive number of Hz.")
         for name in ("window_ms", "hop_ms"):
-            _check_number(name, getattr(self, name), "a number of milliseconds of at least one sample")
+            _check_number(name, getattr(self, name), "a number of milliseconds of at least one sample, at most a minute", _MINUTE_MS)
             if round(self.sample_rate * getattr(self, name) / 1000) < 1:
                 raise ArgumentError(f"{name}: came as {getattr(self, name)!r}, which is less than one sample at {self.sample_rate} Hz.")
 
@@ -62,8 +66,8 @@ class _Framed:
         samples = np.asarray(samples)
         if samples.ndim != 1 or samples.dtype.kind != "f":
             raise AudioError(f"{self.kind}: came with {samples.dtype} {list(samples.shape)}, expected a mono waveform [N] of floats.")
-        if not np.isfinite(samples).all():
-            first = int(np.flatnonzero(~np.isfinite(samples))[0])
+        if not (np.abs(samples) < _LOUDEST).all():
+            first = int(np.flatnonzero(~(np.abs(samples) < _LOUDEST))[0])
             raise AudioError(f"{self.kind}: sample {first} is {samples[first]}, expected finite samples. Leave the recording out.")
         return self._of_frames(self._frames(samples)).astype(np.float32)
 
@@ -78,7 +82,9 @@ class _Framed:
 
     def settings(self) -> dict[str, Any]:
         """The kind and its parameters as JSON values; `from_settings` gives the same features back."""
-        return {"kind": self.kind, **asdict(self)}
+        return {"kind": self.kind} | {
+            name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +150,8 @@ class LogMel(_Framed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.mels, bool) or not isinstance(self.mels, (int, np.integer)) or self.mels < 1:
-            raise ArgumentError(f"mels: came as {self.mels!r}, expected an integer >= 1.")
+        if isinstance(self.mels, bool) or not isinstance(self.mels, (int, np.integer)) or not 1 <= self.mels <= _MOST_MELS:
+            raise ArgumentError(f"mels: came as {self.mels!r}, expected an integer >= 1, at most {_MOST_MELS}.")
         _check_number("low_hz", self.low_hz, "a frequency in Hz")
         _check_number("high_hz", self.sample_rate / 2 if self.high_hz is None else self.high_hz, "a frequency in Hz")
         _check_number("floor", self.floor, "a positive energy")
@@ -252,6 +258,6 @@ def _filters(features: LogMel) -> np.ndarray:
     )
 
 
-def _check_number(name: str, value: Any, expected: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not math.isfinite(value) or value < 0:
+def _check_number(name: str, value: Any, expected: str, most: float = sys.float_info.max) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not 0 <= value <= most:
         raise ArgumentError(f"{name}: came as {value!r}, expected {expected}.")
