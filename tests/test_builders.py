@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -154,3 +154,27 @@ def test_what_is_no_dataset_of_sequences_is_refused(batching: str) -> None:
         builder(tf.data.Dataset.range(3))
     with pytest.raises(vlpipe.ArgumentError, match="batch_size: came as 0, expected an integer >= 1"):
         builder(of(make_examples([1])), batch_size=0)
+
+
+class Pair(NamedTuple):
+    x: tf.Tensor
+    y: tf.Tensor
+
+
+@pytest.mark.parametrize(
+    ("element", "arguments", "message"),
+    [
+        (lambda t: (tf.ones([t, 2]), tf.ones([t], tf.uint8)), {}, "label_padding: is -1, which 0 of the elements, uint8, cannot hold"),
+        (lambda t: tf.ones([t, 2], tf.uint8), {"padding_value": -3}, "padding_value: is -3.0, which features of the elements, uint8"),
+        (lambda t: tf.ones([t, 2], tf.float16), {"padding_value": 1e30}, "which features of the elements, float16, cannot hold"),
+        (lambda t: Pair(tf.ones([t, 2]), t), {}, "features of the elements is Pair.*expected dense tensors of known rank"),
+        (lambda t: {"a": tf.ones([t, 2]), "b": (t, t)}, {}, "b of the elements is .* expected dense tensors"),
+        (lambda t: (tf.ones([t, 2]), tf.RaggedTensor.from_row_lengths([1], [1])), {}, "0 of the elements is RaggedTensorSpec"),
+        (lambda t: (tf.ones([t, 2]), t, 1.0), {"remainder": "pad"}, "adds a sample weight after .x, y., the elements have 3 parts already"),
+        (lambda t: {"a": tf.ones([t, 2]), "a_lengths": t}, {"lengths": True}, "adds .'a_lengths'. to x, which has these already. Rename"),
+    ],
+)
+def test_elements_that_would_come_out_wrong_are_refused(element: Any, arguments: dict[str, Any], message: str) -> None:
+    dataset = tf.data.Dataset.from_tensor_slices([3, 2]).map(element)
+    with pytest.raises(vlpipe.ArgumentError, match=message):
+        builders.pad(dataset, **arguments)

@@ -187,8 +187,11 @@ def test_any_name_of_a_directory(tmp_path: Path, name: str) -> None:
         (None, "source: came as NoneType None, expected a directory, a glob, a file or a list of files"),
         (3, "source: came as int 3"),
         ([], "source: an empty list"),
-        ([["train"]], r"source: the list holds list \['train'\]"),
-        ([None], "source: the list holds NoneType None"),
+        ([["train"]], r"source: came with list \['train'\]"),
+        ([None], "source: came with NoneType None"),
+        ("", "source: came with str ''"),
+        (b"train", "source: came as bytes b'train'"),
+        (np.array("train"), "source: came as ndarray"),
         (["train", "train"], "source: train is named twice; name each file once"),
         (["train", "train/train-00000-of-00002.tfrecord"], "is named twice"),
         (["train/train-00000-of-00002.tfrecord", "train"], "source: train is named twice"),
@@ -214,7 +217,7 @@ def test_arguments_that_name_no_source(dataset: Path, monkeypatch: pytest.Monkey
             r"^tain: not found; \. holds \['empty', 'notes.txt', .*'train'.*\]\. Pass a dataset directory, a glob, a file or ",
         ),
         ("no/where", "^no/where: not found; no does not exist either"),
-        ("", "not found"),
+        ("gs://bucket/train", "neither addresses nor ~ are followed. Pass a path on a local file system"),
         ("nul\0", "not found"),
         ("train/*.tfrecords", r"^train/\*\.tfrecords: the glob matches no file \(working directory: .+\)\. Check the pattern\."),
         (
@@ -229,7 +232,6 @@ def test_arguments_that_name_no_source(dataset: Path, monkeypatch: pytest.Monkey
             "train/alien.tfrecord",
             r"^train/alien.tfrecord: not in the table of train/vlpipe.json, which lists 2 shards such as train-00000-of",
         ),
-        ("train/vlpipe.json", "not in the table of"),
     ],
 )
 def test_sources_that_are_no_dataset(dataset: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str) -> None:
@@ -241,6 +243,10 @@ def test_sources_that_are_no_dataset(dataset: Path, monkeypatch: pytest.MonkeyPa
         (root / file).write_bytes(b"")
     with pytest.raises(DatasetError, match=message):
         open_source(source)
+
+
+def test_the_metadata_stand_for_their_dataset(dataset: Path) -> None:
+    assert len(open_source(dataset / "vlpipe.json")) == len(open_source(dataset))
 
 
 def test_datasets_of_different_schemas_are_not_read_together(dataset: Path, tmp_path: Path) -> None:

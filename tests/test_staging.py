@@ -185,11 +185,9 @@ def test_a_worker_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_pat
 import os, sys, time
 from vlpipe.staging import StagedDirectory
 staged = StagedDirectory(sys.argv[1], overwrite=False, replaceable=str)
-child = os.fork()
-if child == 0:
+if os.fork() == 0:
     staged.abort()  # as when an exception leaves the block there: what is staged is the parent's
-    time.sleep(60)
-print(child, flush=True)
+    print(os.getpid(), flush=True)
 time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "it")], stdout=subprocess.PIPE) as parent:

@@ -38,7 +38,7 @@ import tensorflow as tf
 from vlpipe.batching import Flat, Grouping, group, measured
 from vlpipe.errors import ArgumentError
 from vlpipe.lengths import histogram
-from vlpipe.options import MAX_FRAMES, Options
+from vlpipe.options import MAX_FRAMES, Options, checked_padding
 from vlpipe.planning import boundaries_for
 
 __all__ = ["bucket", "pad", "ragged", "same_length"]
@@ -224,7 +224,7 @@ def same_length(
 
 
 def _built(dataset: tf.data.Dataset, options: Options) -> tf.data.Dataset:
-    elements = _Elements(dataset.element_spec)
+    elements = _Elements(dataset.element_spec, options)
     records = dataset.map(elements.flat)
     boundaries: tuple[int, ...] = (MAX_FRAMES,)
     if options.batching == "bucket":
@@ -254,24 +254,57 @@ def _checked(record: Flat, length: str, longest: int) -> Flat:
         return {name: tf.identity(value) for name, value in record.items()}
 
 
+def _check_padding(name: str, dtype: tf.DType, options: Options) -> None:
+    """The padding must be a value of the part that it pads: TensorFlow would wrap or round it."""
+    option = "label_padding" if name.startswith("y:") else "padding_value"
+    value = getattr(options, option)
+    if dtype.is_integer or dtype.is_floating:
+        try:
+            checked_padding(value, dtype.name)
+        except ArgumentError:
+            raise ArgumentError(
+                f"{option}: is {value!r}, which {name[2:]} of the elements, {dtype.name}, cannot hold. Pass another."
+            ) from None
+
+
 class _Elements:
     """A user's elements as flat records and back: `x` or `(x, ...)`."""
 
-    def __init__(self, spec: Any) -> None:
-        self._bare = not isinstance(spec, tuple)
+    def __init__(self, spec: Any, options: Options) -> None:
+        self._bare = type(spec) is not tuple  # a named tuple is one argument to Dataset.map
         x = spec if self._bare else spec[0]
         self._rest: list[Any] = [] if self._bare else list(spec[1:])
         self._single = not isinstance(x, dict)
         features = {"features": x} if self._single else x
-        sequences = [
-            name for name, part in features.items() if isinstance(part, tf.TensorSpec) and part.shape.rank and part.shape[0] is None
-        ]
-        if not all(isinstance(part, tf.TensorSpec) and part.shape.rank is not None for part in tf.nest.flatten(spec)) or not sequences:
+        parts = {f"x:{name}": part for name, part in features.items()}
+        parts |= {f"y:{number}": part for number, part in enumerate(tf.nest.flatten(self._rest))}
+        for name, part in parts.items():
+            if not isinstance(part, tf.TensorSpec) or part.shape.rank is None:
+                raise ArgumentError(
+                    f"builders: {name[2:]} of the elements is {part}, expected dense tensors of known rank; map them first."
+                )
+        varying = [name for name, part in parts.items() if part.shape.rank and part.shape[0] is None]
+        keys = [name for name in varying if name.startswith("x:")]
+        if not keys:
             raise ArgumentError(
                 f"builders: the elements are {spec}, expected x or (x, ...) with x a tensor [T, d] whose T is None in the spec."
             )
+        for name in varying:
+            _check_padding(name, parts[name].dtype, options)
+        if options.remainder == "pad" and len(self._rest) > 1:
+            raise ArgumentError(
+                f'remainder="pad": adds a sample weight after (x, y), the elements have {len(self._rest) + 1} parts already.'
+            )
         self._features = list(features)
-        self.key = f"x:{sequences[0]}"
+        self._check_lengths(varying, options)
+        self.key = keys[0]
+
+    def _check_lengths(self, varying: list[str], options: Options) -> None:
+        added = [f"{name[2:]}_lengths" for name in varying if name.startswith("x:")] if not self._single else []
+        added += ["label_lengths"] * any(name.startswith("y:") for name in varying)
+        both = sorted(set(added) & set(self._features))
+        if options.lengths and both:
+            raise ArgumentError(f"lengths=True: adds {both} to x, which has these already. Rename them.")
 
     def flat(self, *element: Any) -> Flat:
         x, *rest = element

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from vlpipe import stream
 from vlpipe.batching import Flat
+from vlpipe.errors import ArgumentError
 from vlpipe.index import Source, open_source
 from vlpipe.options import Options
 from vlpipe.planning import Plan, make_plan
@@ -67,7 +68,8 @@ def make_dataset(
         pad_to: "longest" of the batch, or "boundary" of the bucket: few static shapes, for XLA.
         remainder: a short last batch of a bucket: "keep", "drop" (counted), or "pad": completed by repeating rows with sample weight 0.
         length_range: shortest and longest length in frames, None: no limit.
-        out_of_range: a record outside: "error", "drop" (counted), or "truncate" (the longer ones; shorter ones are dropped, counted).
+        out_of_range: a record outside: "error", "drop" (counted), or "truncate" (longer ones, in the feature that buckets; shorter ones
+            are dropped, counted).
         shuffle: a new order every epoch; False: the order of the files.
         seed: the same seed gives the same orders on any machine; None draws one and logs it.
         repeat: one endless run of epochs, which every iterator over the dataset starts at the same place.
@@ -97,6 +99,7 @@ def make_dataset(
     options = _with_seed(Options.of(**arguments))
     index = open_source(source)
     plan = make_plan(index, options)
+    _check_run(plan)
     _report(plan)
     epoch = stream.epochs(index, plan)
     numbers = _epoch_numbers(options.repeat)
@@ -114,6 +117,15 @@ def _with_seed(options: Options) -> Options:
     seed = secrets.randbits(31)
     _log.info("seed=%d was drawn; pass it to have the same orders again", seed)
     return dataclasses.replace(options, seed=seed)
+
+
+def _check_run(plan: Plan) -> None:
+    """An endless run of epochs without a batch would never deliver anything, nor end."""
+    if plan.options.repeat and not plan.steps_per_epoch:
+        raise ArgumentError(
+            f"repeat=True: an epoch has no batch: of {plan.total} records, these are not delivered: {plan.refused}. Use a smaller "
+            'batch_size, remainder="keep" or another length_range.'
+        )
 
 
 def _report(plan: Plan) -> None:

@@ -166,26 +166,35 @@ def open_source(source: Source) -> Index:
         parts.append(whole if names is None else _select(whole, directory, names))
     index = parts[0] if len(parts) == 1 else _combine(parts)
     index.check_files()
+    files = [os.path.realpath(shard.path) for shard in index.shards]
+    if len(set(files)) < len(files):
+        twice = next(path for path in files if files.count(path) > 1)
+        raise ArgumentError(f"source: {twice} is named twice, by links; name each file once, or its records would be delivered twice.")
     return index
 
 
 def _expand(source: Source) -> list[str]:
+    expected = "expected a directory, a glob, a file or a list of files"
     if isinstance(source, (str, os.PathLike)):
-        return _matches(os.fspath(source))
-    if not isinstance(source, Iterable):
-        raise ArgumentError(f"source: came as {type(source).__name__} {source!r}, expected a directory, a glob, a file or a list of files.")
+        source = [source]
+    if isinstance(source, bytes) or not isinstance(source, Iterable) or hasattr(source, "dtype"):
+        raise ArgumentError(f"source: came as {type(source).__name__} {source!r}, {expected}.")
     items = list(source)
     if not items:
         raise ArgumentError("source: an empty list, expected at least one directory, glob or file.")
     for item in items:
-        if not isinstance(item, (str, os.PathLike)):
-            raise ArgumentError(f"source: the list holds {type(item).__name__} {item!r}, expected a directory, a glob or a file.")
+        if not isinstance(item, (str, os.PathLike)) or not os.fspath(item):
+            raise ArgumentError(f"source: came with {type(item).__name__} {item!r}, {expected}.")
     return [path for item in items for path in _matches(os.fspath(item))]
 
 
 def _matches(text: str) -> list[str]:
+    if os.path.basename(text) == METADATA_NAME:
+        text = os.path.dirname(text) or "."
     if os.path.exists(text):
-        return [os.path.normpath(text)]
+        return [text.rstrip("/") or "/"]
+    if "://" in text or text.startswith("~"):
+        raise DatasetError(f"{text}: neither addresses nor ~ are followed. Pass a path on a local file system.")
     if not glob.has_magic(text):
         parent = os.path.dirname(os.path.normpath(text)) or "."
         there = sorted(os.listdir(parent))[:8] if os.path.isdir(parent) else None
@@ -194,7 +203,7 @@ def _matches(text: str) -> list[str]:
     found = [path for path in sorted(glob.glob(text, recursive=True)) if os.path.basename(path) not in (METADATA_NAME, INDEX_NAME)]
     if not found:
         raise DatasetError(f"{text}: the glob matches no file (working directory: {os.getcwd()}). Check the pattern.")
-    return [os.path.normpath(path) for path in found]
+    return found
 
 
 def open_directory(directory: str | os.PathLike[str]) -> Index:
@@ -269,7 +278,8 @@ def _read_shard(directory: Path, entry: Any) -> Shard:
         raise ValueError(f"the shard name {name!r} is not a plain file name")
     if not all(type(number) is int and 0 <= number < 2**63 for number in (size, records)) or not isinstance(digest, str):
         raise ValueError(f"the shard {name} has bytes {size!r}, records {records!r}, digest {digest!r}")
-    return Shard(str(directory / name), size, records, digest)
+    # Absolute, so that the process may change its directory; not normalised, as ".." means another place behind a link.
+    return Shard(os.path.join(os.path.realpath(directory), name), size, records, digest)
 
 
 def _is_file_name(name: str) -> bool:

@@ -166,7 +166,7 @@ def checked_padding(value: Any, dtype: str) -> int | float:
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ArgumentError(f"padding_value: came as {value!r}, expected a number.")
-    if dtype in INTEGER_DTYPES:
+    if dtype not in FLOAT_DTYPES:
         fits = value == value // 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
     else:
         most = np.finfo("float32" if dtype == "bfloat16" else dtype).max
@@ -174,7 +174,7 @@ def checked_padding(value: Any, dtype: str) -> int | float:
         fits = fits or -most <= value <= most
     if not fits:
         raise ArgumentError(f"padding_value: came as {value!r}, which dtype={dtype!r} cannot hold.")
-    return int(value) if dtype in INTEGER_DTYPES else float(value)
+    return float(value) if dtype in FLOAT_DTYPES else int(value)
 
 
 def _checked_range(length_range: Any) -> tuple[int, int | None]:
@@ -259,7 +259,7 @@ def select(schema: Schema, options: Options) -> Selection:
             raise SchemaError(f'features: "{name}" is {schema.fields[name]!r}, expected a Sequence; deliver it as label="{name}".')
         _check_dtype(name, schema.sequences[name], options.dtype)
     selection = Selection(names, label_names, not isinstance(features, tuple), isinstance(labels, str))
-    _check_collisions(selection, options)
+    _check_collisions(schema, selection, options)
     return selection
 
 
@@ -277,11 +277,16 @@ def _check_dtype(name: str, entry: Sequence, dtype: str) -> None:
         raise SchemaError(f'dtype={dtype!r}: "{name}" is stored as {entry.dtype}, which would be changed. Use a wider dtype, or a float.')
 
 
-def _check_collisions(selection: Selection, options: Options) -> None:
+def _check_collisions(schema: Schema, selection: Selection, options: Options) -> None:
     """With several features the names of the schema and those of lengths and ids share one dict."""
-    added = [f"{name}_lengths" for name in selection.features] if options.lengths else []
+    added: list[str] = []
+    if options.lengths:
+        added += ["lengths"] if selection.single_feature else [f"{name}_lengths" for name in selection.features]
+        lists = [name for name in selection.labels if isinstance(schema.fields[name], Sequence)]
+        added += ["label_lengths" for _ in lists] if selection.single_label else [f"{name}_lengths" for name in lists]
     added += ["id"] if options.ids else []
-    both = sorted(set(added) & set(selection.features)) if not selection.single_feature else []
+    names = [*added, *(["features"] if selection.single_feature else selection.features)]
+    both = sorted({name for name in names if names.count(name) > 1})
     overlap = sorted(set(selection.features) & set(selection.labels))
     if both:
         raise SchemaError(f"features: {both} are names of fields and of what lengths=True or ids=True adds. Rename the fields.")

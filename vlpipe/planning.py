@@ -26,11 +26,19 @@ BATCHES_PER_BUCKET = 4
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sequences that are batched together: those longer than the bucket before, and at most `upper` frames."""
+    """Sequences that are batched together: those longer than the bucket before, and at most `upper` frames.
+
+    Attributes:
+        upper: its boundary, inclusive.
+        batch_size: sequences in a full batch.
+        records: sequences in it.
+        longest: frames of the longest of them; 0 where there is none.
+    """
 
     upper: int
     batch_size: int
     records: int
+    longest: int
 
     @property
     def short_batch(self) -> int:
@@ -104,13 +112,12 @@ class Plan:
         """Bytes of the features of the largest batch, at the most."""
         key = self.selection.key
         others = sum(self.most_frames[name] * size for name, size in self.frame_bytes.items() if name != key)
-        return max(
-            (min(bucket.batch_size, self._rows_of(bucket)) * (bucket.upper * self.frame_bytes[key] + others) for bucket in self.buckets),
-            default=0,
-        )
-
-    def _rows_of(self, bucket: Bucket) -> int:
-        return bucket.batch_size if self.options.remainder == "pad" else bucket.records
+        most = 0
+        for bucket in self.buckets:
+            frames = bucket.upper if self.options.pad_to == "boundary" else bucket.longest
+            rows = max(bucket.batch_sizes(self.options.remainder), default=0)
+            most = max(most, rows * (frames * self.frame_bytes[key] + others))
+        return most
 
     @property
     def valid_ratio(self) -> float:
@@ -202,7 +209,9 @@ def make_plan(index: Index, options: Options) -> Plan:
     check_engine(options)
     selection = select(index.schema, options)
     frames = index.frames(selection.key)
-    kept, refused, truncated = _within_range(index, frames, selection, options)
+    rows = np.arange(len(frames)) if options.shuffle else index.by_shard()  # as the reader meets them
+    frames = frames[rows]
+    kept, refused, truncated = _within_range(index, rows, frames, selection, options)
     buckets = _make_buckets(kept, options)
     if options.remainder == "drop":
         refused["remainder"] = sum(bucket.short_batch for bucket in buckets)
@@ -247,7 +256,9 @@ def check_engine(options: Options) -> None:
         raise ArgumentError("layout: foreign records are not read in this version. Write them anew with vlpipe.Writer.")
 
 
-def _within_range(index: Index, frames: np.ndarray, selection: Selection, options: Options) -> tuple[np.ndarray, dict[str, int], int]:
+def _within_range(
+    index: Index, rows: np.ndarray, frames: np.ndarray, selection: Selection, options: Options
+) -> tuple[np.ndarray, dict[str, int], int]:
     """The lengths that are delivered, the records refused by reason, and how many are truncated."""
     shortest, longest = options.length_range
     too_short = frames < shortest
@@ -257,8 +268,8 @@ def _within_range(index: Index, frames: np.ndarray, selection: Selection, option
         outside = int(np.count_nonzero(too_short | too_long))
         expected = f"at least {shortest}" if longest is None else f"{shortest} to {longest}"
         raise ArgumentError(
-            f'{index.where(row)}: "{selection.key}" has {frames[row]} frames, expected {expected} ({outside} of {len(frames)} records are '
-            f'outside length_range={options.length_range}). Pass out_of_range="drop" or "truncate", or a wider length_range.'
+            f'{index.where(int(rows[row]))}: "{selection.key}" has {frames[row]} frames, expected {expected} ({outside} of '
+            f'{len(frames)} records are outside length_range={options.length_range}). Pass out_of_range="drop" or "truncate", or a wider length_range.'
         )
     if options.out_of_range == "truncate" and longest is not None:
         kept = np.minimum(frames[~too_short], longest)
@@ -277,8 +288,14 @@ def _make_buckets(frames: np.ndarray, options: Options) -> tuple[Bucket, ...]:
         uppers = boundaries_for(lengths, counts, options)
     else:
         uppers = (int(lengths[-1]),)
-    records = np.bincount(np.searchsorted(uppers, lengths, side="left"), weights=counts, minlength=len(uppers)).astype(np.int64)
-    return tuple(Bucket(upper, options.batch_size_for(upper), int(count)) for upper, count in zip(uppers, records, strict=True))
+    bucket_of = np.searchsorted(uppers, lengths, side="left")
+    records = np.bincount(bucket_of, weights=counts, minlength=len(uppers)).astype(np.int64)
+    longest = np.zeros(len(uppers), np.int64)
+    longest[bucket_of] = lengths  # ascending: the last that is written is the greatest
+    return tuple(
+        Bucket(upper, options.batch_size_for(upper), int(count), int(most))
+        for upper, count, most in zip(uppers, records, longest, strict=True)
+    )
 
 
 def boundaries_for(lengths: np.ndarray, counts: np.ndarray, options: Options) -> tuple[int, ...]:

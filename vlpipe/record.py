@@ -123,8 +123,8 @@ def _decode(name: str, field: Sequence | Fixed | Text, value: tf.Tensor, where: 
         return tf.reshape(tf.io.decode_raw(value, field.dtype, little_endian=True), [-1, *field.dimensions])
 
 
-def require(condition: tf.Tensor, message: Callable[[], tf.Tensor]) -> tf.Operation:
-    """An operation that fails with `message()` unless `condition`; the text is made only when it is needed.
+def require(condition: tf.Tensor, message: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """A tensor, for `tf.control_dependencies`, that fails with `message()` unless `condition`; its text is made only then.
 
     Raises:
         tf.errors.InvalidArgumentError: when it runs and the condition is false.
@@ -136,4 +136,4 @@ def require(condition: tf.Tensor, message: Callable[[], tf.Tensor]) -> tf.Operat
         with tf.control_dependencies([tf.debugging.Assert(False, [message()])]):
             return tf.constant(False)
 
-    return tf.cond(condition, lambda: tf.constant(True), fail).op
+    return tf.cond(condition, lambda: tf.constant(True), fail)

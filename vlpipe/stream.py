@@ -34,9 +34,11 @@ def epochs(index: Index, plan: Plan) -> Callable[[tf.Tensor], tf.data.Dataset]:
 
     @tf.autograph.experimental.do_not_convert  # nothing here needs it, and converting takes most of the time to trace
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        # Whatever tf.random.set_seed says outside, the order depends on the seed of this dataset alone.
-        tf.random.set_seed(1)
-        records = _read(table, plan, number)
+        # Whatever tf.random.set_seed says outside, the order depends on the seed of this dataset alone. (In tf.data's debug mode,
+        # where this runs eagerly, it would set the user's own.)
+        if not tf.executing_eagerly():
+            tf.random.set_seed(1)
+        records = _read(index, table, plan, number)
         examples = records.map(
             lambda position, data: _example(index, table, plan, position, data),
             num_parallel_calls=default_parallelism(plan.options),
@@ -87,7 +89,7 @@ class _Table:
         return tf.strings.join([self.names[shard], ", record ", number, " at byte ", tf.strings.as_string(self.offset[position])])
 
 
-def _read(table: _Table, plan: Plan, number: tf.Tensor) -> tf.data.Dataset:
+def _read(index: Index, table: _Table, plan: Plan, number: tf.Tensor) -> tf.data.Dataset:
     """The records of an epoch as (position, serialized Example)."""
     shards = tf.range(table.count.shape[0], dtype=tf.int64)
     if not plan.options.shuffle:
@@ -100,14 +102,13 @@ def _read(table: _Table, plan: Plan, number: tf.Tensor) -> tf.data.Dataset:
         num_parallel_calls=min(default_parallelism(plan.options), INTERLEAVED, table.count.shape[0]),
         deterministic=True,
     )
-    return blocks.unbatch().shuffle(_shuffle_buffer(plan), seed=seeds[0], reshuffle_each_iteration=False)
+    return blocks.unbatch().shuffle(_shuffle_buffer(index), seed=seeds[0], reshuffle_each_iteration=False)
 
 
-def _shuffle_buffer(plan: Plan) -> int:
-    """Records in the shuffle buffer: all of them, or as many as its memory allows."""
-    frames = max(1, int(plan.frames.mean())) if len(plan.frames) else 1
-    record_bytes = 64 + sum(frames * size for size in plan.frame_bytes.values())
-    return max(1, min(plan.total, SHUFFLE_BYTES // record_bytes))
+def _shuffle_buffer(index: Index) -> int:
+    """Records in the shuffle buffer: all of them, or as many as its memory allows; it holds them whole, as they were read."""
+    record_bytes = 64 + int(index.rows["bytes"].mean()) if len(index) else 64
+    return max(1, min(len(index), SHUFFLE_BYTES // record_bytes))
 
 
 def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
@@ -152,7 +153,8 @@ def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data:
     flat = {}
     longest = options.length_range[1] if options.out_of_range == "truncate" else None
     for name in selection.features:
-        flat[f"x:{name}"] = tf.cast(values[name][:longest], options.dtype)
+        frames = values[name][:longest] if name == selection.key else values[name]
+        flat[f"x:{name}"] = tf.cast(frames, options.dtype)
     for name in selection.labels:
         flat[f"y:{name}"] = tf.cast(values[name], tf.int64) if _is_integer_list(index, name) else values[name]
     if options.ids:
@@ -160,7 +162,7 @@ def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data:
     return measured(flat)
 
 
-def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tensor) -> tf.Operation:
+def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tensor) -> tf.Tensor:
     """Another file in the place of the shard has, as a rule, records of other lengths."""
     found, expected = tf.shape(value, tf.int64)[0], table.frames[name][position]
 
@@ -180,4 +182,5 @@ def _is_integer_list(index: Index, name: str) -> bool:
 
 def _within(frames: tf.Tensor, plan: Plan) -> tf.Tensor:
     shortest, longest = plan.options.length_range
-    return (frames >= shortest) & (frames <= (2**31 - 1 if longest is None else longest))
+    frames = tf.cast(frames, tf.int64)
+    return (frames >= shortest) & (frames <= (2**62 if longest is None else longest))

@@ -1,6 +1,7 @@
 """Features of a waveform: log-mel, MFCC, and frames of the waveform itself.
 
-All cut the waveform x[0 .. N-1] into T frames of W samples, one every H samples. The end is padded with zeros, so that no sample there is lost:
+All cut the waveform x[0 .. N-1] into T frames of W samples, one every H samples. The end is padded with zeros, so that no
+sample there is lost:
 
     W = round(sample_rate * window_ms / 1000),  H = round(sample_rate * hop_ms / 1000)
     T = 0 if N = 0, else 1 + ceil(max(0, N - W) / H)
