@@ -4,11 +4,15 @@
 batch. The layers that it is made of can also be used by hand, each with the arguments of its Keras namesake.
 """
 
+from vlpipe.layers.base import MaskAware
+from vlpipe.layers.check import Finding, ModelCheck, check_model, output_lengths, sample_weight
+from vlpipe.layers.convert import mask_aware
 from vlpipe.layers.entry import CarryMask, LengthMask, ToPadded
 from vlpipe.layers.merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from vlpipe.layers.normalize import BatchNormalization, GroupNormalization, Softmax
-from vlpipe.layers.reduce import Dot, GlobalAveragePooling1D, GlobalMaxPooling1D, ReduceFrames, StatisticsPooling1D
+from vlpipe.layers.reduce import Dot, GlobalAveragePooling1D, GlobalMaxPooling1D, ReduceFrames, Reduction, StatisticsPooling1D
 from vlpipe.layers.resize import Conv1DTranspose, Cropping1D, UpSampling1D, ZeroPadding1D
+from vlpipe.layers.testing import assert_padding_invariant
 from vlpipe.layers.windows import AveragePooling1D, Conv1D, DepthwiseConv1D, MaxPooling1D, SeparableConv1D
 
 __all__ = [
@@ -23,15 +27,19 @@ __all__ = [
     "Cropping1D",
     "DepthwiseConv1D",
     "Dot",
+    "Finding",
     "GlobalAveragePooling1D",
     "GlobalMaxPooling1D",
     "GroupNormalization",
     "LengthMask",
+    "MaskAware",
     "MaxPooling1D",
     "Maximum",
     "Minimum",
+    "ModelCheck",
     "Multiply",
     "ReduceFrames",
+    "Reduction",
     "SeparableConv1D",
     "Softmax",
     "StatisticsPooling1D",
@@ -39,4 +47,9 @@ __all__ = [
     "ToPadded",
     "UpSampling1D",
     "ZeroPadding1D",
+    "assert_padding_invariant",
+    "check_model",
+    "mask_aware",
+    "output_lengths",
+    "sample_weight",
 ]

@@ -93,10 +93,8 @@ class MaskAware:
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask of the output, `[B, output_frames(T)]`."""
-        if mask is None:
-            return None
-        if isinstance(mask, keras.KerasTensor):  # the graph is being drawn: only the shape is asked for
-            return keras.KerasTensor((mask.shape[0], None), dtype="bool")
+        if mask is None or isinstance(mask, keras.KerasTensor):
+            return None  # masks are not part of the graph that Keras draws: they travel with the tensors when it runs
         frames = self.output_frames(ops.shape(inputs)[1])
         frames = max(frames, 1) if isinstance(frames, int) else ops.maximum(frames, 1)
         return prefix_mask(self.output_frames(count_frames(mask)), frames)

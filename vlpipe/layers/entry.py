@@ -41,7 +41,7 @@ class LengthMask(MaskAware, keras.layers.Layer):
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         if isinstance(inputs["features"], keras.KerasTensor):
-            return keras.KerasTensor(inputs["features"].shape[:2], dtype="bool")
+            return None
         return self._mask(inputs)
 
     def _mask(self, inputs: Any) -> Any:
@@ -118,7 +118,7 @@ class CarryMask(MaskAware, keras.layers.Layer):
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         masks = [m for m in (mask or [])[1:] if m is not None]
         if not masks or isinstance(masks[0], keras.KerasTensor):
-            return masks[0] if masks else None
+            return None
         refuse_mismatch(self, [m.shape[1] for m in masks])
         return functools.reduce(ops.logical_and, masks)
 

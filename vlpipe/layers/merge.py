@@ -33,12 +33,13 @@ class Merge(MaskAware):
         refuse_mismatch(self, [m.shape[1] for m in mask or [] if m is not None])
         return super().call(inputs)  # type: ignore[misc]
 
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        return super().compute_output_spec(inputs)  # type: ignore[misc]
+
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         masks = [m for m in mask or [] if m is not None]
-        if not masks:
+        if not masks or isinstance(masks[0], keras.KerasTensor):
             return None
-        if isinstance(masks[0], keras.KerasTensor):
-            return masks[0]
         return functools.reduce(ops.logical_and, masks)
 
 

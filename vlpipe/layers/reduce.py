@@ -181,3 +181,6 @@ class Dot(Reduction, keras.layers.Dot):
         masks = mask or [None] * len(inputs)
         # one side is enough: zero times what stands in the padding of the other, and that is finite
         return super().call([x if m is None else keep_frames(x, m) for x, m in zip(inputs, masks, strict=True)])
+
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        return super().compute_output_spec(inputs)
