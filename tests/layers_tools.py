@@ -43,3 +43,29 @@ def padded(lengths, extra=0, seed=0):
     for b, row in enumerate(rows):
         x[b, : len(row)] = row
     return rows, {"features": x, "lengths": np.array(lengths, "int32")}
+
+
+def gradients(model, batch, loss, training):
+    """Gradients of `loss(model(batch))` for each trainable weight, and nothing else changed, on any backend."""
+    backend = keras.backend.backend()
+    weights = model.trainable_variables
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = loss(model(batch, training=training))
+        found = tape.gradient(value, [w.value for w in weights])
+    elif backend == "jax":
+        import jax
+
+        def pure(trainable):
+            y, _ = model.stateless_call(trainable, [w.value for w in model.non_trainable_variables], batch, training=training)
+            return loss(y)
+
+        found = jax.grad(pure)([w.value for w in weights])
+    else:
+        for w in weights:
+            w.value.grad = None
+        loss(model(batch, training=training)).backward()
+        found = [w.value.grad for w in weights]
+    return [np.zeros(tuple(w.shape)) if g is None else numpy(keras.ops.convert_to_tensor(g)) for w, g in zip(weights, found, strict=True)]

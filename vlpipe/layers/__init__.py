@@ -5,7 +5,7 @@ batch. The layers that it is made of can also be used by hand, each with the arg
 """
 
 from vlpipe.layers.base import MaskAware
-from vlpipe.layers.check import Finding, ModelCheck, check_model, output_lengths, sample_weight
+from vlpipe.layers.check import Finding, ModelCheck, check_model
 from vlpipe.layers.convert import mask_aware
 from vlpipe.layers.entry import CarryMask, LengthMask, ToPadded
 from vlpipe.layers.merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
@@ -13,6 +13,7 @@ from vlpipe.layers.normalize import BatchNormalization, GroupNormalization, Soft
 from vlpipe.layers.reduce import Dot, GlobalAveragePooling1D, GlobalMaxPooling1D, ReduceFrames, Reduction, StatisticsPooling1D
 from vlpipe.layers.resize import Conv1DTranspose, Cropping1D, UpSampling1D, ZeroPadding1D
 from vlpipe.layers.testing import assert_padding_invariant
+from vlpipe.layers.timewise import output_lengths, sample_weight
 from vlpipe.layers.windows import AveragePooling1D, Conv1D, DepthwiseConv1D, MaxPooling1D, SeparableConv1D
 
 __all__ = [

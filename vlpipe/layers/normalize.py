@@ -9,7 +9,8 @@ import keras
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, align_mask, count_frames, keep_frames, registered
+from vlpipe.layers.base import MaskAware, count_frames, keep_frames, registered
+from vlpipe.layers.reduce import frame_extreme
 
 
 @registered
@@ -111,4 +112,7 @@ class Softmax(MaskAware, keras.layers.Softmax):
     def call(self, inputs: Any, mask: Any = None) -> Any:
         if mask is None or self.axis % len(inputs.shape) != 1:
             return super().call(inputs)
-        return super().call(inputs, mask=align_mask(mask, inputs))
+        top = ops.stop_gradient(frame_extreme(inputs, mask, keepdims=True, largest=True))
+        weights = keep_frames(ops.exp(keep_frames(inputs - top, mask)), mask)
+        total = ops.sum(weights, axis=1, keepdims=True)
+        return weights / ops.where(total > 0, total, ops.ones_like(total))

@@ -78,7 +78,8 @@ def cases(sequences: list[Any], padding: Sequence[int], rng: Any) -> Iterator[tu
 
 def answer(model: Any, x: Any, lengths: list[int]) -> list[Any]:
     """The first output for each row: of an output with frames, only those that its mask says are real."""
-    names = sorted(model.input) if isinstance(model.input, dict) else []
+    structure = getattr(model, "input", None)  # a Sequential that was never called has none
+    names = sorted(structure) if isinstance(structure, dict) else []
     if names == ["features", "lengths"]:
         y = model({"features": x, "lengths": np.array(lengths, "int32")})
     elif names == ["features", "mask"]:
