@@ -87,7 +87,7 @@ def test_gradients_are_the_sum_over_single_sequences(name):
     def loss(y):  # the frames of a padded row: only its own
         if len(y.shape) == 2:
             return keras.ops.sum(keras.ops.square(y - 0.3))
-        real = layers.sample_weight(aware, lengths_now, frames=y.shape[1])
+        real = keras.ops.convert_to_tensor(layers.sample_weight(aware, lengths_now, frames=y.shape[1]))
         return keras.ops.sum(keras.ops.square(y - 0.3) * real[..., None])
 
     total = 0

@@ -7,9 +7,9 @@ batch. The layers that it is made of can also be used by hand, each with the arg
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.check import Finding, ModelCheck, check_model
 from vlpipe.layers.convert import mask_aware
-from vlpipe.layers.entry import CarryMask, LengthMask, ToPadded
+from vlpipe.layers.entry import CarryMask, Embedding, LengthMask, ToPadded
 from vlpipe.layers.merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
-from vlpipe.layers.normalize import BatchNormalization, GroupNormalization, Softmax
+from vlpipe.layers.normalize import BatchNormalization, GroupNormalization, RMSNormalization, Softmax
 from vlpipe.layers.reduce import Dot, GlobalAveragePooling1D, GlobalMaxPooling1D, ReduceFrames, Reduction, StatisticsPooling1D
 from vlpipe.layers.resize import Conv1DTranspose, Cropping1D, UpSampling1D, ZeroPadding1D
 from vlpipe.layers.testing import assert_padding_invariant
@@ -28,6 +28,7 @@ __all__ = [
     "Cropping1D",
     "DepthwiseConv1D",
     "Dot",
+    "Embedding",
     "Finding",
     "GlobalAveragePooling1D",
     "GlobalMaxPooling1D",
@@ -39,6 +40,7 @@ __all__ = [
     "Minimum",
     "ModelCheck",
     "Multiply",
+    "RMSNormalization",
     "ReduceFrames",
     "Reduction",
     "SeparableConv1D",

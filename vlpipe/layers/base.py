@@ -77,6 +77,7 @@ class MaskAware:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.supports_masking = True  # some parents say no
         if getattr(self, "data_format", "channels_last") != "channels_last":
             raise ArgumentError(
                 f'{type(self).__name__} "{getattr(self, "name", "")}": data_format="channels_first" has its frames on the last axis; '

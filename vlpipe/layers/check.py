@@ -151,7 +151,8 @@ class Checker:
         try:
             layer = role.twin() if role.twin else operation
         except ArgumentError as error:
-            note("unknown", *str(error).removesuffix(".").split(". ", 1))
+            why, _, way_out = str(error).partition("; ")
+            note("unknown", f"cannot be exact: {why}", way_out.removesuffix("."))
             return None
         masked = any(frames.masked for frames in met) if carrier else joined.masked
         advice = ADVICE.format(twin=type(layer).__name__) if role.twin else NEEDS_MASK

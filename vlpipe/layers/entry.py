@@ -63,6 +63,22 @@ class LengthMask(MaskAware, keras.layers.Layer):
 
 
 @registered
+class Embedding(MaskAware, keras.layers.Embedding):
+    """`keras.layers.Embedding` that hands the mask of its tokens on, which its parent does not.
+
+    Takes the arguments of its parent. Shapes: tokens `[B, T]` with mask `[B, T]` in; `[B, T, d]` with the mask out.
+
+    Raises:
+        ArgumentError: `mask_zero=True`, which would take the token 0 for padding.
+    """
+
+    def __init__(self, *args: Any, mask_zero: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, mask_zero=mask_zero, **kwargs)
+        if mask_zero:
+            raise ArgumentError(f'Embedding "{self.name}": mask_zero=True; expected False: the lengths say where the padding begins.')
+
+
+@registered
 class ToPadded(keras.layers.Layer):
     """A ragged batch as `{"features": x, "lengths": n}`, inside the model, so that `batching="ragged"` feeds `fit`.
 

@@ -86,6 +86,11 @@ class GroupNormalization(MaskAware, keras.layers.GroupNormalization):
 
 
 @registered
+class RMSNormalization(MaskAware, keras.layers.RMSNormalization):
+    """`keras.layers.RMSNormalization` that hands its mask on, which its parent does not. Arguments and shapes of its parent."""
+
+
+@registered
 class Softmax(MaskAware, keras.layers.Softmax):
     """`keras.layers.Softmax` over the features, or with `axis=1` over the real frames, as attention pooling needs it.
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from keras import layers as plain
 
-from vlpipe.layers import merge, normalize, reduce, resize, windows
+from vlpipe.errors import ArgumentError
+from vlpipe.layers import entry, merge, normalize, reduce, resize, windows
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.walk import Traced, leaves
 
@@ -65,7 +66,8 @@ TWINS: dict[type, type] = {
         windows: ["Conv1D", "DepthwiseConv1D", "SeparableConv1D", "MaxPooling1D", "AveragePooling1D"],
         resize: ["Conv1DTranspose", "ZeroPadding1D", "Cropping1D", "UpSampling1D"],
         reduce: ["GlobalAveragePooling1D", "GlobalMaxPooling1D", "Dot"],
-        normalize: ["BatchNormalization", "GroupNormalization"],
+        normalize: ["BatchNormalization", "GroupNormalization", "RMSNormalization"],
+        entry: ["Embedding"],
         merge: ["Add", "Subtract", "Multiply", "Maximum", "Minimum", "Average", "Concatenate"],
     }.items()
     for name in names
@@ -120,17 +122,11 @@ def role_of_layer(layer: Any, kind: type, rank: int) -> Role:
     if kind in ELEMENTWISE:
         return KEEP
     if kind is plain.Embedding:
-        return Role(frames=True)
+        return role_of_twin(layer, kind)
     if rank < 3:
         return refuse("takes the axis of the frames for features", "Give it [batch, frames, features].")
     if kind in FRAMEWISE:
         return KEEP
-    if kind in TWINS:
-        return role_of_twin(layer, kind)
-    if kind in RECURRENT or kind is plain.Bidirectional:
-        return role_of_recurrent(layer)
-    if kind in ATTENTION:
-        return Role(leak="attends to the padding", problem="reads_padding")
     if kind in (plain.LayerNormalization, plain.RMSNormalization, plain.UnitNormalization):
         axes = {int(axis) % rank for axis in leaves(layer.axis)}
         return (
@@ -138,6 +134,12 @@ def role_of_layer(layer: Any, kind: type, rank: int) -> Role:
             if axes == {rank - 1}
             else refuse("normalizes over time", "Use axis=-1, or GroupNormalization(groups=1).", "padding_statistics")
         )
+    if kind in TWINS:
+        return role_of_twin(layer, kind)
+    if kind in RECURRENT or kind is plain.Bidirectional:
+        return role_of_recurrent(layer)
+    if kind in ATTENTION:
+        return Role(leak="attends to the padding", problem="reads_padding")
     if kind is plain.PReLU:
         return KEEP if 1 in (layer.shared_axes or []) else refuse("has a slope for every frame", "Use shared_axes=[1].")
     if kind is plain.TimeDistributed:
@@ -266,7 +268,12 @@ def keeps_frames(key: Any, rank: int) -> bool:
 
 def twin_of(layer: Any, cls: type) -> Any:
     """A layer of class `cls` with the configuration of `layer`, to be given its weights when its input is known."""
-    return cls.from_config(layer.get_config())  # type: ignore[attr-defined]
+    try:
+        return cls.from_config(layer.get_config())  # type: ignore[attr-defined]
+    except TypeError as error:  # Keras wraps what a constructor raises
+        if isinstance(error.__context__, ArgumentError):
+            raise error.__context__ from None
+        raise
 
 
 def share_weights(twin: Any, layer: Any, input_shape: Any) -> None:
