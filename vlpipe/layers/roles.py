@@ -57,6 +57,7 @@ ELEMENTWISE = {
 # Frame by frame: they need an axis of features after that of the frames.
 FRAMEWISE = {plain.Dense, plain.SpatialDropout1D, plain.Normalization}
 
+NORMALIZED = {plain.LayerNormalization, plain.RMSNormalization, plain.UnitNormalization}
 RECURRENT = {plain.LSTM, plain.GRU, plain.SimpleRNN}
 ATTENTION = {plain.MultiHeadAttention, plain.GroupQueryAttention, plain.Attention, plain.AdditiveAttention}
 
@@ -127,13 +128,10 @@ def role_of_layer(layer: Any, kind: type, rank: int) -> Role:
         return refuse("takes the axis of the frames for features", "Give it [batch, frames, features].")
     if kind in FRAMEWISE:
         return KEEP
-    if kind in (plain.LayerNormalization, plain.RMSNormalization, plain.UnitNormalization):
-        axes = {int(axis) % rank for axis in leaves(layer.axis)}
-        return (
-            KEEP
-            if axes == {rank - 1}
-            else refuse("normalizes over time", "Use axis=-1, or GroupNormalization(groups=1).", "padding_statistics")
-        )
+    if kind in NORMALIZED and {int(axis) % rank for axis in leaves(layer.axis)} != {rank - 1}:
+        return refuse("normalizes over time", "Use axis=-1, or GroupNormalization(groups=1).", "padding_statistics")
+    if kind in (plain.LayerNormalization, plain.UnitNormalization):
+        return KEEP
     if kind in TWINS:
         return role_of_twin(layer, kind)
     if kind in RECURRENT or kind is plain.Bidirectional:

@@ -95,7 +95,7 @@ def answer(model: Any, x: Any, lengths: list[int]) -> list[Any]:
 
 
 def compare(case: str, got: Any, alone: Any, tolerance: float) -> None:
-    if got.ndim == alone.ndim and len(got) > len(alone):
+    if got.ndim == alone.ndim > 1 and len(got) > len(alone):
         got = got[: len(alone)]  # a model without masks: the frames that the sequence has alone come first
     if got.shape != alone.shape:
         raise AssertionError(
