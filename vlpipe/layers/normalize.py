@@ -71,15 +71,19 @@ class GroupNormalization(MaskAware, keras.layers.GroupNormalization):
     def call(self, inputs: Any, mask: Any = None) -> Any:
         if mask is None:
             return super().call(inputs)
-        batch, frames, width = ops.shape(inputs)
-        x = ops.cast(ops.reshape(inputs, (batch, frames, self.groups, width // self.groups)), "float32")
-        count = ops.cast(ops.maximum(count_frames(mask), 1) * (width // self.groups), x.dtype)
-        count = ops.reshape(count, (-1, 1, 1, 1))
-        mean = ops.sum(keep_frames(x, mask), axis=(1, 3), keepdims=True) / count
-        variance = ops.sum(ops.square(keep_frames(x - mean, mask)), axis=(1, 3), keepdims=True) / count
-        x = ops.reshape((x - mean) * ops.rsqrt(variance + self.epsilon), (batch, frames, width))
-        if self.scale:
-            x = x * ops.cast(self.gamma, x.dtype)
+        x = ops.cast(inputs, "float32")
+        size = inputs.shape[-1] // self.groups
+        count = ops.cast(ops.maximum(count_frames(mask), 1) * size, x.dtype)[:, None, None]
+
+        def group_mean(values: Any) -> Any:
+            """The mean over real frames and the channels of a group, `[B, 1, d]`; time first: what is left is small."""
+            sums = ops.reshape(ops.sum(keep_frames(values, mask), axis=1), (-1, self.groups, size))
+            means = ops.sum(sums, axis=2, keepdims=True) / count
+            return ops.reshape(ops.broadcast_to(means, ops.shape(sums)), (-1, 1, self.groups * size))
+
+        x = x - group_mean(x)
+        scale = ops.rsqrt(group_mean(ops.square(x)) + self.epsilon)
+        x = x * (scale * ops.cast(self.gamma, x.dtype) if self.scale else scale)
         if self.center:
             x = x + ops.cast(self.beta, x.dtype)
         return ops.cast(x, self.compute_dtype)
