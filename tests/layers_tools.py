@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -18,10 +20,13 @@ IGNORE_COPY_KEYWORD = pytest.mark.filterwarnings("ignore:__array__ implementatio
 numpy = keras.ops.convert_to_numpy
 
 
+SWEEP = int(os.environ.get("VLPIPE_SWEEP", "1"))  # how many times as many examples: 1 in the suite, more by hand
+
+
 def few(examples):
     """So many hypothesis examples; fewer on JAX, which compiles every operation again for every shape."""
-    fewer = max(examples // 10, 2) if keras.backend.backend() == "jax" else examples
-    return settings(max_examples=fewer, deadline=None)
+    fewer = max(examples // 10, 1) if keras.backend.backend() == "jax" else examples
+    return settings(max_examples=SWEEP * fewer, deadline=None)
 
 
 @keras.saving.register_keras_serializable(package="vlpipe-tests")

@@ -1,5 +1,8 @@
 """`check_model` and `assert_padding_invariant`: what they say of models that leak, and of models that do not."""
 
+import doctest
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -171,3 +174,18 @@ def test_the_assertion_needs_lengths():
     for lengths in ([], [3, -1]):
         with pytest.raises(ArgumentError, match=r"assert_padding_invariant: lengths=.*expected one or more lengths, none below zero"):
             layers.assert_padding_invariant(None, 4, lengths=lengths)
+
+
+ROOMS = ["check", "convert", "entry", "merge", "normalize", "reduce", "resize", "testing", "timewise", "windows"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_examples_of_the_docstrings_run(room):
+    result = doctest.testmod(importlib.import_module(f"vlpipe.layers.{room}"))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_every_public_layer_is_documented():
+    for name in layers.__all__:
+        assert getattr(layers, name).__doc__, name

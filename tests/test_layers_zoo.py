@@ -14,7 +14,6 @@ from vlpipe import layers
 ONE_FRAME = pytest.mark.filterwarnings("ignore:.*You are using a softmax over axis:UserWarning")
 pytestmark = [IGNORE_COPY_KEYWORD, ONE_FRAME, pytest.mark.parametrize("name", zoo.ZOO)]
 
-JAX = keras.backend.backend() == "jax"  # it compiles every operation for every shape: fewer shapes
 DRAWS = st.builds(zoo.Draw, st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.sampled_from(["same", "valid"]))
 
 
@@ -28,11 +27,11 @@ def lengths_for(name, model, extra):
     return [step * (-(-shortest // step) + more) for more in extra]
 
 
-@few(4)
-@given(DRAWS, st.lists(st.integers(0, 40), min_size=2, max_size=3), st.integers(1, 20))
+@few(3)
+@given(DRAWS, st.lists(st.integers(0, 40), min_size=2, max_size=2), st.integers(1, 20))
 def test_padding_never_changes_the_answer(name, draw, extra, padding):
     model = zoo.build(name, draw)
-    lengths = lengths_for(name, model, extra[:2] if JAX else extra)
+    lengths = lengths_for(name, model, extra)
     padding = zoo.TOTAL_STRIDE.get(name, 1) * padding
     aware = layers.mask_aware(model)
     layers.assert_padding_invariant(aware, features(model), lengths=lengths, padding=[padding], tolerance=1e-5)

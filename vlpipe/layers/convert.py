@@ -32,7 +32,7 @@ def mask_aware(model: Any, *, given: str = "lengths") -> Any:
     comes with the mask that belongs to it, and Keras' losses and metrics count real frames only.
 
     Returns:
-        A Functional model. It saves to `.keras` and loads without custom_objects.
+        A Functional model. It saves to `.keras`, and loads without custom_objects where `vlpipe.layers` is imported.
 
     Raises:
         ArgumentError: the model holds an operation that needs a fixed length, or that is not known and touches frames (the

@@ -24,27 +24,30 @@ class Windowed(MaskAware):
     """Base of the layers with a kernel or pool size, a stride, and `padding`."""
 
     fill = 0.0  # what a window finds beyond the ends of a sequence
+    slide: Any  # (x) -> what the layer gives as if its padding were "valid"; each layer has its own
+    padding: str
+    strides: tuple[int, ...]
 
     def span(self) -> int:
         """Frames from the first to the last that a window reads."""
-        size: int = getattr(self, "kernel_size", None) or getattr(self, "pool_size", None)  # type: ignore[assignment]
-        return (size[0] - 1) * getattr(self, "dilation_rate", (1,))[0] + 1  # type: ignore[index, no-any-return]
+        size: Any = getattr(self, "kernel_size", None) or getattr(self, "pool_size", None)
+        return int((size[0] - 1) * getattr(self, "dilation_rate", (1,))[0] + 1)
 
     def stride(self) -> int:
-        return self.strides[0]  # type: ignore[attr-defined, no-any-return]
+        return int(self.strides[0])
 
     def reach(self) -> Reach:
         return Reach(self.span(), Fraction(self.stride()))
 
     def output_frames(self, frames: Any) -> Any:
-        if self.padding == "valid":  # type: ignore[attr-defined]
+        if self.padding == "valid":
             return (frames - self.span()) // self.stride() + 1
         return (frames - 1) // self.stride() + 1
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        if mask is None or self.padding == "causal":  # type: ignore[attr-defined]
+        if mask is None or self.padding == "causal":
             return super().call(inputs)  # type: ignore[misc]
-        if self.padding == "valid":  # type: ignore[attr-defined]
+        if self.padding == "valid":
             return super().call(at_least(inputs, self.span()))  # type: ignore[misc]
         return self.call_same(inputs, mask)
 
@@ -71,10 +74,6 @@ class Windowed(MaskAware):
         row = ops.expand_dims(ops.arange(batch, dtype="int32"), 1) * (frames + 1)
         x = ops.pad(inputs, [[0, 0], [0, 1], [0, 0]], constant_values=self.fill)
         return ops.take(ops.reshape(x, (-1, width)), row + frame, axis=0)
-
-    def slide(self, x: Any) -> Any:
-        """The layer on `x` as if its padding were `valid`."""
-        raise NotImplementedError
 
     def finish(self, outputs: Any) -> Any:
         """Bias and activation, as at the end of a convolution."""
