@@ -93,6 +93,31 @@ def test_a_nested_model_that_pools():
     assert MaskOf()(aware({"features": np.ones((1, 5, 4)), "lengths": np.array([4])})) is None
 
 
+def test_a_nested_model_of_two_inputs():
+    first, second = keras.Input((None, 4)), keras.Input((None, 4))
+    pair = keras.Model([first, second], plain.Conv1D(3, 3, padding="same")(plain.Add()([first, second])), name="pair")
+    aware = same_answers(functional(lambda x: plain.GlobalAveragePooling1D()(pair([x, plain.Conv1D(4, 3, padding="same")(x)]))))
+    assert "pair" in [layer.name for layer in aware.layers]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision(policy):
+    """The masks reach nested layers through the casts; float16 ends at 65504: the sum of these frames does not fit, their mean does."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        front = keras.Sequential([keras.Input((None, 4)), plain.Conv1D(4, 3, strides=2, padding="same"), plain.BatchNormalization()])
+        model = functional(lambda x: plain.GlobalAveragePooling1D()(front(x)))
+        model.set_weights([np.ones(w.shape) for w in model.weights])
+        aware = layers.mask_aware(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x = np.full((2, 300, 4), 100, "float32")
+    y = numpy(aware({"features": x, "lengths": np.array([300, 20])})).astype("float32")
+    alone = [numpy(aware({"features": x[:1, :n], "lengths": np.array([n])})).astype("float32")[0] for n in (300, 20)]
+    np.testing.assert_allclose(y, alone, rtol=0.01)
+    np.testing.assert_allclose(y[0], np.full(4, 1200), rtol=0.02)
+
+
 def test_a_mask_as_input():
     model = functional(lambda x: plain.GlobalAveragePooling1D()(plain.Conv1D(3, 3, padding="same")(x)))
     aware = layers.mask_aware(model, given="mask")

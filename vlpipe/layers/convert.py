@@ -130,7 +130,8 @@ class Converter:
         outputs = replay(functional, inner, inside)
         if id(model) not in self.twins:
             self.twins[id(model)] = NestedModel(tensors(inner), tensors(outputs), name=model.name)
-        result = self.twins[id(model)](tensors(given))
+        # A bare tensor where there is one: with a list, Keras records the masks of the drawing, none, and passes those on.
+        result = self.twins[id(model)](given[0].tensor if len(given) == 1 else tensors(given))
         return keras.tree.map_structure(lambda y, old: Traced(y, old.frames), result, outputs)
 
 

@@ -21,10 +21,13 @@ def frame_sum(x: Any, mask: Any, keepdims: bool = False) -> Any:
 
 
 def frame_mean(x: Any, mask: Any, keepdims: bool = False) -> Any:
-    """Mean of `x` `[B, T, ...]` over the real frames; 0 where there are none."""
-    total = frame_sum(x, mask, keepdims)
+    """Mean of `x` `[B, T, ...]` over the real frames; 0 where there are none.
+
+    Summed in float32: in float16, a few thousand frames overflow, and even their count is not exact.
+    """
+    total = frame_sum(ops.cast(x, keras.backend.result_type(x.dtype, "float32")), mask, keepdims)
     count = ops.cast(ops.maximum(count_frames(mask), 1), total.dtype)
-    return total / ops.reshape(count, (-1, *[1] * (len(total.shape) - 1)))
+    return ops.cast(total / ops.reshape(count, (-1, *[1] * (len(total.shape) - 1))), x.dtype)
 
 
 def frame_extreme(x: Any, mask: Any, keepdims: bool, largest: bool) -> Any:
@@ -102,11 +105,11 @@ class StatisticsPooling1D(Reduction, keras.layers.Layer):
     def call(self, inputs: Any, mask: Any = None) -> Any:
         if mask is None:
             mask = ops.ones_like(inputs[:, :, 0], dtype="bool")
-        mean = frame_mean(inputs, mask, keepdims=True)
-        variance = frame_mean(ops.square(inputs - mean), mask)
-        deviation = ops.sqrt(variance + ops.cast(self.epsilon, variance.dtype))
-        some = ops.any(mask, axis=1)[:, None]
-        return ops.concatenate([mean[:, 0], ops.where(some, deviation, ops.cast(0, deviation.dtype))], axis=-1)
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        mean = frame_mean(x, mask, keepdims=True)
+        deviation = ops.sqrt(frame_mean(ops.square(x - mean), mask) + self.epsilon)
+        deviation = ops.where(ops.any(mask, axis=1)[:, None], deviation, ops.zeros_like(deviation))
+        return ops.cast(ops.concatenate([mean[:, 0], deviation], axis=-1), inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape[0], 2 * input_shape[-1]  # type: ignore[operator]
