@@ -181,6 +181,8 @@ ROOMS = ["check", "convert", "entry", "merge", "normalize", "reduce", "resize", 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_examples_of_the_docstrings_run(room):
+    if room == "entry" and keras.backend.backend() != "tensorflow":
+        pytest.skip("the example of ToPadded is ragged, which is TensorFlow's")
     result = doctest.testmod(importlib.import_module(f"vlpipe.layers.{room}"))
     assert result.attempted > 0
     assert result.failed == 0
