@@ -104,5 +104,7 @@ def test_without_a_mask_the_layer_is_its_parent():
 
 
 def test_channels_first_is_refused():
-    with pytest.raises(ArgumentError, match=r'Conv1D "c": data_format="channels_first".*expected .batch, frames, features.'):
+    with pytest.raises(
+        ArgumentError, match=r'Conv1D "c": data_format="channels_first" has its frames on the last axis; expected .batch, frames, features.'
+    ):
         layers.Conv1D(4, 3, data_format="channels_first", name="c")
