@@ -1,0 +1,126 @@
+"""Layers that bring branches together: their masks are combined, and branches of different lengths are refused."""
+
+# mypy: disallow-subclassing-any=False
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+from keras import ops
+
+from vlpipe.errors import ArgumentError
+from vlpipe.layers.base import MaskAware, registered
+
+
+class Merge(MaskAware):
+    """Base of the merging layers: the output has the frames that every branch has.
+
+    Keras joins the masks by "or", and forgets them where a branch has none, such as a squeeze-and-excitation gate.
+    """
+
+    operation: Callable[[Any, Any], Any]
+
+    def _merge_function(self, inputs: Any) -> Any:
+        return functools.reduce(type(self).operation, inputs)
+
+    def build(self, input_shape: Any) -> None:
+        refuse_mismatch(self, [shape[1] for shape in input_shape if len(shape) > 2 and shape[1] != 1])  # before Keras, in clearer words
+        super().build(input_shape)  # type: ignore[misc]
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        refuse_mismatch(self, [m.shape[1] for m in mask or [] if m is not None])
+        return super().call(inputs)  # type: ignore[misc]
+
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        return super().compute_output_spec(inputs)  # type: ignore[misc]
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        masks = [m for m in mask or [] if m is not None]
+        if not masks or isinstance(masks[0], keras.KerasTensor):
+            return None
+        return functools.reduce(ops.logical_and, masks)
+
+
+def refuse_mismatch(layer: Any, frames: Iterable[int | None]) -> None:
+    """Raise where the numbers of frames of the branches are known and differ."""
+    known = sorted({count for count in frames if count is not None})
+    if len(known) > 1:
+        raise ArgumentError(
+            f'{type(layer).__name__} "{layer.name}": branches of {" and ".join(map(str, known))} frames meet; expected the same '
+            "number. Give the branches the same strides and padding, or crop the longer one; pad the batches of a U-Net to a "
+            "multiple of its total stride."
+        )
+
+
+@registered
+class Add(Merge, keras.layers.Add):
+    """`keras.layers.Add` with combined masks; a branch without a mask, such as a gate `[B, d]` or `[B, 1, d]`, has no frames.
+
+    Takes the arguments of its parent. Shapes: a list of `[B, T, d]` with masks `[B, T]` in; `[B, T, d]` with a mask out.
+
+    Raises:
+        ArgumentError: two branches have frames, and not the same number.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import Add
+        >>> tuple(Add()([np.ones((2, 7, 4), "float32"), np.ones((2, 7, 4), "float32")]).shape)
+        (2, 7, 4)
+    """
+
+    operation = ops.add
+
+
+@registered
+class Subtract(Merge, keras.layers.Subtract):
+    """`keras.layers.Subtract` with combined masks; arguments, shapes and errors as for `Add`."""
+
+    operation = ops.subtract
+
+
+@registered
+class Multiply(Merge, keras.layers.Multiply):
+    """`keras.layers.Multiply` with combined masks; arguments, shapes and errors as for `Add`."""
+
+    operation = ops.multiply
+
+
+@registered
+class Maximum(Merge, keras.layers.Maximum):
+    """`keras.layers.Maximum` with combined masks; arguments, shapes and errors as for `Add`."""
+
+    operation = ops.maximum
+
+
+@registered
+class Minimum(Merge, keras.layers.Minimum):
+    """`keras.layers.Minimum` with combined masks; arguments, shapes and errors as for `Add`."""
+
+    operation = ops.minimum
+
+
+@registered
+class Average(Merge, keras.layers.Average):
+    """`keras.layers.Average` with combined masks; arguments, shapes and errors as for `Add`."""
+
+    def _merge_function(self, inputs: Any) -> Any:
+        return functools.reduce(ops.add, inputs) / len(inputs)
+
+
+@registered
+class Concatenate(Merge, keras.layers.Concatenate):
+    """`keras.layers.Concatenate` along the features, with combined masks; arguments and shapes as for `Add`.
+
+    Raises:
+        ArgumentError: `axis=1`: end to end, the frames of a padded row would not be a prefix; or branches of different lengths.
+    """
+
+    def __init__(self, axis: int = -1, **kwargs: Any) -> None:
+        super().__init__(axis=axis, **kwargs)
+        if axis not in (-1, 2):
+            raise ArgumentError(f'Concatenate "{self.name}": axis={axis}; expected axis=-1: frames can be joined feature by feature only.')
+
+    def _merge_function(self, inputs: Any) -> Any:
+        return ops.concatenate(inputs, axis=-1)

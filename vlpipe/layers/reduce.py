@@ -1,0 +1,189 @@
+"""Layers that reduce all frames of a sequence to one value: global pooling, statistics, dot products over time.
+
+A row without frames gives zeros.
+"""
+
+# mypy: disallow-subclassing-any=False
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from vlpipe.errors import ArgumentError
+from vlpipe.layers.base import MaskAware, align_mask, count_frames, keep_frames, registered
+
+
+def frame_sum(x: Any, mask: Any, keepdims: bool = False) -> Any:
+    """Sum of `x` `[B, T, ...]` over the real frames."""
+    return ops.sum(keep_frames(x, mask), axis=1, keepdims=keepdims)
+
+
+def frame_mean(x: Any, mask: Any, keepdims: bool = False) -> Any:
+    """Mean of `x` `[B, T, ...]` over the real frames; 0 where there are none.
+
+    Summed in float32: in float16, a few thousand frames overflow, and even their count is not exact.
+    """
+    total = frame_sum(ops.cast(x, keras.backend.result_type(x.dtype, "float32")), mask, keepdims)
+    count = ops.cast(ops.maximum(count_frames(mask), 1), total.dtype)
+    return ops.cast(total / ops.reshape(count, (-1, *[1] * (len(total.shape) - 1))), x.dtype)
+
+
+def frame_extreme(x: Any, mask: Any, keepdims: bool, largest: bool) -> Any:
+    """Maximum (or minimum) of `x` `[B, T, ...]` over the real frames; 0 where there are none."""
+    reduce, worst = (ops.max, float("-inf")) if largest else (ops.min, float("inf"))
+    extreme = reduce(keep_frames(x, mask, worst), axis=1, keepdims=keepdims)
+    some = ops.any(align_mask(mask, x), axis=1, keepdims=keepdims)
+    return ops.where(some, extreme, ops.cast(0, x.dtype))
+
+
+class Reduction(MaskAware):
+    """Base of the layers after which there are no frames, and so no mask."""
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        return None
+
+
+@registered
+class GlobalAveragePooling1D(Reduction, keras.layers.GlobalAveragePooling1D):
+    """`keras.layers.GlobalAveragePooling1D` over real frames; zeros (not NaN) for a row without any.
+
+    Takes the arguments of its parent.
+
+    Shapes: features `[B, T, d]` with mask `[B, T]` in; `[B, d]` out (`[B, 1, d]` with `keepdims`).
+
+    Raises:
+        ArgumentError: `data_format="channels_first"`.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import GlobalAveragePooling1D, LengthMask
+        >>> x = LengthMask()({"features": np.ones((2, 7, 1), "float32"), "lengths": np.array([7, 0])})
+        >>> [float(value) for value in GlobalAveragePooling1D()(x)[:, 0]]
+        [1.0, 0.0]
+    """
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return super().call(inputs) if mask is None else frame_mean(inputs, mask, self.keepdims)
+
+
+@registered
+class GlobalMaxPooling1D(Reduction, keras.layers.GlobalMaxPooling1D):
+    """`keras.layers.GlobalMaxPooling1D` over real frames; arguments, shapes and errors as for `GlobalAveragePooling1D`."""
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return super().call(inputs) if mask is None else frame_extreme(inputs, mask, self.keepdims, largest=True)
+
+
+@registered
+class StatisticsPooling1D(Reduction, keras.layers.Layer):
+    """Mean and standard deviation of the real frames, side by side: the pooling of x-vectors.
+
+    Two passes (first the mean, then the squares around it): the one-pass formula E[x²] - E[x]² loses all digits where the
+    mean is large beside the deviation. The standard deviation is `sqrt(variance + epsilon)`, so that its gradient is finite
+    for a sequence of one frame.
+
+    Args:
+        epsilon: added to the variance, which is that of the sequence itself (divided by n, not n - 1).
+
+    Shapes: features `[B, T, d]` with mask `[B, T]` in; `[B, 2 * d]` out.
+
+    Source: Snyder et al., X-vectors: Robust DNN embeddings for speaker recognition, ICASSP 2018.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import StatisticsPooling1D
+        >>> tuple(StatisticsPooling1D()(np.ones((2, 7, 4), "float32")).shape)
+        (2, 8)
+    """
+
+    def __init__(self, epsilon: float = 1e-6, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        if mask is None:
+            mask = ops.ones_like(inputs[:, :, 0], dtype="bool")
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        mean = frame_mean(x, mask, keepdims=True)
+        deviation = ops.sqrt(frame_mean(ops.square(x - mean), mask) + self.epsilon)
+        deviation = ops.where(ops.any(mask, axis=1)[:, None], deviation, ops.zeros_like(deviation))
+        return ops.cast(ops.concatenate([mean[:, 0], deviation], axis=-1), inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape[0], 2 * input_shape[-1]  # type: ignore[operator]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@registered
+class ReduceFrames(Reduction, keras.layers.Layer):
+    """`keras.ops.mean`, `sum`, `max` or `min` over the real frames: what `mask_aware` puts in place of such an operation.
+
+    Args:
+        reduction: `"mean"`, `"sum"`, `"max"` or `"min"`.
+        keepdims: keep the axis of the frames, with length one.
+
+    Shapes: `[B, T, ...]` with mask `[B, T]` in; `[B, ...]` out (`[B, 1, ...]` with `keepdims`).
+
+    Raises:
+        ArgumentError: another reduction.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import ReduceFrames
+        >>> tuple(ReduceFrames("sum")(np.ones((2, 7, 4), "float32")).shape)
+        (2, 4)
+    """
+
+    def __init__(self, reduction: str, keepdims: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if reduction not in ("mean", "sum", "max", "min"):
+            raise ArgumentError(f'ReduceFrames: reduction={reduction!r}; expected "mean", "sum", "max" or "min".')
+        self.reduction, self.keepdims = reduction, keepdims
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        if mask is None:
+            return getattr(ops, self.reduction)(inputs, axis=1, keepdims=self.keepdims)
+        if self.reduction == "mean":
+            return frame_mean(inputs, mask, self.keepdims)
+        if self.reduction == "sum":
+            return frame_sum(inputs, mask, self.keepdims)
+        return frame_extreme(inputs, mask, self.keepdims, largest=self.reduction == "max")
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], *([1] if self.keepdims else []), *input_shape[2:])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "reduction": self.reduction, "keepdims": self.keepdims}
+
+
+@registered
+class Dot(Reduction, keras.layers.Dot):
+    """`keras.layers.Dot(axes=1)`: a sum of products over the real frames, as in attention pooling.
+
+    Takes the arguments of its parent, with the frames (axis 1) as the axis that is summed.
+
+    Shapes: a list of `[B, T, d]` and `[B, T, e]`, each with its mask, in; `[B, d, e]` out.
+
+    Raises:
+        ArgumentError: `axes` is another axis, or `normalize=True`.
+    """
+
+    def __init__(self, axes: Any, normalize: bool = False, **kwargs: Any) -> None:
+        super().__init__(axes=axes, normalize=normalize, **kwargs)
+        if axes not in (1, (1, 1), [1, 1]) or normalize:
+            raise ArgumentError(
+                f'Dot "{self.name}": axes={axes!r}, normalize={normalize!r}; expected axes=1 and normalize=False, '
+                "a sum over the frames. Use keras.layers.Dot for other axes."
+            )
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        masks = mask or [None] * len(inputs)
+        # one side is enough: zero times what stands in the padding of the other, and that is finite
+        return super().call([x if m is None else keep_frames(x, m) for x, m in zip(inputs, masks, strict=True)])
+
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        return super().compute_output_spec(inputs)

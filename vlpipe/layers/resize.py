@@ -1,0 +1,81 @@
+"""Layers that change the number of frames without a sliding window: transpose convolution, padding, cropping, repeating."""
+
+# mypy: disallow-subclassing-any=False
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import keras
+
+from vlpipe.layers.base import MaskAware, Reach, at_least, keep_frames, registered
+
+
+@registered
+class Conv1DTranspose(MaskAware, keras.layers.Conv1DTranspose):
+    """`keras.layers.Conv1DTranspose` to which padding contributes nothing.
+
+    Takes the arguments of its parent. A row of n frames gets the frames that Keras gives to n: `n * stride` for `same`.
+
+    Shapes: features `[B, T, d]` with mask `[B, T]` in; `[B, T', filters]` with mask `[B, T']` out.
+
+    Raises:
+        ArgumentError: `data_format="channels_first"`.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import Conv1DTranspose, LengthMask
+        >>> x = LengthMask()({"features": np.ones((2, 7, 4), "float32"), "lengths": np.array([7, 3])})
+        >>> tuple(Conv1DTranspose(8, 4, strides=2, padding="same")(x).shape)
+        (2, 14, 8)
+    """
+
+    def reach(self) -> Reach:
+        span = (self.kernel_size[0] - 1) * self.dilation_rate[0] + 1
+        return Reach(-(-span // self.strides[0]), Fraction(1, self.strides[0]))
+
+    def output_frames(self, frames: Any) -> Any:
+        of_one = self.compute_output_shape((None, 1, self.filters))[1]
+        return (frames - 1) * self.strides[0] + of_one
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return super().call(inputs if mask is None else keep_frames(inputs, mask))
+
+
+@registered
+class ZeroPadding1D(MaskAware, keras.layers.ZeroPadding1D):
+    """`keras.layers.ZeroPadding1D` that puts its right zeros after the last real frame of each row.
+
+    The zeros that it adds count as frames, as they do in Keras. Arguments of its parent; shapes as for `Conv1D`.
+    """
+
+    def output_frames(self, frames: Any) -> Any:
+        return frames + sum(self.padding)
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return super().call(inputs if mask is None else keep_frames(inputs, mask))
+
+
+@registered
+class Cropping1D(MaskAware, keras.layers.Cropping1D):
+    """`keras.layers.Cropping1D` that crops the last real frames of each row. Arguments of its parent; shapes as for `Conv1D`."""
+
+    def output_frames(self, frames: Any) -> Any:
+        return frames - sum(self.cropping)
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return super().call(inputs if mask is None else at_least(inputs, sum(self.cropping) + 1))
+
+
+@registered
+class UpSampling1D(MaskAware, keras.layers.UpSampling1D):
+    """`keras.layers.UpSampling1D` whose output has a mask. Arguments of its parent; shapes as for `Conv1D`."""
+
+    def reach(self) -> Reach:
+        return Reach(1, Fraction(1, self.size))
+
+    def output_frames(self, frames: Any) -> Any:
+        return frames * self.size
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:  # `mask`: without it, Keras would not pass one on to compute_mask
+        return super().call(inputs)

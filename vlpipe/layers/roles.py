@@ -1,0 +1,286 @@
+"""What each operation does to the frames of a sequence: the one table behind `mask_aware` and `check_model`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from keras import layers as plain
+
+from vlpipe.errors import ArgumentError
+from vlpipe.layers import entry, merge, normalize, reduce, resize, windows
+from vlpipe.layers.base import MaskAware
+from vlpipe.layers.walk import Traced, leaves
+
+
+@dataclass(frozen=True)
+class Role:
+    """How an operation that meets frames is treated.
+
+    Attributes:
+        twin: makes the mask-aware layer that takes its place; None keeps the operation.
+        carries: the operation passes a Keras mask on by itself.
+        frames: whether its output has frames.
+        leak: how padding gets into its output when it has no mask, or "".
+        leak_masked: the same when it has one.
+        problem: a code for the leak or the refusal.
+        refused: why it cannot be made mask-aware, or "".
+        advice: what to use instead, where it is refused.
+    """
+
+    twin: Callable[[], Any] | None = None
+    carries: bool = True
+    frames: bool = True
+    leak: str = ""
+    leak_masked: str = ""
+    problem: str = ""
+    refused: str = ""
+    advice: str = ""
+
+
+KEEP = Role()
+
+
+def refuse(why: str, advice: str, problem: str = "fixed_length") -> Role:
+    return Role(refused=why, advice=advice, problem=problem)
+
+
+POOL = "Use GlobalAveragePooling1D, GlobalMaxPooling1D or StatisticsPooling1D to leave the frames behind."
+
+# Elementwise: each value of the output depends on the same value of the input.
+ELEMENTWISE = {
+    plain.ReLU, plain.LeakyReLU, plain.ELU, plain.Dropout, plain.GaussianDropout, plain.GaussianNoise, plain.AlphaDropout,
+    plain.Rescaling, plain.Identity,
+}  # fmt: skip
+
+# Frame by frame: they need an axis of features after that of the frames.
+FRAMEWISE = {plain.Dense, plain.SpatialDropout1D, plain.Normalization}
+
+NORMALIZED = {plain.LayerNormalization, plain.RMSNormalization, plain.UnitNormalization}
+RECURRENT = {plain.LSTM, plain.GRU, plain.SimpleRNN}
+ATTENTION = {plain.MultiHeadAttention, plain.GroupQueryAttention, plain.Attention, plain.AdditiveAttention}
+
+TWINS: dict[type, type] = {
+    getattr(plain, name): getattr(room, name)
+    for room, names in {
+        windows: ["Conv1D", "DepthwiseConv1D", "SeparableConv1D", "MaxPooling1D", "AveragePooling1D"],
+        resize: ["Conv1DTranspose", "ZeroPadding1D", "Cropping1D", "UpSampling1D"],
+        reduce: ["GlobalAveragePooling1D", "GlobalMaxPooling1D", "Dot"],
+        normalize: ["BatchNormalization", "GroupNormalization", "RMSNormalization"],
+        entry: ["Embedding"],
+        merge: ["Add", "Subtract", "Multiply", "Maximum", "Minimum", "Average", "Concatenate"],
+    }.items()
+    for name in names
+}
+
+REFUSALS = {
+    plain.Flatten: ("lays the frames side by side, so its width depends on the padding", POOL),
+    plain.Reshape: ("reshapes the axis of the frames", POOL),
+    plain.Permute: (
+        "moves the axis of the frames, as before a Dense layer over time",
+        "Keep [batch, frames, features]; a Dense layer over time needs a fixed length.",
+    ),
+    plain.Lambda: (
+        "runs Python code that cannot be looked into",
+        "Write it with keras.ops, or as a layer with the base vlpipe.layers.MaskAware.",
+    ),
+    plain.Masking: (
+        "guesses the lengths from the values, where a silent frame looks like padding",
+        "Leave it out: the lengths come with the input.",
+    ),
+}
+
+# Names of keras.ops operations that act on each value alone (the second group takes two tensors).
+UNARY_OPS = {
+    "Absolute", "Abs", "Negative", "Square", "Sqrt", "Rsqrt", "Exp", "Expm1", "Log", "Log10", "Log1p", "Log2", "Sin", "Cos", "Tan",
+    "Tanh", "Sinh", "Cosh", "Arctan", "Reciprocal", "Round", "Floor", "Ceil", "Sign", "Clip", "Cast", "StopGradient", "Erf", "Relu",
+    "Relu6", "Sigmoid", "Softplus", "Softsign", "Silu", "Squareplus", "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu",
+    "Selu", "Gelu", "Celu", "HardTanh", "Identity", "NanToNum",
+}  # fmt: skip
+BINARY_OPS = {"Add", "Subtract", "Multiply", "Divide", "TrueDivide", "DivideNoNan", "Maximum", "Minimum", "Power"}
+REDUCTIONS = {"Mean": "mean", "Sum": "sum", "Max": "max", "Amax": "max", "Min": "min", "Amin": "min"}
+
+
+def role_of(operation: Any, arguments: Any, options: Any) -> Role:
+    """The role of an operation that is called with at least one tensor that has frames."""
+    rank = next(len(leaf.tensor.shape) for leaf in leaves(arguments, options) if isinstance(leaf, Traced) and leaf.frames)
+    kind = type(operation)
+    if isinstance(operation, MaskAware):
+        return Role(frames=not isinstance(operation, reduce.Reduction))
+    if getattr(operation, "activity_regularizer", None) is not None:
+        return refuse("its activity_regularizer counts the padding", "Leave it out, or regularize the kernel.", "padding_statistics")
+    if kind.__module__.startswith("keras.src.ops"):
+        return role_of_op(operation, arguments, options, rank)
+    return role_of_layer(operation, kind, rank)
+
+
+def role_of_layer(layer: Any, kind: type, rank: int) -> Role:
+    if kind in REFUSALS:
+        return refuse(*REFUSALS[kind])
+    if kind in (plain.Activation, plain.Softmax):
+        return role_of_activation(layer, rank)
+    if kind in ELEMENTWISE:
+        return KEEP
+    if kind is plain.Embedding:
+        return role_of_twin(layer, kind)
+    if rank < 3:
+        return refuse("takes the axis of the frames for features", "Give it [batch, frames, features].")
+    if kind in FRAMEWISE:
+        return KEEP
+    if kind in NORMALIZED and {int(axis) % rank for axis in leaves(layer.axis)} != {rank - 1}:
+        return refuse("normalizes over time", "Use axis=-1, or GroupNormalization(groups=1).", "padding_statistics")
+    if kind in (plain.LayerNormalization, plain.UnitNormalization):
+        return KEEP
+    if kind in TWINS:
+        return role_of_twin(layer, kind)
+    if kind in RECURRENT or kind is plain.Bidirectional:
+        return role_of_recurrent(layer)
+    if kind in ATTENTION:
+        return Role(leak="attends to the padding", problem="reads_padding")
+    if kind is plain.PReLU:
+        return KEEP if 1 in (layer.shared_axes or []) else refuse("has a slope for every frame", "Use shared_axes=[1].")
+    if kind is plain.TimeDistributed:
+        inner = type(layer.layer)
+        return KEEP if inner in FRAMEWISE | ELEMENTWISE | {plain.Activation, plain.LayerNormalization} else unknown(layer.layer)
+    return unknown(layer)
+
+
+def unknown(layer: Any) -> Role:
+    return refuse(
+        "is not known, and may mix frames with padding",
+        "If it respects the mask, give its class the base vlpipe.layers.MaskAware; else build it from layers that vlpipe.layers has.",
+        "unknown",
+    )
+
+
+def role_of_twin(layer: Any, kind: type) -> Role:
+    def make(cls: type = TWINS[kind]) -> Any:
+        return twin_of(layer, cls)
+
+    if issubclass(TWINS[kind], reduce.Reduction):
+        divides = kind is plain.GlobalAveragePooling1D
+        leak = "averages the padding too" if divides else "reads the padding too"
+        return Role(make, False, False, leak, "divides by zero for a row without frames" if divides else leak, "reads_padding")
+    if kind is plain.BatchNormalization:
+        return Role(make, True, True, "takes the statistics of the padding too", "", "padding_statistics")
+    if kind is plain.GroupNormalization:
+        return Role(make, True, True, leak := "takes the statistics of the padding too", leak, "padding_statistics")
+    if issubclass(TWINS[kind], merge.Merge):
+        return Role(make)
+    leak, problem = leak_of_window(layer)
+    return Role(make, False, True, leak, leak, problem)
+
+
+def leak_of_window(layer: Any) -> tuple[str, str]:
+    """What a plain window layer does with padding; a `valid` or `causal` window of a real output frame never meets it."""
+    if isinstance(layer, plain.Conv1DTranspose):
+        return "spreads the padding into the last real frames", "reads_padding"
+    if isinstance(layer, plain.ZeroPadding1D):
+        return "puts its zeros after the padding, not after the last real frame", "reads_padding"
+    if getattr(layer, "padding", None) != "same":
+        return "", ""
+    if layer.strides[0] > 1:
+        return 'aligns the windows of "same" to the padded length', "stride_alignment"
+    size = getattr(layer, "kernel_size", None) or layer.pool_size
+    return ("reads the padding beyond the last frame", "reads_padding") if size[0] > 1 else ("", "")
+
+
+def role_of_activation(layer: Any, rank: int) -> Role:
+    axis = getattr(layer, "axis", -1)
+    if not isinstance(layer, plain.Softmax):
+        along = getattr(layer.activation, "__name__", "") in ("softmax", "log_softmax", "sparsemax", "glu")
+        if not along or rank > 2:
+            return KEEP
+        if layer.activation.__name__ != "softmax":
+            return refuse("acts along the frames", "Use softmax, or an axis of features.")
+    elif not isinstance(axis, int):
+        return refuse("takes several axes", "Use one axis: 1 for the frames, -1 for the features.")
+    return softmax(axis, rank, layer.name)
+
+
+def softmax(axis: int, rank: int, name: str) -> Role:
+    if axis % rank != 1:
+        return KEEP
+    leak = "gives weight to the padding"
+    return Role(lambda: normalize.Softmax(axis=1, name=name), True, True, leak, leak, "reads_padding")
+
+
+def role_of_recurrent(layer: Any) -> Role:
+    forward = getattr(layer, "forward_layer", layer)
+    if type(forward) not in RECURRENT or forward.stateful or forward.return_state:
+        return refuse("keeps or returns states, which vlpipe does not follow", "Use stateful=False and return_state=False.", "unknown")
+    if layer.return_sequences and getattr(layer, "go_backwards", False):
+        return refuse("returns the frames in reverse, padding first", "Use Bidirectional, or return_sequences=False.")
+    if layer.return_sequences and getattr(layer, "merge_mode", "concat") is None:
+        return refuse("returns two sequences", 'Use merge_mode="concat".', "unknown")
+    return Role(None, True, layer.return_sequences, "reads the padding too", "", "reads_padding")
+
+
+def role_of_op(op: Any, arguments: Any, options: Any, rank: int) -> Role:
+    name = type(op).__name__
+    carried = Role(carries=False)
+    if name in UNARY_OPS:
+        return carried
+    if name in BINARY_OPS:
+        return carried if lines_up(leaves(arguments, options), rank) else refuse("broadcasts across the frames", "Give both the same rank.")
+    if name == "Softmax" and isinstance(op.axis, int):
+        role = softmax(op.axis, rank, op.name)
+        return role if role.twin else carried
+    if name in REDUCTIONS and op.axis is not None:
+        axes = {int(axis) % rank for axis in leaves(op.axis)}
+        if 1 not in axes and 0 not in axes:
+            return carried
+        if axes == {1}:
+            leak = "reads the padding too"
+            return Role(lambda: reduce.ReduceFrames(REDUCTIONS[name], op.keepdims, name=op.name), False, False, leak, leak, "reads_padding")
+    if name == "Concatenate" and op.axis % rank > 1:
+        return carried
+    if name in ("ExpandDims", "Squeeze") and isinstance(op.axis, int):
+        axis = op.axis % (rank + (name == "ExpandDims"))
+        return carried if axis > 1 else refuse("moves the axis of the frames", "Keep [batch, frames, features].")
+    if name == "GetItem" and keeps_frames(options.get("key", arguments[-1]), rank):
+        return carried
+    return unknown(op)
+
+
+def lines_up(operands: list[Any], rank: int) -> bool:
+    """Whether what has no frames meets the axis of the frames with length one, or not at all."""
+    for operand in operands:
+        shape: Any = getattr(operand.tensor if isinstance(operand, Traced) else operand, "shape", ())
+        if isinstance(operand, Traced) and operand.frames:
+            if len(shape) != rank:
+                return False
+        elif (len(shape) >= rank and shape[1] != 1) or (len(shape) == rank - 1 and shape[0] != 1):
+            return False
+    return True
+
+
+def keeps_frames(key: Any, rank: int) -> bool:
+    """Whether an index such as `[:, :, 3:]` or `[..., 0]` leaves the first two axes whole."""
+    key = tuple(key) if isinstance(key, (tuple, list)) else (key,)
+    if key[0] is Ellipsis:
+        return rank > 2 and len(key) == 2
+    return len(key) > 1 and key[:2] == (slice(None), slice(None))
+
+
+def twin_of(layer: Any, cls: type) -> Any:
+    """A layer of class `cls` with the configuration of `layer`, to be given its weights when its input is known."""
+    try:
+        return cls.from_config(layer.get_config())  # type: ignore[attr-defined]
+    except TypeError as error:  # Keras wraps what a constructor raises
+        if isinstance(error.__context__, ArgumentError):
+            raise error.__context__ from None
+        raise
+
+
+def share_weights(twin: Any, layer: Any, input_shape: Any) -> None:
+    """Build `twin` with the variables of `layer` in place of new ones.
+
+    Building asks `add_weight` for each variable by its name; it is answered with that of the layer, so that everything
+    else that `build` sets up is set up too, and no variable is made to be thrown away.
+    """
+    owned = {variable.name: variable for variable in layer.variables}
+    twin.add_weight = lambda *args, name, **kwargs: owned[name]
+    twin.build(input_shape)
+    del twin.add_weight

@@ -1,0 +1,155 @@
+"""Layers that slide a window over the frames: convolutions and pooling.
+
+What padding does to each, and what is done about it:
+
+- `valid` and `causal` windows of real output frames never reach the padding; only the length has to follow.
+- `same` reads beyond the last frame, where a sequence alone would find zeros: the padding is set to zero first.
+- `same` with a stride puts its first window at an offset that depends on the length. Keras takes the *padded* length,
+  so the same sequence gives other numbers in another batch. Here every row is moved to its own offset.
+"""
+
+# mypy: disallow-subclassing-any=False
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import keras
+from keras import ops
+
+from vlpipe.layers.base import MaskAware, Reach, at_least, count_frames, keep_frames, registered
+
+
+class Windowed(MaskAware):
+    """Base of the layers with a kernel or pool size, a stride, and `padding`."""
+
+    fill = 0.0  # what a window finds beyond the ends of a sequence
+    slide: Any  # (x) -> what the layer gives as if its padding were "valid"; each layer has its own
+    padding: str
+    strides: tuple[int, ...]
+
+    def span(self) -> int:
+        """Frames from the first to the last that a window reads."""
+        size: Any = getattr(self, "kernel_size", None) or getattr(self, "pool_size", None)
+        return int((size[0] - 1) * getattr(self, "dilation_rate", (1,))[0] + 1)
+
+    def stride(self) -> int:
+        return int(self.strides[0])
+
+    def reach(self) -> Reach:
+        return Reach(self.span(), Fraction(self.stride()))
+
+    def output_frames(self, frames: Any) -> Any:
+        if self.padding == "valid":
+            return (frames - self.span()) // self.stride() + 1
+        return (frames - 1) // self.stride() + 1
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        if mask is None or self.padding == "causal":
+            return super().call(inputs)  # type: ignore[misc]
+        if self.padding == "valid":
+            return super().call(at_least(inputs, self.span()))  # type: ignore[misc]
+        return self.call_same(inputs, mask)
+
+    def call_same(self, inputs: Any, mask: Any) -> Any:
+        """The output for `padding="same"`, every row with its own alignment."""
+        if self.stride() > 1:
+            return self.slide(self.aligned(inputs, mask))
+        if self.span() == 1:
+            return super().call(inputs)  # type: ignore[misc]
+        return super().call(keep_frames(inputs, mask))  # type: ignore[misc]
+
+    def aligned(self, inputs: Any, mask: Any) -> Any:
+        """`inputs` so padded and moved that a `valid` window gives what `same` gives for each row alone.
+
+        A row of n frames has r = 1 + (n - 1) mod stride frames under its last step, and TensorFlow's rule then puts
+        (span - r) // 2 frames before the first. The result has T + span - 1 frames, for the (T - 1) // stride + 1 of `same`.
+        One gather does it all, from a copy with one more frame, of padding; chains of pads, slices and selects took twice as long.
+        """
+        batch, frames, width = ops.shape(inputs)
+        lengths, span = ops.expand_dims(count_frames(mask), 1), self.span()
+        rest = (lengths - 1) % self.stride() + 1
+        frame = ops.expand_dims(ops.arange(frames + span - 1, dtype="int32"), 0) - ops.maximum(span - rest, 0) // 2
+        frame = ops.where((frame >= 0) & (frame < lengths), frame, frames)
+        row = ops.expand_dims(ops.arange(batch, dtype="int32"), 1) * (frames + 1)
+        x = ops.pad(inputs, [[0, 0], [0, 1], [0, 0]], constant_values=self.fill)
+        return ops.take(ops.reshape(x, (-1, width)), row + frame, axis=0)
+
+    def finish(self, outputs: Any) -> Any:
+        """Bias and activation, as at the end of a convolution."""
+        if self.use_bias:  # type: ignore[attr-defined]
+            outputs = outputs + ops.cast(self.bias, outputs.dtype)  # type: ignore[attr-defined]
+        return outputs if self.activation is None else self.activation(outputs)  # type: ignore[attr-defined]
+
+
+@registered
+class Conv1D(Windowed, keras.layers.Conv1D):
+    """`keras.layers.Conv1D` that gives a sequence the same numbers alone, padded or in a batch.
+
+    Takes the arguments of its parent. Frames: `(n - span) // stride + 1` for `valid`, else `ceil(n / stride)`.
+
+    Shapes: features `[B, T, d]` with mask `[B, T]` in; `[B, T', filters]` with mask `[B, T']` out.
+
+    Raises:
+        ArgumentError: `data_format="channels_first"`.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import Conv1D, LengthMask
+        >>> x = LengthMask()({"features": np.ones((2, 7, 4), "float32"), "lengths": np.array([7, 3])})
+        >>> tuple(Conv1D(8, 3, strides=2, padding="same")(x).shape)
+        (2, 4, 8)
+    """
+
+    def slide(self, x: Any) -> Any:
+        return self.finish(ops.conv(x, self.kernel, strides=self.strides, padding="valid", dilation_rate=self.dilation_rate))
+
+
+@registered
+class DepthwiseConv1D(Windowed, keras.layers.DepthwiseConv1D):
+    """`keras.layers.DepthwiseConv1D` that respects true lengths; arguments, shapes and errors as for `Conv1D`."""
+
+    def slide(self, x: Any) -> Any:
+        return self.finish(ops.depthwise_conv(x, self.kernel, strides=self.strides, padding="valid", dilation_rate=self.dilation_rate))
+
+
+@registered
+class SeparableConv1D(Windowed, keras.layers.SeparableConv1D):
+    """`keras.layers.SeparableConv1D` that respects true lengths; arguments, shapes and errors as for `Conv1D`."""
+
+    def slide(self, x: Any) -> Any:
+        kernels = self.depthwise_kernel, self.pointwise_kernel
+        return self.finish(ops.separable_conv(x, *kernels, strides=self.strides, padding="valid", dilation_rate=self.dilation_rate))
+
+
+@registered
+class MaxPooling1D(Windowed, keras.layers.MaxPooling1D):
+    """`keras.layers.MaxPooling1D` over real frames only.
+
+    Takes the arguments of its parent. Shapes and errors as for `Conv1D`; the padding of the output is zero under `same`.
+    """
+
+    fill = float("-inf")
+
+    def call_same(self, inputs: Any, mask: Any) -> Any:
+        pooled = self.slide(self.aligned(inputs, mask))
+        return keep_frames(pooled, self.compute_mask(inputs, mask))  # -inf must not travel on
+
+    def slide(self, x: Any) -> Any:
+        return ops.max_pool(x, self.pool_size, strides=self.strides, padding="valid")
+
+
+@registered
+class AveragePooling1D(Windowed, keras.layers.AveragePooling1D):
+    """`keras.layers.AveragePooling1D` over real frames only: under `same`, a window divides by the real frames in it.
+
+    Takes the arguments of its parent. Shapes and errors as for `Conv1D`; the padding of the output is zero under `same`.
+    """
+
+    def call_same(self, inputs: Any, mask: Any) -> Any:
+        mean = self.slide(self.aligned(inputs, mask))
+        real = self.slide(self.aligned(ops.cast(ops.expand_dims(mask, -1), inputs.dtype), mask))
+        return ops.where(real > 0, mean / ops.where(real > 0, real, 1), 0)  # the inner where: no 0/0 in the gradient
+
+    def slide(self, x: Any) -> Any:
+        return ops.average_pool(x, self.pool_size, strides=self.strides, padding="valid")
