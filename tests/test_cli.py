@@ -279,3 +279,30 @@ def test_the_bar_is_for_terminals(audio: Path, in_threads: None) -> None:
 def test_the_installed_command_runs() -> None:
     script = Path(sys.executable).with_name("vlpipe")
     assert subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout.startswith("vlpipe, version")
+
+
+def test_check_model_names_the_layers_and_sets_the_status(tmp_path: Path) -> None:
+    import keras
+
+    from vlpipe.layers import mask_aware
+
+    layers = [keras.Input((None, 4)), keras.layers.Conv1D(3, 3, padding="same"), keras.layers.GlobalMaxPooling1D(name="pool")]
+    model = keras.Sequential(layers)
+    model.save(tmp_path / "plain.keras")
+    result = run("check-model", tmp_path / "plain.keras")
+    assert result.exit_code == 1
+    assert "pool" in result.stdout
+    document = json.loads(run("check-model", tmp_path / "plain.keras", "--json").stdout)
+    assert {finding["layer"] for finding in document["findings"]} >= {"pool"}
+    assert document["receptive_field"] == 3
+    mask_aware(model).save(tmp_path / "aware.keras")
+    result = run("check-model", tmp_path / "aware.keras", "--shortest", 3)
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "No layer lets padding change an answer.")
+
+
+def test_check_model_of_what_is_no_model(tmp_path: Path) -> None:
+    result = run("check-model", tmp_path / "none.keras")
+    assert (result.exit_code, "Pass a model that Keras saved" in result.stderr) == (1, True)
+    (tmp_path / "text.keras").write_text("hello")
+    result = run("check-model", tmp_path / "text.keras")
+    assert (result.exit_code, "Keras cannot load it" in result.stderr) == (1, True)

