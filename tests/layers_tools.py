@@ -6,16 +6,12 @@ import os
 
 import keras
 import numpy as np
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
 WIDTH = 3
 LENGTHS = st.lists(st.integers(0, 14), min_size=1, max_size=5)
 EXTRA = st.integers(0, 5)
-
-# Keras 3.15 variables and torch tensors do not know the copy keyword that NumPy 2 gives to __array__.
-IGNORE_COPY_KEYWORD = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 numpy = keras.ops.convert_to_numpy
 

@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 
 from tests import zoo
-from tests.layers_tools import IGNORE_COPY_KEYWORD, numpy
+from tests.layers_tools import numpy
 from vlpipe import layers
-
-pytestmark = IGNORE_COPY_KEYWORD
 
 VISITOR = """
 import sys, warnings, keras, numpy as np, vlpipe.layers

@@ -9,11 +9,9 @@ import pytest
 from keras import ops
 
 from tests import zoo
-from tests.layers_tools import IGNORE_COPY_KEYWORD
 from vlpipe import layers
 from vlpipe.errors import ArgumentError
 
-pytestmark = IGNORE_COPY_KEYWORD
 plain = keras.layers
 
 

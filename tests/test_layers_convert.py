@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tests.layers_tools import IGNORE_COPY_KEYWORD, MaskOf, numpy
+from tests.layers_tools import MaskOf, numpy
 from vlpipe import layers
 from vlpipe.errors import ArgumentError
 
-pytestmark = IGNORE_COPY_KEYWORD
 plain = keras.layers
 
 

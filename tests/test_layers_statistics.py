@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.layers_tools import IGNORE_COPY_KEYWORD, LENGTHS, WIDTH, MaskOf, few, numpy, padded
+from tests.layers_tools import LENGTHS, WIDTH, MaskOf, few, numpy, padded
 from vlpipe import layers
 from vlpipe.errors import ArgumentError
-
-pytestmark = IGNORE_COPY_KEYWORD
 
 
 def masked(batch):

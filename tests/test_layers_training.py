@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 
 from tests import zoo
-from tests.layers_tools import IGNORE_COPY_KEYWORD, numpy
+from tests.layers_tools import numpy
 from vlpipe import layers
 from vlpipe.errors import ArgumentError
 
-pytestmark = IGNORE_COPY_KEYWORD
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 LENGTHS = [9, 4, 0, 6]
 

@@ -7,11 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import layers_numpy as twin
-from tests.layers_tools import EXTRA, IGNORE_COPY_KEYWORD, LENGTHS, WIDTH, MaskOf, few, numpy, padded
+from tests.layers_tools import EXTRA, LENGTHS, WIDTH, MaskOf, few, numpy, padded
 from vlpipe import layers
 from vlpipe.errors import ArgumentError
-
-pytestmark = IGNORE_COPY_KEYWORD
 
 
 def run(layer, batch):

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import zoo
-from tests.layers_tools import IGNORE_COPY_KEYWORD, few, gradients, numpy
+from tests.layers_tools import few, gradients, numpy
 from vlpipe import layers
 
 # Keras warns of a softmax over a single frame, which the plain model meets in a short sequence.
 ONE_FRAME = pytest.mark.filterwarnings("ignore:.*You are using a softmax over axis:UserWarning")
-pytestmark = [IGNORE_COPY_KEYWORD, ONE_FRAME, pytest.mark.parametrize("name", zoo.ZOO)]
+pytestmark = [ONE_FRAME, pytest.mark.parametrize("name", zoo.ZOO)]
 
 DRAWS = st.builds(zoo.Draw, st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.sampled_from(["same", "valid"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -166,12 +167,12 @@ def checked_padding(value: Any, dtype: str) -> int | float:
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ArgumentError(f"padding_value: came as {value!r}, expected a number.")
-    if dtype not in FLOAT_DTYPES:
-        fits = value == value // 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+    value = value.item() if isinstance(value, np.generic) else value  # Python compares numbers of any size exactly
+    if dtype in FLOAT_DTYPES:
+        most = float(np.finfo("float32" if dtype == "bfloat16" else dtype).max)
+        fits = value in (math.inf, -math.inf) or value != value or -most <= value <= most
     else:
-        most = np.finfo("float32" if dtype == "bfloat16" else dtype).max
-        fits = not np.isfinite(float(value)) if isinstance(value, (float, np.floating)) else False
-        fits = fits or -most <= value <= most
+        fits = value == value // 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
     if not fits:
         raise ArgumentError(f"padding_value: came as {value!r}, which dtype={dtype!r} cannot hold.")
     return float(value) if dtype in FLOAT_DTYPES else int(value)
