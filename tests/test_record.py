@@ -56,7 +56,11 @@ def feature_of(field: Field, value: Any) -> tf.train.Feature:
     if isinstance(field, Text):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
     if value.dtype.kind == "f":
-        return tf.train.Feature(float_list=tf.train.FloatList(value=value.astype(np.float32).ravel()))
+        values = tf.train.FloatList(value=value.astype(np.float32).ravel())
+        if np.isnan(value).any():  # Python's numbers would make a signalling NaN quiet; a writer in C keeps its bits
+            packed = value.astype("<f4").tobytes()
+            values = tf.train.FloatList.FromString(b"\n" + varint(len(packed)) + packed)
+        return tf.train.Feature(float_list=values)
     return tf.train.Feature(int64_list=tf.train.Int64List(value=value.ravel().tolist()))
 
 
