@@ -58,6 +58,7 @@ def test_both_decoders_give_the_same_samples(kind: str, subtype: str, channels: 
     tolerance = 1e-6 if kind in ("OGG", "MP3") else 0
     for name in (audio.decoder(), "soundfile"):
         monkeypatch.setattr(decoding, "decoder", lambda name=name: name)
+        monkeypatch.setattr(decoding, "_has_soundfile", lambda name=name: name == "soundfile")
         samples, found_rate = audio.decode(data)
         assert (samples.dtype, samples.shape, found_rate) == (np.float32, expected.shape, rate)
         np.testing.assert_allclose(samples, expected, rtol=0, atol=tolerance)
@@ -141,6 +142,30 @@ def test_damage_that_the_decoders_pass_over_is_found(monkeypatch: pytest.MonkeyP
     refused(encode(), "decoded 2 channels at 8000 Hz, the header says 1 at 8000 Hz")
 
 
+EVERY_BYTE_FLIPPED = """
+import sys
+from vlpipe import audio, errors
+good = sys.stdin.buffer.read()
+samples = audio.decode(good)[0].tobytes()
+for place in range(len(good)):
+    try:
+        found = audio.decode(good[:place] + bytes([good[place] ^ 0x55]) + good[place + 1:])[0]
+    except errors.AudioError:
+        continue
+    if found.tobytes() != samples:  # a flip in the vendor's name is no damage
+        sys.exit(f"other samples, byte {place}")
+print("ended")
+"""
+
+
+def test_damaged_flac_ends_and_is_found() -> None:
+    # In a process of its own: a decoder in an endless loop holds the interpreter lock.
+    random = np.random.default_rng(0).normal(0, 0.02, (1000, 1))
+    data = encode("FLAC", samples=tones(1000) + random)
+    done = subprocess.run([sys.executable, "-c", EVERY_BYTE_FLIPPED], input=data, capture_output=True, timeout=120)
+    assert done.stdout == b"ended\n", done.stderr[-2000:]
+
+
 @pytest.mark.parametrize(("kind", "subtype"), [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")])
 def test_cut_or_changed_files_give_samples_or_an_audio_error(kind: str, subtype: str) -> None:
     data = encode(kind, subtype, tones(channels=2))
@@ -181,6 +206,9 @@ def test_load_mixes_and_resamples(tmp_path: Path) -> None:
     expected = scipy.signal.resample_poly(mono, 2, 1)
     np.testing.assert_allclose(up[500:-500], expected[500:-500], atol=2e-3)  # two filters, away from the ends
     assert audio.resample(mono, 8000, 8000) is mono
+    soundfile.write(tmp_path / "slow.wav", mono, 7)
+    with pytest.raises(AudioError, match=r"slow.wav: cannot be resampled from 7 to 16000 Hz, expected a factor of at most 1000. Check the rate"):
+        audio.load(tmp_path / "slow.wav", sample_rate=16000)
 
 
 def test_load_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import io
 import os
 import warnings
@@ -17,6 +18,7 @@ from vlpipe.errors import ArgumentError, AudioError, import_extra
 
 _BLOCK = 1 << 18
 _MOST_SAMPLES_A_BYTE = 1024  # silence in FLAC has some 400
+_MOST_RESAMPLING = 1000  # from 1 Hz to 1 MHz soxr never ends; a header that says 1 Hz would fill the memory
 # One sample of silence: decoding it proves that the native library loads.
 _PROBE = b"RIFF\x26\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\x02\0\0\0\0\0"
 
@@ -47,7 +49,10 @@ def load(path: str | os.PathLike[str], *, sample_rate: int | None = None, mono: 
     if mono:
         samples = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
     if sample_rate is not None:
-        samples, rate = resample(samples, rate, sample_rate), sample_rate
+        try:
+            samples, rate = resample(samples, rate, sample_rate), sample_rate
+        except AudioError as error:
+            raise AudioError(f"{path}: {error}") from None
     return samples, rate
 
 
@@ -111,7 +116,12 @@ def _is_native(header: Header, size: int) -> bool:
         return False
     if header.kind == "WAV":
         return header.plain and (header.bits == 32 if header.floating else header.bits in (8, 16, 24))
-    return header.kind != "FLAC" or header.bits in (8, 16, 24)
+    # Damage within a FLAC frame can keep tensorflow-io 0.37.1 in its loop for ever; libsndfile ends.
+    return header.kind != "FLAC" or (header.bits in (8, 16, 24) and not _has_soundfile())
+
+
+def _has_soundfile() -> bool:
+    return importlib.util.find_spec("soundfile") is not None
 
 
 def _decode_natively(data: bytes, header: Header) -> np.ndarray | None:
@@ -167,6 +177,7 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
 
     Raises:
         ArgumentError: a rate is no positive integer.
+        AudioError: one is more than 1,000 times the other.
         MissingExtraError: soxr is not installed.
     """
     for what, value in (("rate", rate), ("sample_rate", sample_rate)):
@@ -174,5 +185,9 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
             raise ArgumentError(f"{what}: came as {value!r}, expected a positive number of Hz.")
     if rate == sample_rate:
         return samples
+    if max(rate, sample_rate) > _MOST_RESAMPLING * min(rate, sample_rate):
+        raise AudioError(
+            f"cannot be resampled from {rate} to {sample_rate} Hz, expected a factor of at most {_MOST_RESAMPLING}. Check the rate in its header."
+        )
     soxr = import_extra("soxr", extra="audio", needed_for=f"resampling from {rate} to {sample_rate} Hz")
     return np.asarray(soxr.resample(samples, rate, sample_rate, quality="HQ"), np.float32)
