@@ -187,7 +187,8 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
         return samples
     if max(rate, sample_rate) > _MOST_RESAMPLING * min(rate, sample_rate):
         raise AudioError(
-            f"cannot be resampled from {rate} to {sample_rate} Hz, expected a factor of at most {_MOST_RESAMPLING}. Check the rate in its header."
+            f"cannot be resampled from {rate} to {sample_rate} Hz, expected a factor of at most {_MOST_RESAMPLING}. "
+            "Check the rate in its header."
         )
     soxr = import_extra("soxr", extra="audio", needed_for=f"resampling from {rate} to {sample_rate} Hz")
     return np.asarray(soxr.resample(samples, rate, sample_rate, quality="HQ"), np.float32)
