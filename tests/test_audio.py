@@ -207,9 +207,7 @@ def test_load_mixes_and_resamples(tmp_path: Path) -> None:
     np.testing.assert_allclose(up[500:-500], expected[500:-500], atol=2e-3)  # two filters, away from the ends
     assert audio.resample(mono, 8000, 8000) is mono
     soundfile.write(tmp_path / "slow.wav", mono, 7)
-    with pytest.raises(
-        AudioError, match=r"slow.wav: cannot be resampled from 7 to 16000 Hz, expected a factor of at most 1000"
-    ):
+    with pytest.raises(AudioError, match=r"slow.wav: cannot be resampled from 7 to 16000 Hz, expected a factor of at most 1000"):
         audio.load(tmp_path / "slow.wav", sample_rate=16000)
 
 
