@@ -1,4 +1,4 @@
-"""`make_dataset` on the stream engine: every record once, bit by bit, in a known number of batches."""
+"""`make_dataset` on every engine: every record once, bit by bit, in a known number of batches."""
 
 from __future__ import annotations
 
@@ -101,6 +101,8 @@ cases = st.fixed_dictionaries(
         "padding_value": st.sampled_from([0.0, -7.5]),
         "label_padding": st.sampled_from([-1, 0]),
         "seed": st.integers(0, 2**40),
+        "engine": st.sampled_from(["mapped", "graph", "stream"]),
+        "num_parallel_calls": st.sampled_from([None, 1, 3]),
     }
 )
 
@@ -110,7 +112,7 @@ cases = st.fixed_dictionaries(
 def test_every_record_is_delivered_once_an_epoch_bit_by_bit(batching: str, case: dict[str, Any], tmp_path: Path) -> None:
     records = make_records(case["lengths"], case["d"], case["dtype"], case["label"])
     source = write(tmp_path / "data", records, case["label"], case["num_shards"])
-    names = ("batch_size", "remainder", "frames_per_batch", "padding_value", "label_padding", "seed")
+    names = ("batch_size", "remainder", "frames_per_batch", "padding_value", "label_padding", "seed", "engine", "num_parallel_calls")
     arguments: dict[str, Any] = {name: case[name] for name in names} | {"batching": batching, "length_range": (0, None)}
     if batching == "bucket":
         arguments["buckets"] = case["buckets"]
@@ -297,10 +299,9 @@ def test_an_empty_dataset_has_no_batches(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"shard": (0, 2), "remainder": "drop"}, "cannot keep ranks in step; the mapped and graph engines will"),
+        ({"shard": (0, 2), "remainder": "drop", "engine": "stream"}, 'cannot keep ranks in step. Use engine="mapped" or "graph"'),
         ({"shard": (0, 2)}, 'Use remainder="pad"'),
-        ({"resume": {}, "repeat": True, "seed": 1}, "the mapped and graph engines will"),
-        ({"engine": "mapped"}, 'Leave it at "auto"'),
+        ({"resume": {}, "repeat": True, "seed": 1, "engine": "stream"}, 'in the middle of a run. Use engine="mapped" or "graph"'),
         ({"repeat": True, "remainder": "drop", "batch_size": 1000}, "repeat=True: an epoch has no batch: of 60 records"),
         ({"layout": "audioset"}, "foreign records are not read"),
         ({"features": "fetures"}, "no field \"fetures\", it has ['features', 'label']"),

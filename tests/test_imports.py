@@ -27,6 +27,8 @@ ROOMS = (
     "staging",
     "lengths",
     "options",
+    "schedule",
+    "state",
     "reporting",
     "planning",
     "writer",
@@ -35,6 +37,9 @@ ROOMS = (
     "batching",
     "builders",
     "stream",
+    "memory",
+    "mapped",
+    "graph",
     "dataset",
     "cli",
 )

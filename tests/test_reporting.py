@@ -22,7 +22,9 @@ def lines_of(plan: Any) -> dict[str, str]:
 
 def test_the_report_tells_what_the_plan_knows() -> None:
     lengths = [*range(1, 2001), 5000, 5000, 0]
-    plan = plan_of(lengths, buckets=[500, 1000, 2000], out_of_range="drop", length_range=(1, 2000), remainder="drop", batch_size=30)
+    plan = plan_of(
+        lengths, buckets=[500, 1000, 2000], out_of_range="drop", length_range=(1, 2000), remainder="drop", batch_size=30, engine="stream"
+    )
     report = plan.report()
     assert plan.refused == {"too_short": 1, "too_long": 2, "remainder": 20 + 20 + 10}
     for expected in (

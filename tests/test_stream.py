@@ -34,6 +34,10 @@ def shard(source: Path) -> Path:
     return next(source.glob("*.tfrecord"))
 
 
+def stream(source: Path, **arguments: Any) -> tf.data.Dataset:
+    return vlpipe.make_dataset(source, engine="stream", ids=True, **arguments)
+
+
 def read(dataset: tf.data.Dataset) -> list[int]:
     return sorted(int(number) for x, _ in dataset for number in x["id"])
 
@@ -59,7 +63,7 @@ def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path,
     index = open_source(source)
     last = int(index.by_shard()[-1])
     whole = shard.read_bytes()
-    dataset = vlpipe.make_dataset(source, batching=batching, ids=True, batch_size=2)
+    dataset = stream(source, batching=batching, batch_size=2)
     assert read(dataset) == [0, 1, 2, 3, 4]
     for damage, content in cuts_and_flips(shard, index.rows[last]):
         shard.write_bytes(content)
@@ -83,7 +87,7 @@ def test_a_cut_shard_is_refused_before_iteration(source: Path, shard: Path) -> N
 
 
 def test_a_shard_that_vanishes_is_an_error_and_no_endless_loop(source: Path, shard: Path) -> None:
-    dataset = vlpipe.make_dataset(source, ids=True)
+    dataset = stream(source)
     os.rename(shard, shard.with_suffix(".away"))
     assert shard.name in failure(dataset)
     with pytest.raises(vlpipe.DatasetError, match=f"{shard.name}: cannot be read .No such file or directory., expected a shard of"):
@@ -95,7 +99,7 @@ def framed(data: bytes) -> bytes:
 
 
 def test_a_shard_that_grew_by_a_record_is_not_taken_for_whole(source: Path, shard: Path) -> None:
-    dataset = vlpipe.make_dataset(source, ids=True)
+    dataset = stream(source)
     with shard.open("ab") as file:
         file.write(framed(b""))
     assert f"{shard.name}: holds more than 5 records" in failure(dataset)
@@ -106,7 +110,7 @@ def test_a_shard_swapped_for_another_is_found_by_its_frames(tmp_path: Path) -> N
     vlpipe.write(tmp_path / "a", records, num_shards=1)
     vlpipe.write(tmp_path / "b", records[1:] + records[:1], num_shards=1)
     (a,), (b,) = (tmp_path / "a").glob("*.tfrecord"), (tmp_path / "b").glob("*.tfrecord")
-    dataset = vlpipe.make_dataset(tmp_path / "a", ids=True, shuffle=False, num_parallel_calls=1)
+    dataset = stream(tmp_path / "a", shuffle=False, num_parallel_calls=1)
     a.write_bytes(b.read_bytes())
     message = failure(dataset).replace("\\", "")
     assert 'record 0 at byte 0: "features" has 2 frames, the index says 1' in message
@@ -122,13 +126,13 @@ def test_a_wrong_d_in_the_schema_is_named_with_place_found_and_expected(source: 
     np.save(source / "index.npy", rows)
     document["index"]["digest"] = digest_of_rows(rows)
     path.write_text(json.dumps(document))
-    dataset = vlpipe.make_dataset(source, ids=True, length_range=(0, None), shuffle=False, num_parallel_calls=1)
+    dataset = stream(source, length_range=(0, None), shuffle=False, num_parallel_calls=1)
     message = failure(dataset).replace("\\", "")
     assert 'record 0 at byte 0: "features" holds 8 bytes, not a multiple of 12 (d = 3, float32). Pass the schema that wrote it' in message
 
 
 def test_a_record_that_is_no_example_is_an_error(source: Path, shard: Path) -> None:
-    dataset = vlpipe.make_dataset(source, ids=True)
+    dataset = stream(source)
     index = open_source(source)
     content = bytearray(shard.read_bytes())
     row: Any = index.rows[int(index.by_shard()[-1])]

@@ -7,17 +7,19 @@ import logging
 import secrets
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from vlpipe import stream
+from vlpipe import graph, mapped, stream
 from vlpipe.batching import Flat
 from vlpipe.errors import ArgumentError
 from vlpipe.index import Source, open_source
 from vlpipe.options import Options
 from vlpipe.planning import Plan, make_plan
+from vlpipe.state import check_state
 
 _log = logging.getLogger("vlpipe")
-PREFETCHED = 2  # batches that wait, ready, for the model
+PREFETCHED = 1  # batches that wait, ready, for the model: beside those that an engine has under way, as few as keep memory warm
 
 
 def make_dataset(
@@ -101,14 +103,13 @@ def make_dataset(
     plan = make_plan(index, options)
     _check_run(plan)
     _report(plan)
-    epoch = stream.epochs(index, plan)
-    numbers = _epoch_numbers(options.repeat)
-    batches = numbers.flat_map(epoch)
-    batches = batches.map(tf.autograph.experimental.do_not_convert(lambda batch: deliver(batch, plan)))
+    start = (0, 0) if options.resume is None else check_state(plan, options.resume)
+    make_batches = {"mapped": mapped.batches, "graph": graph.batches, "stream": stream.batches}[plan.engine]
+    batches = make_batches(index, plan, _epochs(options.repeat, start), lambda batch: deliver(batch, plan))
     batches = batches.apply(
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if options.repeat else plan.steps_per_epoch)
     )
-    return batches.prefetch(PREFETCHED).with_options(_tf_options())
+    return batches.prefetch(PREFETCHED).with_options(_tf_options(plan))
 
 
 def _with_seed(options: Options) -> Options:
@@ -137,18 +138,32 @@ def _report(plan: Plan) -> None:
         _log.warning("%d of %d records are truncated to %s frames", plan.truncated, plan.total, plan.options.length_range[1])
 
 
-def _epoch_numbers(repeat: bool) -> tf.data.Dataset:
-    """The epochs of an iteration: all from 0 on, or one, the next each time that the dataset is iterated over."""
+def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
+    """The epochs of an iteration as (number, first batch): all from `start` on, or one, the next each time the dataset is iterated over."""
     if repeat:
-        return tf.data.Dataset.range(2**62)
+        epoch, batch = start
+        numbers = tf.data.Dataset.range(epoch, 2**62)
+        return numbers.map(
+            tf.autograph.experimental.do_not_convert(lambda number: (number, tf.where(number == epoch, np.int64(batch), np.int64(0))))
+        )
+    # The number must be in a checkpoint of the iterator, and a variable is not: only what a dataset holds. So the first of two elements
+    # draws the number, and brings no batch; `scan` holds it; the second, which is repeated when an iterator is restored, has the batches.
     with tf.device("CPU:0"):
         next_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-    return tf.data.Dataset.from_tensors(0).map(lambda _: next_epoch.assign_add(1) - 1)
+
+    @tf.autograph.experimental.do_not_convert
+    def draw(held: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+        number = tf.cond(position == 0, lambda: next_epoch.read_value(), lambda: held)
+        with tf.control_dependencies([next_epoch.assign(tf.maximum(next_epoch, number + 1))]):
+            return tf.identity(number), (tf.identity(number), tf.where(position == 0, np.int64(2**62), np.int64(0)))
+
+    return tf.data.Dataset.range(2).scan(np.int64(-1), draw)
 
 
 def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
     """A flat batch as the user gets it: (x, y, sample_weight), (x, y) or (x,)."""
     selection, options = plan.selection, plan.options
+    batch = _with_static_shape(batch, plan)
     x: Any = {name: batch[f"x:{name}"] for name in selection.features}
     if selection.single_feature:
         x = {"features": x[selection.key]} if options.lengths or options.ids else x[selection.key]
@@ -168,8 +183,24 @@ def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
     return (x, y) if selection.labels else (x,)
 
 
-def _tf_options() -> tf.data.Options:
+def _with_static_shape(batch: Flat, plan: Plan) -> Flat:
+    """What is the same for every batch stands in the element's spec."""
+    rows, frames = plan.static_shape
+    shapes = {f"x:{plan.selection.key}": [rows, frames]}
+    if rows is None and frames is None:
+        return batch
+    return {
+        name: value
+        if isinstance(value, tf.RaggedTensor)
+        else tf.ensure_shape(value, (shapes.get(name, [rows]) + [None] * value.shape.rank)[: value.shape.rank])
+        for name, value in batch.items()
+    }
+
+
+def _tf_options(plan: Plan) -> tf.data.Options:
     options = tf.data.Options()
+    # A checkpoint of an iterator is then its place, a few KB, and not the tensors in its buffers; bucket_by_sequence_length has no place.
+    options.experimental_symbolic_checkpoint = plan.engine != "stream"
     options.deterministic = True
     # Deleting an iterator waits for the autotuner's sleep (0.4 s and more); with fixed parallelism it does not.
     options.autotune.enabled = False

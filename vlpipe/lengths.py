@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
@@ -9,17 +10,27 @@ import numpy as np
 
 def histogram(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct lengths in ascending order, and how many sequences have each (int64 `[L]`, int64 `[L]`)."""
-    lengths, counts = np.unique(np.asarray(frames, np.int64), return_counts=True)
+    frames = np.asarray(frames, np.int64)
+    if frames.max(initial=0) <= max(4 * len(frames), 1 << 16):  # a tenth of the time that sorting takes
+        counts = np.bincount(frames)
+        lengths = np.flatnonzero(counts)
+        return lengths, counts[lengths].astype(np.int64)
+    lengths, counts = np.unique(frames, return_counts=True)
     return lengths, counts.astype(np.int64)
 
 
-def optimal_boundaries(lengths: np.ndarray, counts: np.ndarray, buckets: int) -> tuple[int, ...]:
+# Beyond so many distinct lengths (waveforms: samples) the boundaries are chosen among so many of them, at equal steps of records.
+MOST_LENGTHS = 8192
+
+
+def optimal_boundaries(lengths: np.ndarray, counts: np.ndarray, buckets: int, least: np.ndarray | int = 1) -> tuple[int, ...]:
     """The inclusive upper lengths of at most `buckets` buckets which together pad the least.
 
-    Exact: minimises the frames after padding, each sequence to the boundary of its bucket, by dynamic programming.
-    With the sequences in order of length, N[j] of them among the first j + 1 lengths, the best cost of covering these by k buckets is
+    Exact, up to 8,192 distinct lengths: minimises the frames after padding, each sequence to the boundary of its bucket, by dynamic
+    programming. With the sequences in order of length, N[j] of them among the first j + 1 lengths, the best cost of covering these by
+    k buckets is
 
-        cost[k][j] = min over i < j of  cost[k - 1][i] + lengths[j] * (N[j] - N[i]).
+        cost[k][j] = min over i < j with N[j] - N[i] >= least[j] of  cost[k - 1][i] + lengths[j] * (N[j] - N[i]).
 
     For a fixed i that is a line in lengths[j], so that each k takes one pass over a lower envelope (the convex-hull trick)
     instead of a pass for every j. Python's integers keep it exact.
@@ -28,49 +39,66 @@ def optimal_boundaries(lengths: np.ndarray, counts: np.ndarray, buckets: int) ->
         lengths: distinct lengths, ascending.
         counts: sequences of each length.
         buckets: how many buckets at the most, >= 1.
+        least: how many sequences a bucket must have, by its upper length, not ascending; if there are fewer in all, one bucket has them.
 
     Returns:
         Ascending boundaries; the last is the greatest length. Empty if there are no lengths.
     """
-    xs = [int(length) for length in lengths]
-    totals = [int(total) for total in np.cumsum(counts)]
+    if not len(lengths):
+        return ()
+    lengths, totals, least = _thinned(lengths, np.cumsum(counts), np.broadcast_to(least, len(lengths)))
+    xs, ns, needed = lengths.tolist(), totals.tolist(), least.tolist()
     count = len(xs)
-    cost = [x * total for x, total in zip(xs, totals, strict=True)]
+    cost = [x * n if n >= need else math.inf for x, n, need in zip(xs, ns, needed, strict=True)]
+    best, best_k = cost[-1], 0
     choices: list[list[int]] = []
     for k in range(1, min(buckets, count)):
-        cost, choice = _add_bucket(xs, totals, cost, k)
+        cost, choice = _add_bucket(xs, ns, needed, cost)
         choices.append(choice)
-    boundaries = []
+        if cost[-1] < best:
+            best, best_k = cost[-1], k
     j = count - 1
-    for choice in reversed(choices):
-        boundaries.append(xs[j])
+    boundaries = [xs[j]]
+    for choice in reversed(choices[:best_k]):
         j = choice[j]
-    if count:
         boundaries.append(xs[j])
     return tuple(reversed(boundaries))
 
 
-def _add_bucket(xs: list[int], totals: list[int], cost: list[int], k: int) -> tuple[list[int], list[int]]:
+def _thinned(*columns: np.ndarray) -> list[np.ndarray]:
+    """Lengths, records up to each and so on, of at most MOST_LENGTHS of the lengths, the greatest among them."""
+    totals = columns[1]
+    if len(totals) > MOST_LENGTHS:
+        steps = totals[-1] * np.arange(1, MOST_LENGTHS + 1) // MOST_LENGTHS
+        kept = np.unique(np.searchsorted(totals, steps))
+        columns = tuple(column[kept] for column in columns)
+    return list(columns)
+
+
+def _add_bucket(xs: list[int], ns: list[int], needed: list[int], cost: list[float]) -> tuple[list[float], list[int]]:
     """From the costs of covering by k buckets, those by k + 1, and where the last of them then begins."""
-    count = len(xs)
-    new_cost, choice = list(cost), list(range(count))
-    envelope: deque[int] = deque()  # positions i of the lines cost[i] - x * totals[i], steeper and steeper
-    for j in range(k, count):
-        _push(envelope, j - 1, totals, cost)
-        x = xs[j]
-        while len(envelope) > 1 and cost[envelope[1]] - x * totals[envelope[1]] <= cost[envelope[0]] - x * totals[envelope[0]]:
+    new_cost, choice = [math.inf] * len(xs), [-1] * len(xs)
+    envelope: deque[int] = deque()  # positions i of the lines cost[i] - x * ns[i], steeper and steeper
+    ready = 0  # the first position that is not yet far enough behind
+    for j, x in enumerate(xs):
+        while ready < j and ns[ready] <= ns[j] - needed[j]:
+            if cost[ready] < math.inf:
+                _push(envelope, ready, ns, cost)
+            ready += 1
+        while len(envelope) > 1 and cost[envelope[1]] - x * ns[envelope[1]] <= cost[envelope[0]] - x * ns[envelope[0]]:
             envelope.popleft()
-        best = envelope[0]
-        new_cost[j], choice[j] = cost[best] + x * (totals[j] - totals[best]), best
+        if envelope:
+            best = envelope[0]
+            new_cost[j], choice[j] = cost[best] + x * (ns[j] - ns[best]), best
     return new_cost, choice
 
 
-def _push(envelope: deque[int], new: int, totals: list[int], cost: list[int]) -> None:
+def _push(envelope: deque[int], new: int, ns: list[int], cost: list[float]) -> None:
     """Add a line that is steeper than all before, and drop those that are now nowhere the lowest."""
     while len(envelope) > 1:
         before, last = envelope[-2], envelope[-1]
         # `last` is useless if the new line crosses `before` no later than `last` does.
-        if (cost[new] - cost[before]) * (totals[last] - totals[before]) <= (cost[last] - cost[before]) * (totals[new] - totals[before]):
+        if (cost[new] - cost[before]) * (ns[last] - ns[before]) <= (cost[last] - cost[before]) * (ns[new] - ns[before]):
             envelope.pop()
         else:
             break

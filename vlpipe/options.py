@@ -295,6 +295,6 @@ def _check_collisions(schema: Schema, selection: Selection, options: Options) ->
         raise SchemaError(f"label: {overlap} is asked for as features too. Name each field once.")
 
 
-def default_parallelism(options: Options) -> int:
-    """How many batches are made at a time, if the user does not say."""
-    return options.num_parallel_calls or max(1, min(8, os.cpu_count() or 1))
+def default_parallelism(options: Options, per_core: int = 1) -> int:
+    """How many batches or records are made at a time, if the user does not say."""
+    return options.num_parallel_calls or max(1, min(8, per_core * (os.cpu_count() or 1)))

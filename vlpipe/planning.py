@@ -17,11 +17,16 @@ from vlpipe.errors import ArgumentError, import_extra
 from vlpipe.index import Index, Source, open_source
 from vlpipe.lengths import histogram, optimal_boundaries
 from vlpipe.options import Options, Selection, select
+from vlpipe.schedule import Cuts, Schedule, cut
+from vlpipe.state import make_state
 
-# At the most, where the user does not say; "boundary" makes as many static shapes, each of which XLA compiles.
-DEFAULT_BUCKETS = {"longest": 16, "boundary": 8}
-# Fewer for few records: each bucket ends in a short batch, which should be a small part of its batches.
-BATCHES_PER_BUCKET = 4
+# At the most, where the user does not say. "boundary" makes as many static shapes, each of which XLA compiles. For "longest", enough that
+# little is padded: with an index; the stream engine ends each bucket in a short batch, and holds a batch of each in memory.
+DEFAULT_BUCKETS = {"longest": 64, "boundary": 8}
+STREAM_BUCKETS = {"longest": 16, "boundary": 8}
+# Fewer for few records. Two that share a batch do so again in the next epoch with a probability of about 1 in these.
+BATCHES_PER_BUCKET = {"longest": 2, "boundary": 4}
+STREAM_BATCHES_PER_BUCKET = {"longest": 4, "boundary": 4}
 
 
 @dataclass(frozen=True)
@@ -30,29 +35,19 @@ class Bucket:
 
     Attributes:
         upper: its boundary, inclusive.
-        batch_size: sequences in a full batch.
+        batch_size: sequences in a full batch (of one rank).
         records: sequences in it.
         longest: frames of the longest of them; 0 where there is none.
+        steps: batches that are padded as this bucket, an epoch (of one rank).
+        rows: the different numbers of rows that these have.
     """
 
     upper: int
     batch_size: int
     records: int
     longest: int
-
-    @property
-    def short_batch(self) -> int:
-        """Records that do not fill a batch."""
-        return self.records % self.batch_size
-
-    def steps(self, remainder: str) -> int:
-        """Batches an epoch."""
-        return self.records // self.batch_size + (self.short_batch > 0 and remainder != "drop")
-
-    def batch_sizes(self, remainder: str) -> list[int]:
-        """The different numbers of rows that its batches have."""
-        full = self.records >= self.batch_size or (remainder == "pad" and self.records > 0)
-        return [self.batch_size] * full + [self.short_batch] * (self.short_batch > 0 and remainder == "keep")
+    steps: int
+    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,16 +55,21 @@ class Plan:
     """What `make_dataset` delivers in one epoch.
 
     Attributes:
+        engine: the one that will serve: "mapped", "graph" or "stream".
         total: records in the source.
-        records: records delivered an epoch; `total` is this plus all that was refused.
+        records: records delivered an epoch (to all ranks together); `total` is this plus all that was refused.
         refused: records that are not delivered, by reason: "too_short", "too_long", "remainder".
         truncated: records delivered with fewer frames than they have.
         over_budget: records that alone exceed `frames_per_batch`, each of which is a batch of its own.
         buckets: the buckets, by length.
+        rows: int64 `[kept]`, rows in the index of the records within `length_range`.
+        frames: int64 `[kept]`, their lengths as delivered.
+        schedule: which of them make which batch, in every epoch.
     """
 
     options: Options
     selection: Selection
+    engine: str
     total: int
     records: int
     refused: dict[str, int]
@@ -79,12 +79,15 @@ class Plan:
     frame_bytes: dict[str, int]
     most_frames: dict[str, int]
     feature_dimensions: tuple[int, ...]
+    index: Index = field(repr=False)
+    rows: np.ndarray = field(repr=False)
     frames: np.ndarray = field(repr=False)
+    schedule: Schedule = field(repr=False)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches an epoch; equal to `len(make_dataset(...))`."""
-        return sum(bucket.steps(self.options.remainder) for bucket in self.buckets)
+        """Batches an epoch (of each rank); equal to `len(make_dataset(...))`."""
+        return self.schedule.steps
 
     @property
     def boundaries(self) -> tuple[int, ...]:
@@ -100,24 +103,37 @@ class Plan:
     def shapes(self) -> tuple[tuple[int | None, ...], ...]:
         """The distinct shapes `(B, T, d)` of the batches; T is None where it is that of the longest sequence of each batch."""
         static = self.options.pad_to == "boundary" or self.options.batching == "same_length"
-        shapes = {
-            (size, bucket.upper if static else None, *self.feature_dimensions)
-            for bucket in self.buckets
-            for size in bucket.batch_sizes(self.options.remainder)
-        }
+        shapes = {(size, bucket.upper if static else None, *self.feature_dimensions) for bucket in self.buckets for size in bucket.rows}
         return tuple(sorted(shapes, key=lambda shape: (shape[1] or 0, -(shape[0] or 0))))
+
+    @property
+    def static_shape(self) -> tuple[int | None, int | None]:
+        """Rows and frames that every batch has; None where they differ."""
+        rows = {count for bucket in self.buckets for count in bucket.rows}
+        boundary = self.options.pad_to == "boundary" and len(self.buckets) == 1
+        return (
+            rows.pop() if len(rows) == 1 and self.options.remainder != "keep" else None,
+            self.buckets[0].upper if boundary else None,
+        )
 
     @property
     def peak_batch_bytes(self) -> int:
         """Bytes of the features of the largest batch, at the most."""
         key = self.selection.key
         others = sum(self.most_frames[name] * size for name, size in self.frame_bytes.items() if name != key)
-        most = 0
-        for bucket in self.buckets:
-            frames = bucket.upper if self.options.pad_to == "boundary" else bucket.longest
-            rows = max(bucket.batch_sizes(self.options.remainder), default=0)
-            most = max(most, rows * (frames * self.frame_bytes[key] + others))
-        return most
+        return max((rows * (frames * self.frame_bytes[key] + others) for rows, frames in self._largest), default=0)
+
+    def peak_bytes(self, name: str) -> int:
+        """Bytes of one feature in the largest batch, at the most."""
+        own = self.most_frames[name]
+        frames_and_rows = self._largest if name == self.selection.key else [(rows, own) for rows, _ in self._largest]
+        return max((rows * frames * self.frame_bytes[name] for rows, frames in frames_and_rows), default=0)
+
+    @property
+    def _largest(self) -> list[tuple[int, int]]:
+        """Rows and frames of the largest batch of each bucket."""
+        boundary = self.options.pad_to == "boundary"
+        return [(bucket.rows[0], bucket.upper if boundary else bucket.longest) for bucket in self.buckets if bucket.rows]
 
     @property
     def valid_ratio(self) -> float:
@@ -127,36 +143,45 @@ class Plan:
 
     @cached_property
     def _frames_delivered(self) -> tuple[int, int]:
-        """Real frames and all frames of one epoch, by cutting one random order into batches as the engine does."""
-        options, valid, delivered = self.options, 0, 0
-        order = np.random.default_rng(0).permutation(len(self.frames)) if options.shuffle else np.arange(len(self.frames))
-        frames = self.frames[order]
-        bucket_of = np.searchsorted(self.boundaries, frames, side="left")
-        order = np.argsort(bucket_of, kind="stable")
-        frames, starts = frames[order], np.concatenate([[0], np.cumsum([bucket.records for bucket in self.buckets])]).astype(int)
-        for bucket, start in zip(self.buckets, starts, strict=False):
-            mine = frames[start : start + bucket.records]
-            if options.remainder == "drop":
-                mine = mine[: bucket.records - bucket.short_batch]
-            if not len(mine):
-                continue
-            firsts = np.arange(0, len(mine), bucket.batch_size)
-            rows = np.full(len(firsts), bucket.batch_size) if options.remainder == "pad" else np.diff([*firsts, len(mine)])
-            longest = bucket.upper if options.pad_to == "boundary" else np.maximum.reduceat(mine, firsts)
-            valid += int(mine.sum())
-            delivered += int(mine.sum()) if options.batching == "ragged" else int((rows * longest).sum())
+        """Real frames and all frames of the first epoch, for all ranks together."""
+        options, cuts = self.options, self.schedule.cuts
+        frames = self.frames[self.schedule.records_in_order(0)]
+        ends = cuts.starts + cuts.counts
+        totals = np.concatenate([[0], np.cumsum(frames)])
+        valid = int((totals[ends] - totals[cuts.starts]).sum())
+        if options.batching == "ragged":
+            return valid, valid
+        if options.pad_to == "boundary":
+            rows = cuts.sizes if options.remainder == "pad" else cuts.counts
+            return valid, int((rows * np.asarray(self.boundaries, np.int64)[cuts.buckets]).sum())
+        full = cuts.counts == cuts.sizes
+        delivered = 0
+        for rank in range(options.shard[1]):
+            rows = cuts.sizes[full] // options.shard[1]
+            firsts = cuts.starts[full] + rank * rows
+            # reduceat takes [edge, next edge) of every edge: each second of these is a batch.
+            edges = np.stack([firsts, firsts + rows], axis=1).ravel()
+            longest = np.maximum.reduceat(np.append(frames, 0), edges)[::2] if len(edges) else rows
+            delivered += int((rows * longest).sum())
+            for step in np.flatnonzero(~full):
+                places = self.schedule.places(int(step), rank)
+                delivered += len(places) * int(frames[places].max())
         return valid, delivered
 
     def state(self, epoch: int, batch: int) -> dict[str, Any]:
-        """A place in an endless run, from which `make_dataset(..., resume=state)` continues.
+        """A place in an endless run, from which `make_dataset(..., repeat=True, resume=state)` continues with exactly the next batch.
+
+        Small and JSON-able; it holds the place, a fingerprint of the data, and every argument that changes the order. It belongs to
+        every rank: the number of ranks is in it, the rank is not.
+
+        Args:
+            epoch: epochs that were completed.
+            batch: batches that were taken of the epoch after those.
 
         Raises:
-            ArgumentError: always in this version: the stream engine has no order that could be entered in the middle.
+            ArgumentError: there is no such place, the seed is not known, or the engine is "stream", which has no order to enter.
         """
-        raise ArgumentError(
-            f"state({epoch}, {batch}): the stream engine cannot resume in the middle of an epoch; the mapped and graph engines will. "
-            "Until then, save the weights at the end of an epoch."
-        )
+        return make_state(self, epoch, batch)
 
     def report(self) -> str:
         """The plan as a table for a terminal: `print(plan.report())`."""
@@ -206,15 +231,20 @@ def make_plan(index: Index, options: Options) -> Plan:
         ArgumentError: a record is out of `length_range` and `out_of_range` is "error", or the engine cannot do what is asked.
         SchemaError: the fields that are asked for are not in the schema.
     """
-    check_engine(options)
+    engine = choose_engine(options)
     selection = select(index.schema, options)
     frames = index.frames(selection.key)
     rows = np.arange(len(frames)) if options.shuffle else index.by_shard()  # as the reader meets them
-    frames = frames[rows]
-    kept, refused, truncated = _within_range(index, rows, frames, selection, options)
-    buckets = _make_buckets(kept, options)
-    if options.remainder == "drop":
-        refused["remainder"] = sum(bucket.short_batch for bucket in buckets)
+    kept, frames, refused, truncated = _within_range(index, rows, frames[rows], selection, options)
+    lengths, counts = histogram(frames)
+    uppers = _boundaries(lengths, counts, options, engine)
+    bucket_of = np.searchsorted(uppers, frames, side="left").astype(np.min_scalar_type(len(uppers)))
+    sizes = [options.batch_size_for(upper) for upper in uppers]
+    records = np.bincount(np.searchsorted(uppers, lengths), weights=counts, minlength=len(uppers)).astype(int).tolist()
+    world = options.shard[1]
+    carry = engine != "stream" and options.batching == "bucket"
+    cuts = cut(records, [size * world for size in sizes], drop=options.remainder == "drop", carry=carry)
+    refused["remainder"] = len(frames) - int(cuts.counts.sum())
     refused = {reason: count for reason, count in refused.items() if count}
     itemsize = 2 if options.dtype == "bfloat16" else np.dtype(options.dtype).itemsize
     sequences = index.schema.sequences
@@ -222,44 +252,51 @@ def make_plan(index: Index, options: Options) -> Plan:
     return Plan(
         options=options,
         selection=selection,
+        engine=engine,
         total=len(index),
         records=len(index) - sum(refused.values()),
         refused=refused,
         truncated=truncated,
-        over_budget=int(np.count_nonzero(kept > budget)) if budget is not None and options.batching != "ragged" else 0,
-        buckets=buckets,
+        over_budget=int(np.count_nonzero(frames > budget)) if budget is not None and options.batching != "ragged" else 0,
+        buckets=_buckets(uppers, sizes, records, lengths, cuts, options),
         frame_bytes={
             name: sequences[name].frame_bytes // np.dtype(sequences[name].dtype).itemsize * itemsize for name in selection.features
         },
         most_frames={name: int(index.frames(name).max(initial=0)) for name in selection.features},
         feature_dimensions=sequences[selection.key].dimensions,
-        frames=kept,
+        index=index,
+        rows=kept,
+        frames=frames,
+        schedule=Schedule(
+            bucket_of,
+            cuts,
+            seed=(options.seed or 0) if options.shuffle else None,
+            complete=options.remainder == "pad",
+            shard=options.shard,
+        ),
     )
 
 
-def check_engine(options: Options) -> None:
-    """Refuse what the engine of this version cannot do, and say what will.
+def choose_engine(options: Options) -> str:
+    """The engine that serves: the one that is asked for, or the first that can.
 
     Raises:
-        ArgumentError: see there.
+        ArgumentError: the engine that is asked for cannot do what is asked for; the message says which can.
     """
-    if options.engine in ("mapped", "graph"):
-        raise ArgumentError(f'engine={options.engine!r}: not in this version. Leave it at "auto", which takes the first that can serve.')
-    if options.resume is not None:
-        raise ArgumentError("resume: the stream engine cannot start in the middle of a run; the mapped and graph engines will.")
-    if options.shard[1] > 1:
-        raise ArgumentError(
-            f"shard={options.shard}: the stream engine cannot keep ranks in step; the mapped and graph engines will. "
-            "Until then, give each rank its own files: make_dataset(files[rank::world])."
-        )
     if options.layout is not None:
         raise ArgumentError("layout: foreign records are not read in this version. Write them anew with vlpipe.Writer.")
+    engine = "mapped" if options.engine == "auto" else options.engine
+    if engine == "stream" and options.resume is not None:
+        raise ArgumentError('resume: the stream engine cannot start in the middle of a run. Use engine="mapped" or "graph".')
+    if engine == "stream" and options.shard[1] > 1:
+        raise ArgumentError(f'shard={options.shard}: the stream engine cannot keep ranks in step. Use engine="mapped" or "graph".')
+    return engine
 
 
 def _within_range(
     index: Index, rows: np.ndarray, frames: np.ndarray, selection: Selection, options: Options
-) -> tuple[np.ndarray, dict[str, int], int]:
-    """The lengths that are delivered, the records refused by reason, and how many are truncated."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, int], int]:
+    """The rows that are delivered, their lengths, the records refused by reason, and how many are truncated."""
     shortest, longest = options.length_range
     too_short = frames < shortest
     too_long = frames > longest if longest is not None else np.zeros(len(frames), bool)
@@ -273,44 +310,59 @@ def _within_range(
             'Pass out_of_range="drop" or "truncate", or a wider length_range.'
         )
     if options.out_of_range == "truncate" and longest is not None:
-        kept = np.minimum(frames[~too_short], longest)
-        return kept, {"too_short": int(too_short.sum())}, int(too_long.sum())
-    refused = {"too_short": int(too_short.sum()), "too_long": int(too_long.sum())}
-    return frames[~too_short & ~too_long], refused, 0
+        kept = ~too_short
+        return rows[kept], np.minimum(frames[kept], longest), {"too_short": int(too_short.sum())}, int(too_long.sum())
+    kept = ~too_short & ~too_long
+    return rows[kept], frames[kept], {"too_short": int(too_short.sum()), "too_long": int(too_long.sum())}, 0
 
 
-def _make_buckets(frames: np.ndarray, options: Options) -> tuple[Bucket, ...]:
-    lengths, counts = histogram(frames)
+def _boundaries(lengths: np.ndarray, counts: np.ndarray, options: Options, engine: str) -> tuple[int, ...]:
     if not len(lengths):
         return ()
     if options.batching == "same_length":
-        uppers: tuple[int, ...] = tuple(int(length) for length in lengths)
-    elif options.batching == "bucket":
-        uppers = boundaries_for(lengths, counts, options)
-    else:
-        uppers = (int(lengths[-1]),)
-    bucket_of = np.searchsorted(uppers, lengths, side="left")
-    records = np.bincount(bucket_of, weights=counts, minlength=len(uppers)).astype(np.int64)
+        return tuple(lengths.tolist())
+    if options.batching == "bucket":
+        return boundaries_for(lengths, counts, options, engine)
+    return (int(lengths[-1]),)
+
+
+def _buckets(
+    uppers: tuple[int, ...],
+    sizes: list[int],
+    records: list[int],
+    lengths: np.ndarray,
+    cuts: Cuts,
+    options: Options,
+) -> tuple[Bucket, ...]:
     longest = np.zeros(len(uppers), np.int64)
-    longest[bucket_of] = lengths  # ascending: the last that is written is the greatest
+    longest[np.searchsorted(uppers, lengths)] = lengths  # ascending: the last that is written is the greatest
+    steps = np.bincount(cuts.buckets, minlength=len(uppers))
+    delivered = (cuts.sizes if options.remainder == "pad" else cuts.counts) // options.shard[1]
+    rows: list[set[int]] = [set() for _ in uppers]
+    for bucket, count in np.unique(np.stack([cuts.buckets, delivered]), axis=1).T.tolist():
+        rows[bucket].add(count)
     return tuple(
-        Bucket(upper, options.batch_size_for(upper), int(count), int(most))
-        for upper, count, most in zip(uppers, records, longest, strict=True)
+        Bucket(upper, size, count, int(most), int(step), tuple(sorted(row, reverse=True)))
+        for upper, size, count, most, step, row in zip(uppers, sizes, records, longest, steps, rows, strict=True)
     )
 
 
-def boundaries_for(lengths: np.ndarray, counts: np.ndarray, options: Options) -> tuple[int, ...]:
+def boundaries_for(lengths: np.ndarray, counts: np.ndarray, options: Options, engine: str = "stream") -> tuple[int, ...]:
     """Inclusive upper lengths of the buckets for a histogram of lengths.
 
-    Boundaries that were given are kept; if some sequence is longer than the last, one more bucket reaches to the longest.
+    Boundaries that were given are kept; if some sequence is longer than the last, one more bucket reaches to the longest. Those that are
+    chosen pad least among those that leave no bucket without a full batch (for every rank).
     """
     buckets = options.buckets
     if isinstance(buckets, tuple):
         longest = int(lengths[-1]) if len(lengths) else 0
         return buckets if longest <= buckets[-1] else (*buckets, longest)
+    world = options.shard[1]
+    least = np.array([options.batch_size_for(length) * world for length in lengths.tolist()], np.int64)
     if buckets is None and len(lengths):
+        most, batches = (STREAM_BUCKETS, STREAM_BATCHES_PER_BUCKET) if engine == "stream" else (DEFAULT_BUCKETS, BATCHES_PER_BUCKET)
         records = int(counts.sum())
         mean = int(lengths @ counts) // records
-        buckets = records // (BATCHES_PER_BUCKET * options.batch_size_for(mean))
-        buckets = max(1, min(buckets, DEFAULT_BUCKETS[options.pad_to]))
-    return optimal_boundaries(lengths, counts, buckets or 1)
+        buckets = records // (batches[options.pad_to] * options.batch_size_for(mean) * world)
+        buckets = max(1, min(buckets, most[options.pad_to]))
+    return optimal_boundaries(lengths, counts, buckets or 1, least)

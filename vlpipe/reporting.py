@@ -29,9 +29,7 @@ def table(plan: Plan) -> str:
     for heading in ("frames up to", "batch size", "records", "steps"):
         buckets.add_column(heading, justify="right")
     for bucket in plan.buckets[:_MOST_ROWS]:
-        buckets.add_row(
-            *(f"{number:,}" for number in (bucket.upper, bucket.batch_size, bucket.records, bucket.steps(plan.options.remainder)))
-        )
+        buckets.add_row(*(f"{number:,}" for number in (bucket.upper, bucket.batch_size, bucket.records, bucket.steps)))
     console.print()
     console.print(buckets)
     if len(plan.buckets) > _MOST_ROWS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,14 +27,19 @@ INTERLEAVED = 8  # shards that are read in turn
 _DAMAGED = "The file is damaged, was cut or replaced after it was written: restore it from a copy, or write the dataset again."
 
 
-def epochs(index: Index, plan: Plan) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """A function from an epoch's number (int64 scalar) to the dataset of its flat batches."""
+def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
+    """The batches of the epochs.
+
+    Args:
+        epochs: pairs of int64: the number of an epoch, and its first batch: 0, or beyond the last where there shall be none.
+        deliver: makes of a flat batch what the user gets.
+    """
     table = _Table.of(index)
     # The boundary stands in for none, where there are no records.
     grouping = Grouping(plan.options, f"x:{plan.selection.key}", plan.boundaries or (1,), plan.batch_sizes or (1,))
 
     @tf.autograph.experimental.do_not_convert  # nothing here needs it, and converting takes most of the time to trace
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+    def epoch(number: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
         # Whatever tf.random.set_seed says outside, the order depends on the seed of this dataset alone. (In tf.data's debug mode,
         # where this runs eagerly, it would set the user's own.)
         if not tf.executing_eagerly():
@@ -48,7 +54,8 @@ def epochs(index: Index, plan: Plan) -> Callable[[tf.Tensor], tf.data.Dataset]:
             examples = examples.filter(lambda example: _within(example[f"n:{grouping.key}"], plan))
         return group(examples, grouping)
 
-    return epoch
+    untouched = tf.autograph.experimental.do_not_convert
+    return epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import google_crc32c
+import numpy as np
 
 from vlpipe.errors import DatasetError
 
@@ -37,8 +38,8 @@ class RecordFrame(NamedTuple):
     checksum: int
 
 
-def masked_crc(data: bytes) -> int:
-    """CRC32C of `data`, masked as TFRecord stores it."""
+def masked_crc(data: bytes | np.ndarray) -> int:
+    """CRC32C of `data` (bytes, or a read-only array of them), masked as TFRecord stores it."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 

@@ -1,0 +1,243 @@
+"""The graph engine: the same epochs as the mapped engine's, read by TensorFlow's own ops, for whatever must be a pure graph.
+
+The order is computed in the graph, once an epoch, by the integers of `schedule`. A batch is one call: each of its records is read by
+`TFRecordDatasetV2` from its byte offset on, which tests its checksum; then the frames of all are cut out and decoded together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vlpipe import schedule
+from vlpipe.batching import Flat
+from vlpipe.index import Index, column
+from vlpipe.options import default_parallelism
+from vlpipe.planning import Plan
+from vlpipe.record import parse_batch, require
+from vlpipe.schedule import Schedule
+from vlpipe.schema import Sequence
+
+_SAME_WIDTH = {"float16": "uint16"}  # decode_raw to a fixed length has no kernel for it
+_DAMAGED = "The file is damaged, or was changed or replaced after it was written: restore it from a copy, or write the dataset again."
+
+
+def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
+    """The batches of the epochs.
+
+    Args:
+        epochs: pairs of int64: the number of an epoch, and its first batch: 0, or beyond the last where there shall be none.
+        deliver: makes of a flat batch what the user gets.
+    """
+    untouched = tf.autograph.experimental.do_not_convert
+    order = _Order(plan.schedule)
+    with tf.device("CPU:0"):  # even where there is a GPU: tf.data runs there
+        reader = _Reader(index, plan)
+    places = epochs.flat_map(untouched(order.steps))
+    return places.map(
+        untouched(lambda records, real, bucket: deliver(reader.read(records, real, bucket))),
+        num_parallel_calls=default_parallelism(plan.options, per_core=2),  # each waits for its reads, one after the other
+        deterministic=True,
+    )
+
+
+class _Order:
+    """`Schedule` in the graph: the same integers from the same arithmetic."""
+
+    def __init__(self, plan: Schedule) -> None:
+        self._schedule = plan
+        with tf.device("CPU:0"):
+            self._buckets = tf.constant(plan.bucket_of.astype(np.int64))
+            self._starts, self._counts, self._sizes, self._bucket_of = (tf.constant(column) for column in plan.cuts)
+
+    def steps(self, epoch: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
+        """What each batch of an epoch holds, from the first on: records `[B]`, how many of them count, bucket."""
+        nothing = tf.zeros([0], tf.int64)
+        records, cuts = tf.cond(first < self._schedule.steps, lambda: self._orders(epoch), lambda: (nothing, nothing))
+        return tf.data.Dataset.from_tensor_slices(cuts[first:]).map(
+            tf.autograph.experimental.do_not_convert(lambda cut: self._batch(records, cut))
+        )
+
+    def _orders(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        plan = self._schedule
+        if plan.seed is None:
+            return tf.constant(plan.records_in_order(0)), tf.constant(plan.batches_in_order(0))
+        left, right, either = tf.bitwise.left_shift, tf.bitwise.right_shift, tf.bitwise.bitwise_or
+        packed = right(self._hashes(epoch, schedule.RECORDS, len(plan.bucket_of)), _uint64(64 - plan.hash_bits))
+        packed = either(packed, left(tf.cast(self._buckets, tf.uint64), _uint64(plan.hash_bits)))
+        packed = either(left(packed, _uint64(plan.index_bits)), tf.cast(tf.range(len(plan.bucket_of), dtype=tf.int64), tf.uint64))
+        records = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << plan.index_bits) - 1)
+        cuts = tf.argsort(tf.bitcast(self._hashes(epoch, schedule.BATCHES, plan.steps), tf.int64), stable=True)
+        return records, tf.cast(cuts, tf.int64)
+
+    def _hashes(self, epoch: tf.Tensor, purpose: int, count: int) -> tf.Tensor:
+        """`schedule.hashes`."""
+        start = _mix(_mix(_uint64(schedule.mix(self._schedule.seed or 0)) + tf.cast(epoch, tf.uint64)) + _uint64(purpose))
+        return _mix(tf.cast(tf.range(1, count + 1, dtype=tf.int64), tf.uint64) * _uint64(schedule.GOLDEN) + start)
+
+    def _batch(self, records: tf.Tensor, cut: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        rank, world = self._schedule.shard
+        start, count, rows = self._starts[cut], self._counts[cut], self._sizes[cut] // world
+        first, end = rank * rows, (rank + 1) * rows
+        places = tf.range(first, end) % count if self._schedule.complete else tf.range(first, tf.minimum(end, count))
+        return tf.gather(records, start + places), tf.clip_by_value(count - first, 0, rows), self._bucket_of[cut]
+
+
+def _uint64(number: int) -> tf.Tensor:
+    return tf.constant(number, tf.uint64)
+
+
+def _mix(numbers: tf.Tensor) -> tf.Tensor:
+    """`schedule.mix`, of every element."""
+    for shift, multiplier in zip(schedule.SHIFTS, (*schedule.MULTIPLIERS, 1), strict=True):
+        numbers = tf.bitwise.bitwise_xor(numbers, tf.bitwise.right_shift(numbers, _uint64(shift))) * _uint64(multiplier)
+    return numbers
+
+
+def _records_from(paths: tf.Tensor, offsets: tf.Tensor) -> tf.data.Dataset:
+    """The serialized records of files, each from a byte offset on."""
+    # buffer_size=0: no more is read than the records that are asked for.
+    variant = tf.raw_ops.TFRecordDatasetV2(filenames=paths, compression_type="", buffer_size=tf.constant(0, tf.int64), byte_offsets=offsets)
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+
+
+class _Reader:
+    """Reads the records of a batch and makes the flat batch of them."""
+
+    def __init__(self, index: Index, plan: Plan) -> None:
+        self._index, self._plan, self._options = index, plan, plan.options
+        rows = index.rows[plan.rows]
+        self._rows = tf.constant(plan.rows)
+        self._shard, self._offset, self._bytes = (tf.constant(rows[name].astype(np.int64)) for name in ("shard", "offset", "bytes"))
+        self._ids = tf.constant(index.ids[plan.rows])
+        self._paths = tf.constant([shard.path for shard in index.shards])
+        self._sizes = tf.constant([shard.bytes for shard in index.shards], tf.int64)
+        self._names = tf.constant([shard.name for shard in index.shards])
+        selection, schema = plan.selection, index.schema
+        sequences = [name for name in (*selection.features, *selection.labels) if isinstance(schema.fields[name], Sequence)]
+        self._frames = {name: tf.constant(rows[column(schema, "frames", name)].astype(np.int64)) for name in sequences}
+        self._starts = {name: tf.constant(rows[column(schema, "start", name)].astype(np.int64)) for name in sequences}
+        inline = [name for name in selection.labels if f"value:{name}" in (rows.dtype.names or ())]
+        self._values = {name: tf.constant(rows[f"value:{name}"].astype(np.dtype(schema.fields[name].dtype))) for name in inline}  # type: ignore[union-attr]
+        self._boundaries = tf.constant(plan.boundaries or (0,), tf.int64)
+
+    def read(self, records: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor) -> Flat:
+        """The flat batch of the records, which are positions among those of the plan."""
+        records.set_shape([self._plan.static_shape[0]])
+        data = self._serialized(records)
+        selection, schema, options = self._plan.selection, self._index.schema, self._options
+        flat: Flat = {}
+        for name in selection.features:
+            flat |= self._feature(name, schema.sequences[name], data, records, bucket)
+        names = [name for name in selection.labels if self._is_parsed(name)]
+        parsed = parse_batch(schema, names, data) if names else {}
+        for name in selection.labels:
+            field = schema.fields[name]
+            if isinstance(field, Sequence):
+                frames = tf.gather(self._frames[name], records)
+                dtype = tf.int64 if np.dtype(field.dtype).kind in "iu" else tf.as_dtype(field.dtype)
+                room = tf.reduce_max(frames)
+                flat[f"y:{name}"] = self._padded(name, field, data, records, frames, room, dtype, options.label_padding)
+                flat[f"n:y:{name}"] = tf.cast(frames, tf.int32)
+            else:
+                flat[f"y:{name}"] = parsed[name] if name in parsed else tf.gather(self._values[name], records)
+        if options.ids:
+            flat["id"] = tf.gather(self._ids, records)
+        if options.remainder == "pad":
+            flat["weight"] = tf.cast(tf.range(tf.size(records, tf.int64)) < real, tf.float32)
+        return flat
+
+    def _is_parsed(self, name: str) -> bool:
+        return name not in self._values and not isinstance(self._index.schema.fields[name], Sequence)
+
+    def _feature(self, name: str, field: Sequence, data: tf.Tensor, records: tf.Tensor, bucket: tf.Tensor) -> Flat:
+        options = self._options
+        key = name == self._plan.selection.key
+        frames = tf.gather(self._frames[name], records)
+        if key and options.out_of_range == "truncate" and options.length_range[1] is not None:
+            frames = tf.minimum(frames, options.length_range[1])
+        lengths = {f"n:x:{name}": tf.cast(frames, tf.int32)}
+        dtype = tf.as_dtype(options.dtype)
+        if options.batching == "ragged":
+            payload = tf.strings.reduce_join(self._payloads(name, field, data, records, frames))
+            values = tf.reshape(tf.io.decode_raw(payload, field.dtype), [-1, *field.dimensions])
+            return {f"x:{name}": tf.RaggedTensor.from_row_lengths(tf.cast(values, dtype), frames, validate=False), **lengths}
+        room = self._boundaries[bucket] if key and options.pad_to == "boundary" else tf.reduce_max(frames)
+        return {f"x:{name}": self._padded(name, field, data, records, frames, room, dtype, options.padding_value), **lengths}
+
+    def _payloads(self, name: str, field: Sequence, data: tf.Tensor, records: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
+        """string `[B]`: the bytes of the frames of each record."""
+        return tf.strings.substr(data, tf.gather(self._starts[name], records), frames * field.frame_bytes)
+
+    def _padded(
+        self,
+        name: str,
+        field: Sequence,
+        data: tf.Tensor,
+        records: tf.Tensor,
+        frames: tf.Tensor,
+        room: tf.Tensor,
+        dtype: tf.DType,
+        padding: float,
+    ) -> tf.Tensor:
+        payloads = self._payloads(name, field, data, records, frames)
+        # It pads with zeros, and knows no rows without a byte.
+        size = tf.cast(tf.maximum(room, 1) * field.frame_bytes, tf.int32)
+        values = tf.io.decode_raw(payloads, _SAME_WIDTH.get(field.dtype, field.dtype), fixed_length=size)
+        values = tf.reshape(values, [tf.size(records), -1, *field.dimensions])[:, :room]
+        values = tf.cast(tf.bitcast(values, field.dtype), dtype)
+        if padding != 0 or np.signbit(padding):
+            inside = tf.sequence_mask(frames, room)[(...,) + (None,) * len(field.dimensions)]
+            values = tf.where(inside, values, tf.cast(tf.constant(padding, tf.float64 if isinstance(padding, float) else tf.int64), dtype))
+        return tf.ensure_shape(values, [None, None, *field.dimensions])
+
+    def _serialized(self, records: tf.Tensor) -> tf.Tensor:
+        """string `[B]`: the records, each tested by its own checksum."""
+        shards, offsets = tf.gather(self._shard, records), tf.gather(self._offset, records)
+        used, _ = tf.unique(shards)
+        # A file that cannot be opened keeps ignore_errors in an endless loop. Reading each from its end on opens it, and brings nothing.
+        opened = _records_from(tf.gather(self._paths, used), tf.gather(self._sizes, used))
+        read = tf.data.Dataset.from_tensor_slices((tf.gather(self._paths, shards), offsets)).interleave(
+            tf.autograph.experimental.do_not_convert(lambda path, offset: _records_from(path[None], offset[None]).take(1)), cycle_length=1
+        )
+        nothing = tf.data.Dataset.from_tensors("")  # there is no batch of no records
+        count = tf.size(records, tf.int64)
+        data = opened.concatenate(read.ignore_errors()).concatenate(nothing).batch(2 * count + 1).get_single_element()[:-1]
+
+        def message() -> tf.Tensor:
+            return tf.strings.join([self._where(records[self._first_unread(records)]), ": cannot be read. ", _DAMAGED])
+
+        with tf.control_dependencies([require(tf.size(data, tf.int64) == count, message)]):
+            data = tf.identity(data)
+        same = tf.strings.length(data) == tf.cast(tf.gather(self._bytes, records), tf.int32)
+
+        def changed() -> tf.Tensor:
+            which = records[tf.argmin(tf.cast(same, tf.int32))]
+            return tf.strings.join([self._where(which), ": is not the record that the index knows. ", _DAMAGED])
+
+        with tf.control_dependencies([require(tf.reduce_all(same), changed)]):
+            return tf.identity(data)
+
+    def _first_unread(self, records: tf.Tensor) -> tf.Tensor:
+        """The place of the first record that cannot be read: TensorFlow's own errors name neither file nor record."""
+
+        def one(place: tf.Tensor) -> tf.Tensor:
+            record = records[place]
+            data = _records_from(self._paths[self._shard[record]][None], self._offset[record][None]).take(1).get_single_element()
+            with tf.control_dependencies([data]):
+                return tf.identity(place)
+
+        count = tf.size(records, tf.int64)
+        readable = tf.data.Dataset.range(count).map(tf.autograph.experimental.do_not_convert(one)).ignore_errors()
+        places = readable.concatenate(tf.data.Dataset.from_tensors(count)).batch(count + 1).get_single_element()
+        return tf.math.count_nonzero(places == tf.range(tf.size(places, tf.int64))) % count
+
+    def _where(self, record: tf.Tensor) -> tf.Tensor:
+        """Names a record as `Index.where` does."""
+        shard, offset = self._shard[record], self._offset[record]
+        # Among those of the plan, as the index has no others in a graph.
+        number = tf.math.count_nonzero((self._shard == shard) & (self._offset < offset))
+        return tf.strings.join([self._names[shard], ", record ", tf.strings.as_string(number), " at byte ", tf.strings.as_string(offset)])

@@ -1,0 +1,196 @@
+"""The order of an epoch: which records make which batch, from (seed, epoch) alone.
+
+Row ids are shuffled, never tensors: a true global shuffle with no buffer, the same on every machine, every rank and both engines.
+Everything but the order itself is the same in every epoch, so that any batch of any epoch can be had at once:
+
+    1. Sort the records by (bucket, hash of (seed, epoch, record)). Packed into one integer each, that is one sort.
+    2. Cut the sorted records into batches at fixed places (`Cuts`): bucket after bucket, as many records as its batches hold.
+    3. Deliver the batches in an order that is another hash of (seed, epoch).
+
+The hash is SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014): integer arithmetic
+modulo 2**64, which NumPy and a TensorFlow graph compute alike, now and in later versions. `ORDER` names this recipe in a
+saved state: whoever changes the recipe changes the number.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+ORDER = 1
+GOLDEN = 0x9E3779B97F4A7C15
+MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+SHIFTS = (30, 27, 31)
+RECORDS, BATCHES = 1, 2  # what is shuffled: each has hashes of its own
+_MASK = 2**64 - 1
+
+
+def mix(number: int) -> int:
+    """The finalizer of SplitMix64, for one Python integer modulo 2**64."""
+    number &= _MASK
+    for shift, multiplier in zip(SHIFTS, (*MULTIPLIERS, 1), strict=True):
+        number = (number ^ number >> shift) * multiplier & _MASK
+    return number
+
+
+def hashes(seed: int, epoch: int, purpose: int, count: int) -> np.ndarray:
+    """uint64 `[count]`: the first outputs of SplitMix64, started from what (seed, epoch, purpose) mix to."""
+    start = mix(mix(mix(seed) + epoch) + purpose)
+    numbers = np.arange(1, count + 1, dtype=np.uint64)
+    numbers *= np.uint64(GOLDEN)
+    numbers += np.uint64(start)
+    for shift, multiplier in zip(SHIFTS, (*MULTIPLIERS, 1), strict=True):
+        numbers ^= numbers >> np.uint64(shift)
+        numbers *= np.uint64(multiplier)
+    return numbers
+
+
+class Cuts(NamedTuple):
+    """Where the sorted records are cut into batches; for several ranks, into steps of one batch a rank.
+
+    Attributes:
+        starts: int64 `[steps]`, position of the first record of each.
+        counts: int64 `[steps]`, records in it; fewer than `sizes` where it is short.
+        sizes: int64 `[steps]`, rows that all ranks together deliver of it when it is full.
+        buckets: int64 `[steps]`, the bucket that it is padded and counted as.
+    """
+
+    starts: np.ndarray
+    counts: np.ndarray
+    sizes: np.ndarray
+    buckets: np.ndarray
+
+
+def cut(records: Sequence[int], sizes: Sequence[int], *, drop: bool, carry: bool) -> Cuts:
+    """Cut sorted records into batches, bucket after bucket.
+
+    Args:
+        records: how many there are in each bucket.
+        sizes: how many make a full batch of each.
+        drop: leave out what does not fill a batch.
+        carry: what does not fill a batch of a bucket begins the first one of the next longer bucket that has records, so that
+            only the last batch can be short. Otherwise each bucket has a short batch of its own.
+    """
+    filled = [bucket for bucket, count in enumerate(records) if count]
+    parts: list[tuple[int, int, int, int]] = []  # bucket, position, full batches, records in a short one
+    position = end = 0
+    for bucket in filled:
+        end += records[bucket]
+        full, left = divmod(end - position, sizes[bucket])
+        moves_on = carry and bucket != filled[-1]
+        parts.append((bucket, position, full, 0 if moves_on or drop else left))
+        position = end - left if moves_on else end
+    starts, counts, size_of, bucket_of = [], [], [], []
+    for bucket, first, full, short in parts:
+        steps = full + (short > 0)
+        starts.append(first + np.arange(steps, dtype=np.int64) * sizes[bucket])
+        counts.append(np.r_[np.full(full, sizes[bucket], np.int64), np.full(steps - full, short, np.int64)])
+        size_of.append(np.full(steps, sizes[bucket], np.int64))
+        bucket_of.append(np.full(steps, bucket, np.int64))
+    empty = np.zeros(0, np.int64)
+    return Cuts(*(np.concatenate([empty, *column]) for column in (starts, counts, size_of, bucket_of)))
+
+
+class Batch(NamedTuple):
+    """One batch: the records that are its rows, how many of these count, and its bucket.
+
+    Attributes:
+        records: int64 `[B]`, positions among the records that the schedule was made of.
+        real: the first so many rows count; those after repeat them, to complete the batch.
+        bucket: the bucket that it is padded as.
+    """
+
+    records: np.ndarray
+    real: int
+    bucket: int
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """All epochs of a run, for one of `world` ranks.
+
+    Attributes:
+        bucket_of: `[records]`, the bucket of each record.
+        cuts: see there.
+        seed: of the order; None: the records stay in the order in which they are given, a batch comes when it is full.
+        complete: a short batch is completed by repeating its records (remainder="pad").
+        shard: (rank, world).
+    """
+
+    bucket_of: np.ndarray
+    cuts: Cuts
+    seed: int | None
+    complete: bool
+    shard: tuple[int, int] = (0, 1)
+    _recent: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return len(self.cuts.starts)
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of a packed sort key that hold the record's position: the lowest."""
+        return max(1, len(self.bucket_of)).bit_length()
+
+    @property
+    def hash_bits(self) -> int:
+        """Bits that hold its hash: as many as the bucket and the position leave of 63. Equal ones leave the order to the position."""
+        return 63 - self.index_bits - int(self.bucket_of.max(initial=0)).bit_length()
+
+    def records_in_order(self, epoch: int) -> np.ndarray:
+        """int64 `[records]`: positions of the records, sorted by bucket and in a bucket at random."""
+        if self.seed is None:
+            return self._still[0]
+        packed = hashes(self.seed, epoch, RECORDS, len(self.bucket_of))
+        packed >>= np.uint64(64 - self.hash_bits)
+        packed |= self.bucket_of.astype(np.uint64) << np.uint64(self.hash_bits)
+        packed <<= np.uint64(self.index_bits)
+        packed |= np.arange(len(packed), dtype=np.uint64)
+        ordered = packed.view(np.int64)
+        ordered.sort()
+        ordered &= (1 << self.index_bits) - 1
+        return ordered
+
+    def batches_in_order(self, epoch: int) -> np.ndarray:
+        """int64 `[steps]`: the cuts in the order in which they are delivered."""
+        if self.seed is None:
+            return self._still[1]
+        return np.argsort(hashes(self.seed, epoch, BATCHES, self.steps).view(np.int64), kind="stable")
+
+    @cached_property
+    def _still(self) -> tuple[np.ndarray, np.ndarray]:
+        records = np.argsort(self.bucket_of, kind="stable")
+        last = np.array([records[start : start + count].max() for start, count in zip(*self.cuts[:2], strict=True)], np.int64)
+        return records, np.argsort(last, kind="stable")
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """The batch of this rank at a step of an epoch."""
+        records, batches = self._order_of(epoch)
+        cut = int(batches[step])
+        rank, world = self.shard
+        rows = int(self.cuts.sizes[cut]) // world
+        real = min(max(int(self.cuts.counts[cut]) - rank * rows, 0), rows)
+        return Batch(records[self.places(cut, rank)], real, int(self.cuts.buckets[cut]))
+
+    def places(self, cut: int, rank: int) -> np.ndarray:
+        """int64 `[B]`: where among the sorted records the rows of a rank's batch stand."""
+        start, count, rows = int(self.cuts.starts[cut]), int(self.cuts.counts[cut]), int(self.cuts.sizes[cut]) // self.shard[1]
+        first, end = rank * rows, (rank + 1) * rows
+        return start + (np.arange(first, end) % count if self.complete else np.arange(first, min(end, count)))
+
+    def _order_of(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The two orders, kept for two epochs: batches of the next are made while those of the last are still under way."""
+        with self._lock:
+            if epoch not in self._recent:
+                while len(self._recent) > 1:
+                    del self._recent[next(iter(self._recent))]
+                self._recent[epoch] = (self.records_in_order(epoch), self.batches_in_order(epoch))
+            return self._recent[epoch]
