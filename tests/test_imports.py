@@ -41,6 +41,7 @@ ROOMS = (
     "mapped",
     "graph",
     "dataset",
+    "callbacks",
     "cli",
 )
 
@@ -63,6 +64,7 @@ PUBLIC = {
     "MissingExtraError",
     "audio",
     "builders",
+    "callbacks",
     "layers",
 }
 

@@ -33,13 +33,14 @@ _HOMES = {
     "AudioError": "vlpipe.errors",
     "MissingExtraError": "vlpipe.errors",
 }
-_SUBMODULES = ("audio", "builders", "layers")
+_SUBMODULES = ("audio", "builders", "callbacks", "layers")
 
 __all__ = [*_HOMES, *_SUBMODULES]
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe import audio as audio
     from vlpipe import builders as builders
+    from vlpipe import callbacks as callbacks
     from vlpipe import layers as layers
     from vlpipe.dataset import make_dataset as make_dataset
     from vlpipe.errors import ArgumentError as ArgumentError

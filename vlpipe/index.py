@@ -25,7 +25,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.schema import Fixed, Schema
-from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES
+from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES, masked_crc
 
 FORMAT = "vlpipe"
 VERSION = 1
@@ -141,6 +141,36 @@ class Index:
                     f"{shard.path}: found {size} bytes, expected {shard.bytes} with {shard.records} records: it was {what} after it was "
                     f"written. {_RESTORE}"
                 )
+
+    def check_ends(self) -> None:
+        """Compare the checksums of the first and the last record of each shard, which tells another file of the same size.
+
+        Raises:
+            DatasetError: one is not the record that was written; the message names it.
+        """
+        if not len(self):
+            return
+        order = self.by_shard()
+        firsts = np.flatnonzero(np.diff(self.rows["shard"][order].astype(np.int64), prepend=-1))
+        lasts = np.append(firsts[1:], len(order)) - 1
+        for row in order[np.union1d(firsts, lasts)].tolist():
+            entry = self.rows[row]
+            with open(self.shards[int(entry["shard"])].path, "rb") as file:
+                file.seek(int(entry["offset"]) + HEADER_BYTES)
+                self.check_record(row, masked_crc(file.read(int(entry["bytes"]))))
+
+    def check_record(self, row: int, checksum: int) -> None:
+        """Compare the checksum of a record's data with the one that it was written with.
+
+        Raises:
+            DatasetError: it is another; the message names the record.
+        """
+        entry = self.rows[row]
+        if checksum != entry["checksum"]:
+            raise DatasetError(
+                f"{self.where(row)}: the checksum of its {entry['bytes']} bytes of data is {checksum:08x}, the index says "
+                f"{entry['checksum']:08x}: the file is damaged, or was changed or replaced after it was written. {_RESTORE}"
+            )
 
 
 _RESTORE = "Restore it from a copy, or write the dataset again."

@@ -310,11 +310,7 @@ class Shards:
         for row, shard, begin, end, expected in zip(rows.tolist(), *(values.tolist() for values in columns), strict=True):
             found = masked_crc(self._open(shard)[1][begin:end])
             if found != expected:
-                raise DatasetError(
-                    f"{self._index.where(row)}: the checksum of its {end - begin} bytes of data is {found:08x}, the index says "
-                    f"{expected:08x}: the file is damaged, or was changed or replaced after it was written. Restore it from a copy, or "
-                    "write the dataset again."
-                )
+                self._index.check_record(row, found)
         if self._verify == "first":
             self._verified[rows] = True
 

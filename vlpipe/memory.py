@@ -38,15 +38,21 @@ class Pool:
             buffer = self._free.pop() if self._free else None  # the last that came back is the warmest
         if buffer is None:
             buffer = _aligned(self._capacity)
-        array = buffer[:size].view(dtype).reshape(shape)
-        # Whoever holds the array, TensorFlow too, holds this very object; views of it refer to it in turn.
-        weakref.finalize(array, self._give_back, buffer).atexit = False
-        return array
+        lease = _Lease(buffer, size)
+        weakref.finalize(lease, self._give_back, buffer).atexit = False
+        return np.asarray(lease).view(dtype).reshape(shape)
 
     def _give_back(self, buffer: np.ndarray) -> None:
         with self._lock:
             if len(self._free) < self._keep:
                 self._free.append(buffer)
+
+
+class _Lease:
+    """Lives as long as any array on the buffer: a view of an array refers to the object that owns the memory, not to that array."""
+
+    def __init__(self, buffer: np.ndarray, size: int) -> None:
+        self.__array_interface__ = {"version": 3, "data": (buffer.ctypes.data, False), "shape": (size,), "typestr": "|u1"}
 
 
 def _aligned(size: int) -> np.ndarray:

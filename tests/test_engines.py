@@ -1,0 +1,231 @@
+"""The mapped and the graph engine under one plan: the same bytes, whatever the parallelism, in TensorFlow's own surroundings too."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import vlpipe
+from tests.test_dataset import make_records, write
+
+pytestmark = pytest.mark.usefixtures("quick_graphs")
+
+ENGINES = ("mapped", "graph")
+CASES: dict[str, dict[str, Any]] = {
+    "bucket": {},
+    "boundary": {"pad_to": "boundary", "remainder": "pad", "buckets": 3, "padding_value": -2.5},
+    "budget": {"frames_per_batch": 60, "remainder": "drop"},
+    "pad": {"batching": "pad", "remainder": "drop"},
+    "ragged": {"batching": "ragged", "remainder": "pad"},
+    "ragged-drop": {"batching": "ragged", "remainder": "drop"},
+    "same_length": {"batching": "same_length"},
+    "truncate": {"length_range": (3, 12), "out_of_range": "truncate"},
+    "half": {"dtype": "float16"},
+    "bfloat16": {"dtype": "bfloat16", "padding_value": float("nan")},
+    "still": {"shuffle": False},
+    "rank": {"shard": (1, 2), "remainder": "pad"},
+    "none": {"label": False},
+}
+
+
+@pytest.fixture(scope="module", params=["scalar", "sequence", "text"])
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """70 records of 1 to 30 frames in 3 shards."""
+    lengths = np.random.default_rng(5).integers(1, 31, 70).tolist()
+    return write(tmp_path_factory.mktemp("data") / request.param, make_records(lengths, label=request.param), request.param, num_shards=3)
+
+
+def digest(dataset: tf.data.Dataset, epochs: int = 1) -> str:
+    """Of the bytes, dtypes and shapes of everything that is delivered, in order."""
+    found = hashlib.sha256()
+    for _ in range(epochs):
+        for element in dataset:
+            for tensor in tf.nest.flatten(element, expand_composites=True):
+                array = tensor.numpy()
+                content = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+                found.update(f"{array.dtype} {array.shape}".encode() + content)
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_deliver_the_same_bytes_whatever_the_parallelism(source: Path, case: str) -> None:
+    arguments: dict[str, Any] = {"batch_size": 4, "seed": 9, "lengths": True, "ids": True, **CASES[case]}
+    datasets = [
+        vlpipe.make_dataset(source, engine=engine, num_parallel_calls=calls, verify=verify, **arguments)
+        for engine, calls, verify in (("mapped", 1, "always"), ("mapped", 4, "never"), ("graph", 1, "first"), ("graph", 4, "never"))
+    ]
+    assert len({digest(dataset, epochs=2) for dataset in datasets}) == 1
+    # A tensor's value prints what a spec does not: the reference is the first.
+    assert all(dataset.element_spec == datasets[0].element_spec for dataset in datasets)
+    assert {len(dataset) for dataset in datasets} == {vlpipe.plan(source, **arguments).steps_per_epoch}
+
+
+def test_the_bytes_are_the_same_in_every_version(tmp_path: Path) -> None:
+    """Written down once; both environments must find it."""
+    records = [{"features": np.arange(n * 2, dtype=np.float32).reshape(n, 2) + n, "label": n} for n in [3, 9, 1, 4, 4, 12, 7, 5] * 4]
+    vlpipe.write(tmp_path / "d", records, num_shards=2)
+    for engine in ENGINES:
+        assert digest(vlpipe.make_dataset(tmp_path / "d", batch_size=3, seed=2, ids=True, engine=engine), 3)[:16] == GOLDEN
+
+
+GOLDEN = "53f06f20442ec576"
+
+
+def test_several_features_each_with_its_own_lengths(tmp_path: Path) -> None:
+    schema = vlpipe.Schema(a=vlpipe.Sequence(3, "int16"), b=vlpipe.Sequence((2, 2)), big=vlpipe.Fixed((40,), "float32"), t=vlpipe.Text())
+    random = np.random.default_rng(0)
+    records = [
+        {
+            "a": random.integers(-9, 9, (n, 3)).astype("i2"),
+            "b": random.normal(size=(17 - n, 2, 2)).astype("f4"),
+            "big": random.normal(size=40).astype("f4"),
+            "t": f"{n}é",
+        }
+        for n in range(1, 17)
+    ]
+    vlpipe.write(tmp_path / "d", records, schema, num_shards=2)
+    arguments: dict[str, Any] = {"features": ("a", "b"), "label": ("big", "t"), "lengths": True, "ids": True, "batch_size": 3, "seed": 1}
+    digests = set()
+    for engine in ENGINES:
+        dataset = vlpipe.make_dataset(tmp_path / "d", engine=engine, **arguments)
+        digests.add(digest(dataset))
+        for x, y in dataset:
+            for row, number in enumerate(x["id"].numpy()):
+                record = records[number]
+                for name in ("a", "b"):
+                    frames = int(x[f"{name}_lengths"][row])
+                    assert np.array_equal(x[name][row, :frames], record[name])
+                    assert not x[name][row, frames:].numpy().any()
+                assert np.array_equal(y["big"][row], record["big"])
+                assert y["t"][row].numpy().decode() == record["t"]
+    assert len(digests) == 1
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lengths = np.random.default_rng(6).integers(1, 31, 70).tolist()
+    return write(tmp_path_factory.mktemp("data") / "plain", make_records(lengths), num_shards=3)
+
+
+def ids_of(dataset: Any) -> list[list[int]]:
+    return [x["id"].numpy().tolist() for x, *_ in dataset]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("repeat", [False, True])
+def test_a_checkpoint_of_an_iterator_is_small_and_restores_the_epoch(plain: Path, tmp_path: Path, engine: str, repeat: bool) -> None:
+    def dataset() -> tf.data.Dataset:
+        return vlpipe.make_dataset(plain, batch_size=4, seed=5, ids=True, engine=engine, repeat=repeat)
+
+    one = dataset()
+    steps = vlpipe.plan(plain, batch_size=4, seed=5).steps_per_epoch
+    if repeat:
+        iterator = iter(one.take(5 * steps))
+        skipped = 2 * steps + 3
+    else:
+        list(one), list(one)
+        iterator = iter(one)
+        skipped = 3
+    for _ in range(skipped):
+        next(iterator)
+    path = tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "checkpoint"))
+    assert sum(file.stat().st_size for file in tmp_path.glob("checkpoint-1*")) < 64 << 10
+    expected = ids_of(iterator), ids_of(one.take(2))
+    other = dataset()  # as a fresh process has it
+    iterator = iter(other.take(5 * steps) if repeat else other)
+    tf.train.Checkpoint(iterator=iterator).restore(path).assert_consumed()
+    assert ids_of(iterator) == expected[0]
+    assert ids_of(other.take(2)) == expected[1]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_distribution_strategy_sees_every_record_once(plain: Path, engine: str) -> None:
+    script = f"""
+import numpy as np, tensorflow as tf
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras, vlpipe
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+dataset = vlpipe.make_dataset({str(plain)!r}, batch_size=4, seed=1, ids=True, engine={engine!r})
+assert dataset.options().experimental_distribute.auto_shard_policy == tf.data.experimental.AutoShardPolicy.OFF
+seen = []
+for x, y in strategy.experimental_distribute_dataset(dataset):
+    for part in strategy.experimental_local_results(x["id"]):
+        seen += part.numpy().tolist()
+assert sorted(seen) == list(range(70)), sorted(seen)
+with strategy.scope():
+    inputs = keras.Input((None, 2))
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.GlobalMaxPooling1D()(keras.layers.Conv1D(3, 3, padding="same")(inputs))))
+    model.compile("sgd", "mse")
+class Count(keras.callbacks.Callback):
+    steps = 0
+    def on_train_batch_end(self, batch, logs=None):
+        Count.steps += 1
+model.fit(vlpipe.make_dataset({str(plain)!r}, batch_size=4, seed=1, engine={engine!r}), epochs=2, verbose=0, callbacks=[Count()])
+assert Count.steps == 2 * len(dataset), Count.steps
+print("every record once")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=200, env=_environment())
+    assert "every record once" in done.stdout, done.stderr[-3000:]
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
+
+
+def test_the_graph_engine_runs_in_a_tf_data_service(plain: Path) -> None:
+    dispatcher = tf.data.experimental.service.DispatchServer()
+    address = dispatcher.target.split("://")[1]
+    worker = tf.data.experimental.service.WorkerServer(tf.data.experimental.service.WorkerConfig(dispatcher_address=address))
+    dataset = vlpipe.make_dataset(plain, batch_size=4, seed=1, ids=True, engine="graph", repeat=True)
+    steps = vlpipe.plan(plain, batch_size=4, seed=1).steps_per_epoch
+    served = dataset.take(2 * steps).apply(tf.data.experimental.service.distribute("parallel_epochs", dispatcher.target))
+    assert ids_of(served) == ids_of(dataset.take(2 * steps))
+    del worker
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_saved_dataset_has_the_same_batches(plain: Path, tmp_path: Path, engine: str) -> None:
+    dataset = vlpipe.make_dataset(plain, batch_size=4, seed=1, ids=True, engine=engine, repeat=True).take(10)
+    dataset.save(str(tmp_path / "saved"))
+    assert ids_of(tf.data.Dataset.load(str(tmp_path / "saved"))) == ids_of(dataset)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_iterator_that_is_left_in_the_middle_ends_at_once(plain: Path, engine: str) -> None:
+    dataset = vlpipe.make_dataset(plain, batch_size=2, seed=1, engine=engine, repeat=True)
+    taken = []
+    for _ in range(5):
+        iterator = iter(dataset)
+        next(iterator)
+        start = time.perf_counter()
+        del iterator
+        taken.append(time.perf_counter() - start)
+    assert min(taken) < 0.05
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_eight_ranks_have_every_record_and_one_shape_a_step(plain: Path, engine: str) -> None:
+    arguments: dict[str, Any] = {"batch_size": 2, "seed": 1, "ids": True, "pad_to": "boundary", "buckets": 3, "engine": engine}
+    for remainder in ("pad", "drop"):
+        ranks = [vlpipe.make_dataset(plain, shard=(rank, 8), remainder=remainder, **arguments) for rank in range(8)]
+        assert len({len(rank) for rank in ranks}) == 1
+        seen: Counter[int] = Counter()
+        for parts in zip(*ranks, strict=True):
+            assert len({part[0]["features"].shape.as_list()[1] for part in parts}) == 1
+            for x, _, *weight in parts:
+                kept = weight[0].numpy() > 0 if weight else np.ones(2, bool)
+                seen.update(x["id"].numpy()[kept].tolist())
+        assert set(seen.values()) == {1}
+        plan = vlpipe.plan(plain, remainder=remainder, shard=(0, 8), **{k: v for k, v in arguments.items() if k != "ids"})
+        assert len(seen) == plan.records == 70 - plan.refused.get("remainder", 0)
