@@ -215,7 +215,11 @@ for epoch in range(50):
 print((sizes[-1] - sizes[9]) / 40 / 2**20)
 """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=200, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert float(done.stdout.split()[-1]) < 1.0

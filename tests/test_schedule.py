@@ -111,9 +111,7 @@ def test_orders_are_uniform() -> None:
 @pytest.mark.parametrize("batching", ["bucket", "pad", "same_length"])
 def test_ranks_share_every_step_and_together_have_every_record(world: int, remainder: str, batching: str) -> None:
     lengths = np.random.default_rng(world).integers(1, 40, 700)
-    plans = [
-        plan_of(lengths, seed=3, shard=(rank, world), remainder=remainder, batching=batching, batch_size=4) for rank in range(world)
-    ]
+    plans = [plan_of(lengths, seed=3, shard=(rank, world), remainder=remainder, batching=batching, batch_size=4) for rank in range(world)]
     (steps,) = {plan.steps_per_epoch for plan in plans}
     for epoch in range(2):
         seen: Counter[int] = Counter()

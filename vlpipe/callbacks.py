@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.errors import DatasetError
 from vlpipe.options import integer
 from vlpipe.planning import Plan
 from vlpipe.staging import StagedDirectory
@@ -18,7 +18,7 @@ STATE_NAME = "state.json"
 WEIGHTS_NAME = "model.weights.h5"
 
 
-class Backup(keras.callbacks.Callback):
+class Backup(keras.callbacks.Callback):  # type: ignore[misc]
     """Saves the weights and the place in the data, together, while `fit` runs; a run that stops goes on from there, in mid-epoch.
 
     Both are in one directory that is replaced in a single step, so that a kill at any moment leaves the old pair or the new one. When
@@ -66,7 +66,9 @@ class Backup(keras.callbacks.Callback):
             integer("epoch", state["epoch"], 0)
             integer("batch", state["batch"], 0)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DatasetError(f"{self._directory / STATE_NAME}: cannot be read as a saved state ({error}). Remove the directory.") from error
+            raise DatasetError(
+                f"{self._directory / STATE_NAME}: cannot be read as a saved state ({error}). Remove the directory."
+            ) from error
         return state
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

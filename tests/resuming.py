@@ -1,0 +1,40 @@
+"""Run as a program: reads the cases of test_state from a file, resumes each, and prints the hashes of what then comes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import vlpipe
+
+
+def hashes_of(dataset: tf.data.Dataset, count: int) -> list[str]:
+    """One hash a batch."""
+    found = []
+    for element in dataset.take(count):
+        parts = [tensor.numpy() for tensor in tf.nest.flatten(element, expand_composites=True)]
+        found.append(
+            hashlib.sha256(b"".join(str(part.shape).encode() + np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
+        )
+    return found
+
+
+def main(path: str) -> None:
+    """Prints a JSON list of lists of hashes."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    with open(path) as file:
+        cases: list[dict[str, Any]] = json.load(file)
+    results = []
+    for case in cases:
+        dataset = vlpipe.make_dataset(case["source"], repeat=True, ids=True, resume=case["state"], **case["arguments"])
+        results.append(hashes_of(dataset, case["count"]))
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

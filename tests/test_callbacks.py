@@ -1,0 +1,83 @@
+"""Training that stops and goes on, batch by batch, on each backend that is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import vlpipe
+from tests.test_dataset import make_records, write
+from vlpipe.callbacks import STATE_NAME, Backup
+from vlpipe.errors import ArgumentError, DatasetError
+
+BACKENDS = [backend for backend in ("tensorflow", "jax") if importlib.util.find_spec(backend)]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lengths = np.random.default_rng(5).integers(1, 31, 60).tolist()
+    return write(tmp_path_factory.mktemp("data") / "train", make_records(lengths), num_shards=3)
+
+
+def train(source: Path, directory: Path, backend: str, epochs: int, stop_after: int = 0) -> str:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.training", str(source), str(directory), str(epochs), str(stop_after)]
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_run_that_stops_in_mid_epoch_ends_with_the_weights_of_one_that_does_not(source: Path, tmp_path: Path, backend: str) -> None:
+    """60 records in 15 batches; it saves every 5, stops after 23 (3 of which are trained again), and once more."""
+    whole = train(source, tmp_path / "whole", backend, epochs=3)
+    assert whole.endswith(" 45")
+    assert "'epoch': 1, 'batch': 5" in train(source, tmp_path / "parts", backend, epochs=3, stop_after=23)
+    assert "'epoch': 2, 'batch': 0" in train(source, tmp_path / "parts", backend, epochs=3, stop_after=13)
+    assert train(source, tmp_path / "parts", backend, epochs=3) == whole
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["parts", "whole"]  # and nothing hidden beside them
+
+
+def test_what_cannot_be_resumed_is_refused_at_once(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="seed=None draws another order"):
+        Backup(tmp_path / "b", vlpipe.plan(source))
+    with pytest.raises(ArgumentError, match="save_every: came as 0, expected an integer >= 1"):
+        Backup(tmp_path / "b", vlpipe.plan(source, seed=1), save_every=0)
+
+
+def test_a_directory_that_holds_something_else_is_never_replaced(source: Path, tmp_path: Path) -> None:
+    plan = vlpipe.plan(source, seed=1)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("")
+    with pytest.raises(DatasetError, match=r"photos: it holds \['cat.jpg'\], so it is no backup. Choose another directory"):
+        Backup(tmp_path / "photos", plan)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match="file: it is a file, so it is no backup"):
+        Backup(tmp_path / "file", plan)
+    (tmp_path / "b").mkdir()
+    for content in ("{", "[]", "{}", '{"epoch": "x", "batch": 1}'):
+        (tmp_path / "b" / STATE_NAME).write_text(content)
+        with pytest.raises(DatasetError, match="state.json: cannot be read as a saved state .*. Remove the directory"):
+            Backup(tmp_path / "b", plan)
+
+
+def test_a_save_that_fails_leaves_the_last_one(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = vlpipe.plan(source, seed=1)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    backup = Backup(tmp_path / "b", plan)
+    backup.set_model(model)
+    backup.save()
+    before = (tmp_path / "b" / STATE_NAME).read_text()
+    backup._trained = 1
+    monkeypatch.setattr(model, "save_weights", lambda path: Path(path).write_bytes(b"x") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        backup.save()
+    assert (tmp_path / "b" / STATE_NAME).read_text() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
