@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,18 +65,25 @@ def epoch_of(lengths: list[int], options: Options, boundaries: tuple[int, ...]) 
         cap = options.batch_size or (32 if options.frames_per_batch is None else 10**9)
         return cap if options.frames_per_batch is None else min(cap, max(1, options.frames_per_batch // max(1, upper)))
 
-    def cut_sorted(buckets: dict[int, list[int]], carry: bool) -> dict[int, list[int]]:
-        """Full batches of each bucket in turn; what is left moves on to the next, or stays."""
-        left: dict[int, list[int]] = {}
-        moving: list[int] = []
-        for upper in sorted(buckets):
-            queue = moving + buckets[upper]
+    def cut_from_the_longest() -> None:
+        """Full batches from the longest sequences down; the last, of the shortest, may be short."""
+        left = [(upper, length) for upper in sorted(waiting) for length in waiting[upper]]
+        waiting.clear()
+        while left:
+            upper = left[-1][0]
+            waiting[upper] = [length for _, length in left[-size_of(upper) :]]
+            left = left[: -size_of(upper)]
+            if len(waiting[upper]) == size_of(upper):
+                emit(upper)
+
+    def cut_each() -> None:
+        for upper in sorted(waiting):
+            queue = waiting.pop(upper)
             while len(queue) >= size_of(upper):
                 waiting[upper], queue = queue[: size_of(upper)], queue[size_of(upper) :]
                 emit(upper)
-            moving = queue if carry else []
-            left = {upper: queue} if carry else {**left, upper: queue}
-        return {upper: queue for upper, queue in left.items() if queue}
+            if queue:
+                waiting[upper] = queue
 
     for length in lengths:
         if length < shortest:
@@ -92,7 +100,7 @@ def epoch_of(lengths: list[int], options: Options, boundaries: tuple[int, ...]) 
         if options.engine == "stream" and len(waiting[upper]) == size_of(upper):
             emit(upper)
     if options.engine != "stream":
-        waiting = cut_sorted(waiting, carry=options.batching == "bucket")
+        cut_from_the_longest() if options.batching == "bucket" else cut_each()
     for upper in sorted(waiting):
         if options.remainder == "drop":
             refused["remainder"] += len(waiting[upper])
@@ -194,6 +202,20 @@ def test_by_default_there_are_as_many_buckets_as_their_batches_fill() -> None:
     assert len(plan_of(lengths, pad_to="boundary").boundaries) == 8
     assert len(plan_of(lengths, engine="stream").boundaries) == 16
     assert 1 < len(plan_of(lengths[:600]).boundaries) < 16
+
+
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=24), st.integers(1, 3), st.integers(1, 4), st.sampled_from(["keep", "drop", "pad"])
+)
+def test_no_boundaries_pad_less_in_whole_batches(lengths: list[int], buckets: int, batch_size: int, remainder: str) -> None:
+    """Of all that give every bucket a full batch, each tried."""
+    arguments: dict[str, Any] = {"batch_size": batch_size, "remainder": remainder, "pad_to": "boundary"}
+    *lower, longest = sorted(set(lengths))
+    choices = itertools.chain.from_iterable(itertools.combinations(lower, count) for count in range(buckets))
+    plans = [plan_of(lengths, buckets=[*choice, longest], **arguments) for choice in choices]
+    full = [plan for plan in plans if all(batch_size in bucket.rows for bucket in plan.buckets)]
+    best = max((plan.valid_ratio for plan in full), default=0.0)
+    assert plan_of(lengths, buckets=buckets, **arguments).valid_ratio >= best - 1e-12
 
 
 def test_more_buckets_pad_less() -> None:

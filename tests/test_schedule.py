@@ -40,21 +40,19 @@ def test_hashes_are_splitmix64_started_from_seed_epoch_and_purpose(seed: int, ep
 
 def one_by_one(records: list[int], sizes: list[int], drop: bool, carry: bool) -> list[tuple[list[int], int]]:
     """Batches as (positions, bucket)."""
-    batches = []
-    queue: list[int] = []
-    position = 0
-    filled = [bucket for bucket, count in enumerate(records) if count]
-    for bucket in filled:
-        queue += range(position, position + records[bucket])
-        position += records[bucket]
-        while len(queue) >= sizes[bucket]:
-            batches.append((queue[: sizes[bucket]], bucket))
-            queue = queue[sizes[bucket] :]
-        if not (carry and bucket != filled[-1]):
-            if queue and not drop:
-                batches.append((queue, bucket))
-            queue = []
-    return batches
+    bucket_of = [bucket for bucket, count in enumerate(records) for _ in range(count)]
+    batches: list[tuple[list[int], int]] = []
+    if carry:  # from the longest down, whatever comes
+        left = list(range(len(bucket_of)))
+        while left:
+            bucket = bucket_of[left[-1]]
+            batches.insert(0, (left[-sizes[bucket] :], bucket))
+            left = left[: -sizes[bucket]]
+    else:
+        for bucket, size in enumerate(sizes):
+            mine = [position for position, own in enumerate(bucket_of) if own == bucket]
+            batches += [(mine[first : first + size], bucket) for first in range(0, len(mine), size)]
+    return [(rows, bucket) for rows, bucket in batches if len(rows) == sizes[bucket] or not drop]
 
 
 @given(COUNTS, st.data(), st.booleans(), st.booleans())

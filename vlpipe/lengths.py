@@ -19,6 +19,19 @@ def histogram(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return lengths, counts.astype(np.int64)
 
 
+def rows_of_whole_batches(counts: np.ndarray, batch_size: int, remainder: str) -> np.ndarray:
+    """Rows of the batches that reach just to each length, where every batch but one is full (int64 `[L]`, some of them 0).
+
+    Batches are cut from the longest sequence down, each filled up with shorter ones; what is left is a short batch of the shortest. With
+    these in the place of the counts, `optimal_boundaries` pads least in whole batches.
+    """
+    total = int(counts.sum())
+    longer = total - np.cumsum(counts)
+    taken = -(-longer // batch_size) * batch_size  # by the batches of longer sequences
+    whole = {"keep": total, "pad": -(-total // batch_size) * batch_size, "drop": total // batch_size * batch_size}[remainder]
+    return np.diff(np.maximum(whole - taken, 0), prepend=0)
+
+
 # Beyond so many distinct lengths (waveforms: samples) the boundaries are chosen among so many of them, at equal steps of records.
 MOST_LENGTHS = 8192
 
@@ -95,6 +108,10 @@ def _add_bucket(xs: list[int], ns: list[int], needed: list[int], cost: list[floa
 
 def _push(envelope: deque[int], new: int, ns: list[int], cost: list[float]) -> None:
     """Add a line that is steeper than all before, and drop those that are now nowhere the lowest."""
+    if envelope and ns[new] == ns[envelope[-1]]:
+        if cost[new] >= cost[envelope[-1]]:
+            return  # parallel, and nowhere lower
+        envelope.pop()
     while len(envelope) > 1:
         before, last = envelope[-2], envelope[-1]
         # `last` is useless if the new line crosses `before` no later than `last` does.

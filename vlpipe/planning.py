@@ -15,7 +15,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, import_extra
 from vlpipe.index import Index, Source, open_source
-from vlpipe.lengths import histogram, optimal_boundaries
+from vlpipe.lengths import histogram, optimal_boundaries, rows_of_whole_batches
 from vlpipe.options import Options, Selection, select
 from vlpipe.schedule import Cuts, Schedule, cut
 from vlpipe.state import make_state
@@ -365,4 +365,6 @@ def boundaries_for(lengths: np.ndarray, counts: np.ndarray, options: Options, en
         mean = int(lengths @ counts) // records
         buckets = records // (batches[options.pad_to] * options.batch_size_for(mean) * world)
         buckets = max(1, min(buckets, most[options.pad_to]))
+    if engine != "stream" and options.frames_per_batch is None and len(lengths):
+        counts = rows_of_whole_batches(counts, int(least[0]), options.remainder)
     return optimal_boundaries(lengths, counts, buckets or 1, least)

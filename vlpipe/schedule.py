@@ -4,7 +4,7 @@ Row ids are shuffled, never tensors: a true global shuffle with no buffer, the s
 Everything but the order itself is the same in every epoch, so that any batch of any epoch can be had at once:
 
     1. Sort the records by (bucket, hash of (seed, epoch, record)). Packed into one integer each, that is one sort.
-    2. Cut the sorted records into batches at fixed places (`Cuts`): bucket after bucket, as many records as its batches hold.
+    2. Cut the sorted records into batches at fixed places (`Cuts`), as many records as a batch of the bucket holds.
     3. Deliver the batches in an order that is another hash of (seed, epoch).
 
 The hash is SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014): integer arithmetic
@@ -67,33 +67,37 @@ class Cuts(NamedTuple):
 
 
 def cut(records: Sequence[int], sizes: Sequence[int], *, drop: bool, carry: bool) -> Cuts:
-    """Cut sorted records into batches, bucket after bucket.
+    """Cut sorted records into batches, bucket by bucket.
 
     Args:
         records: how many there are in each bucket.
         sizes: how many make a full batch of each.
         drop: leave out what does not fill a batch.
-        carry: what does not fill a batch of a bucket begins the first one of the next longer bucket that has records, so that
-            only the last batch can be short. Otherwise each bucket has a short batch of its own.
+        carry: what does not fill a batch of a bucket completes the last batch of the next longer one. So at most one batch is short, and
+            that of the shortest, where a repeated or a missing row costs least. Otherwise each bucket may end in a short batch.
     """
-    filled = [bucket for bucket, count in enumerate(records) if count]
-    parts: list[tuple[int, int, int, int]] = []  # bucket, position, full batches, records in a short one
-    position = end = 0
-    for bucket in filled:
-        end += records[bucket]
-        full, left = divmod(end - position, sizes[bucket])
-        moves_on = carry and bucket != filled[-1]
-        parts.append((bucket, position, full, 0 if moves_on or drop else left))
-        position = end - left if moves_on else end
-    starts, counts, size_of, bucket_of = [], [], [], []
-    for bucket, first, full, short in parts:
-        steps = full + (short > 0)
-        starts.append(first + np.arange(steps, dtype=np.int64) * sizes[bucket])
-        counts.append(np.r_[np.full(full, sizes[bucket], np.int64), np.full(steps - full, short, np.int64)])
-        size_of.append(np.full(steps, sizes[bucket], np.int64))
-        bucket_of.append(np.full(steps, bucket, np.int64))
+    ends = np.cumsum(records, dtype=np.int64).tolist()
+    parts: list[tuple[np.ndarray, np.ndarray, int]] = []  # starts and ends of its batches, bucket
+    end = ends[-1] if ends else 0
+    for bucket in reversed(range(len(records))):
+        begin, size = ends[bucket] - records[bucket], sizes[bucket]
+        end = end if carry else ends[bucket]
+        if carry:
+            starts = end - size * np.arange(-((begin - end) // size), 0, -1, dtype=np.int64)  # the first may reach below `begin`
+            stops = starts + size
+            starts = np.maximum(starts, 0)
+            end = int(starts[0]) if len(starts) else end
+        else:
+            starts = np.arange(begin, end, size, dtype=np.int64)
+            stops = np.minimum(starts + size, end)
+        parts.append((starts, stops, bucket))
+    parts.reverse()
     empty = np.zeros(0, np.int64)
-    return Cuts(*(np.concatenate([empty, *column]) for column in (starts, counts, size_of, bucket_of)))
+    starts = np.concatenate([empty, *(part[0] for part in parts)])
+    counts = np.concatenate([empty, *(part[1] for part in parts)]) - starts
+    buckets = np.repeat(np.array([part[2] for part in parts], np.int64), [len(part[0]) for part in parts])
+    cuts = Cuts(starts, counts, np.asarray(sizes, np.int64)[buckets], buckets)
+    return Cuts(*(column[counts == cuts.sizes] for column in cuts)) if drop else cuts
 
 
 class Batch(NamedTuple):
