@@ -24,6 +24,7 @@ ROOMS = (
     "record",
     "statistics",
     "index",
+    "remote",
     "staging",
     "lengths",
     "options",

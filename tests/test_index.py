@@ -217,7 +217,7 @@ def test_arguments_that_name_no_source(dataset: Path, monkeypatch: pytest.Monkey
             r"^tain: not found; \. holds \['empty', 'notes.txt', .*'train'.*\]\. Pass a dataset directory, a glob, a file or ",
         ),
         ("no/where", "^no/where: not found; no does not exist either"),
-        ("gs://bucket/train", "neither addresses nor ~ are followed. Pass a path on a local file system"),
+        ("gs://bucket/train", "not followed in a list or glob, and ~ is not. Pass a path, or the address of one dataset directory"),
         ("nul\0", "not found"),
         ("train/*.tfrecords", r"^train/\*\.tfrecords: the glob matches no file \(working directory: .+\)\. Check the pattern\."),
         (

@@ -13,9 +13,10 @@ import tensorflow as tf
 from vlpipe import graph, mapped, stream
 from vlpipe.batching import Flat
 from vlpipe.errors import ArgumentError
-from vlpipe.index import Source, open_source
+from vlpipe.index import Source
 from vlpipe.options import Options
 from vlpipe.planning import Plan, make_plan
+from vlpipe.remote import open_anywhere
 from vlpipe.state import check_state
 
 _log = logging.getLogger("vlpipe")
@@ -61,7 +62,7 @@ def make_dataset(
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
 
     Args:
-        source: dataset directory, glob, file, or a list of these.
+        source: dataset directory, glob, file, or a list of these; or the address of a dataset directory, such as gs://bucket/train.
         batching: "bucket" (sequences of similar length together), "pad" (whatever comes next), "ragged" (the same, unpadded),
             or "same_length" (only sequences of one length together).
         batch_size: sequences a batch; None: 32, or no limit where `frames_per_batch` is given.
@@ -99,7 +100,7 @@ def make_dataset(
     """
     arguments = {name: value for name, value in locals().items() if name != "source"}
     options = _with_seed(Options.of(**arguments))
-    index = open_source(source)
+    index = open_anywhere(source)
     plan = make_plan(index, options)
     _check_run(plan)
     _report(plan)

@@ -32,7 +32,7 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
         epochs: pairs of int64: the number of an epoch, and its first batch: 0, or beyond the last where there shall be none.
         deliver: makes of a flat batch what the user gets.
     """
-    if plan.options.verify != "never":
+    if plan.options.verify != "never" and index.is_local:
         index.check_ends()
     untouched = tf.autograph.experimental.do_not_convert
     order = _Order(plan.schedule)

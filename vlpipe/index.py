@@ -142,6 +142,11 @@ class Index:
                     f"written. {_RESTORE}"
                 )
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the shards can be opened as files."""
+        return not any("://" in shard.path for shard in self.shards)
+
     def check_ends(self) -> None:
         """Compare the checksums of the first and the last record of each shard, which tells another file of the same size.
 
@@ -233,7 +238,7 @@ def _matches(text: str) -> list[str]:
     if os.path.exists(text):
         return [text.rstrip("/") or "/"]
     if "://" in text or text.startswith("~"):
-        raise DatasetError(f"{text}: neither addresses nor ~ are followed. Pass a path on a local file system.")
+        raise DatasetError(f"{text}: not followed in a list or glob, and ~ is not. Pass a path, or the address of one dataset directory.")
     if not glob.has_magic(text):
         parent = os.path.dirname(os.path.normpath(text)) or "."
         there = sorted(os.listdir(parent))[:8] if os.path.isdir(parent) else None

@@ -234,9 +234,9 @@ class _Copier:
             return
         begins, ends = begins[lacking] * size, ends[lacking] * size
         widths = ends - begins
-        if len(self._pattern) < widths.max():
-            self._pattern = np.full(int(widths.max()) // self._dtype.itemsize, self._padding).view(np.uint8).data
         pattern, target = self._pattern, out.reshape(-1).view(np.uint8).data
+        if len(pattern) < widths.max():
+            self._pattern = pattern = np.full(int(widths.max()) // self._dtype.itemsize, self._padding).view(np.uint8).data
         for begin, end, width in zip(begins.tolist(), ends.tolist(), widths.tolist(), strict=True):
             target[begin:end] = pattern[:width]
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError, import_extra
-from vlpipe.index import Index, Source, open_source
+from vlpipe.index import Index, Source
 from vlpipe.lengths import histogram, optimal_boundaries, rows_of_whole_batches
 from vlpipe.options import Options, Selection, select
+from vlpipe.remote import open_anywhere
 from vlpipe.schedule import Cuts, Schedule, cut
 from vlpipe.state import make_state
 
@@ -221,7 +222,7 @@ def plan(source: Source, **arguments: Any) -> Plan:
         (391, '96.4%')
     """
     options = Options.of(**arguments)
-    return make_plan(open_source(source), options)
+    return make_plan(open_anywhere(source), options)
 
 
 def make_plan(index: Index, options: Options) -> Plan:
@@ -231,7 +232,7 @@ def make_plan(index: Index, options: Options) -> Plan:
         ArgumentError: a record is out of `length_range` and `out_of_range` is "error", or the engine cannot do what is asked.
         SchemaError: the fields that are asked for are not in the schema.
     """
-    engine = choose_engine(options)
+    engine = choose_engine(options, local=index.is_local)
     selection = select(index.schema, options)
     frames = index.frames(selection.key)
     rows = np.arange(len(frames)) if options.shuffle else index.by_shard()  # as the reader meets them
@@ -277,15 +278,21 @@ def make_plan(index: Index, options: Options) -> Plan:
     )
 
 
-def choose_engine(options: Options) -> str:
+def choose_engine(options: Options, *, local: bool = True) -> str:
     """The engine that serves: the one that is asked for, or the first that can.
+
+    Args:
+        local: the shards are files that can be mapped.
 
     Raises:
         ArgumentError: the engine that is asked for cannot do what is asked for; the message says which can.
     """
     if options.layout is not None:
         raise ArgumentError("layout: foreign records are not read in this version. Write them anew with vlpipe.Writer.")
-    engine = "mapped" if options.engine == "auto" else options.engine
+    first = "mapped" if local else "graph"
+    engine = first if options.engine == "auto" else options.engine
+    if engine == "mapped" and not local:
+        raise ArgumentError('engine="mapped": only local files can be mapped into memory. Use engine="graph", or copy the dataset.')
     if engine == "stream" and options.resume is not None:
         raise ArgumentError('resume: the stream engine cannot start in the middle of a run. Use engine="mapped" or "graph".')
     if engine == "stream" and options.shard[1] > 1:

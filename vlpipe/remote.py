@@ -1,0 +1,51 @@
+"""Datasets at an address that TensorFlow's file systems know, such as `gs://bucket/train`: their index, read through `tf.io.gfile`."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from vlpipe.errors import DatasetError
+from vlpipe.index import INDEX_NAME, METADATA_NAME, Index, Source, open_directory, open_source
+
+
+def open_anywhere(source: Source) -> Index:
+    """The index of a source: at an address, one dataset directory; on local file systems whatever `open_source` takes.
+
+    Raises:
+        VlpipeError: as `open_source`; or what is at the address cannot be read.
+    """
+    if isinstance(source, str) and "://" in source:
+        return _open_address(source.rstrip("/"))
+    return open_source(source)
+
+
+def _open_address(address: str) -> Index:
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in (METADATA_NAME, INDEX_NAME):
+            try:
+                (Path(scratch) / name).write_bytes(tf.io.gfile.GFile(f"{address}/{name}", "rb").read())
+            except (tf.errors.OpError, OSError, UnicodeError) as error:
+                raise DatasetError(
+                    f"{address}/{name}: cannot be read ({error}). Pass the address of a dataset directory; some file systems "
+                    "need a package that registers them, such as tensorflow-io (import tensorflow_io)."
+                ) from error
+        index = open_directory(scratch)
+        index = replace(
+            index,
+            rows=np.array(index.rows),  # the file goes
+            shards=tuple(replace(shard, path=f"{address}/{shard.name}") for shard in index.shards),
+        )
+    for shard in index.shards:
+        try:
+            size = tf.io.gfile.stat(shard.path).length
+        except tf.errors.OpError as error:
+            raise DatasetError(f"{shard.path}: cannot be read ({error.message}), expected a shard of {shard.bytes} bytes.") from error
+        if size != shard.bytes:
+            raise DatasetError(f"{shard.path}: found {size} bytes, expected {shard.bytes}. Copy it again.")
+    return index
