@@ -7,7 +7,7 @@ PYTHON ?= python3
 DATA ?=
 WORKERS ?= 2
 
-.PHONY: demo test test-latest lint format lock clean
+.PHONY: demo test test-latest lint bench format lock clean
 
 demo: .venv/ready
 	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)")
@@ -22,6 +22,10 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy vlpipe
+
+# The figures that benchmarks/results holds were made so; takes some five minutes, on a machine that does nothing else.
+bench: .venv/ready
+	.venv/bin/python -m benchmarks.throughput --json benchmarks/results/throughput.json
 
 format: .venv/ready
 	.venv/bin/ruff check --fix .

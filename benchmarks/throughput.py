@@ -210,9 +210,8 @@ def measure(workload: Workload, directory: Path, rounds: int, names: list[str], 
 
 def table(name: str, result: dict) -> Table:
     """The figures of one workload."""
-    found = Table(
-        title=f"{name}: {result['records']:,} records, {result['frames'] / 1e6:.1f} M frames x {result['d']}, batches of {result['batch_size']}"
-    )
+    size = f"{result['records']:,} records, {result['frames'] / 1e6:.1f} M frames x {result['d']}"
+    found = Table(title=f"{name}: {size}, batches of {result['batch_size']}")
     for heading in ("way", "M frames/s", "k records/s", f"x {result['base']}", "of the floor", "valid"):
         found.add_column(heading, justify="left" if heading == "way" else "right")
     for way, figures in result["ways"].items():
