@@ -40,6 +40,12 @@ def test_the_report_tells_what_the_plan_knows() -> None:
     assert rows == [["500", "30", "500", "16"], ["1,000", "30", "500", "16"], ["2,000", "30", "1,000", "33"]]
 
 
+def test_the_engine_and_the_ranks_are_told() -> None:
+    lines = lines_of(plan_of([1] * 200, shard=(3, 4), remainder="drop", engine="graph"))
+    assert lines["engine"] == "graph"
+    assert lines["steps"] == "1 an epoch of each of 4 ranks, remainder: drop"
+
+
 def test_truncation_and_budget_are_told() -> None:
     plan = plan_of([10, 2000, 3000], length_range=(1, 1500), out_of_range="truncate", frames_per_batch=1000)
     assert "2 to 1,500 frames" in plan.report()

@@ -217,9 +217,13 @@ def _range(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     help="What becomes of records outside.",
 )
 @click.option("--features", help="Name of the sequence in the schema, where there are several.")
+@click.option(
+    "--engine", type=click.Choice(["auto", "mapped", "graph", "stream"]), default="auto", show_default=True, help="What reads the records."
+)
+@click.option("--world", type=click.IntRange(1), default=1, show_default=True, help="Ranks that share the records.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw lengths, buckets and padding.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def plan(source: tuple[str, ...], plot: Path | None, as_json: bool, **arguments: Any) -> None:
+def plan(source: tuple[str, ...], world: int, plot: Path | None, as_json: bool, **arguments: Any) -> None:
     """Forecast an epoch over SOURCE (directory, glob or files): records, steps, shapes, padding and memory. No record is read.
 
     \b
@@ -228,9 +232,20 @@ def plan(source: tuple[str, ...], plot: Path | None, as_json: bool, **arguments:
       vlpipe plan data/train --batch-size 64 --buckets 8 --pad-to boundary --plot plan.png
     """
     # Labels change nothing here, so that a schema in which several fields could be the label needs no choice.
-    forecast = vlpipe.plan(source[0] if len(source) == 1 else list(source), label=False, **arguments)
+    forecast = vlpipe.plan(source[0] if len(source) == 1 else list(source), label=False, shard=(0, world), **arguments)
     if as_json:
-        names = ("total", "records", "refused", "truncated", "over_budget", "steps_per_epoch", "valid_ratio", "boundaries", "batch_sizes")
+        names = (
+            "engine",
+            "total",
+            "records",
+            "refused",
+            "truncated",
+            "over_budget",
+            "steps_per_epoch",
+            "valid_ratio",
+            "boundaries",
+            "batch_sizes",
+        )
         document = {name: getattr(forecast, name) for name in (*names, "shapes", "peak_batch_bytes")}
         click.echo(json.dumps(document))
     else:

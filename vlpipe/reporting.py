@@ -41,21 +41,23 @@ def table(plan: Plan) -> str:
 def _totals(plan: Plan) -> list[tuple[str, str]]:
     options = plan.options
     refused = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in plan.refused.items())
+    ranks = f" of each of {options.shard[1]} ranks" if options.shard[1] > 1 else ""
     rows = [
         ("batching", f"{options.batching}, padded to {'the longest of the batch' if options.pad_to == 'longest' else 'the boundary'}"),
+        ("engine", plan.engine),
         ("records", f"{plan.records:,} of {plan.total:,} an epoch"),
         ("refused", refused or "none"),
-        ("steps", f"{plan.steps_per_epoch:,} an epoch, remainder: {options.remainder}"),
+        ("steps", f"{plan.steps_per_epoch:,} an epoch{ranks}, remainder: {options.remainder}"),
         ("valid frames", f"{plan.valid_ratio:.1%} (the rest is padding)"),
         ("largest batch", f"{plan.peak_batch_bytes / 2**20:,.1f} MiB of features"),
     ]
     if options.batching in ("ragged", "same_length"):
         rows[0] = ("batching", options.batching)
     if plan.truncated:
-        rows.insert(3, ("truncated", f"{plan.truncated:,} to {options.length_range[1]:,} frames"))
+        rows.insert(4, ("truncated", f"{plan.truncated:,} to {options.length_range[1]:,} frames"))
     if plan.over_budget:
         rows.insert(
-            3, ("over the budget", f"{plan.over_budget:,} records of more than {options.frames_per_batch:,} frames, alone in their batch")
+            4, ("over the budget", f"{plan.over_budget:,} records of more than {options.frames_per_batch:,} frames, alone in their batch")
         )
     return rows
 
