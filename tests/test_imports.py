@@ -39,6 +39,7 @@ ROOMS = (
     "builders",
     "stream",
     "memory",
+    "shards",
     "mapped",
     "graph",
     "dataset",

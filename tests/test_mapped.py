@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import vlpipe
 from tests.test_stream import cuts_and_flips, framed
-from vlpipe import mapped
+from vlpipe import mapped, shards
 from vlpipe.index import open_source
 from vlpipe.options import Options
 from vlpipe.planning import make_plan
@@ -149,17 +149,17 @@ def test_a_shard_that_grew_is_an_error(source: Path, shard: Path, engine: str) -
 
 
 def test_a_shard_that_changes_its_size_while_it_is_opened(source: Path, shard: Path) -> None:
-    shards = mapped.Shards(open_source(source), "first")
+    mapped_files = shards.Shards(open_source(source), "first")
     with shard.open("ab") as file:
         file.write(b"more")
     with pytest.raises(vlpipe.DatasetError, match=r"found \d+ bytes, expected \d+ with 5 records: it was changed while it was read"):
-        shards.views(np.array([0]))
+        mapped_files.views(np.array([0]))
 
 
 def test_verify_says_when_checksums_are_tested(source: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tested: list[int] = []
-    real = mapped.masked_crc
-    monkeypatch.setattr(mapped, "masked_crc", lambda data: tested.append(1) or real(data))
+    real = shards.masked_crc
+    monkeypatch.setattr(shards, "masked_crc", lambda data: tested.append(1) or real(data))
     for verify, expected in (("never", 0), ("first", 5), ("always", 15)):
         tested.clear()
         dataset = vlpipe.make_dataset(source, verify=verify)

@@ -87,8 +87,9 @@ def make_dataset(
         layout: how foreign records are laid out.
         shard: (rank, world): the part of the records that this process reads.
         engine: "mapped", "graph", "stream", or "auto": the first that can serve.
-        verify: when checksums are tested: at the "first" read of a record, "always", or "never"; the stream engine always does.
-        num_parallel_calls: batches or records that are made at a time; None: as many as there are cores, at most 8.
+        verify: when the mapped engine compares a record with the checksum in the index: at the "first" read, "always", "never". The other
+            engines test the checksum that stands beside each record in its file, at every read.
+        num_parallel_calls: batches (stream: records) that are made at a time; None: as many as the engine makes use of.
 
     Raises:
         VlpipeError: a subclass of it, before iteration: the source is missing or damaged, or an argument cannot be served.
@@ -148,15 +149,20 @@ def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
             tf.autograph.experimental.do_not_convert(lambda number: (number, tf.where(number == epoch, np.int64(batch), np.int64(0))))
         )
     # The number must be in a checkpoint of the iterator, and a variable is not: only what a dataset holds. So the first of two elements
-    # draws the number, and brings no batch; `scan` holds it; the second, which is repeated when an iterator is restored, has the batches.
+    # draws the number, and brings no batch; `scan` holds it; the second, which is made anew when an iterator is restored, has the batches.
     with tf.device("CPU:0"):
         next_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
+    def again(number: tf.Tensor) -> tf.Tensor:
+        # After a restore in a fresh process the variable is behind; else it is left alone, as another iterator may be drawing.
+        behind = next_epoch.read_value() <= number
+        with tf.control_dependencies([tf.cond(behind, lambda: next_epoch.assign(number + 1) > 0, lambda: False)]):
+            return tf.identity(number)
+
     @tf.autograph.experimental.do_not_convert
     def draw(held: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
-        number = tf.cond(position == 0, lambda: next_epoch.read_value(), lambda: held)
-        with tf.control_dependencies([next_epoch.assign(tf.maximum(next_epoch, number + 1))]):
-            return tf.identity(number), (tf.identity(number), tf.where(position == 0, np.int64(2**62), np.int64(0)))
+        number = tf.cond(position == 0, lambda: next_epoch.assign_add(1) - 1, lambda: again(held))
+        return number, (number, tf.where(position == 0, np.int64(2**62), np.int64(0)))
 
     return tf.data.Dataset.range(2).scan(np.int64(-1), draw)
 
