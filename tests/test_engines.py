@@ -77,6 +77,21 @@ def test_the_bytes_are_the_same_in_every_version(tmp_path: Path) -> None:
         assert digest(vlpipe.make_dataset(tmp_path / "d", batch_size=3, seed=2, ids=True, engine=engine), 3)[:16] == GOLDEN
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if "ragged" not in case])
+def test_the_forecast_of_the_first_epoch_is_exact(plain: Path, case: str) -> None:
+    arguments: dict[str, Any] = {"batch_size": 4, "seed": 9, **CASES[case]}
+    ranks = range(arguments.get("shard", (0, 1))[1])
+    plan = vlpipe.plan(plain, **arguments)
+    valid = delivered = 0
+    for rank in ranks:
+        for x, *rest in vlpipe.make_dataset(plain, lengths=True, **{**arguments, "shard": (rank, len(ranks))}):
+            counts = rest[1].numpy() > 0 if len(rest) > 1 else np.ones(len(x["lengths"]), bool)
+            valid += int(x["lengths"].numpy()[counts].sum())
+            delivered += x["features"].shape[0] * x["features"].shape[1]
+            assert np.prod(x["features"].shape) * x["features"].dtype.size <= plan.peak_batch_bytes
+    assert plan.valid_ratio == pytest.approx(valid / delivered, abs=1e-12)
+
+
 GOLDEN = "ce2e544883293354"
 
 
