@@ -21,11 +21,11 @@ from vlpipe.remote import open_anywhere
 from vlpipe.schedule import Cuts, Schedule, cut
 from vlpipe.state import make_state
 
-# At the most, where the user does not say. "boundary" makes as many static shapes, each of which XLA compiles. For "longest", enough that
-# little is padded: with an index; the stream engine ends each bucket in a short batch, and holds a batch of each in memory.
+# How many there are at the most where the user does not say. "boundary" makes as many static shapes, each of which XLA compiles. For
+# "longest", so many that little is padded; but the stream engine ends each bucket in a short batch, and holds a batch of each in memory.
 DEFAULT_BUCKETS = {"longest": 64, "boundary": 8}
 STREAM_BUCKETS = {"longest": 16, "boundary": 8}
-# Fewer for few records. Two that share a batch do so again in the next epoch with a probability of about 1 in these.
+# With few records there are fewer. Two that share a batch do so again in the next epoch with a probability of about 1 in these.
 BATCHES_PER_BUCKET = {"longest": 2, "boundary": 4}
 STREAM_BATCHES_PER_BUCKET = {"longest": 4, "boundary": 4}
 
