@@ -13,13 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from vlpipe.batching import Flat
+from vlpipe.calls import outlived
 from vlpipe.index import Index, column
 from vlpipe.memory import Pool
 from vlpipe.planning import Plan
 from vlpipe.record import parse_batch
 from vlpipe.schedule import Batch
 from vlpipe.schema import Fixed, Sequence
-from vlpipe.shards import Shards
+from vlpipe.shards import Padding, Shards
 from vlpipe.tfrecord import HEADER_BYTES
 
 IN_TRANSIT = 4  # batches between the call that made them and the end of the user's step: prefetched, delivered, in use
@@ -81,7 +82,7 @@ class _Fetch:
     def in_graph(self, place: tf.Tensor) -> Flat:
         """The batch at a place: its number, counted from the first batch of epoch 0."""
         # Stateless: the same place always gives the same batch.
-        tensors = tf.numpy_function(self, [place], [part.dtype for part in self._parts], stateful=False)
+        tensors = tf.numpy_function(outlived(self), [place], [part.dtype for part in self._parts], stateful=False)
         batch = {}
         for part, tensor in zip(self._parts, tensors, strict=True):
             tensor.set_shape(part.shape)
@@ -188,49 +189,42 @@ class _Copier:
         self._dimensions, self._shards, self._pool = field.dimensions, shards, pool
         self._values = int(np.prod(field.dimensions, dtype=np.int64))  # in a frame
         self._padding = np.asarray(padding).astype(self._dtype)
-        self._pattern = memoryview(b"")
+        self._pattern = np.empty(0, self._dtype)  # of the longest padding so far
 
     def padded(self, table: np.ndarray, frames: np.ndarray, room: int) -> np.ndarray:
         """`[B, room, ...]`."""
         out = self._pool.empty((len(table), room, *self._dimensions), self._dtype)
-        places = np.arange(len(table), dtype=np.int64) * room
-        self._copy(out, table, frames, places)
-        self._pad(out, places + frames, places + room)
+        self._fill(out, table, frames, room - frames)
         return out
 
     def flat(self, table: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """`[sum of the frames, ...]`."""
-        ends = np.cumsum(frames)
-        out = self._pool.empty((int(ends[-1]), *self._dimensions), self._dtype)
-        self._copy(out, table, frames, ends - frames)
+        out = self._pool.empty((int(frames.sum()), *self._dimensions), self._dtype)
+        self._fill(out, table, frames, None)
         return out
 
-    def _copy(self, out: np.ndarray, table: np.ndarray, frames: np.ndarray, places: np.ndarray) -> None:
-        """The frames of each record to a place of `out`, counted in frames."""
+    def _fill(self, out: np.ndarray, table: np.ndarray, frames: np.ndarray, lacking: np.ndarray | None) -> None:
+        """The frames of each record, and as many frames of padding as it lacks, one record after another."""
         begins = table["offset"].astype(np.int64) + HEADER_BYTES + table[self._start]
-        ends = begins + frames * (self._values * self._stored.itemsize)
-        sources = zip(self._shards.views(table["shard"]), begins.tolist(), ends.tolist(), strict=True)
+        sizes = frames * (self._values * self._stored.itemsize)
         if self._stored == self._dtype:
-            target = out.reshape(-1).view(np.uint8).data
-            size = self._values * self._dtype.itemsize
-            # Slices of memoryviews: half the overhead of slices of arrays, which is what counts with short records.
-            for (view, begin, end), place, stop in zip(sources, (places * size).tolist(), ((places + frames) * size).tolist(), strict=True):
-                target[place:stop] = view[begin:end]
+            padding = None if lacking is None else self._padding_of(lacking)
+            self._shards.copy(out.reshape(-1).view(np.uint8), table["shard"], begins, sizes, padding)
             return
-        values = out.reshape(-1)
-        for (view, begin, end), place, stop in zip(sources, places.tolist(), (places + frames).tolist(), strict=True):
-            values[place * self._values : stop * self._values] = np.frombuffer(view[begin:end], self._stored)
+        values = np.empty(int(frames.sum()) * self._values, self._stored)
+        self._shards.copy(values.view(np.uint8), table["shard"], begins, sizes)
+        if lacking is None:
+            out.reshape(-1)[:] = values
+            return
+        ends = np.cumsum(frames) * self._values
+        for row, (begin, end) in enumerate(zip((ends - frames * self._values).tolist(), ends.tolist(), strict=True)):
+            target = out[row].reshape(-1)
+            target[: end - begin] = values[begin:end]
+            target[end - begin :] = self._padding
 
-    def _pad(self, out: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> None:
-        """Padding from each begin to its end, counted in frames."""
-        size = self._values * self._dtype.itemsize
-        lacking = np.flatnonzero(begins < ends)
-        if not len(lacking):
-            return
-        begins, ends = begins[lacking] * size, ends[lacking] * size
-        widths = ends - begins
-        pattern, target = self._pattern, out.reshape(-1).view(np.uint8).data
-        if len(pattern) < widths.max():
-            self._pattern = pattern = np.full(int(widths.max()) // self._dtype.itemsize, self._padding).view(np.uint8).data
-        for begin, end, width in zip(begins.tolist(), ends.tolist(), widths.tolist(), strict=True):
-            target[begin:end] = pattern[:width]
+    def _padding_of(self, lacking: np.ndarray) -> Padding:
+        values = lacking * self._values
+        pattern, longest = self._pattern, int(values.max())
+        if len(pattern) < longest:
+            self._pattern = pattern = np.full(longest, self._padding)
+        return Padding(pattern.view(np.uint8), values * self._dtype.itemsize)

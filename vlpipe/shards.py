@@ -7,12 +7,30 @@ import os
 import resource
 import threading
 from collections import OrderedDict
+from typing import NamedTuple
 
 import numpy as np
 
 from vlpipe.errors import DatasetError
+from vlpipe.gather import address, gather
 from vlpipe.index import Index
 from vlpipe.tfrecord import HEADER_BYTES, masked_crc
+
+_RESTORE = "Restore it from a copy, or write the dataset again."
+
+
+class Padding(NamedTuple):
+    """What follows each piece of a batch: so many bytes (int64 `[n]`) of a pattern (uint8) that is at least as long."""
+
+    pattern: np.ndarray
+    sizes: np.ndarray
+
+
+class _Mapped(NamedTuple):
+    """A shard in memory, and its address."""
+
+    data: np.ndarray
+    start: int
 
 
 class Shards:
@@ -21,11 +39,12 @@ class Shards:
     def __init__(self, index: Index, verify: str) -> None:
         self._index, self._verify = index, verify
         self._verified = np.zeros(len(index) if verify == "first" else 0, bool)
-        self._maps: OrderedDict[int, tuple[memoryview, np.ndarray]] = OrderedDict()
+        self._maps: OrderedDict[int, _Mapped] = OrderedDict()
         # Each mapped file holds a file descriptor.
         self._most_maps = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._lock = threading.Lock()
         self._known = [self._identity(shard.path) for shard in index.shards]
+        self._sizes = np.array([shard.bytes for shard in index.shards], np.int64)
         self._epoch = -1
 
     @staticmethod
@@ -52,18 +71,47 @@ class Shards:
                         self._verified[self._index.rows["shard"] == shard] = False
             self._epoch = epoch
 
-    def views(self, shards: np.ndarray) -> list[memoryview]:
-        """The bytes of the shard of each record."""
-        numbers = shards.tolist()
-        opened = {shard: self._open(shard)[0] for shard in set(numbers)}
-        return [opened[shard] for shard in numbers]
+    def copy(self, target: np.ndarray, shards: np.ndarray, begins: np.ndarray, sizes: np.ndarray, padding: Padding | None = None) -> None:
+        """Copy pieces of the shards into an array, one after another.
+
+        Args:
+            target: uint8 of the bytes of all pieces, contiguous.
+            shards: `[n]`, the shard of each piece.
+            begins: int64 `[n]`, where it begins in its shard.
+            sizes: int64 `[n]`, its bytes.
+            padding: what follows each piece.
+
+        Raises:
+            DatasetError: a shard is missing or has another size, or became shorter while it was read.
+        """
+        opened = {shard: self._open(shard) for shard in set(shards.tolist())}  # which keeps them mapped
+        starts = np.zeros(len(self._sizes), np.int64)
+        for shard, mapped in opened.items():
+            starts[shard] = mapped.start
+        ends = begins + sizes
+        if np.minimum(begins, sizes).min() < 0 or (ends > self._sizes[shards]).any():
+            wrong = np.argmax((begins < 0) | (sizes < 0) | (ends > self._sizes[shards]))
+            raise DatasetError(
+                f"{self._path(shards[wrong])}: the index names the bytes {begins[wrong]} to {ends[wrong]} of its "
+                f"{self._sizes[shards[wrong]]}: the index was changed while it was read. {_RESTORE}"
+            )
+        pieces = np.empty((len(shards), 2 if padding else 1, 2), np.int64)
+        pieces[:, 0, 0], pieces[:, 0, 1] = starts[shards] + begins, sizes
+        if padding:
+            pieces[:, 1, 0], pieces[:, 1, 1] = address(padding.pattern), padding.sizes
+        copied = gather(target, pieces.reshape(-1, 2))
+        if copied < target.nbytes:
+            self._index.check_files()
+            wrong = np.searchsorted(np.cumsum(pieces[..., 1].sum(1)), copied, side="right")
+            raise DatasetError(
+                f"{self._path(shards[wrong])}: the bytes {begins[wrong]} to {ends[wrong]} cannot be read: it was cut while it was read, or "
+                f"its disk fails. {_RESTORE}"
+            )
 
     def records(self, table: np.ndarray) -> np.ndarray:
         """object `[B]`: the serialized records."""
-        begins = table["offset"].astype(np.int64) + HEADER_BYTES
-        places = zip(self.views(table["shard"]), begins.tolist(), (begins + table["bytes"]).tolist(), strict=True)
         found = np.empty(len(table), object)
-        found[:] = [bytes(view[begin:end]) for view, begin, end in places]
+        found[:] = [bytes(record) for record in self._records(table)]
         return found
 
     def check(self, rows: np.ndarray, table: np.ndarray) -> None:
@@ -79,16 +127,25 @@ class Shards:
             if not new.any():
                 return
             rows, table = rows[new], table[new]
-        begins = table["offset"].astype(np.int64) + HEADER_BYTES
-        columns = (table["shard"], begins, begins + table["bytes"], table["checksum"])
-        for row, shard, begin, end, expected in zip(rows.tolist(), *(values.tolist() for values in columns), strict=True):
-            found = masked_crc(self._open(shard)[1][begin:end])
+        for row, record, expected in zip(rows.tolist(), self._records(table), table["checksum"].tolist(), strict=True):
+            found = masked_crc(record)
             if found != expected:
                 self._index.check_record(row, found)
         if self._verify == "first":
             self._verified[rows] = True
 
-    def _open(self, shard: int) -> tuple[memoryview, np.ndarray]:
+    def _records(self, table: np.ndarray) -> list[np.ndarray]:
+        """uint8 `[bytes]` of each record's data."""
+        sizes = table["bytes"].astype(np.int64)
+        ends = np.cumsum(sizes)
+        data = np.empty(int(ends[-1]), np.uint8)
+        self.copy(data, table["shard"], table["offset"].astype(np.int64) + HEADER_BYTES, sizes)
+        return np.split(data, ends[:-1])
+
+    def _path(self, shard: int) -> str:
+        return self._index.shards[int(shard)].path
+
+    def _open(self, shard: int) -> _Mapped:
         with self._lock:
             if shard not in self._maps:
                 while len(self._maps) >= self._most_maps:
@@ -96,7 +153,7 @@ class Shards:
                 self._maps[shard] = self._map(shard)
             return self._maps[shard]
 
-    def _map(self, shard: int) -> tuple[memoryview, np.ndarray]:
+    def _map(self, shard: int) -> _Mapped:
         entry = self._index.shards[shard]
         with open(entry.path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -106,4 +163,5 @@ class Shards:
                     "read. Restore it from a copy, or write the dataset again."
                 )
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return memoryview(mapped), np.frombuffer(mapped, np.uint8)
+        data = np.frombuffer(mapped, np.uint8)
+        return _Mapped(data, address(data))

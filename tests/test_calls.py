@@ -1,0 +1,60 @@
+"""A process that ends in the middle of an epoch ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vlpipe
+from vlpipe.calls import _Calls, outlived
+
+# What is registered first runs last. The hang itself comes about one time in three, with calls that take less than a millisecond.
+SCRIPT = """
+import atexit
+atexit.register(lambda: print("under way:", sum(running)))
+import time
+import tensorflow as tf, vlpipe
+from vlpipe import shards
+gather, running = shards.gather, []
+def slow(*arguments):
+    running.append(1)
+    time.sleep(0.3)
+    running.append(-1)
+    return gather(*arguments)
+shards.gather = slow
+batches = iter(vlpipe.make_dataset({source!r}, batch_size=2, repeat=True, seed=1))
+next(batches)
+time.sleep(0.05)
+print("at the end:", sum(running) > 0)
+{end}
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("raise KeyboardInterrupt", -2), ("raise SystemExit(3)", 3)])
+def test_a_script_that_stops_while_the_next_batch_is_made(tmp_path: Path, end: str, code: int) -> None:
+    vlpipe.write(tmp_path / "d", [{"features": np.ones((5, 2), "f4"), "label": n} for n in range(20)])
+    script = SCRIPT.format(source=str(tmp_path / "d"), end=end)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr[-3000:]
+    assert done.stdout.splitlines() == ["at the end: True", "under way: 0"]
+
+
+def test_calls_after_the_end_fail_and_those_under_way_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = _Calls()
+    monkeypatch.setattr("vlpipe.calls._calls", calls)
+    double = outlived(lambda value: 2 * value)
+    calls.end()  # none was ever made: no wait
+    calls.ending = False
+    assert double(4) == 8
+    assert (calls.running, calls.last > 0) == (0, True)
+    calls.end()
+    with pytest.raises(RuntimeError, match="the process is ending"):
+        double(4)
+    assert calls.running == 0
+    calls.change(1)
+    monkeypatch.setattr("vlpipe.calls.PATIENCE_SECONDS", 0.05)
+    calls.end()  # not for ever

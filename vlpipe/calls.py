@@ -1,0 +1,57 @@
+"""Calls from TensorFlow into Python, which must have come back when the interpreter ends.
+
+tf.data works ahead: when a script ends, or stops in the middle of an epoch, a thread of TensorFlow may be inside a Python function. The
+interpreter never lets it go on, and the iterator's destructor waits for it: the process hangs, about one time in three.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+QUIET_SECONDS = 0.02  # without a call, after which none is on its way any more
+PATIENCE_SECONDS = 30  # for one that reads from a slow disk
+
+
+class _Calls:
+    """How many are under way, and when the last one came or went."""
+
+    def __init__(self) -> None:
+        self.running, self.last, self.ending = 0, 0.0, False
+        self.lock = threading.Lock()
+
+    def change(self, by: int) -> None:
+        with self.lock:
+            self.running, self.last = self.running + by, time.monotonic()
+
+    def end(self) -> None:
+        """Wait for the calls under way; those that still come fail at once."""
+        self.ending = True
+        if not self.last:
+            return
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        self.change(0)
+        while (self.running or time.monotonic() - self.last < QUIET_SECONDS) and time.monotonic() < deadline:
+            time.sleep(QUIET_SECONDS / 4)
+
+
+_calls = _Calls()
+atexit.register(_calls.end)
+
+
+def outlived(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function for `tf.numpy_function` whose calls have come back before the interpreter ends."""
+
+    def call(*arguments: Any) -> Any:
+        _calls.change(1)
+        try:
+            if _calls.ending:
+                raise RuntimeError("the process is ending")
+            return function(*arguments)
+        finally:
+            _calls.change(-1)
+
+    return call
