@@ -153,7 +153,7 @@ def test_a_shard_that_changes_its_size_while_it_is_opened(source: Path, shard: P
     with shard.open("ab") as file:
         file.write(b"more")
     with pytest.raises(vlpipe.DatasetError, match=r"found \d+ bytes, expected \d+ with 5 records: it was changed while it was read"):
-        mapped_files.copy(np.empty(1, np.uint8), *np.array([[0], [0], [1]]))
+        mapped_files.pieces(*np.array([[0], [0], [1]]))
 
 
 def test_an_index_that_changes_while_it_is_read(source: Path, shard: Path) -> None:
@@ -162,14 +162,14 @@ def test_an_index_that_changes_while_it_is_read(source: Path, shard: Path) -> No
     for begin, length in ((size - 1, 2), (-1, 1), (0, -1), (2**62, 1)):
         expected = rf"{shard}: the index names the bytes {begin} to {begin + length} of its {size}: the index was changed"
         with pytest.raises(vlpipe.DatasetError, match=expected):
-            files.copy(np.empty(2, np.uint8), *np.array([[0, 0], [0, begin], [1, length]]))
+            files.pieces(*np.array([[0, 0], [0, begin], [1, length]]))
 
 
 def test_a_disk_that_fails(source: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "gather", lambda target, pieces: 4)
     files = shards.Shards(open_source(source), "never")
     with pytest.raises(vlpipe.DatasetError, match=rf"{shard}: the bytes 9 to 12 cannot be read: it was cut while it was read, or its disk"):
-        files.copy(np.empty(7, np.uint8), *np.array([[0, 0], [0, 9], [4, 3]]))
+        files.copy(np.empty(7, np.uint8), files.pieces(*np.array([[0, 0], [0, 9], [4, 3]])))
 
 
 def test_verify_says_when_checksums_are_tested(source: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:

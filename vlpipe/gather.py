@@ -16,33 +16,31 @@ import numpy as np
 
 MOST_PIECES = 1024  # in a call (IOV_MAX)
 
-Copy = Callable[[int, np.ndarray], int]
+Copy = Callable[[int, np.ndarray, int], int]  # address of the target, pieces, their bytes -> bytes copied
 
 
 def gather(target: np.ndarray, pieces: np.ndarray) -> int:
     """Fill an array with pieces of memory, in their order.
 
     Args:
-        target: contiguous; at least as large as the pieces together.
+        target: contiguous, of as many bytes as the pieces together.
         pieces: int64 `[n, 2]`, in C order: address and bytes of each. Whoever calls vouches for the addresses and keeps their memory.
 
     Returns:
         The bytes copied: fewer than those of the pieces where one cannot be read, as its file was cut.
     """
     copy = _system_call() or _one_by_one
-    start, done = address(target), 0
-    for first in range(0, len(pieces), MOST_PIECES):
-        some = pieces[first : first + MOST_PIECES]
-        asked = int(some[:, 1].sum())
-        copied = copy(start + done, some)
-        while 0 < copied < asked:  # at most 2 GiB a call
-            some = _beyond(some, copied)
-            done, asked = done + copied, asked - copied
-            copied = copy(start + done, some)
-        done += max(copied, 0)
-        if copied < asked:
+    place, left = address(target), target.nbytes
+    while left:
+        some = pieces[:MOST_PIECES]
+        asked = left if len(some) == len(pieces) else int(some[:, 1].sum())
+        copied = copy(place, some, asked) if asked else 0
+        if copied < asked and copied <= 0:
             break
-    return done
+        place, left = place + copied, left - copied
+        # Linux copies at most 2 GiB a call, and nothing beyond what it cannot read.
+        pieces = pieces[len(some) :] if copied == asked else _beyond(pieces, copied)
+    return target.nbytes - left
 
 
 def address(array: np.ndarray) -> int:
@@ -59,13 +57,12 @@ def _beyond(pieces: np.ndarray, done: int) -> np.ndarray:
     return left
 
 
-def _one_by_one(target: int, pieces: np.ndarray) -> int:
+def _one_by_one(target: int, pieces: np.ndarray, asked: int) -> int:
     """Where the system has no such call, or forbids it."""
-    start = target
     for source, size in pieces.tolist():
         ctypes.memmove(target, source, size)
         target += size
-    return target - start
+    return asked
 
 
 @functools.cache
@@ -75,14 +72,14 @@ def _system_call() -> Copy | None:
     except (OSError, AttributeError):
         return None
     write.restype = ctypes.c_ssize_t
-    table = (ctypes.c_void_p, ctypes.c_ulong)
+    table = (ctypes.c_void_p, ctypes.c_ulong)  # a struct iovec each: address and bytes
     write.argtypes = (ctypes.c_int, *table, *table, ctypes.c_ulong)
 
-    def copy(target: int, pieces: np.ndarray) -> int:
-        whole = np.array([target, pieces[:, 1].sum()], np.int64)
-        return int(write(os.getpid(), address(pieces), len(pieces), address(whole), 1, 0))
+    def copy(target: int, pieces: np.ndarray, asked: int) -> int:
+        whole = (ctypes.c_uint64 * 2)(target, asked)
+        return int(write(os.getpid(), address(pieces), len(pieces), whole, 1, 0))
 
     # Containers and sandboxes may forbid it.
     here, there = np.arange(8, dtype=np.uint8), np.zeros(8, np.uint8)
-    copied = copy(address(there), np.array([[address(here), 8]], np.int64))
+    copied = copy(address(there), np.array([[address(here), 8]], np.int64), 8)
     return copy if copied == 8 and np.array_equal(here, there) else None

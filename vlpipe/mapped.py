@@ -6,6 +6,7 @@ padded array (or the flat values of a ragged one) that TensorFlow takes over as 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,9 +21,13 @@ from vlpipe.planning import Plan
 from vlpipe.record import parse_batch
 from vlpipe.schedule import Batch
 from vlpipe.schema import Fixed, Sequence
-from vlpipe.shards import Padding, Shards
+from vlpipe.shards import Padding, Pieces, Shards
 from vlpipe.tfrecord import HEADER_BYTES
 
+# Batches that are prepared together. With 128 records a batch, looking them up one batch at a time takes 100 us of Python, for which the
+# loop over the batches waits as well (the interpreter lock): 40 % more time a batch.
+BLOCK_STEPS = 16
+BLOCKS_KEPT = 4  # more than one iterator may be under way
 IN_TRANSIT = 4  # batches between the call that made them and the end of the user's step: prefetched, delivered, in use
 
 
@@ -50,21 +55,36 @@ def _parallelism(plan: Plan) -> int:
     return plan.options.num_parallel_calls or 2
 
 
-class _Rows(NamedTuple):
-    """A batch as the schedule names it, and as the index knows its records: their rows, and what stands in these."""
+class _Block(NamedTuple):
+    """Some batches that follow each other, as the schedule names them, and what the index knows of their records, one after another."""
 
-    batch: Batch
+    batches: list[Batch]
+    ends: np.ndarray  # int64, where among the records each batch ends
     rows: np.ndarray
     table: np.ndarray
 
+    def split(self, values: np.ndarray) -> list[np.ndarray]:
+        """What belongs to each batch, of an array that has a value for every record."""
+        return np.split(values, self.ends[:-1])
+
+    def longest(self, frames: np.ndarray) -> np.ndarray:
+        """int64, the most frames that a record of each batch has."""
+        return np.maximum.reduceat(frames, self.ends - self.sizes)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """int64, records in each batch."""
+        return np.diff(self.ends, prepend=0)
+
 
 class _Part(NamedTuple):
-    """One tensor of a flat batch."""
+    """One tensor of a flat batch: prepared for each batch of a block, and made of that when the batch is asked for."""
 
     name: str
     dtype: tf.DType
     shape: list[int | None]
-    make: Callable[[_Rows], np.ndarray]
+    prepare: Callable[[_Block], list[Any]]
+    make: Callable[[Any], np.ndarray] = lambda prepared: prepared
 
 
 class _Fetch:
@@ -76,6 +96,10 @@ class _Fetch:
         self._shards = Shards(index, plan.options.verify)
         self._keep = _parallelism(plan) + IN_TRANSIT
         self._count = plan.static_shape[0]  # rows of a batch, where all have as many
+        # A part of a prepared batch may hold any shard: where not all fit, one batch at a time.
+        self._block_size = BLOCK_STEPS if self._shards.fit else 1
+        self._recent: dict[tuple[int, int, int], list[tuple[Any, ...]]] = {}
+        self._lock = threading.Lock()
         self._parsed: list[str] = []
         self._parts = self._all_parts()
 
@@ -97,13 +121,29 @@ class _Fetch:
 
     def __call__(self, place: np.ndarray) -> list[np.ndarray]:
         epoch, step = divmod(int(place), self._plan.steps_per_epoch)
-        batch = self._plan.schedule.batch(epoch, step)
-        rows = self._plan.rows[batch.records]
-        table = self._rows[rows]
         self._shards.begin(epoch, first=step == 0)
+        block, position = divmod(step, self._block_size)
+        rows, table, *prepared = self._prepared(epoch, block)[position]
         self._shards.check(rows, table)
-        found = _Rows(batch, rows, table)
-        return [part.make(found) for part in self._parts]
+        return [part.make(of_part) for part, of_part in zip(self._parts, prepared, strict=True)]
+
+    def _prepared(self, epoch: int, block: int) -> list[tuple[Any, ...]]:
+        """Of each batch of a block: its rows, what the index knows of them, and what its parts are made of."""
+        key = (self._shards.changes, epoch, block)
+        with self._lock:  # whoever makes the next batch needs the same
+            if key not in self._recent:
+                while len(self._recent) >= BLOCKS_KEPT:
+                    del self._recent[next(iter(self._recent))]
+                self._recent[key] = self._prepare(epoch, block * self._block_size)
+            return self._recent[key]
+
+    def _prepare(self, epoch: int, first: int) -> list[tuple[Any, ...]]:
+        schedule = self._plan.schedule
+        batches = [schedule.batch(epoch, step) for step in range(first, min(first + self._block_size, self._plan.steps_per_epoch))]
+        rows = self._plan.rows[np.concatenate([batch.records for batch in batches])]
+        block = _Block(batches, np.cumsum([len(batch.records) for batch in batches]), rows, self._rows[rows])
+        columns = [block.split(block.rows), block.split(block.table), *(part.prepare(block) for part in self._parts)]
+        return list(zip(*columns, strict=True))
 
     def _all_parts(self) -> list[_Part]:
         options, selection, schema = self._options, self._plan.selection, self._index.schema
@@ -119,9 +159,9 @@ class _Fetch:
             else:
                 self._parsed.append(name)
         if self._parsed:
-            parts.append(_Part("records", tf.string, [None], lambda found: self._shards.records(found.table)))
+            parts.append(_Part("records", tf.string, [None], lambda block: block.split(block.table), self._shards.records))
         if options.ids:
-            parts.append(_Part("id", tf.int64, [None], lambda found: self._index.ids[found.rows]))
+            parts.append(_Part("id", tf.int64, [None], lambda block: block.split(np.asarray(self._index.ids[block.rows]))))
         if options.remainder == "pad":
             parts.append(_Part("weight", tf.float32, [None], _weights))
         return parts
@@ -135,23 +175,26 @@ class _Fetch:
         most = self._options.length_range[1] if key and self._options.out_of_range == "truncate" else None
         upper = np.asarray(self._plan.boundaries, np.int64) if key and self._options.pad_to == "boundary" else None
 
-        def frames(table: np.ndarray) -> np.ndarray:
-            counts = table[copy.frames].astype(np.int64)
+        def frames(block: _Block) -> np.ndarray:
+            counts = block.table[copy.frames].astype(np.int64)
             return counts if most is None else np.minimum(counts, most)
 
-        def padded(found: _Rows) -> np.ndarray:
-            counts = frames(found.table)
-            return copy.padded(found.table, counts, int(counts.max() if upper is None else upper[found.batch.bucket]))
+        def rooms(block: _Block, counts: np.ndarray) -> np.ndarray:
+            return block.longest(counts) if upper is None else upper[[batch.bucket for batch in block.batches]]
 
-        lengths = _Part(f"n:x:{name}", tf.int32, [None], lambda found: frames(found.table).astype(np.int32))
+        def padded(block: _Block) -> list[_Copy]:
+            counts = frames(block)
+            return copy.padded(block, counts, rooms(block, counts))
+
+        lengths = _Part(f"n:x:{name}", tf.int32, [None], lambda block: block.split(frames(block).astype(np.int32)))
         if self._options.batching == "ragged":
-            values = _Part(f"x:{name}", dtype, [None, *dims], lambda found: copy.flat(found.table, frames(found.table)))
-            splits = _Part(
-                f"splits:x:{name}", tf.int64, [self._count and self._count + 1], lambda found: np.r_[0, np.cumsum(frames(found.table))]
-            )
-            found = [values, splits]
+            splits = [self._count and self._count + 1]
+            found = [
+                _Part(f"x:{name}", dtype, [None, *dims], lambda block: copy.flat(block, frames(block)), copy),
+                _Part(f"splits:x:{name}", tf.int64, splits, lambda block: [np.r_[0, np.cumsum(of)] for of in block.split(frames(block))]),
+            ]
         else:
-            found = [_Part(f"x:{name}", dtype, [None, None, *dims], padded)]
+            found = [_Part(f"x:{name}", dtype, [None, None, *dims], padded, copy)]
         return [*found, lengths] if self._options.lengths else found
 
     def _list(self, name: str, field: Sequence) -> list[_Part]:
@@ -159,24 +202,35 @@ class _Fetch:
         dtype = tf.int64 if np.dtype(field.dtype).kind in "iu" else tf.as_dtype(field.dtype)
         copy = _Copier(self._index, name, dtype.as_numpy_dtype, self._options.label_padding, self._shards, Pool(0, 0))
 
-        def padded(found: _Rows) -> np.ndarray:
-            counts = found.table[copy.frames].astype(np.int64)
-            return copy.padded(found.table, counts, int(counts.max()))
+        def padded(block: _Block) -> list[_Copy]:
+            counts = block.table[copy.frames].astype(np.int64)
+            return copy.padded(block, counts, block.longest(counts))
 
-        lengths = _Part(f"n:y:{name}", tf.int32, [None], lambda found: found.table[copy.frames].astype(np.int32))
-        return [_Part(f"y:{name}", dtype, [None, None, *field.dimensions], padded)] + [lengths] * self._options.lengths
+        lengths = _Part(f"n:y:{name}", tf.int32, [None], lambda block: block.split(block.table[copy.frames].astype(np.int32)))
+        return [_Part(f"y:{name}", dtype, [None, None, *field.dimensions], padded, copy)] + [lengths] * self._options.lengths
 
 
 def _inline(name: str, field: Fixed) -> _Part:
     """A label that stands in the index."""
     dtype = np.dtype(field.dtype)
     return _Part(
-        f"y:{name}", tf.as_dtype(dtype), [None, *field.dimensions], lambda found: np.ascontiguousarray(found.table[f"value:{name}"], dtype)
+        f"y:{name}",
+        tf.as_dtype(dtype),
+        [None, *field.dimensions],
+        lambda block: block.split(np.ascontiguousarray(block.table[f"value:{name}"], dtype)),
     )
 
 
-def _weights(found: _Rows) -> np.ndarray:
-    return (np.arange(len(found.rows)) < found.batch.real).astype(np.float32)
+def _weights(block: _Block) -> list[np.ndarray]:
+    return [(np.arange(len(batch.records)) < batch.real).astype(np.float32) for batch in block.batches]
+
+
+class _Copy(NamedTuple):
+    """What an array of frames is made of."""
+
+    shape: tuple[int, ...]
+    pieces: Pieces
+    frames: np.ndarray  # int64, those of each record
 
 
 class _Copier:
@@ -191,36 +245,44 @@ class _Copier:
         self._padding = np.asarray(padding).astype(self._dtype)
         self._pattern = np.empty(0, self._dtype)  # of the longest padding so far
 
-    def padded(self, table: np.ndarray, frames: np.ndarray, room: int) -> np.ndarray:
-        """`[B, room, ...]`."""
-        out = self._pool.empty((len(table), room, *self._dimensions), self._dtype)
-        self._fill(out, table, frames, room - frames)
-        return out
+    def padded(self, block: _Block, frames: np.ndarray, rooms: np.ndarray) -> list[_Copy]:
+        """For a `[B, room, ...]` of each batch."""
+        shapes = [(size, room, *self._dimensions) for size, room in zip(block.sizes.tolist(), rooms.tolist(), strict=True)]
+        return self._copies(block, frames, shapes, np.repeat(rooms, block.sizes) - frames)
 
-    def flat(self, table: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """`[sum of the frames, ...]`."""
-        out = self._pool.empty((int(frames.sum()), *self._dimensions), self._dtype)
-        self._fill(out, table, frames, None)
-        return out
+    def flat(self, block: _Block, frames: np.ndarray) -> list[_Copy]:
+        """For a `[sum of the frames, ...]` of each batch."""
+        return self._copies(block, frames, [(int(of_batch.sum()), *self._dimensions) for of_batch in block.split(frames)], None)
 
-    def _fill(self, out: np.ndarray, table: np.ndarray, frames: np.ndarray, lacking: np.ndarray | None) -> None:
-        """The frames of each record, and as many frames of padding as it lacks, one record after another."""
-        begins = table["offset"].astype(np.int64) + HEADER_BYTES + table[self._start]
+    def _copies(self, block: _Block, frames: np.ndarray, shapes: list[tuple[int, ...]], lacking: np.ndarray | None) -> list[_Copy]:
+        """The frames of each record, and as many frames of padding as it lacks."""
+        begins = block.table["offset"].astype(np.int64) + HEADER_BYTES + block.table[self._start]
         sizes = frames * (self._values * self._stored.itemsize)
+        padding = self._padding_of(lacking) if lacking is not None and self._stored == self._dtype else None
+        pieces = self._shards.pieces(block.table["shard"], begins, sizes, padding)
+        ends = block.ends.tolist()
+        return [
+            _Copy(shape, pieces.part(begin, end), frames[begin:end])
+            for shape, begin, end in zip(shapes, [0, *ends[:-1]], ends, strict=True)
+        ]
+
+    def __call__(self, copy: _Copy) -> np.ndarray:
+        out = self._pool.empty(copy.shape, self._dtype)
+        flat = out.reshape(-1)
         if self._stored == self._dtype:
-            padding = None if lacking is None else self._padding_of(lacking)
-            self._shards.copy(out.reshape(-1).view(np.uint8), table["shard"], begins, sizes, padding)
-            return
-        values = np.empty(int(frames.sum()) * self._values, self._stored)
-        self._shards.copy(values.view(np.uint8), table["shard"], begins, sizes)
-        if lacking is None:
-            out.reshape(-1)[:] = values
-            return
-        ends = np.cumsum(frames) * self._values
-        for row, (begin, end) in enumerate(zip((ends - frames * self._values).tolist(), ends.tolist(), strict=True)):
-            target = out[row].reshape(-1)
-            target[: end - begin] = values[begin:end]
-            target[end - begin :] = self._padding
+            self._shards.copy(flat.view(np.uint8), copy.pieces)
+            return out
+        values = np.empty(int(copy.frames.sum()) * self._values, self._stored)
+        self._shards.copy(values.view(np.uint8), copy.pieces)
+        if len(values) == len(flat):
+            flat[:] = values
+            return out
+        room = copy.shape[1] * self._values
+        ends = np.cumsum(copy.frames) * self._values
+        for row, (size, end) in enumerate(zip((copy.frames * self._values).tolist(), ends.tolist(), strict=True)):
+            flat[row * room : row * room + size] = values[end - size : end]
+            flat[row * room + size : (row + 1) * room] = self._padding
+        return out
 
     def _padding_of(self, lacking: np.ndarray) -> Padding:
         values = lacking * self._values

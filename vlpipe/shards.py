@@ -33,6 +33,26 @@ class _Mapped(NamedTuple):
     start: int
 
 
+class Pieces(NamedTuple):
+    """Pieces of the shards, each with its padding: where they stand in memory, and in their files.
+
+    Attributes:
+        table: int64 `[n, 1 or 2, 2]`, address and bytes.
+        shards: `[n]`.
+        begins: int64 `[n]`, where each begins in its shard.
+        kept: whatever has to stay in memory.
+    """
+
+    table: np.ndarray
+    shards: np.ndarray
+    begins: np.ndarray
+    kept: tuple[object, ...]
+
+    def part(self, begin: int, end: int) -> Pieces:
+        """Those from `begin` up to `end`."""
+        return Pieces(self.table[begin:end], self.shards[begin:end], self.begins[begin:end], self.kept)
+
+
 class Shards:
     """The shards, mapped into memory as they are needed, and what was found out about them."""
 
@@ -46,6 +66,12 @@ class Shards:
         self._known = [self._identity(shard.path) for shard in index.shards]
         self._sizes = np.array([shard.bytes for shard in index.shards], np.int64)
         self._epoch = -1
+        self.changes = 0  # of the files, that were noticed
+
+    @property
+    def fit(self) -> bool:
+        """Whether all may be mapped at once."""
+        return len(self._known) <= self._most_maps
 
     @staticmethod
     def _identity(path: str) -> tuple[int, int, int]:
@@ -67,44 +93,53 @@ class Shards:
                 if found != known:  # touched, written to or replaced: whether it is the same, the checksums tell
                     self._known[shard] = found
                     self._maps.pop(shard, None)
+                    self.changes += 1
                     if self._verify == "first":
                         self._verified[self._index.rows["shard"] == shard] = False
             self._epoch = epoch
 
-    def copy(self, target: np.ndarray, shards: np.ndarray, begins: np.ndarray, sizes: np.ndarray, padding: Padding | None = None) -> None:
-        """Copy pieces of the shards into an array, one after another.
+    def pieces(self, shards: np.ndarray, begins: np.ndarray, sizes: np.ndarray, padding: Padding | None = None) -> Pieces:
+        """Pieces of the shards, to be copied.
 
         Args:
-            target: uint8 of the bytes of all pieces, contiguous.
             shards: `[n]`, the shard of each piece.
             begins: int64 `[n]`, where it begins in its shard.
             sizes: int64 `[n]`, its bytes.
             padding: what follows each piece.
 
         Raises:
-            DatasetError: a shard is missing or has another size, or became shorter while it was read.
+            DatasetError: a shard is missing or has another size, or a piece is not inside it.
         """
-        opened = {shard: self._open(shard) for shard in set(shards.tolist())}  # which keeps them mapped
+        opened = {shard: self._open(shard) for shard in set(shards.tolist())}
         starts = np.zeros(len(self._sizes), np.int64)
         for shard, mapped in opened.items():
             starts[shard] = mapped.start
-        ends = begins + sizes
-        if np.minimum(begins, sizes).min() < 0 or (ends > self._sizes[shards]).any():
-            wrong = np.argmax((begins < 0) | (sizes < 0) | (ends > self._sizes[shards]))
+        outside = (begins < 0) | (sizes < 0) | (begins + sizes > self._sizes[shards])
+        if outside.any():
+            wrong = int(np.argmax(outside))
             raise DatasetError(
-                f"{self._path(shards[wrong])}: the index names the bytes {begins[wrong]} to {ends[wrong]} of its "
+                f"{self._path(shards[wrong])}: the index names the bytes {begins[wrong]} to {begins[wrong] + sizes[wrong]} of its "
                 f"{self._sizes[shards[wrong]]}: the index was changed while it was read. {_RESTORE}"
             )
-        pieces = np.empty((len(shards), 2 if padding else 1, 2), np.int64)
-        pieces[:, 0, 0], pieces[:, 0, 1] = starts[shards] + begins, sizes
+        table = np.empty((len(shards), 2 if padding else 1, 2), np.int64)
+        table[:, 0, 0], table[:, 0, 1] = starts[shards] + begins, sizes
         if padding:
-            pieces[:, 1, 0], pieces[:, 1, 1] = address(padding.pattern), padding.sizes
-        copied = gather(target, pieces.reshape(-1, 2))
+            table[:, 1, 0], table[:, 1, 1] = address(padding.pattern), padding.sizes
+        return Pieces(table, shards, begins, (opened, padding))
+
+    def copy(self, target: np.ndarray, pieces: Pieces) -> None:
+        """Copy pieces of the shards into an array of as many bytes, one after another.
+
+        Raises:
+            DatasetError: a shard became shorter while it was read.
+        """
+        copied = gather(target, pieces.table.reshape(-1, 2))
         if copied < target.nbytes:
             self._index.check_files()
-            wrong = np.searchsorted(np.cumsum(pieces[..., 1].sum(1)), copied, side="right")
+            wrong = int(np.searchsorted(np.cumsum(pieces.table[..., 1].sum(1)), copied, side="right"))
+            begin, size = int(pieces.begins[wrong]), int(pieces.table[wrong, 0, 1])
             raise DatasetError(
-                f"{self._path(shards[wrong])}: the bytes {begins[wrong]} to {ends[wrong]} cannot be read: it was cut while it was read, or "
+                f"{self._path(pieces.shards[wrong])}: the bytes {begin} to {begin + size} cannot be read: it was cut while it was read, or "
                 f"its disk fails. {_RESTORE}"
             )
 
@@ -139,7 +174,7 @@ class Shards:
         sizes = table["bytes"].astype(np.int64)
         ends = np.cumsum(sizes)
         data = np.empty(int(ends[-1]), np.uint8)
-        self.copy(data, table["shard"], table["offset"].astype(np.int64) + HEADER_BYTES, sizes)
+        self.copy(data, self.pieces(table["shard"], table["offset"].astype(np.int64) + HEADER_BYTES, sizes))
         return np.split(data, ends[:-1])
 
     def _path(self, shard: int) -> str:
