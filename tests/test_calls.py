@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import vlpipe
 from vlpipe.calls import _Calls, outlived
@@ -58,3 +62,24 @@ def test_calls_after_the_end_fail_and_those_under_way_are_waited_for(monkeypatch
     calls.change(1)
     monkeypatch.setattr("vlpipe.calls.PATIENCE_SECONDS", 0.05)
     calls.end()  # not for ever
+
+
+def calls_of_a_thread(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> int:
+    """The most calls that a thread of TensorFlow's pool remembers in Python."""
+    here = threading.local()
+    counts = []
+
+    def call(number: np.ndarray) -> np.ndarray:
+        here.calls = getattr(here, "calls", 0) + 1
+        counts.append(here.calls)
+        return number
+
+    wrapped = wrap(call)
+    dataset = tf.data.Dataset.range(200).map(lambda number: tf.numpy_function(wrapped, [number], tf.int64), num_parallel_calls=2)
+    assert list(dataset.as_numpy_iterator()) == list(range(200))
+    return max(counts)
+
+
+def test_a_thread_is_introduced_to_the_interpreter_once() -> None:
+    assert calls_of_a_thread(lambda call: call) == 1  # a stranger at every call
+    assert calls_of_a_thread(outlived) > 10

@@ -23,6 +23,7 @@ SHUFFLE_BYTES = 1 << 28  # of serialized records in the shuffle buffer
 READ_BYTES = 1 << 20
 BLOCK = 32  # records that are read from a shard at a time
 INTERLEAVED = 8  # shards that are read in turn
+PREFETCHED = 1  # batches that wait, ready, for the model: whatever comes together in buckets is made one after the other
 
 _DAMAGED = "The file is damaged, was cut or replaced after it was written: restore it from a copy, or write the dataset again."
 
@@ -55,7 +56,7 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
         return group(examples, grouping)
 
     untouched = tf.autograph.experimental.do_not_convert
-    return epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver))
+    return epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
 
 
 @dataclass(frozen=True, eq=False)
