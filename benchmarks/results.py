@@ -1,0 +1,88 @@
+"""What every benchmark writes: one style of JSON, from which the report and the README's table are made.
+
+    {"script": "throughput", "commit": "1a2b3c4", "date": "2026-11-24", "machine": {...}, "versions": {...},
+     "arguments": {...}, "results": {...}}
+
+`results` is the script's own; it holds every round, not only medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("vlpipe", "tensorflow", "keras", "numpy", "jax", "torch", "lhotse", "grain", "array-record", "datasets")
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """With the arguments that every script has."""
+    found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--quick", action="store_true", help="so little that it only shows that everything runs: a minute at the most")
+    found.add_argument("--json", type=Path, help="write the figures here")
+    return found
+
+
+def save(script: str, arguments: argparse.Namespace, results: Any) -> dict[str, Any]:
+    """The document of a run; written where `--json` says."""
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items() if name != "json"}
+    document = {
+        "script": script,
+        "commit": _commit(),
+        "date": datetime.date.today().isoformat(),
+        "machine": _machine(),
+        "versions": {"python": platform.python_version()} | {name: found for name in PACKAGES if (found := _version(name))},
+        "arguments": given,
+        "results": results,
+    }
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
+    return document
+
+
+def load(script: str, directory: Path = RESULTS) -> dict[str, Any] | None:
+    """The latest run of a script; None where there is none."""
+    path = directory / f"{script}.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def _machine() -> dict[str, Any]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpu": _cpu(), "cores": os.cpu_count(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str:
+    """Of the checkout; "+" where files of the package or the benchmarks differ from it."""
+    try:
+        run = ["git", "-C", str(ROOT)]
+        commit = subprocess.run([*run, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(
+            [*run, "status", "--porcelain", "vlpipe", "benchmarks/*.py"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changed.strip() else "")
