@@ -1,13 +1,14 @@
-# Two environments, both locked to exact versions in requirements/:
+# Environments, locked to exact versions in requirements/:
 #   .venv          the reference: TensorFlow 2.17.1 with tensorflow-io 0.37.1 (native audio decoding)
 #   .venv-latest   TensorFlow 2.21, NumPy 2, Keras on JAX
+#   .venv-bench    the latest with PyTorch, Lhotse, Grain and Hugging Face datasets, for the benchmarks beside them
 # Each target makes what it needs. A fresh machine needs python3 (3.11 or 3.12), pip and make.
 
 PYTHON ?= python3
 DATA ?=
 WORKERS ?= 2
 
-.PHONY: demo test test-latest lint bench format lock clean
+.PHONY: demo test test-latest lint bench bench-full format lock clean
 
 demo: .venv/ready
 	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)")
@@ -23,9 +24,23 @@ lint: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy vlpipe
 
-# The figures that benchmarks/results holds were made so; takes some five minutes, on a machine that does nothing else.
+# Ten minutes on two cores that do nothing else: what this machine does, into bench-output/.
 bench: .venv/ready
-	.venv/bin/python -m benchmarks.throughput --json benchmarks/results/throughput.json
+	.venv/bin/python -m benchmarks.throughput --rounds 3 --json bench-output/throughput.json
+	.venv/bin/python -m benchmarks.training --epochs 3 --workloads events --json bench-output/training-tensorflow-cpu.json
+	.venv/bin/python -m benchmarks.scaling --most 1000000 --json bench-output/scaling.json
+	.venv/bin/python -m benchmarks.memory --epochs 20 --json bench-output/memory.json
+
+# The figures that benchmarks/results holds, and the report on them. Takes an hour, on a machine that does nothing else.
+bench-full: .venv-bench/ready
+	.venv-bench/bin/python -m benchmarks.throughput --rounds 7 --json benchmarks/results/throughput.json
+	for backend in tensorflow jax torch; do \
+	  .venv-bench/bin/python -m benchmarks.training --backend $$backend --json benchmarks/results/training-$$backend-cpu.json || exit 1; done
+	.venv-bench/bin/python -m benchmarks.scaling --json benchmarks/results/scaling.json
+	.venv-bench/bin/python -m benchmarks.memory --json benchmarks/results/memory.json
+	.venv-bench/bin/python -m benchmarks.layers --json benchmarks/results/layers.json
+	! command -v perf || .venv-bench/bin/python -m benchmarks.anatomy --json benchmarks/results/anatomy.json
+	.venv-bench/bin/python -m benchmarks.report
 
 format: .venv/ready
 	.venv/bin/ruff check --fix .
@@ -37,13 +52,15 @@ lock:
 	uv pip compile pyproject.toml --group latest --universal --python-version 3.11 --no-header --upgrade -o requirements/latest.txt
 
 clean:
-	rm -rf .venv .venv-latest demo-output
+	rm -rf .venv .venv-latest .venv-bench demo-output bench-output
 
 .venv/ready: requirements/reference.txt pyproject.toml
 .venv-latest/ready: requirements/latest.txt pyproject.toml
+.venv-bench/ready: requirements/bench.txt requirements/latest.txt pyproject.toml
 .venv/ready: LOCK = requirements/reference.txt
 .venv-latest/ready: LOCK = requirements/latest.txt
-.venv/ready .venv-latest/ready:
+.venv-bench/ready: LOCK = requirements/bench.txt
+.venv/ready .venv-latest/ready .venv-bench/ready:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --disable-pip-version-check --progress-bar off -q -r $(LOCK)
 	$(@D)/bin/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .

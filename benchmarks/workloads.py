@@ -33,11 +33,16 @@ class Workload:
         for number, length in enumerate(self.lengths.tolist()):
             yield noise[:length] + np.float32(number % 1000), number % 10
 
-    def write(self, directory: Path, shards: int = 8) -> tuple[Path, Path]:
-        """The vlpipe dataset, and TFRecords with a FloatList as the TensorFlow guides show; made once."""
-        native, plain = directory / self.name, directory / f"{self.name}-floatlist"
+    def write_native(self, directory: Path, shards: int = 8) -> Path:
+        """The vlpipe dataset, made once."""
+        native = directory / self.name
         if not native.exists():
             vlpipe.write(native, ({"features": x, "label": y} for x, y in self.records()), num_shards=shards)
+        return native
+
+    def write(self, directory: Path, shards: int = 8) -> tuple[Path, Path]:
+        """The vlpipe dataset, and TFRecords with a FloatList as the TensorFlow guides show; made once."""
+        native, plain = self.write_native(directory, shards), directory / f"{self.name}-floatlist"
         if not plain.exists():
             plain.mkdir()
             writers = [tf.io.TFRecordWriter(str(plain / f"{shard:02d}.tfrecord")) for shard in range(shards)]

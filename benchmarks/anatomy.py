@@ -1,0 +1,173 @@
+"""Where each microsecond of a batch goes, in the mapped engine.
+
+    python -m benchmarks.anatomy [--workloads speech events] [--seconds 8] [--json PATH]
+
+A child process iterates over a dataset as a training loop without a model; Linux's `perf` samples what its threads do, and each sample
+is counted for what stands in its call chain. The shares are scaled to the processor time that the kernel charged to the process. What a
+batch takes beyond that, the cores were idle: threads that wait for each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import results
+from benchmarks.workloads import Workload, events, speech
+
+FREQUENCY = 4000
+PARTS = {
+    "copying": "the frames, from the mapped files into the batch",
+    "finding pages": "the kernel looks up where the batch lies in memory",
+    "page faults": "pages that are touched for the first time",
+    "Python": "vlpipe's own: the plan, the index, the batch's memory",
+    "hand-over": "TensorFlow's threads and functions around that call",
+    "consumer, Python": "the loop over the batches: Python in next()",
+    "consumer, TensorFlow": "the same, below Python",
+    "waking and waiting": "threads that hand work to each other, in the kernel",
+    "other": "the rest of the kernel",
+}
+
+
+def part_of(main_thread: bool, chain: list[tuple[str, str]]) -> str:
+    """What a sample is counted for.
+
+    Args:
+        main_thread: it is the one that iterates.
+        chain: (symbol, file) of each frame, the innermost first.
+    """
+    symbols = [symbol for symbol, _ in chain]
+    if any("page_fault" in symbol for symbol in symbols):
+        return "page faults"
+    if any(symbol.startswith("process_vm_rw") for symbol in symbols):
+        return "copying" if "copy" in symbols[0] else "finding pages"
+    if any(symbol in ("do_futex", "schedule", "try_to_wake_up") or symbol.startswith("finish_task_switch") for symbol in symbols):
+        return "waking and waiting"
+    for _, file in chain:
+        name = os.path.basename(file)
+        if "tensorflow" in name or "_pywrap" in name:
+            return "consumer, TensorFlow" if main_thread else "hand-over"
+        if name.startswith(("libpython", "python", "_multiarray", "_ctypes", "libffi")):
+            return "consumer, Python" if main_thread else "Python"
+    if chain and "kernel" in chain[0][1]:
+        return "other"
+    return "consumer, TensorFlow" if main_thread else "hand-over"
+
+
+def samples(text: str, pid: int) -> Counter[str]:
+    """Samples of a process by part, from what `perf script -F pid,tid,ip,sym,dso` prints."""
+    found: Counter[str] = Counter()
+    for block in text.split("\n\n"):
+        head, *frames = block.strip("\n").splitlines() or [""]
+        process, _, thread = head.strip().partition("/")
+        if process.strip() != str(pid):
+            continue
+        chain = []
+        for frame in frames:
+            _, _, rest = frame.strip().partition(" ")
+            symbol, _, file = rest.rpartition(" (")
+            chain.append((symbol.partition("+")[0], file.rstrip(")")))
+        found[part_of(int(thread) == pid, chain)] += 1
+    return found
+
+
+def child(directory: str, batch_size: int, seconds: float) -> None:
+    """Iterates, epoch after epoch; tells when it begins, and what it took."""
+    import vlpipe
+
+    dataset = vlpipe.make_dataset(directory, batch_size=batch_size, lengths=True, seed=1)
+    for _ in range(2):  # the first epoch also tests checksums
+        for _ in dataset:
+            pass
+    print("ready", flush=True)
+    before, start, batches = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        for _ in dataset:
+            batches += 1
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    switches = after.ru_nvcsw - before.ru_nvcsw
+    print(batches, wall / batches * 1e6, cpu / batches * 1e6, (after.ru_minflt - before.ru_minflt) / batches, switches / batches)
+
+
+def dissect(workload: Workload, directory: Path, seconds: float) -> dict:
+    """Microseconds a batch, by part."""
+    native = workload.write_native(directory)
+    command = [sys.executable, "-m", "benchmarks.anatomy", "--child", str(native), str(workload.batch_size), "--seconds", str(seconds)]
+    process = subprocess.Popen(
+        command, cwd=results.ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    )
+    lines = iter(process.stdout or ())
+    if next(lines, "").strip() != "ready":
+        raise SystemExit("anatomy: the process that iterates ended before it began; its message stands above.")
+    record = directory / "perf.data"
+    perf = ["perf", "record", "-q", "-F", str(FREQUENCY), "-g", "-p", str(process.pid), "-o", str(record), "sleep", str(0.8 * seconds)]
+    subprocess.run(perf, check=True, capture_output=True)
+    batches, wall, cpu, faults, switches = map(float, next(lines).split())
+    process.wait()
+    script = ["perf", "script", "-i", str(record), "-F", "pid,tid,ip,sym,dso"]
+    found = samples(subprocess.run(script, check=True, capture_output=True, text=True).stdout, process.pid)
+    total = sum(found.values())
+    return {
+        "batch_size": workload.batch_size,
+        "batch_bytes": int(workload.lengths.sum()) * workload.d * 4 // -(-len(workload.lengths) // workload.batch_size),
+        "batches": int(batches),
+        "samples": total,
+        "wall_us": wall,
+        "cpu_us": cpu,
+        "idle_us": max(0.0, wall * (os.cpu_count() or 1) - cpu),
+        "faults": faults,
+        "switches": switches,
+        "parts_us": {name: cpu * found[name] / total for name in PARTS},
+    }
+
+
+def table(name: str, result: dict) -> Table:
+    """The parts of one workload."""
+    megabytes = result["batch_bytes"] / 1e6
+    found = Table(
+        title=f"{name}: a batch of {result['batch_size']} ({megabytes:.1f} MB) takes {result['wall_us']:.0f} us on {os.cpu_count()} cores"
+    )
+    for heading in ("part", "us", "of the CPU time"):
+        found.add_column(heading, justify="left" if heading == "part" else "right")
+    for part, microseconds in sorted(result["parts_us"].items(), key=lambda item: -item[1]):
+        found.add_row(f"{part}: {PARTS[part]}", f"{microseconds:.0f}", f"{microseconds / result['cpu_us']:.0%}")
+    found.add_row("idle cores", f"{result['idle_us']:.0f}", "")
+    return found
+
+
+def main() -> None:
+    parser = results.parser(__doc__)
+    parser.add_argument("--workloads", nargs="+", choices=["speech", "events"], default=["speech", "events"])
+    parser.add_argument("--seconds", type=float, default=8.0, help="of sampling, a workload")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        return child(arguments.child[0], int(arguments.child[1]), arguments.seconds)
+    del arguments.child
+    if not shutil.which("perf"):
+        raise SystemExit("anatomy: needs perf, which is not installed. On Debian: apt-get install linux-perf")
+    console, found = Console(width=120), {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in arguments.workloads:
+            make = {"speech": speech, "events": events}[name]
+            workload = make(200 if name == "speech" else 2000) if arguments.quick else make()
+            found[name] = dissect(workload, Path(scratch), 1.5 if arguments.quick else arguments.seconds)
+            console.print(table(name, found[name]))
+    results.save("anatomy", arguments, found)
+    return None
+
+
+if __name__ == "__main__":
+    main()
