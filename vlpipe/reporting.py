@@ -1,41 +1,97 @@
-"""A plan as a table for a terminal and as a picture."""
+"""What the library found, as tables for a terminal and as pictures."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from vlpipe.planning import Plan
+    from vlpipe.verification import Report
 
 _WIDTH = 88
+_WIDE = 140
 _MOST_ROWS = 20
 
 
 def table(plan: Plan) -> str:
     """The plan as text: totals first, then a row a bucket."""
-    from rich.console import Console
-    from rich.table import Table
+    rows = [(bucket.upper, bucket.batch_size, bucket.records, bucket.steps) for bucket in plan.buckets]
+    return text(named(_totals(plan)), columns("frames up to", "batch size", "records", "steps", rows=rows))
 
-    console = Console(file=io.StringIO(), width=_WIDTH, force_terminal=False, color_system=None)
-    totals = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in _totals(plan):
-        totals.add_row(name, value)
-    console.print(totals)
-    buckets = Table(box=None, pad_edge=False, header_style="")
-    for heading in ("frames up to", "batch size", "records", "steps"):
-        buckets.add_column(heading, justify="right")
-    for bucket in plan.buckets[:_MOST_ROWS]:
-        buckets.add_row(*(f"{number:,}" for number in (bucket.upper, bucket.batch_size, bucket.records, bucket.steps)))
-    console.print()
-    console.print(buckets)
-    if len(plan.buckets) > _MOST_ROWS:
-        console.print(f"… and {len(plan.buckets) - _MOST_ROWS} more")
+
+def text(*parts: Any, width: int = _WIDTH) -> str:
+    """Tables and lines of text, one below the other, as they stand on a terminal."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=width, force_terminal=False, color_system=None, markup=False, emoji=False, highlight=False)
+    for number, part in enumerate(parts):
+        if number:
+            console.print()
+        console.print(part)
     output: Any = console.file
     return "\n".join(line.rstrip() for line in output.getvalue().rstrip().splitlines())
+
+
+def named(rows: list[tuple[str, str]]) -> Any:
+    """A table of names and values."""
+    from rich.table import Table
+
+    grid = Table(show_header=False, box=None, pad_edge=False)
+    for row in rows:
+        grid.add_row(*map(printable, row))
+    return grid
+
+
+def columns(*headings: str, rows: Sequence[tuple[Any, ...]], most: int = _MOST_ROWS) -> Any:
+    """A table of numbers (to the right) and texts (to the left), of which at most so many rows are shown."""
+    from rich.console import Group
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False, header_style="")
+    for place, heading in enumerate(headings):
+        is_text = bool(rows) and isinstance(rows[0][place], str)
+        grid.add_column(printable(heading), justify="left" if is_text else "right", overflow="fold")
+    for row in rows[:most]:
+        grid.add_row(*map(_cell, row))
+    return Group(grid, f"… and {len(rows) - most:,} more") if len(rows) > most else grid
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return printable(value) if isinstance(value, str) else f"{value:,}"
+
+
+def printable(text: str) -> str:
+    """The text with escapes in place of what could move a terminal's cursor or colour it."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def verification_table(report: Report) -> str:
+    """What `vlpipe.verify` found: a line of totals, then the problems, then what to do about them."""
+    read = f"{report.records:,} records in {report.shards:,} shards, {report.bytes / 1e6:,.1f} MB read"
+    if report.ok:
+        return f"{read}: all as they were written"
+    problems = len(report.problems) + report.unlisted
+    rows = [
+        (os.path.basename(problem.shard), problem.record, problem.offset, problem.kind, problem.found, problem.expected)
+        for problem in report.problems
+    ]
+    grid = columns("shard", "record", "at byte", "problem", "found", "expected", rows=rows, most=len(rows))
+    kinds: dict[str, list[str]] = {}
+    for problem in report.problems:
+        kinds.setdefault(problem.action, []).append(problem.kind)
+    actions = [f"{', '.join(dict.fromkeys(of))}: {action}" for action, of in kinds.items()]
+    more = [f"… and {report.unlisted:,} more problems"] if report.unlisted else []
+    total = f"{read}: {report.damaged:,} records are damaged or lost, {problems:,} problems"
+    return text(total, grid, *more, "\n".join(actions), width=_WIDE)
 
 
 def _totals(plan: Plan) -> list[tuple[str, str]]:
