@@ -163,10 +163,25 @@ class Index:
         firsts = np.flatnonzero(np.diff(self.rows["shard"][order].astype(np.int64), prepend=-1))
         lasts = np.append(firsts[1:], len(order)) - 1
         for row in order[np.union1d(firsts, lasts)].tolist():
-            entry = self.rows[row]
+            self.read_record(row)
+
+    def read_record(self, row: int) -> bytes:
+        """The data of a record, compared with the checksum that it was written with.
+
+        Raises:
+            DatasetError: it cannot be read, or is not the record that was written; the message names it.
+        """
+        entry = self.rows[row]
+        try:
             with open(self.shards[int(entry["shard"])].path, "rb") as file:
                 file.seek(int(entry["offset"]) + HEADER_BYTES)
-                self.check_record(row, masked_crc(file.read(int(entry["bytes"]))))
+                data = file.read(int(entry["bytes"]))
+        except OSError as error:
+            raise DatasetError(
+                f"{self.where(row)}: cannot be read ({error.strerror}), expected {entry['bytes']} bytes. {_RESTORE}"
+            ) from error
+        self.check_record(row, masked_crc(data))
+        return data
 
     def check_record(self, row: int, checksum: int) -> None:
         """Compare the checksum of a record's data with the one that it was written with.

@@ -87,7 +87,7 @@ def decode(schema: Schema, data: bytes) -> Decoded:
     """What `encode` was given, from the bytes that it made; sequences are views of these.
 
     Exactly the layout above is accepted and nothing else that protocol buffers allow (another order, a field twice, a list in pieces), so
-    that the work is bounded by the schema and no length is believed that reaches beyond what encloses it.
+    that the work is bounded by schema and data, and no length is believed that reaches beyond what encloses it.
 
     Raises:
         ValueError: says at which byte what stands there instead; the caller knows which record it is.
@@ -129,9 +129,11 @@ def _read_varint(data: bytes, begin: int, end: int) -> tuple[int, int]:
     number = 0
     for place, byte in enumerate(data[begin : min(end, begin + 10)]):
         number |= (byte & 0x7F) << 7 * place
-        if byte < 0x80 and number < 1 << 64:
+        if byte < 0x80:
+            if number >= 1 << 64 or (place and not byte):  # the shortest form is the only one
+                break
             return number, begin + place + 1
-    raise ValueError(f"byte {begin} of the data: no number of 64 bits ends within the message")
+    raise ValueError(f"byte {begin} of the data: no varint of at most 64 bits stands there")
 
 
 def _value(name: str, field: Sequence | Fixed | Text, data: bytes, begin: int, end: int) -> np.ndarray | bytes:
@@ -157,7 +159,8 @@ def _fixed(name: str, field: Fixed, data: bytes, begin: int, end: int) -> np.nda
         numbers: np.ndarray = np.frombuffer(data[begin : end - (end - begin) % 4], "<f4")
         whole = end - begin == 4 * count
     else:
-        found, position = [], begin
+        position = begin
+        found: list[int] = []
         while position < end and len(found) <= count:
             number, position = _read_varint(data, position, end)
             found.append(number - (number >> 63 << 64))  # two's complement

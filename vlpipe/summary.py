@@ -10,7 +10,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.index import Index, Source
-from vlpipe.lengths import histogram
+from vlpipe.lengths import Bins, bins
 from vlpipe.options import only_candidate
 from vlpipe.remote import open_anywhere
 from vlpipe.reporting import summary_table
@@ -58,15 +58,21 @@ class ClassCount:
         label: the value of the label.
         name: what `metadata["classes"]` calls it.
         records: how many records have it.
-        weight: n / (classes * records), so that all classes weigh the same; None where the label's values are no class numbers.
         lengths: of the first sequence of these records, where that was asked for.
     """
 
     label: int
     name: str | None
     records: int
-    weight: float | None
     lengths: Lengths | None = None
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """The classes of a label that have records, and what `class_weights` gives of it; None where its values are no class numbers."""
+
+    classes: tuple[ClassCount, ...]
+    class_weight: dict[int, float] | None
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class Summary:
     shards: int
     bytes: int
     sequences: dict[str, SequenceSummary]
-    labels: dict[str, tuple[ClassCount, ...]]
+    labels: dict[str, LabelSummary]
 
     def report(self) -> str:
         """The summary as tables."""
@@ -114,7 +120,7 @@ def summarize(source: Source, by: str | None = None) -> Summary:
         shards=len(index.shards),
         bytes=sum(shard.bytes for shard in index.shards),
         sequences={name: _sequence(index, name) for name in index.schema.sequences},
-        labels={name: _classes(index, name, with_lengths=by is not None) for name in names},
+        labels={name: _label(index, name, with_lengths=by is not None) for name in names},
     )
 
 
@@ -145,22 +151,22 @@ def class_weights(source: Source, label: str | None = None) -> dict[int, float]:
     values, counts = _counts(index, name)
     if not len(values):
         raise DatasetError(f"{source}: has no records, so that no class has a weight. Write some first.")
-    if not _are_classes(values):
+    weights = _balanced(values, counts)
+    if weights is None:
         wrong = values[0] if values[0] < 0 else values[-1]
         raise ArgumentError(
             f'label: "{name}" has the value {wrong}, expected class numbers from 0 to {MOST_CLASSES - 1}, which is what fit(class_weight=) '
             "takes. Number the classes from 0 on."
         )
+    return weights
+
+
+def _balanced(values: np.ndarray, counts: np.ndarray) -> dict[int, float] | None:
+    """The weight of each class; None where the values are no numbers of classes."""
+    if not len(values) or values[0] < 0 or values[-1] >= MOST_CLASSES:
+        return None
     weights = dict.fromkeys(range(int(values[-1]) + 1), 1.0)
-    return weights | dict(zip(values.tolist(), _balanced(counts), strict=True))
-
-
-def _balanced(counts: np.ndarray) -> list[float]:
-    return (counts.sum() / (len(counts) * counts)).tolist()
-
-
-def _are_classes(values: np.ndarray) -> bool:
-    return len(values) > 0 and values[0] >= 0 and values[-1] < MOST_CLASSES
+    return weights | dict(zip(values.tolist(), (counts.sum() / (len(counts) * counts)).tolist(), strict=True))
 
 
 def _counts(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -183,26 +189,25 @@ def _class_label(schema: Schema, label: str | None) -> str:
     field = schema.fields.get(label) if isinstance(label, str) else None
     if not isinstance(field, Fixed) or not _is_class(field):
         found = "no such field" if label not in schema.fields else repr(field)
-        raise SchemaError(
-            f"label: {label!r} is {found}, expected a Fixed scalar of integers; the schema has {_class_labels(schema) or 'none'} of that kind."
-        )
+        known = _class_labels(schema) or "none"
+        raise SchemaError(f"label: {label!r} is {found}, expected a Fixed scalar of integers; of that kind the schema has {known}.")
     return str(label)
 
 
-def _classes(index: Index, name: str, with_lengths: bool) -> tuple[ClassCount, ...]:
+def _label(index: Index, name: str, with_lengths: bool) -> LabelSummary:
     values, counts = _counts(index, name)
     names = _class_names(index, name)
-    weights = _balanced(counts) if _are_classes(values) else [None] * len(values)
     lengths: list[Lengths | None] = [None] * len(values)
-    if with_lengths:
+    if with_lengths and len(values):
         first = next(iter(index.schema.sequences))
         order = np.argsort(index.rows[f"value:{name}"], kind="stable")
-        parts = np.split(index.frames(first)[order], np.cumsum(counts)[:-1]) if len(counts) else []
+        parts = np.split(index.frames(first)[order], np.cumsum(counts)[:-1])
         lengths = [Lengths.of(part, _hop_ms(index, first)) for part in parts]
-    return tuple(
-        ClassCount(value, names[value] if 0 <= value < len(names) else None, count, weight, of)
-        for value, count, weight, of in zip(values.tolist(), counts.tolist(), weights, lengths, strict=True)
+    classes = tuple(
+        ClassCount(value, names[value] if 0 <= value < len(names) else None, count, of)
+        for value, count, of in zip(values.tolist(), counts.tolist(), lengths, strict=True)
     )
+    return LabelSummary(classes, _balanced(values, counts))
 
 
 def _class_names(index: Index, name: str) -> list[str]:
@@ -217,8 +222,9 @@ def _hop_ms(index: Index, name: str) -> float | None:
     """Milliseconds from one frame to the next, which `vlpipe ingest` notes of the first sequence."""
     features = index.metadata.get("features")
     hop = features.get("hop_ms") if isinstance(features, dict) else None
-    known = isinstance(hop, (int, float)) and not isinstance(hop, bool) and math.isfinite(hop) and hop > 0
-    return float(hop) if known and name == next(iter(index.schema.sequences)) else None
+    if isinstance(hop, bool) or not isinstance(hop, (int, float)) or not 0 < hop < math.inf:
+        return None
+    return float(hop) if name == next(iter(index.schema.sequences)) else None
 
 
 def _sequence(index: Index, name: str) -> SequenceSummary:
@@ -226,9 +232,7 @@ def _sequence(index: Index, name: str) -> SequenceSummary:
     mean, std, not_finite = None, None, None
     if moments is not None:
         mean, std, not_finite = _seen(moments, moments.mean), _seen(moments, np.sqrt(moments.variance)), moments.not_finite
-    return SequenceSummary(
-        field.dimensions, field.dtype, Lengths.of(index.frames(name), _hop_ms(index, name)), mean, std, not_finite
-    )
+    return SequenceSummary(field.dimensions, field.dtype, Lengths.of(index.frames(name), _hop_ms(index, name)), mean, std, not_finite)
 
 
 def _seen(moments: Moments, numbers: np.ndarray) -> tuple[float | None, ...]:
@@ -237,25 +241,8 @@ def _seen(moments: Moments, numbers: np.ndarray) -> tuple[float | None, ...]:
     return tuple(number if count and math.isfinite(number) else None for count, number in pairs)
 
 
-@dataclass(frozen=True)
-class Bins:
-    """A histogram of lengths.
-
-    Attributes:
-        name: of the sequence.
-        width: lengths in a bin.
-        first: the shortest length of each bin; its longest is `first + width - 1`.
-        records: how many are in each.
-    """
-
-    name: str
-    width: int
-    first: tuple[int, ...]
-    records: tuple[int, ...]
-
-
-def bin_lengths(source: Source, most: int, name: str | None = None) -> Bins:
-    """The lengths of a sequence in at most so many bins of the same width, from the shortest to the longest.
+def bin_lengths(source: Source, most: int, name: str | None = None) -> tuple[str, Bins]:
+    """The lengths of a sequence in at most so many bins; None: the first of the schema. With its name.
 
     Raises:
         SchemaError: the schema has no such sequence.
@@ -265,10 +252,4 @@ def bin_lengths(source: Source, most: int, name: str | None = None) -> Bins:
     name = next(iter(index.schema.sequences)) if name is None else name
     if name not in index.schema.sequences:
         raise SchemaError(f"features: {name!r} is no sequence of the schema, which has {list(index.schema.sequences)}.")
-    lengths, counts = histogram(index.frames(name))
-    if not len(lengths):
-        return Bins(name, 1, (), ())
-    shortest, longest = int(lengths[0]), int(lengths[-1])
-    width = -(-(longest - shortest + 1) // most)
-    records = np.bincount((lengths - shortest) // width, weights=counts).astype(np.int64)
-    return Bins(name, width, tuple(range(shortest, longest + 1, width)), tuple(records.tolist()))
+    return name, bins(index.frames(name), most)

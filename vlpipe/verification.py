@@ -18,9 +18,10 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from vlpipe.errors import ArgumentError
-from vlpipe.index import Index, Shard, Source, column, open_source, row_dtype
+from vlpipe.index import Index, Shard, Source, column, row_dtype
 from vlpipe.options import integer
 from vlpipe.record import decode
+from vlpipe.remote import open_local
 from vlpipe.reporting import verification_table
 from vlpipe.schema import Schema
 from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES, length_in, masked_crc
@@ -42,10 +43,15 @@ class Problem:
         shard: path of the file.
         record: its number in the file, from 0; None where the file as a whole is meant.
         offset: byte of the file at which the record begins, or from which on the problem lasts; None for the whole file.
-        kind: `"unreadable"` (the file is missing, no file, or the disk fails), `"cut"` (it ends too early), `"size"` (bytes follow the last
-            record), `"header"` (damaged: readers that have no index stop here), `"length"` (a sound header of another record), `"data"`
-            (damaged), `"footer"` (the stored checksum is damaged, the data are not), `"replaced"` (a sound record, but another one), `"example"` (not
-            what the schema describes), `"index"` (the index says something else of it), `"digest"` (of the whole file).
+        kind: one of
+
+            - `"unreadable"`: the file is missing, is no file, or the disk fails;
+            - `"cut"`: the file ends in or before the record; `"size"`: bytes follow its last record;
+            - `"header"`: the length of the record is damaged, and readers that have no index cannot go on from there;
+            - `"length"`: there is another record, of another length; `"replaced"`: another one of the same length;
+            - `"data"`: the data are damaged; `"footer"`: only the checksum that stands after them is;
+            - `"example"`: the data are not what the schema describes; `"index"`: the index says something else of them;
+            - `"digest"`: the SHA-256 of the whole file is another.
         found: what is there.
         expected: what should be.
         action: what to do next.
@@ -60,8 +66,12 @@ class Problem:
     action: str
 
     def __str__(self) -> str:
-        place = "" if self.offset is None else f" from byte {self.offset} on" if self.record is None else f", record {self.record} at byte {self.offset}"
-        return f"{os.path.basename(self.shard)}{place}: {self.found}, expected {self.expected}. {self.action}"
+        place = os.path.basename(self.shard)
+        if self.record is not None:
+            place += f", record {self.record}"
+        if self.offset is not None:
+            place += f" at byte {self.offset}"
+        return f"{place}: {self.found}, expected {self.expected}. {self.action}"
 
 
 @dataclass(frozen=True)
@@ -118,22 +128,25 @@ def verify(source: Source, *, workers: int | None = None, progress: Callable[[in
     if progress is not None and not callable(progress):
         raise ArgumentError(f"progress: came as {progress!r}, expected a function of two numbers of bytes, or None.")
     workers = os.cpu_count() or 1 if workers is None else integer("workers", workers, 1, MOST_WORKERS)
-    index = open_source(source, check_files=False)
+    index = open_local(source, check_files=False)
     order = index.by_shard()
     ends = np.searchsorted(index.rows["shard"][order], np.arange(len(index.shards)), side="right")
     meter = _Meter(sum(shard.bytes for shard in index.shards), progress)
 
     def check(number: int) -> _ShardCheck:
         rows = index.rows[order[ends[number - 1] if number else 0 : ends[number]]]
-        return _ShardCheck(index, index.shards[number], rows, meter).run()
+        try:
+            return _ShardCheck(index, index.shards[number], rows, meter).run()
+        except BaseException:  # what `progress` raises
+            meter.stopped = True
+            raise
 
-    # Threads: SHA-256, three quarters of the work, and reading let go of the interpreter.
+    # Threads, not processes: reading and SHA-256, most of the work, let go of the interpreter.
     with ThreadPoolExecutor(min(workers, len(index.shards))) as pool:
         try:
             found = list(pool.map(check, range(len(index.shards))))
-        except BaseException:  # Ctrl-C, or what `progress` raises: the others stop at their next record
+        except BaseException:  # Ctrl-C too: the other threads stop at their next record
             meter.stopped = True
-            pool.shutdown(cancel_futures=True)
             raise
     return _report(index, found, meter.done)
 
@@ -313,7 +326,10 @@ class _RecordCheck:
 
 def _same(value: np.ndarray, noted: np.ndarray) -> bool:
     """The same bits, except in a NaN: that of a float16 went through a float32, which may make it a quiet one."""
-    return value.tobytes() == noted.tobytes() or bool(np.all((value == noted) & (np.signbit(value) == np.signbit(noted)) | np.isnan(value) & np.isnan(noted)))
+    if value.tobytes() == noted.tobytes():
+        return True
+    both_nan = np.isnan(value) & np.isnan(noted)
+    return bool(np.all(both_nan | (value == noted) & (np.signbit(value) == np.signbit(noted))))
 
 
 def _shown(value: np.ndarray) -> str:
