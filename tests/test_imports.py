@@ -141,6 +141,8 @@ LIGHT_WORK = {
     "write": "vlpipe.write(directory, records)",
     "writer": "with vlpipe.Writer(directory) as writer: [writer.write(record) for record in records]",
     "plan": "vlpipe.write(directory, records); assert vlpipe.plan(directory, batch_size=2).report()",
+    "verify": "vlpipe.write(directory, records); assert vlpipe.verify(directory).report()",
+    "class weights": "vlpipe.write(directory, records); assert vlpipe.class_weights(directory)",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",
     "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("batching")] if room != "layers"),
 }

@@ -349,12 +349,11 @@ def _read_shard(directory: Path, entry: Any) -> Shard:
 
 def _read_statistics(path: Path, schema: Schema, entries: Any) -> dict[str, Moments]:
     try:
-        return {
-            name: Moments.from_json(entries[name], math.prod(sequence.dimensions))
-            for name, sequence in schema.sequences.items()
-            if name in entries
-        }
-    except (TypeError, ValueError) as error:
+        if not isinstance(entries, dict):
+            raise ValueError(f"its statistics are {type(entries).__name__}, expected an object")
+        known = {name: sequence for name, sequence in schema.sequences.items() if name in entries}
+        return {name: Moments.from_json(entries[name], math.prod(sequence.dimensions)) for name, sequence in known.items()}
+    except ValueError as error:
         raise DatasetError(f"{path}: not the metadata of a vlpipe dataset: {error}. {_RESTORE}") from error
 
 
@@ -461,13 +460,13 @@ def _combine(parts: list[Index]) -> Index:
             for key, value in first.metadata.items()
             if all(key in part.metadata and part.metadata[key] == value for part in parts)
         },
-        statistics=_merged([part.statistics for part in parts]),
+        statistics=_merged([part.statistics for part in parts if len(part)]),
     )
 
 
 def _merged(statistics: list[dict[str, Moments]]) -> dict[str, Moments]:
     merged = {}
-    for name in statistics[0]:
+    for name in statistics[0] if statistics else ():
         if all(name in part for part in statistics):
             merged[name] = Moments(len(statistics[0][name].mean))
             for part in statistics:

@@ -269,7 +269,7 @@ def lengths_table(bins: Bins) -> str:
     most = max(bins.records, default=1)
     last = bins.width - 1
     rows = [
-        (f"{first:,}" if not last else f"{first:,} to {first + last:,}", count, Bar(most, 0, count, width=50))
+        (f"{first:,} to {first + last:,}" if last else first, count, Bar(most, 0, count, width=50))
         for first, count in zip(bins.first, bins.records, strict=True)
     ]
     return text(columns("frames", "records", "", rows=rows, most=len(rows)))

@@ -188,7 +188,7 @@ def _class_label(schema: Schema, label: str | None) -> str:
         label = "label" if "label" in schema.fields else only_candidate("label", schema, _class_labels(schema))
     field = schema.fields.get(label) if isinstance(label, str) else None
     if not isinstance(field, Fixed) or not _is_class(field):
-        found = "no such field" if label not in schema.fields else repr(field)
+        found = "no such field" if field is None else repr(field)
         known = _class_labels(schema) or "none"
         raise SchemaError(f"label: {label!r} is {found}, expected a Fixed scalar of integers; of that kind the schema has {known}.")
     return str(label)
