@@ -393,16 +393,17 @@ def test_progress_is_told_in_order(dataset: Path, monkeypatch: pytest.MonkeyPatc
     assert {total for _, total in told} == {report.bytes}
 
 
-def test_what_progress_raises_ends_it(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), BrokenPipeError("no terminal"), DatasetError("mine")])
+def test_what_progress_raises_ends_it(dataset: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
     monkeypatch.setattr(verification, "_REPORT_EVERY", 1)
     calls = []
 
     def stop(done: int, _total: int) -> None:
         calls.append(done)
-        raise KeyboardInterrupt
+        raise raised
 
     threads = threading.active_count()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(type(raised)):
         vlpipe.verify(dataset, progress=stop)
     assert len(calls) <= 2  # one for each thread at the most
     assert threading.active_count() == threads

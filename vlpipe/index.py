@@ -26,7 +26,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.schema import Fixed, Schema
-from vlpipe.statistics import Moments
+from vlpipe.statistics import Moments, merged
 from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES, masked_crc
 
 FORMAT = "vlpipe"
@@ -460,15 +460,5 @@ def _combine(parts: list[Index]) -> Index:
             for key, value in first.metadata.items()
             if all(key in part.metadata and part.metadata[key] == value for part in parts)
         },
-        statistics=_merged([part.statistics for part in parts if len(part)]),
+        statistics=merged([part.statistics for part in parts if len(part)]),
     )
-
-
-def _merged(statistics: list[dict[str, Moments]]) -> dict[str, Moments]:
-    merged = {}
-    for name in statistics[0] if statistics else ():
-        if all(name in part for part in statistics):
-            merged[name] = Moments(len(statistics[0][name].mean))
-            for part in statistics:
-                merged[name].merge(part[name])
-    return merged

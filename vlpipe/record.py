@@ -126,6 +126,8 @@ def _enter(data: bytes, begin: int, end: int, tag: bytes, what: str, last: bool 
 
 def _read_varint(data: bytes, begin: int, end: int) -> tuple[int, int]:
     """The number that stands at `begin`, and where it ends."""
+    if begin < end and data[begin] < 0x80:  # as almost all
+        return data[begin], begin + 1
     number = 0
     for place, byte in enumerate(data[begin : min(end, begin + 10)]):
         number |= (byte & 0x7F) << 7 * place
@@ -154,25 +156,33 @@ def _value(name: str, field: Sequence | Fixed | Text, data: bytes, begin: int, e
 
 
 def _fixed(name: str, field: Fixed, data: bytes, begin: int, end: int) -> np.ndarray:
-    count = math.prod(field.dimensions)
-    if np.dtype(field.dtype).kind == "f":
-        numbers: np.ndarray = np.frombuffer(data[begin : end - (end - begin) % 4], "<f4")
-        whole = end - begin == 4 * count
+    count, dtype = math.prod(field.dimensions), np.dtype(field.dtype)
+    values: np.ndarray
+    if dtype.kind == "f":
+        found = (end - begin) / 4
+        numbers = np.frombuffer(data, "<f4", (end - begin) // 4, begin)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = numbers.astype(dtype)
+            wrong = numbers[(values != numbers) & (numbers == numbers)].tolist()  # a NaN is one in any dtype
     else:
-        position = begin
-        found: list[int] = []
-        while position < end and len(found) <= count:
-            number, position = _read_varint(data, position, end)
-            found.append(number - (number >> 63 << 64))  # two's complement
-        numbers, whole = np.array(found, np.int64), len(found) == count
-    if not whole:
+        integers = _read_integers(data, begin, end, count)
+        found, limits = len(integers), np.iinfo(dtype)
+        wrong = [number for number in integers if not limits.min <= number <= limits.max]
+        values = np.array([] if wrong else integers, dtype)
+    if found != count:
         raise ValueError(f'byte {begin} of the data: "{name}" holds not {count} numbers in its {end - begin} bytes')
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = numbers.astype(field.dtype)
-        changed = (values.astype(numbers.dtype) != numbers) & (numbers == numbers)  # a NaN is one in any dtype
-    if changed.any():
-        raise ValueError(f'byte {begin} of the data: "{name}" holds {numbers[changed][0]}, which {field.dtype} cannot')
+    if wrong:
+        raise ValueError(f'byte {begin} of the data: "{name}" holds {wrong[0]}, which {dtype} cannot')
     return values.reshape(field.dimensions)
+
+
+def _read_integers(data: bytes, begin: int, end: int, count: int) -> list[int]:
+    """The numbers from `begin` to `end` in two's complement: so many, and one more if there are more."""
+    numbers: list[int] = []
+    while begin < end and len(numbers) <= count:
+        number, begin = _read_varint(data, begin, end)
+        numbers.append(number - (number >> 63 << 64))
+    return numbers
 
 
 def _list_tag(field: Sequence | Fixed | Text) -> bytes:

@@ -86,5 +86,16 @@ class Moments:
         return moments
 
 
+def merged(parts: list[dict[str, Moments]]) -> dict[str, Moments]:
+    """The statistics of all parts together, by name; without those that one of them lacks."""
+    together = {}
+    for name in parts[0] if parts else ():
+        if all(name in part for part in parts):
+            together[name] = Moments(len(parts[0][name].mean))
+            for part in parts:
+                together[name].merge(part[name])
+    return together
+
+
 def _finite_or_none(numbers: np.ndarray) -> list[float | None]:
     return [number if math.isfinite(number) else None for number in numbers.tolist()]

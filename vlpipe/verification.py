@@ -141,7 +141,8 @@ def verify(source: Source, *, workers: int | None = None, progress: Callable[[in
             meter.stopped = True
             raise
 
-    # Threads, not processes: reading and SHA-256, most of the work, let go of the interpreter.
+    # Threads, not processes: reading and SHA-256, most of the work, let go of the interpreter. 1.1 GB a second and core; with records of 2 KB
+    # it is 35,000 of them, where what is left in Python counts, and there processes would be quicker on many cores.
     with ThreadPoolExecutor(min(workers, len(index.shards))) as pool:
         try:
             found = list(pool.map(check, range(len(index.shards))))
@@ -207,11 +208,10 @@ class _ShardCheck:
                 size = os.fstat(file.fileno()).st_size
                 self._read_records(file, size)
                 self._read_rest(file, size)
-        except OSError as error:  # also in the middle of it: a disk that fails
+        except _UnreadableError as error:  # also in the middle of it: a disk that fails
             expected = f"{self._shard.bytes} bytes with {len(self._rows)} records"
-            finding = _Finding("unreadable", f"it cannot be read ({error.strerror or error})", expected)
+            self._add(None, None, _Finding("unreadable", f"it cannot be read ({error})", expected))
             self.damaged += len(self._rows) - self._checked
-            self._add(None, None, finding)
         self._tell()
         return self
 
@@ -258,7 +258,10 @@ class _ShardCheck:
             self._add(None, None, _Finding("digest", f"the digest {digest}", f"{self._shard.digest}, as vlpipe.json says", _TOGETHER))
 
     def _take(self, file: BinaryIO, count: int) -> bytes:
-        data = file.read(count)
+        try:
+            data = file.read(count)
+        except OSError as error:
+            raise _UnreadableError(error.strerror or error) from error
         self._digest.update(data)
         self._read += len(data)
         return data
@@ -273,10 +276,17 @@ class _ShardCheck:
             self.problems.append(Problem(self._shard.path, record, offset, *finding))
 
 
+class _UnreadableError(Exception):
+    """What the system says of a file; no OSError, which `progress` might raise too."""
+
+
 def _open(path: str) -> BinaryIO:
-    if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for somebody who writes into it
-        raise OSError("no regular file")
-    return open(path, "rb")
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for somebody who writes into it
+            raise _UnreadableError("no regular file")
+        return open(path, "rb")
+    except OSError as error:
+        raise _UnreadableError(error.strerror or error) from error
 
 
 class _RecordCheck:
