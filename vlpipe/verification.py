@@ -141,8 +141,8 @@ def verify(source: Source, *, workers: int | None = None, progress: Callable[[in
             meter.stopped = True
             raise
 
-    # Threads, not processes: reading and SHA-256, most of the work, let go of the interpreter. 1.1 GB a second and core; with records of 2 KB
-    # it is 35,000 of them, where what is left in Python counts, and there processes would be quicker on many cores.
+    # Threads, not processes: reading and SHA-256, most of the work, let go of the interpreter (1.1 GB a second and core). Only with records
+    # of a few KB, 35,000 a second, does the rest count.
     with ThreadPoolExecutor(min(workers, len(index.shards))) as pool:
         try:
             found = list(pool.map(check, range(len(index.shards))))
