@@ -50,8 +50,8 @@ def run(*arguments: object, **options: str) -> click.testing.Result:
 
 def test_help_shows_what_there_is_with_examples() -> None:
     assert run("--help").exit_code == 0
-    assert {"ingest", "plan"} <= set(run("-h").output.split())
-    for command in ("ingest", "plan"):
+    assert {"ingest", "plan", "verify", "stats", "head", "histogram", "check-model"} <= set(run("-h").output.split())
+    for command in ("ingest", "plan", "verify", "stats", "head", "histogram", "check-model"):
         result = run(command, "--help")
         assert result.exit_code == 0
         assert re.search(rf"Examples:\n\s+vlpipe {command} ", result.output)
@@ -102,8 +102,14 @@ def test_values_that_are_none_are_shown_with_an_example() -> None:
     assert "'10' is not SHORTEST:LONGEST, such as 1: or 10:2000." in run("plan", "x", "--length-range", "10").stderr
 
 
-def test_neither_help_nor_plan_loads_tensorflow(dataset: str) -> None:
-    for arguments in (["--help"], ["ingest", "--help"], ["plan", dataset], ["plan", dataset, "--json"], ["ingest", dataset, "out"]):
+LIGHT = [["--help"], ["ingest", "--help"], ["plan", "--help"], ["ingest", "DATA", "out"]] + [
+    [command, "DATA", *json] for command in ("plan", "verify", "stats", "head", "histogram") for json in ([], ["--json"])
+]
+
+
+def test_what_needs_no_tensorflow_does_not_load_it(dataset: str) -> None:
+    for template in LIGHT:
+        arguments = [dataset if argument == "DATA" else argument for argument in template]
         code = f"""
 import sys
 from vlpipe.cli import main

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlpipe.lengths import histogram, optimal_boundaries
+from vlpipe.lengths import bins, histogram, optimal_boundaries
 
 LENGTHS = st.lists(st.integers(0, 30) | st.integers(0, 2**31), max_size=12)
 
@@ -32,6 +32,19 @@ def test_a_histogram_counts_each_length(frames: list[int]) -> None:
     assert dict(zip(lengths.tolist(), counts.tolist(), strict=True)) == {length: frames.count(length) for length in frames}
     assert lengths.tolist() == sorted(lengths.tolist())
     assert lengths.dtype == counts.dtype == np.int64
+
+
+@given(LENGTHS, st.integers(1, 9))
+def test_bins_hold_each_length_once(frames: list[int], most: int) -> None:
+    found = bins(np.array(frames, np.int64), most)
+    assert len(found.first) == len(found.records) <= most
+    counts = [sum(first <= length < first + found.width for length in frames) for first in found.first]
+    assert list(found.records) == counts
+    assert sum(counts) == len(frames)
+    if frames:
+        assert found.first[0] == min(frames)
+        assert found.width == -(-(max(frames) - min(frames) + 1) // most)  # the narrowest that is enough
+        assert found.records[0] > 0 < found.records[-1]
 
 
 @settings(max_examples=200)

@@ -84,3 +84,23 @@ def test_a_float64_beyond_the_range_of_its_square_is_null_in_json(values: list[f
         assert found["count"] == [len(values)]
         assert all(number is None or np.isfinite(number) for number in (*found["mean"], *found["variance"]))
         json.dumps(found, allow_nan=False)
+
+
+@given(records(), records())
+def test_two_halves_merge_to_the_whole(first: list[np.ndarray], second: list[np.ndarray]) -> None:
+    dimensions = first[0].shape[1] if first else 1
+    second = [np.resize(part, (len(part), dimensions)) for part in second]
+    merged, whole = moments_of(first, dimensions), moments_of([*first, *second], dimensions)
+    merged.merge(moments_of(second, dimensions))
+    assert merged.count.tolist() == whole.count.tolist()
+    assert merged.not_finite == whole.not_finite
+    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(merged.variance, whole.variance, rtol=1e-9, atol=1e-3)
+
+
+@given(records().filter(bool))
+def test_what_is_read_from_json_is_what_was_written(parts: list[np.ndarray]) -> None:
+    document = json.loads(json.dumps(moments_of(parts, parts[0].shape[1]).to_json()))
+    again = Moments.from_json(document, parts[0].shape[1]).to_json()
+    assert {key: again[key] for key in ("count", "mean", "not_finite")} == {key: document[key] for key in ("count", "mean", "not_finite")}
+    np.testing.assert_allclose(again["variance"], document["variance"], rtol=1e-12)

@@ -25,6 +25,8 @@ _HOMES = {
     "Text": "vlpipe.schema",
     "Writer": "vlpipe.writer",
     "write": "vlpipe.writer",
+    "verify": "vlpipe.verification",
+    "class_weights": "vlpipe.summary",
     "VlpipeError": "vlpipe.errors",
     "ArgumentError": "vlpipe.errors",
     "SchemaError": "vlpipe.errors",
@@ -56,6 +58,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.schema import Schema as Schema
     from vlpipe.schema import Sequence as Sequence
     from vlpipe.schema import Text as Text
+    from vlpipe.summary import class_weights as class_weights
+    from vlpipe.verification import verify as verify
     from vlpipe.writer import Writer as Writer
     from vlpipe.writer import write as write
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.schema import Fixed, Schema
+from vlpipe.statistics import Moments, merged
 from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES, masked_crc
 
 FORMAT = "vlpipe"
@@ -87,7 +89,8 @@ class Index:
         shards: the files; a row's `shard` is a position in this tuple.
         rows: `[records]`, dtype `row_dtype(schema)`.
         ids: int64 `[records]`, the row of each record in the index on disk (of several datasets: in all of them, one after the other).
-        metadata: what the writer noted, such as class names.
+        metadata: what the writer noted, such as class names; of several datasets, what all of them note alike.
+        statistics: of each sequence, the mean and variance that the writer noted; without those that are not known of just these records.
     """
 
     schema: Schema
@@ -95,6 +98,7 @@ class Index:
     rows: np.ndarray
     ids: np.ndarray
     metadata: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Moments] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -168,10 +172,25 @@ class Index:
         firsts = np.flatnonzero(np.diff(self.rows["shard"][order].astype(np.int64), prepend=-1))
         lasts = np.append(firsts[1:], len(order)) - 1
         for row in order[np.union1d(firsts, lasts)].tolist():
-            entry = self.rows[row]
+            self.read_record(row)
+
+    def read_record(self, row: int) -> bytes:
+        """The data of a record, compared with the checksum that it was written with.
+
+        Raises:
+            DatasetError: it cannot be read, or is not the record that was written; the message names it.
+        """
+        entry = self.rows[row]
+        try:
             with open(self.shards[int(entry["shard"])].path, "rb") as file:
                 file.seek(int(entry["offset"]) + HEADER_BYTES)
-                self.check_record(row, masked_crc(file.read(int(entry["bytes"]))))
+                data = file.read(int(entry["bytes"]))
+        except OSError as error:
+            raise DatasetError(
+                f"{self.where(row)}: cannot be read ({error.strerror}), expected {entry['bytes']} bytes. {_RESTORE}"
+            ) from error
+        self.check_record(row, masked_crc(data))
+        return data
 
     def check_record(self, row: int, checksum: int) -> None:
         """Compare the checksum of a record's data with the one that it was written with.
@@ -190,11 +209,12 @@ class Index:
 _RESTORE = "Restore it from a copy, or write the dataset again."
 
 
-def open_source(source: Source) -> Index:
+def open_source(source: Source, *, check_files: bool = True) -> Index:
     """The index of a dataset directory, of shards named by a glob or one by one, or of several of these together.
 
     Args:
         source: directory, glob, file, or a list of them. A shard belongs to the dataset whose `vlpipe.json` lies beside it.
+        check_files: compare the sizes of the shards with the table; without, shards may be missing or cut.
 
     Raises:
         ArgumentError: the source is no path, or names a file twice.
@@ -218,7 +238,8 @@ def open_source(source: Source) -> Index:
         first_id += len(whole)
         parts.append(whole if names is None else _select(whole, directory, names))
     index = parts[0] if len(parts) == 1 else _combine(parts)
-    index.check_files()
+    if check_files:
+        index.check_files()
     files = [os.path.realpath(shard.path) for shard in index.shards]
     if len(set(files)) < len(files):
         twice = next(path for path in files if files.count(path) > 1)
@@ -284,7 +305,7 @@ def open_directory(directory: str | os.PathLike[str]) -> Index:
         raise DatasetError(f"{directory / INDEX_NAME}: {found}. {_RESTORE}")
     index = Index(schema, shards, rows, np.arange(len(rows), dtype=np.int64), metadata)
     _check_rows(directory, index)
-    return index
+    return replace(index, statistics=_read_statistics(path, schema, document.get("statistics", {})))
 
 
 def _read_metadata(directory: Path) -> dict[str, Any]:
@@ -333,6 +354,16 @@ def _read_shard(directory: Path, entry: Any) -> Shard:
         raise ValueError(f"the shard {name} has bytes {size!r}, records {records!r}, digest {digest!r}")
     # Absolute, so that the process may change its directory; not normalised, as ".." means another place behind a link.
     return Shard(os.path.join(os.path.realpath(directory), name), size, records, digest)
+
+
+def _read_statistics(path: Path, schema: Schema, entries: Any) -> dict[str, Moments]:
+    try:
+        if not isinstance(entries, dict):
+            raise ValueError(f"its statistics are {type(entries).__name__}, expected an object")
+        known = {name: sequence for name, sequence in schema.sequences.items() if name in entries}
+        return {name: Moments.from_json(entries[name], math.prod(sequence.dimensions)) for name, sequence in known.items()}
+    except ValueError as error:
+        raise DatasetError(f"{path}: not the metadata of a vlpipe dataset: {error}. {_RESTORE}") from error
 
 
 def _is_file_name(name: str) -> bool:
@@ -412,7 +443,9 @@ def _select(index: Index, directory: str, names: list[str]) -> Index:
     keep = np.flatnonzero(renumbered[index.rows["shard"]] < len(names))
     rows = np.array(index.rows[keep])
     rows["shard"] = renumbered[rows["shard"]]
-    return replace(index, shards=tuple(index.shards[position] for position in positions), rows=rows, ids=index.ids[keep])
+    shards = tuple(index.shards[position] for position in positions)
+    # Statistics are those of all the shards.
+    return replace(index, shards=shards, rows=rows, ids=index.ids[keep], statistics=index.statistics if len(names) == len(known) else {})
 
 
 def _combine(parts: list[Index]) -> Index:
@@ -431,5 +464,10 @@ def _combine(parts: list[Index]) -> Index:
         shards=tuple(shard for part in parts for shard in part.shards),
         rows=rows,
         ids=np.concatenate([part.ids for part in parts]),
-        metadata=first.metadata,
+        metadata={
+            key: value
+            for key, value in first.metadata.items()
+            if all(key in part.metadata and part.metadata[key] == value for part in parts)
+        },
+        statistics=merged([part.statistics for part in parts if len(part)]),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +18,32 @@ def histogram(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return lengths, counts[lengths].astype(np.int64)
     lengths, counts = np.unique(frames, return_counts=True)
     return lengths, counts.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Bins:
+    """A histogram of lengths in bins of the same width.
+
+    Attributes:
+        width: how many lengths fall into one bin.
+        first: the shortest length of each; the longest is `first + width - 1`.
+        records: how many sequences are in each.
+    """
+
+    width: int
+    first: tuple[int, ...]
+    records: tuple[int, ...]
+
+
+def bins(frames: np.ndarray, most: int) -> Bins:
+    """The lengths (int64 `[N]`) in at most so many bins, from the shortest to the longest; no bin if there are no lengths."""
+    lengths, counts = histogram(frames)
+    if not len(lengths):
+        return Bins(1, (), ())
+    shortest, longest = int(lengths[0]), int(lengths[-1])
+    width = -(-(longest - shortest + 1) // most)
+    records = np.bincount((lengths - shortest) // width, weights=counts).astype(np.int64)
+    return Bins(width, tuple(range(shortest, longest + 1, width)), tuple(records.tolist()))
 
 
 def rows_of_whole_batches(counts: np.ndarray, batch_size: int, remainder: str) -> np.ndarray:

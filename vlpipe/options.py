@@ -237,18 +237,18 @@ def select(schema: Schema, options: Options) -> Selection:
     """
     features, labels = options.features, options.label
     if features is None:
-        features = _only_candidate("features", schema, [name for name, entry in schema.sequences.items() if entry.dimensions])
+        features = only_candidate("features", schema, [name for name, entry in schema.sequences.items() if entry.dimensions])
         if features is None:
-            features = _only_candidate("features", schema, list(schema.sequences))
+            features = only_candidate("features", schema, list(schema.sequences))
     if labels is None:
         taken = (features,) if isinstance(features, str) else features or ()
         rest = [name for name in schema.fields if name not in taken]
         labels = "label" if "label" in rest else None
     if labels is None:
-        labels = _only_candidate("label", schema, [name for name in rest if isinstance(schema.fields[name], Fixed)])
+        labels = only_candidate("label", schema, [name for name in rest if isinstance(schema.fields[name], Fixed)])
         if labels is None:
             numbers = [name for name in rest if name in schema.sequences and not schema.sequences[name].dimensions]
-            labels = _only_candidate("label", schema, numbers)
+            labels = only_candidate("label", schema, numbers)
     names = (features,) if isinstance(features, str) else tuple(features or ())
     label_names = () if labels is None or labels is False else (labels,) if isinstance(labels, str) else tuple(labels)
     for option, given in (("features", names), ("label", label_names)):
@@ -264,7 +264,7 @@ def select(schema: Schema, options: Options) -> Selection:
     return selection
 
 
-def _only_candidate(option: str, schema: Schema, candidates: list[str]) -> str | None:
+def only_candidate(option: str, schema: Schema, candidates: list[str]) -> str | None:
     """The candidate that bears the option's own name, else the only one, else None if there is none at all."""
     if option in candidates:
         return option

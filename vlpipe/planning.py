@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import ArgumentError, import_extra
+from vlpipe.errors import ArgumentError
 from vlpipe.index import Index, Source
 from vlpipe.lengths import histogram, optimal_boundaries, rows_of_whole_batches
 from vlpipe.options import Options, Selection, select
@@ -197,13 +197,9 @@ class Plan:
             MissingExtraError: matplotlib is not installed.
             ArgumentError: the file cannot be written.
         """
-        import_extra("matplotlib", extra="plot", needed_for="Plan.plot")
         from vlpipe import reporting
 
-        try:
-            reporting.plot(self, path)
-        except (OSError, ValueError) as error:
-            raise ArgumentError(f"plot: {path} cannot be written ({error}). Pass a .png, .svg or .pdf in a folder that exists.") from error
+        reporting.plot(self, path)
 
 
 def plan(source: Source, **arguments: Any) -> Plan:

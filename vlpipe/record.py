@@ -1,4 +1,4 @@
-"""A record of a vlpipe dataset: a `tf.train.Example`, written without TensorFlow and parsed in the graph.
+"""A record of a vlpipe dataset: a `tf.train.Example`, written and read without TensorFlow, and parsed in the graph.
 
 Byte layout (format version 1). An Example is `Features{feature: map<name, Feature>}`. The map entries stand in the
 order of the schema. Per kind of field:
@@ -12,6 +12,7 @@ So a Sequence is read by a copy, and any TFRecord reader can read the file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,7 +40,7 @@ def encode(schema: Schema, values: dict[str, np.ndarray | bytes]) -> Encoded:
     starts: list[int] = []
     position = 0
     for name, field in schema.fields.items():
-        payload, tag = _payload(field, values[name])
+        payload, tag = _payload(field, values[name]), _list_tag(field)
         numbers = _FIRST + varint(len(payload))
         feature = tag + varint(len(numbers) + len(payload)) + numbers
         key = name.encode("utf-8")
@@ -65,14 +66,129 @@ def varint(number: int) -> bytes:
     return bytes(groups)
 
 
-def _payload(field: Sequence | Fixed | Text, value: np.ndarray | bytes) -> tuple[bytes, bytes]:
+def _payload(field: Sequence | Fixed | Text, value: np.ndarray | bytes) -> bytes:
     if isinstance(value, bytes):
-        return value, _FIRST
+        return value
     if isinstance(field, Sequence):
-        return value.tobytes(), _FIRST
+        return value.tobytes()
     if value.dtype.kind == "f":
-        return value.astype("<f4").tobytes(), _SECOND
-    return b"".join(varint(int(number) & 0xFFFFFFFFFFFFFFFF) for number in value.ravel()), _THIRD
+        return value.astype("<f4").tobytes()
+    return b"".join(varint(int(number) & 0xFFFFFFFFFFFFFFFF) for number in value.ravel())
+
+
+class Decoded(NamedTuple):
+    """The values of a record as `Schema.check` gives them, and where in its bytes the frames of each sequence start (schema order)."""
+
+    values: dict[str, np.ndarray | bytes]
+    starts: tuple[int, ...]
+
+
+def decode(schema: Schema, data: bytes) -> Decoded:
+    """What `encode` was given, from the bytes that it made; sequences are views of these.
+
+    Exactly the layout above is accepted and nothing else that protocol buffers allow (another order, a field twice, a list in pieces), so
+    that the work is bounded by schema and data, and no length is believed that reaches beyond what encloses it.
+
+    Raises:
+        ValueError: says at which byte what stands there instead; the caller knows which record it is.
+    """
+    values: dict[str, np.ndarray | bytes] = {}
+    starts: list[int] = []
+    position, end = _enter(data, 0, len(data), _FIRST, "the Example", last=True)
+    for name, field in schema.fields.items():
+        begin, entry_end = _enter(data, position, end, _FIRST, f'the entry of "{name}"')
+        key, key_end = _enter(data, begin, entry_end, _FIRST, f'the name of "{name}"')
+        if data[key:key_end] != name.encode("utf-8"):
+            raise ValueError(f'byte {key} of the data: the field is called {data[key:key_end][:40]!r}, expected "{name}"')
+        begin, _ = _enter(data, key_end, entry_end, _SECOND, f'the feature "{name}"', last=True)
+        begin, _ = _enter(data, begin, entry_end, _list_tag(field), f'the list of "{name}"', last=True)
+        begin, _ = _enter(data, begin, entry_end, _FIRST, f'the values of "{name}"', last=True)
+        if isinstance(field, Sequence):
+            starts.append(begin)
+        values[name] = _value(name, field, data, begin, entry_end)
+        position = entry_end
+    if position != end:
+        raise ValueError(f"byte {position} of the data: {end - position} bytes follow the last field of the schema")
+    return Decoded(values, tuple(starts))
+
+
+def _enter(data: bytes, begin: int, end: int, tag: bytes, what: str, last: bool = False) -> tuple[int, int]:
+    """Begin and end of what is inside the length-delimited message at `begin`: it must end by `end`, and just there if it is the last."""
+    if begin >= end or data[begin] != tag[0]:
+        found = f"0x{data[begin]:02x}" if begin < end else "the end"
+        raise ValueError(f"byte {begin} of the data: {what} should begin with 0x{tag[0]:02x}, found {found}")
+    length, inside = _read_varint(data, begin + 1, end)
+    if length > end - inside or (last and length != end - inside):
+        most = "" if last else "at most "
+        raise ValueError(f"byte {begin} of the data: {what} claims {length} bytes, expected {most}{end - inside}")
+    return inside, inside + length
+
+
+def _read_varint(data: bytes, begin: int, end: int) -> tuple[int, int]:
+    """The number that stands at `begin`, and where it ends."""
+    if begin < end and data[begin] < 0x80:  # as almost all
+        return data[begin], begin + 1
+    number = 0
+    for place, byte in enumerate(data[begin : min(end, begin + 10)]):
+        number |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            if number >= 1 << 64 or (place and not byte):  # the shortest form is the only one
+                break
+            return number, begin + place + 1
+    raise ValueError(f"byte {begin} of the data: no varint of at most 64 bits stands there")
+
+
+def _value(name: str, field: Sequence | Fixed | Text, data: bytes, begin: int, end: int) -> np.ndarray | bytes:
+    if isinstance(field, Text):
+        try:
+            data[begin:end].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f'byte {begin + error.start} of the data: "{name}" is no UTF-8 there ({error.reason})') from error
+        return data[begin:end]
+    if isinstance(field, Fixed):
+        return _fixed(name, field, data, begin, end)
+    frames, rest = divmod(end - begin, field.frame_bytes)
+    if rest:
+        raise ValueError(f'byte {begin} of the data: "{name}" holds {end - begin} bytes, not a multiple of {field.frame_bytes}')
+    dtype = np.dtype(field.dtype).newbyteorder("<")
+    values: np.ndarray = np.frombuffer(data, dtype, (end - begin) // dtype.itemsize, begin)
+    return values.reshape(frames, *field.dimensions)
+
+
+def _fixed(name: str, field: Fixed, data: bytes, begin: int, end: int) -> np.ndarray:
+    count, dtype = math.prod(field.dimensions), np.dtype(field.dtype)
+    values: np.ndarray
+    if dtype.kind == "f":
+        found = (end - begin) / 4
+        numbers = np.frombuffer(data, "<f4", (end - begin) // 4, begin)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = numbers.astype(dtype)
+            wrong = numbers[(values != numbers) & (numbers == numbers)].tolist()  # a NaN is one in any dtype
+    else:
+        integers = _read_integers(data, begin, end, count)
+        found, limits = len(integers), np.iinfo(dtype)
+        wrong = [number for number in integers if not limits.min <= number <= limits.max]
+        values = np.array([] if wrong else integers, dtype)
+    if found != count:
+        raise ValueError(f'byte {begin} of the data: "{name}" holds not {count} numbers in its {end - begin} bytes')
+    if wrong:
+        raise ValueError(f'byte {begin} of the data: "{name}" holds {wrong[0]}, which {dtype} cannot')
+    return values.reshape(field.dimensions)
+
+
+def _read_integers(data: bytes, begin: int, end: int, count: int) -> list[int]:
+    """The numbers from `begin` to `end` in two's complement: so many, and one more if there are more."""
+    numbers: list[int] = []
+    while begin < end and len(numbers) <= count:
+        number, begin = _read_varint(data, begin, end)
+        numbers.append(number - (number >> 63 << 64))
+    return numbers
+
+
+def _list_tag(field: Sequence | Fixed | Text) -> bytes:
+    if not isinstance(field, Fixed):
+        return _FIRST
+    return _SECOND if np.dtype(field.dtype).kind == "f" else _THIRD
 
 
 def parse(schema: Schema, names: Iterable[str], data: tf.Tensor, where: Callable[[], tf.Tensor]) -> dict[str, tf.Tensor]:

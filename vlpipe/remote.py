@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlpipe.errors import DatasetError
+from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.index import INDEX_NAME, METADATA_NAME, Index, Source, open_directory, open_source
 
 
@@ -21,6 +21,19 @@ def open_anywhere(source: Source) -> Index:
     if isinstance(source, str) and "://" in source:
         return _open_address(source.rstrip("/"))
     return open_source(source)
+
+
+def open_local(source: Source, *, check_files: bool = True) -> Index:
+    """As `open_source`, for what reads the shards by itself: says so of an address.
+
+    Raises:
+        ArgumentError: the source is an address.
+    """
+    if isinstance(source, str) and "://" in source:
+        raise ArgumentError(
+            f"source: {source} is an address, and this reads local files only. Copy the whole dataset directory here first."
+        )
+    return open_source(source, check_files=check_files)
 
 
 def _open_address(address: str) -> Index:

@@ -32,13 +32,22 @@ class Moments:
         self.not_finite += values.size - int(count.sum())
         if self.not_finite:
             values[~finite] = 0.0
-        total = np.maximum(self.count + count, 1)
         with np.errstate(over="ignore", invalid="ignore"):  # a float64 whose square has none: null in the end, no reason to stop
             mean = values.sum(axis=0) / np.maximum(count, 1)
             difference = np.where(finite, values - mean, 0.0)
-            shift = mean - self.mean
-            self.mean += shift * count / total
-            self._deviation += np.square(difference).sum(axis=0) + np.square(shift) * self.count * count / total
+            self._add(count, mean, np.square(difference).sum(axis=0))
+
+    def merge(self, other: Moments) -> None:
+        """Take in all that another has seen."""
+        self.not_finite += other.not_finite
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._add(other.count, other.mean, other._deviation)
+
+    def _add(self, count: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> None:
+        total = np.maximum(self.count + count, 1)
+        shift = mean - self.mean
+        self.mean += shift * count / total
+        self._deviation += deviation + np.square(shift) * self.count * count / total
         self.count += count
 
     @property
@@ -54,6 +63,38 @@ class Moments:
             "variance": _finite_or_none(self.variance),
             "not_finite": self.not_finite,
         }
+
+    @classmethod
+    def from_json(cls, document: Any, dimensions: int) -> Moments:
+        """What `to_json` described; NaN where it has null.
+
+        Raises:
+            ValueError: the document is no such description of frames of so many numbers.
+        """
+        try:
+            count = np.array(document["count"], np.int64)
+            mean, variance = (np.array(document[key], np.float64) for key in ("mean", "variance"))
+            not_finite = int(document["not_finite"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"its statistics cannot be read ({type(error).__name__}: {error})") from error
+        fits = all(array.shape == (dimensions,) for array in (count, mean, variance))  # first of all: dimensions may be anything
+        if not fits or not_finite < 0 or (count < 0).any() or (variance < 0).any():
+            raise ValueError(f"its statistics are not count, mean and variance of {dimensions} numbers")
+        moments = cls(dimensions)
+        moments.count, moments.mean, moments._deviation = count, mean, variance * np.maximum(count, 1)
+        moments.not_finite = not_finite
+        return moments
+
+
+def merged(parts: list[dict[str, Moments]]) -> dict[str, Moments]:
+    """The statistics of all parts together, by name; without those that one of them lacks."""
+    together = {}
+    for name in parts[0] if parts else ():
+        if all(name in part for part in parts):
+            together[name] = Moments(len(parts[0][name].mean))
+            for part in parts:
+                together[name].merge(part[name])
+    return together
 
 
 def _finite_or_none(numbers: np.ndarray) -> list[float | None]:

@@ -50,6 +50,12 @@ def header_of(length: int) -> bytes:
     return size + _CHECKSUM.pack(masked_crc(size))
 
 
+def length_in(header: bytes) -> int | None:
+    """The bytes of data that a header of 12 bytes announces; None where its checksum says that it is damaged."""
+    length, checksum = _HEADER.unpack(header)
+    return length if masked_crc(header[:8]) == checksum else None
+
+
 def footer_of(checksum: int) -> bytes:
     """The 4 bytes that stand after data whose masked CRC is `checksum`."""
     return _CHECKSUM.pack(checksum)
@@ -74,8 +80,8 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[RecordFrame]:
             header = file.read(HEADER_BYTES)
             if len(header) < HEADER_BYTES:
                 raise DatasetError(f"{where}: the file ends after {len(header)} of {HEADER_BYTES} header bytes. {_NEXT_STEP}")
-            length, checksum = _HEADER.unpack(header)
-            if masked_crc(header[:8]) != checksum:
+            length = length_in(header)
+            if length is None:
                 raise DatasetError(f"{where}: the checksum of its length does not match. {_NEXT_STEP}")
             if length > size - offset - HEADER_BYTES - FOOTER_BYTES:
                 left = max(0, size - offset - HEADER_BYTES - FOOTER_BYTES)

@@ -1,0 +1,38 @@
+"""The command `vlpipe`.
+
+Exit status: 0 done, 1 it could not be done (one message on stderr says why) or damage was found, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import vlpipe
+from vlpipe.cli.contents import head, histogram, stats, verify
+from vlpipe.cli.forecast import plan
+from vlpipe.cli.ingestion import ingest
+from vlpipe.cli.models import check_model
+from vlpipe.errors import VlpipeError
+
+
+class _Commands(click.Group):
+    """Turns vlpipe's errors into one message and exit status 1; any other exception is a bug and shows its trace."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except VlpipeError as error:
+            click.echo(f"vlpipe: {error}", err=True)
+            context.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(vlpipe.__version__, prog_name="vlpipe")
+def main() -> None:
+    """Input pipelines for variable-length sequences: from recordings to batches."""
+
+
+for command in (ingest, plan, verify, stats, head, histogram, check_model):
+    main.add_command(command)

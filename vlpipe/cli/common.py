@@ -1,0 +1,48 @@
+"""What the commands share: progress on a terminal, JSON, and how a source is said."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+
+@contextmanager
+def progress(unit: str, per: float = 1) -> Iterator[Callable[[float, float], None]]:
+    """A bar with rate and time left, on stderr of a terminal and nothing elsewhere.
+
+    Args:
+        unit: what is counted, such as "files".
+        per: how many that are counted make one of the unit, such as 1e6 bytes a MB.
+
+    Yields:
+        A function of how much is done and how much there is.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TextColumn("{task.fields[count]} {task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, count="", rate="")
+        started = time.monotonic()
+
+        def show(done: float, total: float) -> None:
+            rate = done / per / max(1e-9, time.monotonic() - started)
+            bar.update(task, completed=done, total=total, count=f"{done / per:,.0f}/{total / per:,.0f}", rate=f"{rate:,.0f} {unit}/s")
+
+        yield show
+
+
+def print_json(document: Any) -> None:
+    """Print a document of JSON values on one line."""
+    click.echo(json.dumps(document, allow_nan=False))
+
+
+def one_or_many(source: tuple[str, ...]) -> str | list[str]:
+    """The arguments SOURCE of a command, as the library takes them."""
+    return source[0] if len(source) == 1 else list(source)

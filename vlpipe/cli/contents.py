@@ -1,0 +1,112 @@
+"""What is in a dataset, and whether it still is what was written: `vlpipe verify`, `stats`, `head`, `histogram`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vlpipe.cli.common import one_or_many, print_json, progress
+
+_source = click.argument("source", nargs=-1, required=True)
+
+
+def _json(instead_of: str) -> Callable[[Any], Any]:
+    return click.option("--json", "as_json", is_flag=True, help=f"Print JSON instead of {instead_of}.")
+
+
+@click.command()
+@_source
+@click.option("--workers", type=click.IntRange(1, 1024), help="Shards read at a time.  [default: one a core]")
+@_json("a table")
+def verify(source: tuple[str, ...], workers: int | None, as_json: bool) -> None:
+    """Read all of SOURCE (directory, glob or files) and list what is not as it was written: checksums, lengths, fields, digests.
+
+    Exit status 1 if there is anything.
+
+    \b
+    Examples:
+      vlpipe verify data/train
+      vlpipe verify 'data/*' --json
+    """
+    from vlpipe import verification
+
+    with progress("MB", 1e6) as show:
+        report = verification.verify(one_or_many(source), workers=workers, progress=show)
+    if as_json:
+        print_json({"ok": report.ok} | dataclasses.asdict(report))
+    else:
+        click.echo(report.report())
+    sys.exit(0 if report.ok else 1)
+
+
+@click.command()
+@_source
+@click.option("--by", metavar="LABEL", help="Only the classes of this label, each with the lengths of its records.  [default: all labels]")
+@_json("tables")
+def stats(source: tuple[str, ...], by: str | None, as_json: bool) -> None:
+    """Count what SOURCE (directory, glob or files) holds: records, frames, lengths, classes and their weights. No record is read.
+
+    \b
+    Examples:
+      vlpipe stats data/train
+      vlpipe stats data/train --by label
+    """
+    from vlpipe import summary
+
+    found = summary.summarize(one_or_many(source), by)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    else:
+        click.echo(found.report())
+
+
+@click.command()
+@_source
+@click.option("-n", "--records", type=click.IntRange(1), default=5, show_default=True, help="How many.")
+@_json("tables")
+def head(source: tuple[str, ...], records: int, as_json: bool) -> None:
+    """Show the first records of SOURCE (directory, glob or files), in the order in which they were written.
+
+    \b
+    Examples:
+      vlpipe head data/train
+      vlpipe head data/train -n 1 --json
+    """
+    from vlpipe import preview
+
+    views = preview.first_records(one_or_many(source), records)
+    if as_json:
+        print_json([dataclasses.asdict(view) for view in views])
+    else:
+        for view in views:
+            click.echo(view.report())
+
+
+@click.command()
+@_source
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw a picture.")
+@click.option("--bins", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most so many, all of the same width.")
+@click.option("--features", help="Name of the sequence in the schema.  [default: the first]")
+@_json("bars")
+def histogram(source: tuple[str, ...], output: Path | None, bins: int, features: str | None, as_json: bool) -> None:
+    """Show how long the sequences of SOURCE (directory, glob or files) are. No record is read.
+
+    \b
+    Examples:
+      vlpipe histogram data/train
+      vlpipe histogram data/train -o lengths.png --bins 80
+    """
+    from vlpipe import reporting, summary
+
+    name, found = summary.bin_lengths(one_or_many(source), bins, features)
+    if output:
+        reporting.plot_lengths(name, found, output)
+    if as_json:
+        print_json({"features": name} | dataclasses.asdict(found))
+    elif not output:
+        click.echo(reporting.lengths_table(found))

@@ -1,0 +1,112 @@
+"""`vlpipe ingest`: from a folder of recordings to a dataset."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vlpipe.cli.common import progress
+
+if TYPE_CHECKING:
+    from vlpipe.ingest import Recording, Summary
+
+
+@click.command()
+@click.argument("audio_dir", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--label-regex", metavar="REGEX", help="Label: group 1 (or the group named label) of a match in the relative path.")
+@click.option("--label-from-parent", is_flag=True, help="Label: name of the folder that the file lies in.")
+@click.option("--manifest", type=click.Path(path_type=Path), help="CSV with a header: path (relative to AUDIO_DIR), label, further texts.")
+@click.option("--mels", default=80, show_default=True, help="Mel filters: d of the features [T, d].")
+@click.option("--sample-rate", default=16000, show_default=True, help="Hz; recordings are resampled to it.")
+@click.option("--hop-ms", default=10.0, show_default=True, help="Milliseconds from one frame to the next.")
+@click.option("--window-ms", default=25.0, show_default=True, help="Milliseconds of a frame.")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="How features are stored.")
+@click.option("--num-shards", default=16, show_default=True, help="TFRecord files a dataset.")
+@click.option("--split", metavar="NAME=FRACTION,...", help="Make OUT/NAME for each; a file's split is decided by a hash of its path.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@click.option("--skip-bad", is_flag=True, help="Leave out files that cannot be decoded, and list them; else they are an error.")
+@click.option("--overwrite", is_flag=True, help="Replace datasets that exist.")
+def ingest(
+    audio_dir: Path,
+    out: Path,
+    label_regex: str | None,
+    label_from_parent: bool,
+    manifest: Path | None,
+    mels: int,
+    sample_rate: int,
+    hop_ms: float,
+    window_ms: float,
+    dtype: str,
+    num_shards: int,
+    split: str | None,
+    workers: int | None,
+    skip_bad: bool,
+    overwrite: bool,
+) -> None:
+    """Decode the recordings in AUDIO_DIR and write log-mel features [T, mels] as a dataset into OUT.
+
+    \b
+    Examples:
+      vlpipe ingest speech data/speech
+      vlpipe ingest digits data --label-regex '([0-9])_' --split train=0.9,val=0.1
+      vlpipe ingest birds data/birds --label-from-parent --mels 64 --sample-rate 22050
+    """
+    if sum(map(bool, (label_regex, label_from_parent, manifest))) > 1:
+        raise click.UsageError("--label-regex, --label-from-parent and --manifest are three ways to say the label; pass one.")
+    from vlpipe import ingest as room
+    from vlpipe.audio import LogMel
+
+    features = LogMel(sample_rate=sample_rate, window_ms=window_ms, hop_ms=hop_ms, mels=mels)
+    splits = room.parse_splits(split) if split else None
+    recordings, ignored = _recordings(audio_dir, label_regex, label_from_parent, manifest)
+    started = time.monotonic()
+    with progress("files") as show:
+        done = itertools.count(1)
+        summary = room.ingest(
+            recordings,
+            out,
+            features,
+            dtype=dtype,
+            num_shards=num_shards,
+            splits=splits,
+            workers=workers,
+            skip_bad=skip_bad,
+            overwrite=overwrite,
+            progress=lambda: show(next(done), len(recordings)),
+        )
+    _print_summary(summary, len(recordings), ignored, time.monotonic() - started)
+
+
+def _recordings(audio_dir: Path, label_regex: str | None, label_from_parent: bool, manifest: Path | None) -> tuple[list[Recording], int]:
+    from vlpipe import ingest as room
+
+    if manifest:
+        return room.read_manifest(manifest, audio_dir), 0
+    recordings, ignored = room.find_recordings(audio_dir)
+    if label_regex:
+        recordings = room.label_by_regex(recordings, label_regex)
+    elif label_from_parent:
+        recordings = room.label_by_parent(recordings)
+    return recordings, ignored
+
+
+def _print_summary(summary: Summary, files: int, ignored: int, seconds: float) -> None:
+    for target, total in summary.datasets.items():
+        audio = f"{total.seconds / 3600:,.2f} hours of audio"
+        click.echo(f"{target}: {total.records:,} records, {total.frames:,} frames, {audio}, {total.bytes / 1e6:,.1f} MB")
+    if summary.classes is not None:
+        shown = ", ".join(summary.classes[:10]) + (", …" if len(summary.classes) > 10 else "")
+        click.echo(f"{len(summary.classes)} classes: {shown}")
+    elif summary.numbers:
+        numbers = summary.numbers.values()
+        click.echo(f"{len(numbers)} labels: whole numbers from {min(numbers)} to {max(numbers)}")
+    if ignored:
+        click.echo(f"{ignored:,} other files were ignored")
+    for _, reason in summary.bad:
+        click.echo(f"skipped: {reason}")
+    click.echo(f"{files:,} files in {seconds:.1f} s ({files / seconds:,.0f} files/s), {len(summary.bad):,} skipped")

@@ -1,0 +1,48 @@
+"""`vlpipe check-model`: which layers break under variable length."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from vlpipe.cli.common import print_json
+from vlpipe.errors import ArgumentError, DatasetError
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--shortest", type=click.IntRange(1), help="Frames of the shortest sequence that the model will meet.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def check_model(model: Path, shortest: int | None, as_json: bool) -> None:
+    """Name the layers of a saved Keras MODEL that break under variable length or let padding change an answer.
+
+    Exit status 1 if there are any.
+
+    \b
+    Examples:
+      vlpipe check-model model.keras
+      vlpipe check-model model.keras --shortest 20
+    """
+    if not model.is_file():
+        raise DatasetError(f"{model}: not found. Pass a model that Keras saved, such as model.keras.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    from vlpipe import layers
+
+    try:
+        loaded = keras.saving.load_model(model, compile=False)
+    except Exception as error:  # Keras raises what its many readers do
+        raise ArgumentError(
+            f"{model}: Keras cannot load it ({error}). Pass a .keras file; save again with this version of Keras."
+        ) from error
+    check = layers.check_model(loaded, shortest=shortest)
+    if as_json:
+        print_json(dataclasses.asdict(check))
+    else:
+        click.echo(check.report())
+    sys.exit(0 if check.ok else 1)
