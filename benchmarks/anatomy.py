@@ -116,7 +116,7 @@ def dissect(workload: Workload, directory: Path, seconds: float) -> dict:
     subprocess.run(perf, check=True, capture_output=True)
     batches, wall, cpu, faults, switches = map(float, next(lines).split())
     process.wait()
-    script = ["perf", "script", "-i", str(record), "-F", "pid,tid,ip,sym,dso"]
+    script = ["perf", "script", "-i", str(record), "--no-inline", "--no-demangle", "-F", "pid,tid,ip,sym,dso"]
     found = samples(subprocess.run(script, check=True, capture_output=True, text=True).stdout, process.pid)
     total = sum(found.values())
     return {

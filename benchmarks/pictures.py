@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,4 +54,62 @@ def anatomy(figure: Figure, documents: dict[str, Any]) -> None:
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
 
 
-PICTURES: dict[str, Callable[[Figure, dict[str, Any]], None]] = {"throughput": throughput, "anatomy": anatomy}
+def training(figure: Figure, documents: dict[str, Any]) -> None:
+    """Seconds an epoch of every way, the wait for input dark."""
+    runs = [
+        result | {"name": name}
+        for document in documents.values()
+        if document["script"] == "training"
+        for name, result in _workloads(document)
+    ]
+    for axes, result in zip(figure.subplots(1, len(runs), squeeze=False, sharey=True)[0], runs, strict=True):
+        ways = result["ways"]
+        colours = [OURS if way.startswith("vlpipe") else OTHERS for way in ways]
+        axes.barh(list(ways), [way["seconds"] for way in ways.values()], color=colours)
+        axes.barh(list(ways), [way["seconds"] * way["wait_share"] for way in ways.values()], color="#333333")
+        axes.set(title=f"{result['name']}, {result['backend']} on {result['device']}", xlabel="s an epoch (dark: waiting)")
+        axes.invert_yaxis()
+
+
+def _workloads(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return list(document["results"]["workloads"].items())
+
+
+def scaling(figure: Figure, documents: dict[str, Any]) -> None:
+    """Seconds against the number of records, and speed around the base case."""
+    found = documents["scaling"]["results"]
+    left, right = figure.subplots(1, 2)
+    records = [point["records"] for point in found["records"]]
+    for key, label in (
+        ("plan_seconds", "plan"),
+        ("first_batch_seconds", "first batch"),
+        ("resume_seconds", "resume"),
+        ("order_seconds", "next epoch"),
+    ):
+        left.loglog(records, [statistics.median(point[key]) for point in found["records"]], marker="o", label=label)
+    left.set(xlabel="records", ylabel="s")
+    left.legend(frameon=False)
+    for name, points in found.items():
+        if name != "records":
+            right.semilogx([point[name] for point in points], [point["gigabytes_per_second"] for point in points], marker="o", label=name)
+    right.set(xlabel="d, length, batch size, shards, cores", ylabel="GB/s", ylim=(0, None))
+    right.legend(frameon=False)
+
+
+def memory(figure: Figure, documents: dict[str, Any]) -> None:
+    """Memory of the process after every epoch."""
+    axes = figure.subplots()
+    for name, engines in documents["memory"]["results"].items():
+        for engine, figures in engines.items():
+            axes.plot([size / 1e6 for size in figures["anonymous_bytes"]], label=f"{name}, {engine}")
+    axes.set(xlabel="epoch", ylabel="MB that belong to no file", ylim=(0, None))
+    axes.legend(frameon=False)
+
+
+PICTURES: dict[str, Callable[[Figure, dict[str, Any]], None]] = {
+    "throughput": throughput,
+    "anatomy": anatomy,
+    "training": training,
+    "scaling": scaling,
+    "memory": memory,
+}

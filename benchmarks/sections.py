@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmarks import anatomy as parts
+from benchmarks.memory import described
 
 Documents = dict[str, Any]
 
@@ -100,6 +102,117 @@ def _floor_us(documents: Documents, name: str) -> float:
     result = documents["throughput"]["results"]["workloads"][name]
     fastest = max(way["records_per_second"] for label, way in result["ways"].items() if label.startswith("copy floor"))
     return result["batch_size"] / fastest * 1e6
+
+
+def training(documents: Documents) -> str:
+    """What a training run feels."""
+    runs = {name: document for name, document in documents.items() if document["script"] == "training"}
+    text = ["## Training", ""]
+    text += [
+        "Whole epochs of a Conv1D classifier; medians, each way in a process of its own, in turn. `waiting` is the share of an epoch in"
+    ]
+    text += ["`next()`; `x free` compares it with as many steps on batches that are on the device already; `compiled` counts shapes.", ""]
+    for document in runs.values():
+        text += [origin(document), ""]
+        for name, result in document["results"]["workloads"].items():
+            text += [_training_title(name, result), "", _training_table(result), ""]
+    devices = {result["device"] for document in runs.values() for result in document["results"]["workloads"].values()}
+    if devices <= {"cpu"}:
+        text += [
+            "No figure of an accelerator exists yet, as none was at hand; `--backend jax --device gpu` makes one.",
+            "",
+        ]
+    return "\n".join([*text, "![training](pictures/training.svg)", ""])
+
+
+def _training_title(name: str, result: dict[str, Any]) -> str:
+    size = f"{result['records']:,} records, {result['frames'] / 1e6:.2f} M frames x {result['d']}"
+    model = f"{result['parameters'] / 1e6:.2f} M parameters"
+    batch = (
+        f"batches of {result['batch_size']}" if result["frames_per_batch"] is None else f"batches of {result['frames_per_batch']:,} frames"
+    )
+    agree = "agree" if result["losses_agree"] else "do not agree"
+    losses = f"final losses {agree} within {result['losses_tolerance']} (chance: {result['chance_loss']:.1f})"
+    return f"**{result['backend']} on {result['device']}, {name}**: {size}, {batch}; {model}; {losses}."
+
+
+def _training_table(result: dict[str, Any]) -> str:
+    headings = [
+        "way",
+        "s an epoch",
+        "k real frames/s",
+        "valid",
+        "waiting",
+        "x free",
+        "compiled",
+        "compiling, s",
+        "loss",
+        "host, GB",
+        "device, GB",
+    ]
+    return markdown(headings, (_training_row(*item) for item in result["ways"].items()))
+
+
+def _training_row(name: str, way: dict[str, Any]) -> list[str]:
+    peaks = ["" if way[peak] is None else f"{way[peak] / 1e9:.2f}" for peak in ("host_peak_bytes", "device_peak_bytes")]
+    return [
+        name,
+        f"{way['seconds']:.2f}",
+        f"{way['frames_per_second'] / 1e3:.0f}",
+        f"{way['valid_ratio']:.0%}",
+        f"{way['wait_share']:.1%}",
+        f"{way['free_input_ratio']:.2f}",
+        str(way["compiles"]),
+        f"{way['compile_seconds']:.1f}",
+        f"{way['loss']:.3f}",
+        *peaks,
+    ]
+
+
+def scaling(documents: Documents) -> str:
+    """What size costs."""
+    document = documents["scaling"]
+    found = document["results"]
+    text = ["## Scaling", "", origin(document), "", "Tiny records, each point in a fresh process; seconds are medians.", ""]
+    rows = [[f"{point['records']:,}", *(_scaled(heading, point[key]) for heading, key in _RECORDS.items())] for point in found["records"]]
+    text += [markdown(["records", *_RECORDS], rows), ""]
+    text += ["Around a base case (d = 40, 100 frames, batches of 32, 16 shards), as many bytes each:", ""]
+    rows = [
+        [f"{name} = {point[name]}", f"{point['frames_per_second'] / 1e6:.2f}", f"{point['gigabytes_per_second']:.2f}"]
+        for name, points in found.items()
+        if name != "records"
+        for point in points
+    ]
+    text += [markdown(["", "M frames/s", "GB/s"], rows), ""]
+    return "\n".join([*text, "![scaling](pictures/scaling.svg)", ""])
+
+
+_RECORDS = {
+    "plan, s": "plan_seconds",
+    "first batch, s": "first_batch_seconds",
+    "resuming, s": "resume_seconds",
+    "next epoch, s": "order_seconds",
+    "state, bytes": "state_bytes",
+    "own memory, MB": "anonymous_bytes",
+    "mapped files, MB": "file_bytes",
+}
+
+
+def _scaled(heading: str, rounds: list[float]) -> str:
+    median = statistics.median(rounds)
+    return f"{median / 1e6:.0f}" if heading.endswith("MB") else f"{median:.3g}"
+
+
+def memory(documents: Documents) -> str:
+    """Whether memory stays flat."""
+    document = documents["memory"]
+    columns = {
+        f"{name}, {engine}": described(figures) for name, engines in document["results"].items() for engine, figures in engines.items()
+    }
+    rows = [[heading, *(column[heading] for column in columns.values())] for heading in next(iter(columns.values()))]
+    return "\n".join(
+        ["## Memory over many epochs", "", origin(document), "", markdown(["", *columns], rows), "", "![memory](pictures/memory.svg)", ""]
+    )
 
 
 def layers(documents: Documents) -> str:

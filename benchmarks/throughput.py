@@ -1,164 +1,90 @@
-"""How fast batches are delivered: vlpipe's engines beside what the guides of TensorFlow show, and beside a bare copy.
+"""How fast batches are delivered: vlpipe, what the guides of TensorFlow show, what users pick instead of tf.data, and a bare copy.
 
-    python -m benchmarks.throughput [--workloads speech events] [--rounds 5] [--data DIR] [--json PATH] [--ways NAME ...]
+    python -m benchmarks.throughput [--workloads speech events] [--rounds 5] [--keep DIR] [--ways NAME ...] [--peers NAME ...] [--json PATH]
+    python -m benchmarks.throughput --data DIR [--batch-size 32] [--features NAME] [--label NAME]
 
-Every way delivers the same records as (x, lengths), label. They take turns, so that a slow moment of the machine meets all, and a
+Every way delivers the same records as features, lengths and label. They take turns, so that a slow moment of the machine meets all, and a
 figure is the median of the rounds: valid frames (padding is not counted) a second, for one whole epoch, from asking for an iterator to its
 end. Before that, one untimed epoch of each warms the page cache and is compared record by record with what was written.
+
+Peers (PyTorch, Lhotse, Grain, Hugging Face; benchmarks/peers.py) run where their packages are installed, each with the number of worker
+processes, of those in `--workers`, that was fastest in one epoch before the rounds. With `--data DIR`, a vlpipe dataset of one's own, the
+ways of tf.data alone run: the peers would each need a copy of it in their own format. A label that is a sequence is then left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import mmap
-import os
-import platform
 import statistics
 import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-import vlpipe
-from benchmarks.workloads import Workload, events, speech
+from benchmarks.peers import PEERS
+from benchmarks.results import parser, save
 
-AUTOTUNE = tf.data.AUTOTUNE
-SHUFFLED = 1000  # records in the shuffle buffer of the pipelines without vlpipe
+if TYPE_CHECKING:  # and at run time in `main`: the peers' processes import this module anew, and would each load TensorFlow
+    from benchmarks.pipelines import Task
+    from benchmarks.workloads import Workload
 
-
-def boundaries_of(workload: Workload) -> list[int]:
-    """Eight buckets by quantiles, as the guides choose them."""
-    return sorted({int(boundary) for boundary in np.quantile(workload.lengths, np.linspace(0, 1, 9)[1:-1])})
-
-
-def bucketed(records: tf.data.Dataset, workload: Workload) -> tf.data.Dataset:
-    """The documented way to batch."""
-    boundaries = boundaries_of(workload)
-    batches = records.bucket_by_sequence_length(
-        lambda x, n, y: n, boundaries, [workload.batch_size] * (len(boundaries) + 1), padded_shapes=([None, workload.d], [], [])
-    )
-    return batches.map(lambda x, n, y: ({"features": x, "lengths": n}, y)).prefetch(AUTOTUNE)
+Arguments = argparse.Namespace
+QUICK = {"speech": 60, "events": 300}
+FLOOR = "copy floor"
 
 
-def recipe(workload: Workload, native: Path, plain: Path) -> tf.data.Dataset:
-    """FloatList, parse_single_example, bucket_by_sequence_length, AUTOTUNE everywhere: what the guides show."""
+@dataclass
+class Way:
+    """One that takes part: every iteration is an epoch.
 
-    def parse(data):
-        features = {"features": tf.io.VarLenFeature(tf.float32), "label": tf.io.FixedLenFeature([], tf.int64)}
-        example = tf.io.parse_single_example(data, features)
-        x = tf.reshape(example["features"].values, [-1, workload.d])
-        return x, tf.shape(x)[0], example["label"]
+    Attributes:
+        valid_ratio: share of the delivered frames that are no padding.
+        notes: what else to say of it in the JSON.
+    """
 
-    files = sorted(str(path) for path in plain.glob("*.tfrecord"))
-    records = tf.data.TFRecordDataset(files, num_parallel_reads=AUTOTUNE).shuffle(SHUFFLED)
-    return bucketed(records.map(parse, num_parallel_calls=AUTOTUNE), workload)
-
-
-def by_hand(workload: Workload, native: Path) -> tf.data.Dataset:
-    """Records whose frames are bytes, read by decode_raw: (x, n, y)."""
-
-    def parse(data):
-        features = {"features": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
-        example = tf.io.parse_single_example(data, features)
-        x = tf.reshape(tf.io.decode_raw(example["features"], tf.float32), [-1, workload.d])
-        return x, tf.shape(x)[0], example["label"]
-
-    files = sorted(str(path) for path in native.glob("*.tfrecord"))
-    records = tf.data.TFRecordDataset(files, num_parallel_reads=AUTOTUNE).shuffle(SHUFFLED)
-    return records.map(parse, num_parallel_calls=AUTOTUNE)
+    epochs: Iterable[Any]
+    valid_ratio: float
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
-def best_by_hand(workload: Workload, native: Path, plain: Path) -> tf.data.Dataset:
-    """The best pipeline without vlpipe: bytes instead of a FloatList, the same buckets."""
-    return bucketed(by_hand(workload, native), workload)
+def digest(x: np.ndarray, label: Any) -> int:
+    """Tells one record from another, to the last bit."""
+    return zlib.crc32(label if isinstance(label, bytes) else np.asarray(label).tobytes(), zlib.crc32(x.tobytes()))
 
 
-def padded(workload: Workload, native: Path, plain: Path) -> tf.data.Dataset:
-    """padded_batch of whatever comes next."""
-    batches = by_hand(workload, native).padded_batch(workload.batch_size, ([None, workload.d], [], []))
-    return batches.map(lambda x, n, y: ({"features": x, "lengths": n}, y)).prefetch(AUTOTUNE)
+def rows(batch: Any) -> Iterator[tuple[np.ndarray, Any, Any, Any]]:
+    """Padded features, length, label and weight of each row; of tf.data's batches or a peer's."""
+    if isinstance(batch[0], dict):
+        x, *rest = batch
+        batch = x["features"], x["lengths"], *rest
+    features, lengths, *rest = (None if part is None else np.asarray(part) for part in batch)
+    labels = rest[0] if rest and rest[0] is not None else [b""] * len(lengths)
+    weights = rest[1] if len(rest) > 1 else np.ones(len(lengths))
+    return zip(features, lengths, labels, weights, strict=True)
 
 
-def engine(**arguments) -> Callable[[Workload, Path, Path], tf.data.Dataset]:
-    """vlpipe with these arguments."""
-    return lambda workload, native, plain: vlpipe.make_dataset(native, batch_size=workload.batch_size, lengths=True, seed=1, **arguments)
-
-
-WAYS: dict[str, Callable[[Workload, Path, Path], tf.data.Dataset]] = {
-    "recipe": recipe,
-    "by hand, bytes": best_by_hand,
-    "padded_batch": padded,
-    "vlpipe mapped": engine(),
-    "vlpipe mapped, verify=always": engine(verify="always"),
-    "vlpipe mapped, verify=never": engine(verify="never"),
-    "vlpipe mapped, 8 static shapes": engine(pad_to="boundary", remainder="pad", buckets=8),
-    "vlpipe graph": engine(engine="graph"),
-    "vlpipe stream": engine(engine="stream"),
-}
-
-
-def check(name: str, dataset: tf.data.Dataset, expected: Counter[int]) -> float:
+def check(name: str, epochs: Iterable[Any], expected: Counter[int]) -> float:
     """Every record once and bit by bit; returns the share of frames that are no padding."""
     found: Counter[int] = Counter()
     valid = total = 0
-    for x, *rest in dataset:
-        features, lengths = x["features"].numpy(), x["lengths"].numpy()
-        counts = rest[1].numpy() > 0 if len(rest) > 1 else np.ones(len(lengths), bool)
-        found.update(zlib.crc32(row[:length].tobytes()) for row, length in zip(features[counts], lengths[counts], strict=True))
-        valid += int(lengths[counts].sum())
-        total += features.shape[0] * features.shape[1]
+    for batch in epochs:
+        for x, length, label, weight in rows(batch):
+            total += len(x)
+            if weight:  # else a row that completes a batch
+                found[digest(x[:length], label)] += 1
+                valid += int(length)
     if found != expected:
-        raise SystemExit(f"{name}: delivered {sum(found.values())} records that are not those that were written")
-    return valid / total
-
-
-class CopyFloor:
-    """The same batches copied from the mapped files into one warm padded buffer: no framework, no checksums, nobody to hand them to."""
-
-    def __init__(self, workload: Workload, native: Path) -> None:
-        rows = np.load(native / "index.npy")
-        names = [shard["name"] for shard in json.loads((native / "vlpipe.json").read_text("utf-8"))["shards"]]
-        self._maps = [np.frombuffer(mmap.mmap(os.open(native / name, os.O_RDONLY), 0, access=mmap.ACCESS_READ), np.uint8) for name in names]
-        self._views = [memoryview(mapped) for mapped in self._maps]
-        self._shard, self._frames = rows["shard"].tolist(), rows["frames"].astype(np.int64)
-        self._start = rows["offset"].astype(np.int64) + 12 + rows["start"]
-        self._width = workload.d * 4
-        order = np.argsort(self._frames, kind="stable")
-        batches = [order[first : first + workload.batch_size] for first in range(0, len(order), workload.batch_size)]
-        self._batches = [batches[number] for number in np.random.default_rng(0).permutation(len(batches))]
-        largest = max(len(batch) * int(self._frames[batch].max()) for batch in batches) * self._width
-        self._buffer = np.zeros(largest, np.uint8)
-        self._zeros = memoryview(bytes(int(self._frames.max()) * self._width))
-
-    def numpy(self) -> None:
-        """By slices of arrays."""
-        for batch in self._batches:
-            frames = self._frames[batch] * self._width
-            room = int(frames.max())
-            out = self._buffer[: len(batch) * room].reshape(len(batch), room)
-            for row, (record, size, start) in enumerate(zip(batch.tolist(), frames.tolist(), self._start[batch].tolist(), strict=True)):
-                out[row, :size] = self._maps[self._shard[record]][start : start + size]
-                out[row, size:] = 0
-
-    def memoryview(self) -> None:
-        """By slices of memoryviews."""
-        out = memoryview(self._buffer)
-        for batch in self._batches:
-            frames = self._frames[batch] * self._width
-            room = int(frames.max())
-            place = 0
-            for record, size, start in zip(batch.tolist(), frames.tolist(), self._start[batch].tolist(), strict=True):
-                out[place : place + size] = self._views[self._shard[record]][start : start + size]
-                out[place + size : place + room] = self._zeros[: room - size]
-                place += room
+        missing, strange = (expected - found).total(), (found - expected).total()
+        raise SystemExit(f"{name}: {missing} of {expected.total()} records did not come as they were written, {strange} others came")
+    return valid / total if total else 1.0
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -168,51 +94,124 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def iterate(dataset: tf.data.Dataset) -> None:
+def iterate(epochs: Iterable[Any]) -> None:
     """One epoch, as a training loop without a model."""
-    for _ in dataset:
+    for _ in epochs:
         pass
 
 
-def measure(workload: Workload, directory: Path, rounds: int, names: list[str], console: Console) -> dict:
-    """Medians and ratios of every way."""
-    native, plain = workload.write(directory)
-    expected = Counter(zlib.crc32(x.tobytes()) for x, _ in workload.records())
-    datasets = {name: WAYS[name](workload, native, plain) for name in names}
-    valid = {name: check(name, dataset, expected) for name, dataset in datasets.items()}
-    floor = CopyFloor(workload, native)
-    runs: dict[str, Callable[[], object]] = {name: (lambda dataset=dataset: iterate(dataset)) for name, dataset in datasets.items()}
-    runs |= {"copy floor, NumPy": floor.numpy, "copy floor, memoryview": floor.memoryview}
-    floor.numpy()
+def enter_peer(name: str, workload: Workload, directory: Path, workers: list[int], expected: Counter[int]) -> Way:
+    """A peer with its best number of processes; its first epoch, which starts them, is the one that is checked."""
+    tried: dict[int, float] = {}
+    best = None
+    for count in workers:
+        epochs = PEERS[name].make(workload, directory, count)
+        valid = check(f"{name}, {count} workers", epochs, expected)
+        tried[count] = seconds(lambda epochs=epochs: iterate(epochs))
+        if tried[count] == min(tried.values()):
+            best = Way(epochs, valid, {"workers": count, "tried": tried})
+    return best
+
+
+def race(runs: dict[str, Callable[[], object]], rounds: int, status: Callable[[str], None]) -> dict[str, list[float]]:
+    """Seconds of each in every round, in turns."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    with console.status(f"{workload.name}: measuring") as status:
-        for turn in range(rounds):
-            for name, run in runs.items():
-                status.update(f"{workload.name}: round {turn + 1} of {rounds}, {name}")
-                times[name].append(seconds(run))
-    frames, records = int(workload.lengths.sum()), len(workload.lengths)
-    base = names[0]
-    ways = {
+    for turn in range(rounds):
+        for name, run in runs.items():
+            status(f"round {turn + 1} of {rounds}, {name}")
+            times[name].append(seconds(run))
+    return times
+
+
+def summary(times: dict[str, list[float]], lengths: np.ndarray, ways: dict[str, Way]) -> dict[str, dict]:
+    """The figures of each; ratios to the first are taken round by round."""
+    base = next(iter(times.values()))
+    figures = {
         name: {
-            "frames_per_second": frames / statistics.median(taken),
-            "records_per_second": records / statistics.median(taken),
-            "ratio": statistics.median(first / own for first, own in zip(times[base], taken, strict=True)),
-            "valid_ratio": valid.get(name),
+            "frames_per_second": int(lengths.sum()) / statistics.median(taken),
+            "records_per_second": len(lengths) / statistics.median(taken),
+            "ratio": statistics.median(first / own for first, own in zip(base, taken, strict=True)),
+            "valid_ratio": ways[name].valid_ratio if name in ways else None,
             "seconds": taken,
         }
+        | (ways[name].notes if name in ways else {})
         for name, taken in times.items()
     }
-    fastest = max(ways[name]["frames_per_second"] for name in ways if name.startswith("copy floor"))
-    for way in ways.values():
-        way["share_of_floor"] = way["frames_per_second"] / fastest
-    return {"records": records, "frames": frames, "d": workload.d, "batch_size": workload.batch_size, "base": base, "ways": ways}
+    fastest = max(found["frames_per_second"] for name, found in figures.items() if name.startswith(FLOOR))
+    for found in figures.values():
+        found["share_of_floor"] = found["frames_per_second"] / fastest
+    return figures
+
+
+def measure(task: Task, expected: Counter[int], enter: dict[str, Callable[[], Way]], arguments: Arguments, console: Console) -> dict:
+    """All ways of tf.data that are asked for, and what else `enter` gives, in turns."""
+    from benchmarks import pipelines
+
+    with console.status(task.native.name) as status:
+
+        def say(text: str) -> None:
+            status.update(f"{task.native.name}: {text}")
+
+        ways = {}
+        for name in arguments.ways:
+            say(f"checking {name}")
+            dataset = pipelines.WAYS[name](task)
+            ways[name] = Way(dataset, check(name, dataset, expected))
+        for name, make in enter.items():
+            say(f"checking {name}")
+            ways[name] = make()
+        floor = pipelines.CopyFloor(task)
+        floor.numpy()
+        runs: dict[str, Callable[[], object]] = {name: (lambda way=way: iterate(way.epochs)) for name, way in ways.items()}
+        runs |= {f"{FLOOR}, NumPy": floor.numpy, f"{FLOOR}, memoryview": floor.memoryview}
+        times = race(runs, arguments.rounds, say)
+    result = {
+        "records": len(task.lengths),
+        "frames": int(task.lengths.sum()),
+        "d": task.d,
+        "batch_size": task.batch_size,
+        "base": next(iter(times)),
+        "ways": summary(times, task.lengths, ways),
+    }
+    console.print(table(task.native.name, result))
+    return result
+
+
+def measure_workload(workload: Workload, directory: Path, arguments: Arguments, console: Console) -> dict:
+    """A synthetic workload, the peers too."""
+    from benchmarks.pipelines import Task
+
+    directory = directory / f"{len(workload.lengths)}-records"
+    directory.mkdir(parents=True, exist_ok=True)
+    native, plain = workload.write(directory)
+    expected = Counter(digest(x, np.int64(y)) for x, y in workload.records())
+    enter = {
+        name: (lambda name=name: enter_peer(name, workload, directory, arguments.workers, expected))
+        for name in arguments.peers
+        if PEERS[name].missing is None
+    }
+    return measure(Task.of(native, plain, workload.batch_size), expected, enter, arguments, console)
+
+
+def measure_data(scratch: Path, arguments: Arguments, console: Console) -> dict:
+    """A dataset of one's own."""
+    import vlpipe
+    from benchmarks.pipelines import Task
+
+    try:
+        task = Task.of(arguments.data, scratch / "floatlist", arguments.batch_size, arguments.features, arguments.label)
+    except vlpipe.VlpipeError as error:
+        raise SystemExit(f"throughput: {error}") from error
+    task.write_floats()
+    expected = Counter(digest(x, label[0] if label else b"") for x, _, *label in task.records())
+    return measure(task, expected, {}, arguments, console)
 
 
 def table(name: str, result: dict) -> Table:
     """The figures of one workload."""
     size = f"{result['records']:,} records, {result['frames'] / 1e6:.1f} M frames x {result['d']}"
     found = Table(title=f"{name}: {size}, batches of {result['batch_size']}")
-    for heading in ("way", "M frames/s", "k records/s", f"x {result['base']}", "of the floor", "valid"):
+    for heading in ("way", "M frames/s", "k records/s", f"x {result['base']}", "of the floor", "valid", "workers"):
         found.add_column(heading, justify="left" if heading == "way" else "right")
     for way, figures in result["ways"].items():
         found.add_row(
@@ -222,36 +221,51 @@ def table(name: str, result: dict) -> Table:
             f"{figures['ratio']:.1f}",
             f"{figures['share_of_floor']:.0%}",
             "" if figures["valid_ratio"] is None else f"{figures['valid_ratio']:.1%}",
+            str(figures.get("workers", "")),
         )
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", nargs="+", choices=["speech", "events"], default=["speech", "events"])
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--records", type=int, help="so many instead of all, for a quick look")
-    parser.add_argument("--data", type=Path, help="where to keep the data for the next run; default: a folder that is removed")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    arguments = parser.parse_args()
-    console = Console(width=100)
-    results = {}
+def arguments_of(given: list[str] | None) -> argparse.Namespace:
+    """The command line, with the defaults that depend on others."""
+    from benchmarks.pipelines import WAYS
+
+    found = parser(__doc__)
+    found.add_argument("--workloads", nargs="+", choices=list(QUICK), default=list(QUICK))
+    found.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="of tf.data; ratios are to the first")
+    found.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="default: all that are installed")
+    found.add_argument("--workers", nargs="+", type=int, help="processes of a peer to choose from; default: 0 1 2, quick: 0")
+    found.add_argument("--rounds", type=int, help="default: 5, quick: 1")
+    found.add_argument("--records", type=int, help="so many instead of all")
+    found.add_argument("--keep", type=Path, help="where to keep the data for the next run; default: a folder that is removed")
+    found.add_argument("--data", type=Path, help="a vlpipe dataset of one's own, instead of the workloads")
+    found.add_argument("--batch-size", type=int, default=32, help="with --data")
+    found.add_argument("--features", help="with --data: the sequence to deliver, where there are several")
+    found.add_argument("--label", help="with --data: the label to deliver, where there are several")
+    arguments = found.parse_args(given)
+    arguments.rounds = arguments.rounds or (1 if arguments.quick else 5)
+    arguments.workers = arguments.workers or ([0] if arguments.quick else [0, 1, 2])
+    return arguments
+
+
+def main(given: list[str] | None = None) -> dict[str, Any]:
+    arguments = arguments_of(given)
+    from benchmarks import workloads
+
+    console = Console(width=110)
+    skipped = {} if arguments.data else {name: PEERS[name].missing for name in arguments.peers if PEERS[name].missing}
+    for name, packages in skipped.items():
+        console.print(f"{name} is skipped: {packages} is not installed")
+    results: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        directory = arguments.data or Path(scratch)
-        directory.mkdir(parents=True, exist_ok=True)
-        for name in arguments.workloads:
-            make = {"speech": speech, "events": events}[name]
-            workload = make() if arguments.records is None else make(arguments.records)
-            results[name] = measure(workload, directory, arguments.rounds, arguments.ways, console)
-            console.print(table(name, results[name]))
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    document = {
-        "machine": machine | {"tensorflow": tf.__version__, "numpy": np.__version__, "vlpipe": vlpipe.__version__},
-        "workloads": results,
-    }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+        if arguments.data:
+            results[arguments.data.name] = measure_data(Path(scratch), arguments, console)
+        for name in [] if arguments.data else arguments.workloads:
+            count = arguments.records or (QUICK[name] if arguments.quick else None)
+            make = {"speech": workloads.speech, "events": workloads.events}[name]
+            workload = make() if count is None else make(count)
+            results[name] = measure_workload(workload, arguments.keep or Path(scratch), arguments, console)
+    return save("throughput", arguments, {"workloads": results, "skipped": skipped})
 
 
 if __name__ == "__main__":

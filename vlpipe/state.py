@@ -72,7 +72,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
     options = plan.options
     return {
         "order": ORDER,
-        "data": plan.index.fingerprint(),
+        "data": plan.index.fingerprint,
         "records": plan.total,
         "key": plan.selection.key,
         "batching": options.batching,

@@ -1,0 +1,209 @@
+"""Epochs of training, timed: what each process that `benchmarks.training` starts does, one epoch whenever it is asked."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import statistics
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import vlpipe
+from benchmarks.feeding import CLASSES, inputs
+from benchmarks.workloads import Workload
+
+BACKEND = keras.backend.backend()
+RESIDENT_BATCHES, RESIDENT_BYTES = 100, 2 * 2**30  # of the sample that stays on the device
+RESIDENT_ROUNDS = 5
+
+
+class Counting(keras.Model):
+    """A model that counts how often its training step was compiled.
+
+    JAX and TensorFlow run the Python of `train_step` only to trace it, once for each compiled function, so that counting the calls
+    counts what was compiled. PyTorch runs it at every step, and compiles nothing.
+    """
+
+    traces = 0
+    spec: Any = None  # of the dataset's elements
+
+    def train_step(self, *arguments):
+        self.traces += BACKEND != "torch"
+        return super().train_step(*arguments)
+
+    def make_train_function(self, force=False):
+        """On TensorFlow, as `fit` has it and `train_on_batch` has not: a single trace for the spec of the dataset.
+
+        With XLA one trace for each shape, because XLA compiles for each; behind the one trace that `fit` makes nobody could count it. So
+        compiling includes tracing, which `fit` does once.
+        """
+        if BACKEND != "tensorflow":
+            super().make_train_function(force)
+        elif self.train_function is None or force:
+            signature = None if self.jit_compile else self.spec
+            step = tf.function(lambda *data: self.train_step(data), signature, autograph=False, jit_compile=self.jit_compile)
+            self.train_function = lambda batches: step(*(part for part in next(batches) if part is not None))
+
+
+def build_model(d: int, width: int, *, xla: bool = False) -> Counting:
+    """A Conv1D classifier for any length: 1.1 million parameters for d = 80 and a width of 256. The same initial weights each time."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = features = keras.Input((None, d))
+    for strides in (1, 2, 2, 2):
+        x = layers.Conv1D(width, 5, strides=strides, padding="same", activation="relu")(x)
+    x = layers.GlobalMaxPooling1D()(x)
+    model = Counting(features, layers.Dense(CLASSES)(x))
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=True if xla and BACKEND == "tensorflow" else "auto",
+    )
+    model.optimizer.build(model.trainable_variables)  # tf.function would trace a step that makes variables twice
+    return model
+
+
+def to_backend(tensor: tf.Tensor) -> Any:
+    """On the device of the backend, and copied only to go there: by a view of the tensor's memory, where `numpy()` would copy."""
+    if BACKEND == "jax":
+        import jax
+
+        return jax.device_put(np.asarray(memoryview(tensor)))
+    if BACKEND == "torch":
+        import torch
+
+        return keras.ops.convert_to_tensor(torch.from_dlpack(tf.experimental.dlpack.to_dlpack(tensor)))
+    if gpu() is None:
+        return tensor
+    with tf.device("GPU:0"):
+        return tf.identity(tensor)
+
+
+class Trainer:
+    """Trains a model epoch by epoch, and keeps apart what it waits for and what it does.
+
+    The clock is read after `train_on_batch`, which returns the loss as a number: so an accelerator has finished the step by then. That
+    leaves it idle during the next call of `next`, as in a loop that looks at each loss; batches are prepared meanwhile in any case.
+    """
+
+    def __init__(self, model: Counting, dataset: tf.data.Dataset) -> None:
+        self.model, self.dataset = model, dataset
+        model.spec = inputs(dataset.element_spec)
+        self.shapes: set[tuple[int, ...]] = set()
+        self.last: dict[str, Any] = {}
+
+    def step(self, *batch: Any) -> float:
+        """The loss of a training step, when it is done."""
+        return float(self.model.train_on_batch(*batch))
+
+    def epoch(self) -> dict[str, Any]:
+        """Train for one epoch, from asking for an iterator until it is gone: both count as waiting for input."""
+        before, shapes, losses = self.model.traces, len(self.shapes), []
+        waited = compiling = 0.0
+        delivered = 0
+        started = now = time.perf_counter()
+        batches = iter(self.dataset)
+        while (element := next(batches, None)) is not None:
+            ready = time.perf_counter()
+            waited += ready - now
+            traces = self.model.traces
+            losses.append(self.step(*map(to_backend, inputs(element))))
+            now = time.perf_counter()
+            compiling += now - ready if self.model.traces > traces else 0.0
+            rows, frames, _ = shape = tuple(element[0]["features"].shape)
+            self.shapes.add(shape)
+            delivered += rows * frames
+        del batches
+        ended = time.perf_counter()
+        self.last = {
+            "seconds": ended - started,
+            "wait_seconds": waited + ended - now,
+            "steps": len(losses),
+            "delivered_frames": delivered,
+            "new_shapes": len(self.shapes) - shapes,
+            "compiles": self.model.traces - before,
+            "compiling_step_seconds": compiling,
+            "training_loss": statistics.fmean(losses),
+        }
+        return self.last
+
+    def resident(self, rounds: int = RESIDENT_ROUNDS) -> dict[str, Any]:
+        """Seconds a step where batches cost nothing: every n-th batch of an epoch, on the device already, over and over."""
+        size = self.last["delivered_frames"] * self.model.inputs[0].shape[-1] * 4
+        stride = max(1, math.ceil(self.last["steps"] / RESIDENT_BATCHES), math.ceil(size / RESIDENT_BYTES))
+        kept = [tuple(map(to_backend, inputs(element))) for element in self.dataset.shard(stride, 0)]
+        for batch in kept:
+            self.step(*batch)  # which compiles for shapes that no epoch had before
+        found = []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            for batch in kept:
+                self.step(*batch)
+            found.append((time.perf_counter() - started) / len(kept))
+        return {"resident_batches": len(kept), "free_step_seconds": found}
+
+
+@functools.cache
+def gpu() -> str | None:
+    """Name of the GPU that the backend uses; None where it uses the processor."""
+    if BACKEND == "jax":
+        import jax
+
+        device = jax.local_devices()[0]
+        return device.device_kind if device.platform == "gpu" else None
+    if BACKEND == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    found = tf.config.get_visible_devices("GPU")
+    return tf.config.experimental.get_device_details(found[0]).get("device_name", "GPU") if found else None
+
+
+def peak_device_bytes() -> int | None:
+    """The most that the backend held on its GPU; None where there is none."""
+    if gpu() is None:
+        return None
+    if BACKEND == "jax":
+        import jax
+
+        return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
+    if BACKEND == "torch":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+
+
+def peak_host_bytes() -> int | None:
+    """The most memory that this process has had, mapped files included. Not ru_maxrss: a process inherits it from who started it."""
+    status = Path("/proc/self/status")
+    lines = status.read_text("utf-8").splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def evaluate(model: keras.Model, workload: Workload, native: Path) -> float:
+    """The loss over all records, in the same batches whichever way the model was trained."""
+    batches = vlpipe.make_dataset(native, batch_size=workload.batch_size, shuffle=False, pad_to="boundary", buckets=8)
+    return float(model.evaluate(batches, verbose=0))
+
+
+def serve(trainer: Trainer, workload: Workload, native: Path, requests: TextIO, replies: TextIO) -> None:
+    """Answer each line, "epoch" or "finish", with a line of JSON."""
+
+    def reply(found: dict[str, Any]) -> None:
+        print(json.dumps(found), file=replies, flush=True)
+
+    tf.get_logger().setLevel("ERROR")  # it warns of traces, which are counted here
+    reply({"backend": BACKEND, "device": gpu() or "cpu", "parameters": trainer.model.count_params()})
+    for request in map(str.strip, requests):
+        if request == "epoch":
+            reply(trainer.epoch())
+        elif request == "finish":  # the peaks first: what stays on the device after this is no part of the training
+            memory = {"host_peak_bytes": peak_host_bytes(), "device_peak_bytes": peak_device_bytes()}
+            reply({**memory, "loss": evaluate(trainer.model, workload, native), **trainer.resident()})

@@ -1,0 +1,252 @@
+"""What users pick instead of tf.data: PyTorch's DataLoader, Lhotse, Grain and Hugging Face datasets, over the same records.
+
+Each peer reads the records in a format that it recommends, written once, in its own best way: `make(workload, directory, workers)` gives
+an object of which every iteration is one epoch, shuffled anew as a whole, in batches of similar length: (features float32 `[B, T, d]`,
+padded, lengths `[B]`, labels `[B]`) as the peer's own tensors or arrays. No package is required: `missing` says which are not installed.
+
+This module imports neither TensorFlow nor any of the packages: worker processes import it anew, and should load only what they use.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.peer_tools import LengthGrouped, fill, once, torch_batch, torch_loader
+
+if TYPE_CHECKING:
+    from benchmarks.workloads import Workload
+
+LEAD = 32  # batches; more than the buffers of Grain's threads and processes hold
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A way to read without tf.data.
+
+    Attributes:
+        packages: names to import, and what to install for each.
+        make: (workload, directory, workers) to an object of which every iteration is one epoch.
+    """
+
+    packages: dict[str, str]
+    make: Callable[[Workload, Path, int], Iterable[tuple[Any, Any, Any]]]
+
+    @property
+    def missing(self) -> str | None:
+        """What has to be installed first."""
+        return " ".join(package for name, package in self.packages.items() if importlib.util.find_spec(name) is None) or None
+
+
+class Mapped:
+    """A map-style dataset: all frames in one memory-mapped .npy, and where each record starts; indexed by the rows of a batch."""
+
+    def __init__(self, directory: Path, d: int) -> None:
+        self.path, self.d = directory / "frames.npy", d
+        self.starts = (np.load(directory / "starts.npy") * d * 4).tolist()
+        self.labels = np.load(directory / "labels.npy")
+
+    @functools.cached_property
+    def frames(self) -> memoryview:  # opened by each process when it is first used: the file would be sent there whole
+        return memoryview(np.asarray(np.load(self.path, mmap_mode="r")).reshape(-1).view(np.uint8))
+
+    def __getitem__(self, rows: list[int]) -> tuple[Any, Any, Any]:
+        frames, starts = self.frames, self.starts
+        return torch_batch([frames[starts[row] : starts[row + 1]] for row in rows], self.d, self.labels[rows])
+
+
+def write_npy(workload: Workload, directory: Path) -> None:
+    """frames.npy, starts.npy, labels.npy."""
+    shape = (int(workload.lengths.sum()), workload.d)
+    frames = np.lib.format.open_memmap(directory / "frames.npy", "w+", np.float32, shape)
+    starts = np.concatenate([[0], np.cumsum(workload.lengths)])
+    labels = np.zeros(len(workload.lengths), np.int64)
+    for number, (x, y) in enumerate(workload.records()):
+        frames[starts[number] : starts[number + 1]], labels[number] = x, y
+    frames.flush()
+    np.save(directory / "starts.npy", starts)
+    np.save(directory / "labels.npy", labels)
+
+
+def pytorch(workload: Workload, directory: Path, workers: int) -> Any:
+    """A map-style dataset over memory-mapped arrays, length-grouped batches, one padded tensor a batch."""
+    data = once(directory / f"{workload.name}-npy", lambda path: write_npy(workload, path))
+    return torch_loader(Mapped(data, workload.d), LengthGrouped(workload.lengths, workload.batch_size), workers)
+
+
+class Arrow:
+    """Hugging Face datasets as Arrow tables, its format without conversion; indexed by the rows of a batch."""
+
+    def __init__(self, path: Path, d: int) -> None:
+        import datasets
+
+        self.table, self.d = datasets.Dataset.from_file(str(path)).with_format("arrow"), d
+
+    def __getitem__(self, rows: list[int]) -> tuple[Any, Any, Any]:
+        table = self.table[rows]
+        sequences = [memoryview(row.values.to_numpy()).cast("B") for row in table["features"]]
+        return torch_batch(sequences, self.d, table["label"].to_numpy())
+
+
+def write_arrow(workload: Workload, directory: Path) -> None:
+    """data.arrow, as Dataset.from_generator makes it, which takes a hundred times as long: flat lists of float32, and labels."""
+    import pyarrow
+
+    schema = pyarrow.schema({"features": pyarrow.list_(pyarrow.float32()), "label": pyarrow.int64()})
+    records = workload.records()
+    with pyarrow.OSFile(str(directory / "data.arrow"), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
+        while part := list(itertools.islice(records, 250)):
+            values = np.concatenate([x.ravel() for x, _ in part])
+            starts = np.cumsum([0, *(x.size for x, _ in part)], dtype=np.int32)
+            columns = [pyarrow.ListArray.from_arrays(starts, values), pyarrow.array([y for _, y in part])]
+            stream.write_batch(pyarrow.record_batch(columns, schema=schema))
+
+
+def hugging_face(workload: Workload, directory: Path, workers: int) -> Any:
+    """An Arrow dataset, length-grouped batches, a DataLoader."""
+    data = once(directory / f"{workload.name}-arrow", lambda path: write_arrow(workload, path))
+    return torch_loader(Arrow(data / "data.arrow", workload.d), LengthGrouped(workload.lengths, workload.batch_size), workers)
+
+
+class Collated:
+    """What a K2-style Lhotse dataset makes of the cuts of a batch."""
+
+    def __getitem__(self, cuts: Any) -> tuple[Any, Any, Any]:
+        import torch
+        from lhotse.dataset.collation import collate_features
+
+        labels = {cut.id: cut.supervisions[0].custom["label"] for cut in cuts}
+        features, lengths = collate_features(cuts)
+        return features, lengths, torch.tensor([labels[cut.id] for cut in cuts])
+
+
+class LhotseEpochs:
+    """A DataLoader whose sampler is told the epoch, so that each has an order of its own."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader, self.epoch = loader, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.epoch += 1
+        self.loader.sampler.set_epoch(self.epoch)
+        return iter(self.loader)
+
+
+def write_cuts(workload: Workload, directory: Path) -> None:
+    """One .npy a record, which is Lhotse's storage that loses nothing and needs no HDF5, and cuts.jsonl."""
+    from lhotse import CutSet, Features, MonoCut, NumpyFilesWriter, SupervisionSegment
+
+    with NumpyFilesWriter(directory / "frames") as frames, CutSet.open_writer(directory / "cuts.jsonl") as cuts:
+        for number, (x, y) in enumerate(workload.records()):
+            name, seconds = f"{number:06d}", round(len(x) * 0.01, 2)
+            features = Features(
+                type="fbank", num_frames=len(x), num_features=workload.d, frame_shift=0.01, sampling_rate=16000, start=0, duration=seconds,
+                storage_type=frames.name, storage_path="frames", storage_key=frames.write(name, x), channels=0,
+            )  # fmt: skip
+            label = SupervisionSegment(name, name, 0, seconds, custom={"label": y})
+            cuts.write(MonoCut(name, 0, seconds, 0, features=features, supervisions=[label]))
+
+
+def lhotse(workload: Workload, directory: Path, workers: int) -> Any:
+    """Precomputed features, DynamicBucketingSampler, collate_features."""
+    from lhotse import CutSet
+    from lhotse.dataset import DynamicBucketingSampler
+
+    data = once(directory / f"{workload.name}-lhotse", lambda path: write_cuts(workload, path))
+    cuts = CutSet.from_jsonl_lazy(data / "cuts.jsonl").with_features_path_prefix(data)
+    sampler = DynamicBucketingSampler(
+        cuts, max_cuts=workload.batch_size, num_buckets=30, shuffle=True, buffer_size=len(workload.lengths), world_size=1, rank=0
+    )
+    return LhotseEpochs(torch_loader(Collated(), sampler, workers))
+
+
+class Rows:
+    """All epochs as one random-access source of the rows of their batches; each process makes the order of an epoch when it comes to it.
+
+    Before each epoch come LEAD batches of one record, to be thrown away: they are what is prefetched while other ways are measured.
+    """
+
+    def __init__(self, groups: LengthGrouped, epochs: int = 1000) -> None:
+        self.groups, self.epochs = groups, epochs
+        self.made: tuple[int, list[list[int]]] = -1, []
+
+    def __len__(self) -> int:
+        return (LEAD + len(self.groups)) * self.epochs
+
+    def __getitem__(self, position: int) -> list[int]:
+        epoch, step = divmod(int(position), LEAD + len(self.groups))
+        if step < LEAD:
+            return [0]
+        made = self.made  # read once: another thread may be an epoch ahead
+        if made[0] != epoch:
+            made = self.made = epoch, self.groups.batches(epoch)
+        return made[1][step - LEAD]
+
+
+class Read:
+    """The records of some rows as one padded batch; a record is its label (8 bytes) and its frames."""
+
+    def __init__(self, source: Any, d: int) -> None:
+        self.source, self.d = source, d
+
+    def __call__(self, rows: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        records = [memoryview(record) for record in self.source.__getitems__(rows)]
+        lengths = np.array([len(record) - 8 for record in records]) // (4 * self.d)
+        features = np.empty((len(records), lengths.max(), self.d), np.float32)
+        fill(features, [record[8:] for record in records])
+        return features, lengths, np.array([np.frombuffer(record, np.int64, 1)[0] for record in records])
+
+
+class GrainEpochs:
+    """Pieces of one long iteration, as Grain's guides train: its processes would be started anew by each iterator."""
+
+    def __init__(self, dataset: Any, steps: int) -> None:
+        self.iterator, self.steps = iter(dataset), steps
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self.iterator, LEAD, LEAD + self.steps)
+
+    def __del__(self) -> None:  # else its processes and shared memory stay until the interpreter ends, which then complains
+        self.iterator.close()
+
+
+def write_array_record(workload: Workload, directory: Path) -> None:
+    """One file, made for random access: groups of one record, not compressed."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(directory / "data.array_record"), "group_size:1,uncompressed")
+    for x, y in workload.records():
+        writer.write(np.int64(y).tobytes() + x.tobytes())
+    writer.close()
+
+
+def grain(workload: Workload, directory: Path, workers: int) -> Any:
+    """ArrayRecord, length-grouped batches of records that are read together."""
+    import grain as library
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's processes ask for them, and this script is not run by absl.app
+    data = once(directory / f"{workload.name}-array_record", lambda path: write_array_record(workload, path))
+    source = library.sources.ArrayRecordDataSource(str(data / "data.array_record"))
+    groups = LengthGrouped(workload.lengths, workload.batch_size)
+    dataset = library.MapDataset.source(Rows(groups)).map(Read(source, workload.d))
+    batches = dataset.to_iter_dataset(library.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    if workers:
+        batches = batches.mp_prefetch(library.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    return GrainEpochs(batches, len(groups))
+
+
+PEERS = {
+    "PyTorch": Peer({"torch": "torch"}, pytorch),
+    "Lhotse": Peer({"torch": "torch", "lhotse": "lhotse"}, lhotse),
+    "Grain": Peer({"grain": "grain", "array_record": "array-record"}, grain),
+    "Hugging Face": Peer({"torch": "torch", "datasets": "datasets"}, hugging_face),
+}
