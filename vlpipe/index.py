@@ -87,6 +87,7 @@ class Index:
         rows: `[records]`, dtype `row_dtype(schema)`.
         ids: int64 `[records]`, the row of each record in the index on disk (of several datasets: in all of them, one after the other).
         metadata: what the writer noted, such as class names.
+        statistics: what `vlpipe.json` says under "statistics", not checked, by the directory (or address) of each dataset.
     """
 
     schema: Schema
@@ -94,6 +95,7 @@ class Index:
     rows: np.ndarray
     ids: np.ndarray
     metadata: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -273,7 +275,7 @@ def open_directory(directory: str | os.PathLike[str]) -> Index:
     if len(rows) != document["records"]:
         found = f"found {len(rows)} rows, {METADATA_NAME} says {document['records']} records"
         raise DatasetError(f"{directory / INDEX_NAME}: {found}. {_RESTORE}")
-    index = Index(schema, shards, rows, np.arange(len(rows), dtype=np.int64), metadata)
+    index = Index(schema, shards, rows, np.arange(len(rows), dtype=np.int64), metadata, {str(directory): document.get("statistics")})
     _check_rows(directory, index)
     return index
 
@@ -423,4 +425,5 @@ def _combine(parts: list[Index]) -> Index:
         rows=rows,
         ids=np.concatenate([part.ids for part in parts]),
         metadata=first.metadata,
+        statistics={directory: found for part in parts for directory, found in part.statistics.items()},
     )

@@ -40,6 +40,7 @@ def _open_address(address: str) -> Index:
             index,
             rows=np.array(index.rows),  # the file goes
             shards=tuple(replace(shard, path=f"{address}/{shard.name}") for shard in index.shards),
+            statistics={address: next(iter(index.statistics.values()))},
         )
     for shard in index.shards:
         try:
