@@ -40,7 +40,7 @@ def prepared_batch(plan: Plan, batch: Flat) -> Flat:
     for name in plan.selection.features:
         sequences = _prepared(plan, name, batch[f"x:{name}"], batch["id"], epoch)
         prepared[f"n:x:{name}"] = tf.cast(sequences.row_lengths(), tf.int32)
-        at_boundary = bucket if name == plan.selection.key else None
+        at_boundary = bucket if plan.options.pad_to == "boundary" and name == plan.selection.key else None
         prepared[f"x:{name}"] = sequences if plan.options.batching == "ragged" else _padded(plan, name, sequences, at_boundary)
     return prepared
 
@@ -94,4 +94,4 @@ def _padded(plan: Plan, name: str, sequences: tf.RaggedTensor, bucket: tf.Tensor
     room = tf.reduce_max(sequences.row_lengths()) if bucket is None else tf.constant(plan.boundaries or (0,), tf.int64)[bucket]
     shape = tf.stack([sequences.nrows(), room, *(tf.constant(n, tf.int64) for n in dimensions)])
     static = sequences.shape[0]
-    return tf.ensure_shape(sequences.to_tensor(padding, shape), [static, None, *dimensions])
+    return tf.ensure_shape(sequences.to_tensor(padding, shape=shape), [static, None, *dimensions])

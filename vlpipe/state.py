@@ -57,7 +57,7 @@ def check_state(plan: Plan, state: Any) -> tuple[int, int]:
     differences = [
         f"{name} is {state.get(name)!r} in the state, {value!r} here"
         for name, value in mine.items()
-        if type(state.get(name)) is not type(value) or state[name] != value
+        if type(state.get(name)) is not type(value) or state.get(name) != value
     ]
     if differences:
         raise ArgumentError(

@@ -38,7 +38,7 @@ class Transform:
 
     def __post_init__(self) -> None:
         if not callable(self.fn):
-            raise ArgumentError(f"transform: fn came as {self.fn!r}, expected a function of one sequence x [T, d].")
+            raise ArgumentError(f"transform: came as {self.fn!r}, expected a function of one sequence x [T, d].")
         if self.frames is not None and not callable(self.frames):
             raise ArgumentError(f"transform: frames came as {self.frames!r}, expected a function of an array of lengths, or None.")
 
