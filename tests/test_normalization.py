@@ -16,22 +16,22 @@ import vlpipe
 from tests.changes_numpy import normalized as reference
 from tests.test_dataset import make_records, write
 from vlpipe import ArgumentError, DatasetError
-from vlpipe.normalization import moments, normalized, pooled
+from vlpipe.normalization import by_utterance, pooled
 
 special = st.sampled_from([0.0, 1.0, -1.0, 3e4, 1e-30, float("nan"), float("inf"), float("-inf")])
 
 
-def by_utterance(sequences: list[np.ndarray]) -> list[np.ndarray]:
+def normalized(sequences: list[np.ndarray]) -> list[np.ndarray]:
     values = tf.constant(np.concatenate(sequences).astype(np.float64))
     rows = tf.constant(np.repeat(np.arange(len(sequences)), [len(x) for x in sequences]))
-    found = normalized(values, rows, moments(values, rows, tf.constant(len(sequences), tf.int64))).numpy()
+    found = by_utterance(values, rows, tf.constant(len(sequences), tf.int64)).numpy()
     return np.split(found, np.cumsum([len(x) for x in sequences])[:-1])
 
 
 @given(st.lists(st.lists(st.tuples(special, st.floats(-100, 100, width=32)), max_size=6), min_size=1, max_size=5))
 def test_each_sequence_by_its_own_finite_frames(sequences: list[list[tuple[float, float]]]) -> None:
     arrays = [np.array(frames, np.float32).reshape(-1, 2) for frames in sequences]
-    for x, found in zip(arrays, by_utterance(arrays), strict=True):
+    for x, found in zip(arrays, normalized(arrays), strict=True):
         with np.errstate(invalid="ignore"):
             np.testing.assert_allclose(found, reference(x), rtol=1e-9, atol=1e-9)
         assert np.array_equal(np.isnan(found), np.isnan(x))
@@ -41,7 +41,7 @@ def test_each_sequence_by_its_own_finite_frames(sequences: list[list[tuple[float
 @pytest.mark.parametrize("scale", [1e-20, 1e-6, 1.0, 1e6, 1e18])
 def test_mean_0_and_variance_1_at_every_scale_and_offset(scale: float) -> None:
     x = (np.random.default_rng(0).normal(size=(500, 3)) * scale + np.array([0, 10, 1e4]) * scale).astype(np.float32)
-    (found,) = by_utterance([x])
+    (found,) = normalized([x])
     np.testing.assert_allclose(found.mean(0), 0, atol=1e-9)
     np.testing.assert_allclose(found.var(0), 1, rtol=1e-9)
 
@@ -49,7 +49,7 @@ def test_mean_0_and_variance_1_at_every_scale_and_offset(scale: float) -> None:
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e-30, 3e38, 7.0])
 @pytest.mark.parametrize("frames", [1, 3, 1000])
 def test_a_constant_dimension_is_zero_and_never_nan(value: float, frames: int) -> None:
-    (found,) = by_utterance([np.full((frames, 2), value, np.float32)])
+    (found,) = normalized([np.full((frames, 2), value, np.float32)])
     assert np.abs(found).max() <= 1e-12 * abs(value)
 
 

@@ -27,10 +27,10 @@ CONSTANT = 1e-7  # of the mean: float32 has 24 bits
 
 
 class Moments(NamedTuple):
-    """Mean and population variance of each dimension, float64: arrays `[...]`, or tensors `[B, ...]` of B sequences."""
+    """Mean and population variance of each dimension, float64."""
 
-    mean: Any
-    variance: Any
+    mean: np.ndarray
+    variance: np.ndarray
 
 
 def pooled(statistics: Mapping[str, Any], name: str, dimensions: tuple[int, ...]) -> Moments:
@@ -70,39 +70,51 @@ def _checked(directory: str, document: Any, name: str, size: int) -> tuple[np.nd
     return count, mean, variance
 
 
-def moments(values: tf.Tensor, rows: tf.Tensor, count: tf.Tensor) -> Moments:
-    """Mean and variance of each dimension of each sequence, `[B, ...]`; 0 where there is no finite value.
+def by_moments(values: tf.Tensor, of: Moments) -> tf.Tensor:
+    """float64 `[N, ...]`: frames (float64) normalised by one mean and variance for all."""
+    return (values - of.mean) / _divisor(of.mean, of.variance)
+
+
+def by_utterance(values: tf.Tensor, rows: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """float64 `[N, ...]`: the frames of each sequence normalised by its own mean and variance; arguments as in `means`."""
+    import tensorflow as tf
+
+    mean = means(values, rows, count)
+    # A second pass over the differences: the mean of the squares less the square of the mean would lose what large means leave of 53 bits.
+    difference = values - tf.gather(mean, rows)
+    variance = means(tf.square(difference), rows, count)
+    return difference / tf.gather(_divisor(mean, variance), rows)
+
+
+def means(values: tf.Tensor, rows: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """float64 `[B, ...]`: the mean of each dimension of each sequence over its finite values; 0 where there is none.
 
     Args:
-        values: float64 `[N, ...]`, frames of B sequences one after another.
+        values: float64 `[N, ...]`, the frames of B sequences one after another.
         rows: int64 `[N]`, the sequence of each frame.
-        count: B.
+        count: int64 scalar, B.
     """
     import tensorflow as tf
 
     def total(numbers: tf.Tensor) -> tf.Tensor:
         return tf.math.unsorted_segment_sum(numbers, rows, count)
 
-    finite = tf.math.is_finite(values)
-    seen = tf.maximum(total(tf.cast(finite, tf.float64)), 1.0)
-    mean = total(tf.where(finite, values, 0.0)) / seen
-    # A second pass over the deviations: the mean of the squares less the square of the mean would lose what large means leave of 53 bits.
-    difference = tf.where(finite, values - tf.gather(mean, rows), 0.0)
-    return Moments(mean, total(tf.square(difference)) / seen)
+    sums = total(values)
+
+    def of_all() -> tf.Tensor:
+        frames = total(tf.ones_like(rows, tf.float64))
+        return sums / tf.maximum(tf.reshape(frames, [-1] + [1] * (values.shape.rank - 1)), 1.0)
+
+    def of_finite() -> tf.Tensor:
+        finite = tf.math.is_finite(values)
+        return total(tf.where(finite, values, 0.0)) / tf.maximum(total(tf.cast(finite, tf.float64)), 1.0)
+
+    # To look at every value takes as long as all the rest; where all are finite, so are their sums.
+    return tf.cond(tf.reduce_all(tf.math.is_finite(sums)), of_all, of_finite)
 
 
-def normalized(values: tf.Tensor, rows: tf.Tensor | None, of: Moments) -> tf.Tensor:
-    """float64 `[N, ...]`: the frames less the mean, divided by the deviation.
-
-    Args:
-        values: float64 `[N, ...]`.
-        rows: int64 `[N]`, the sequence of each frame, whose moments are `[B, ...]`; None: the moments are those of all.
-        of: the moments.
-    """
+def _divisor(mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
-    mean, deviation = tf.convert_to_tensor(of.mean), tf.sqrt(of.variance)
-    divisor = tf.where(deviation > CONSTANT * tf.abs(mean), deviation, 1.0)
-    if rows is None:
-        return (values - mean) / divisor
-    return (values - tf.gather(mean, rows)) / tf.gather(divisor, rows)
+    deviation = tf.sqrt(variance)
+    return tf.where(deviation > CONSTANT * tf.abs(mean), deviation, 1.0)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from vlpipe.augmentation import masked
 from vlpipe.batching import Flat, padding_for
 from vlpipe.hashing import draws
-from vlpipe.normalization import moments, normalized
+from vlpipe.normalization import by_moments, by_utterance, means
 from vlpipe.options import Options
 from vlpipe.planning import Plan
 from vlpipe.schedule import CROPS, MASKS
@@ -69,9 +69,11 @@ def _prepared(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tensor,
         sequences = transformed(changes.traced, sequences, changes.lengths, ids)
     if options.normalize is not None:
         values = tf.cast(sequences.values, tf.float64)
-        rows = sequences.value_rowids() if options.normalize == "utterance" else None
-        of = changes.moments[name] if rows is None else moments(values, rows, sequences.nrows())
-        sequences = sequences.with_values(normalized(values, rows, of))
+        if options.normalize == "global":
+            values = by_moments(values, changes.moments[name])
+        else:
+            values = by_utterance(values, sequences.value_rowids(), sequences.nrows())
+        sequences = sequences.with_values(values)
     if key and options.augment is not None:
         fill = _fill(sequences, options.augment.fill)
         numbers = draws(options.seed or 0, epoch, MASKS, ids, options.augment.draws)
@@ -84,7 +86,7 @@ def _fill(sequences: tf.RaggedTensor, fill: str) -> tf.Tensor:
     values = sequences.values
     if fill == "zero":
         return tf.zeros([sequences.nrows(), *values.shape[1:]], values.dtype)
-    return tf.cast(moments(tf.cast(values, tf.float64), sequences.value_rowids(), sequences.nrows()).mean, values.dtype)
+    return tf.cast(means(tf.cast(values, tf.float64), sequences.value_rowids(), sequences.nrows()), values.dtype)
 
 
 def _padded(plan: Plan, name: str, sequences: tf.RaggedTensor, bucket: tf.Tensor | None) -> tf.Tensor:

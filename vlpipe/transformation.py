@@ -21,7 +21,8 @@ class Transform:
     """A function of one sequence, in TensorFlow's operations, and how many frames it makes of how many.
 
     Args:
-        fn: takes x `[T, ...]` and returns `[T', ...]` of the same dtype. It runs for T = 0 too, where such sequences are delivered.
+        fn: takes x `[T, ...]` and returns `[T', ...]` of the same dtype. It runs for T = 0 too, where such sequences are delivered. Random
+            numbers in it are none of vlpipe's: other ones in every run.
         frames: T' from T, of a whole array of lengths at once (int64 `[n]` -> `[n]`), such as `lambda t: t // 2`; None: T' = T. Whatever
             depends on lengths (buckets, `Plan`) counts on it, and each sequence is compared with it.
 
