@@ -69,7 +69,7 @@ def make_dataset(
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
 
     Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that what it leaves out
-    need not be read. Normalisation comes after the transform, so that it is of what the model sees, and before the masks, so that these
+    need not be copied. Normalisation comes after the transform, so that it is of what the model sees, and before the masks, so that these
     move neither mean nor variance. Padding comes last and is not touched by any of them. `length_range` is that of the true lengths,
     before all of these. Of several features the first is cropped, transformed and augmented; all are normalised. The plan knows the
     lengths after crop and transform, so that buckets and steps are exact. What is random depends on (seed, epoch, record) alone.

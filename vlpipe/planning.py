@@ -343,8 +343,7 @@ def _within_range(
         )
     if options.truncation is not None:
         kept = ~too_short
-        longest = options.truncation
-        return rows[kept], np.minimum(frames[kept], longest), {"too_short": int(too_short.sum())}, int(too_long.sum())
+        return rows[kept], np.minimum(frames[kept], options.truncation), {"too_short": int(too_short.sum())}, int(too_long.sum())
     kept = ~too_short & ~too_long
     return rows[kept], frames[kept], {"too_short": int(too_short.sum()), "too_long": int(too_long.sum())}, 0
 
