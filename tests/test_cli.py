@@ -162,6 +162,16 @@ def test_plan_knows_all_ways_to_batch(dataset: str, batching: str) -> None:
     assert len(json.loads(run("plan", dataset, "--buckets", "3", "--json").stdout)["boundaries"]) == 3
 
 
+def test_plan_crops(dataset: str) -> None:
+    document = json.loads(run("plan", dataset, "--crop", "30", "--json").stdout)
+    plan = vlpipe.plan(dataset, label=False, crop=30)
+    assert document["cropped"] == plan.cropped > 0
+    assert document["boundaries"] == list(plan.boundaries)
+    assert document["boundaries"][-1] == 30
+    result = run("plan", dataset, "--crop", "0")
+    assert (result.exit_code, "crop: came as 0, expected an integer >= 1" in result.stderr) == (1, True)
+
+
 def test_plan_of_several_sources(dataset: str) -> None:
     shards = sorted(map(str, Path(dataset).glob("*.tfrecord")))
     assert json.loads(run("plan", *shards, "--json").stdout)["records"] == 100

@@ -34,6 +34,19 @@ CASES: dict[str, dict[str, Any]] = {
     "still": {"shuffle": False},
     "rank": {"shard": (1, 2), "remainder": "pad"},
     "none": {"label": False},
+    "crop": {"crop": vlpipe.Crop(9, random=True)},
+    "prepared": {
+        "length_range": (2, 25),
+        "out_of_range": "truncate",
+        "crop": vlpipe.Crop(20, random=True),
+        "transform": vlpipe.Transform(lambda x: tf.concat([x[1::2], x[1::2] * x[1::2]], 1), frames=lambda t: t // 2),
+        "normalize": "utterance",
+        "augment": vlpipe.SpecAugment(frequency_width=2, time_share=0.5),
+        "pad_to": "boundary",
+        "buckets": 3,
+        "remainder": "pad",
+        "padding_value": -2.5,
+    },
 }
 
 

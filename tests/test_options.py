@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlpipe.augmentation import SpecAugment
+from vlpipe.cropping import Crop
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.options import Options, default_parallelism, select
 from vlpipe.schema import Fixed, Schema, Sequence, Text
+from vlpipe.transformation import Transform
 
 GOOD: dict[str, list[Any]] = {
     "batching": ["bucket", "pad", "ragged", "same_length"],
@@ -39,6 +42,10 @@ GOOD: dict[str, list[Any]] = {
     "shard": [(0, 1)],
     "resume": [None],
     "layout": [None],
+    "crop": [None, Crop(1), Crop(300, random=True)],
+    "transform": [None, Transform(abs), Transform(abs, frames=abs)],
+    "normalize": [None, "utterance", "global"],
+    "augment": [None, SpecAugment(), SpecAugment(fill="zero")],
 }
 
 CHOICE, NUMBER, FLAG = r"expected one of '", "expected an integer >= ", "expected True or False"
@@ -72,6 +79,10 @@ BAD: dict[str, tuple[str, list[Any]]] = {
     ),
     "features": (NAMES, [3, True, False, [], (), ("a", "a"), ("a", 1), {"a"}]),
     "label": (NAMES, [3, True, [], (), ("a", "a"), ("a", None)]),
+    "crop": (NUMBER + "1", [0, -1, 1.5, "300", True, (1, 2), Crop]),
+    "transform": (r"expected a function of one sequence x \[T, d\]", [3, "abs", True, ()]),
+    "normalize": ("expected one of None, 'utterance', 'global'", ["batch", True, 0, ["global"], ""]),
+    "augment": (r"expected a vlpipe.SpecAugment\(...\) or None", [True, {}, "mean", SpecAugment]),
 }
 
 

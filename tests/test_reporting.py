@@ -52,6 +52,8 @@ def test_truncation_and_budget_are_told() -> None:
     assert "2 records of more than 1,000 frames, alone in their batch" in " ".join(plan.report().split())
     assert "truncated" not in plan_of([10]).report()
     assert "budget" not in plan_of([10]).report()
+    assert lines_of(plan_of([10, 2000, 3000], crop=1500))["cropped"] == "2 to 1,500 frames"
+    assert "cropped" not in plan_of([10], crop=1500).report()
 
 
 @pytest.mark.parametrize(

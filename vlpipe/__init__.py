@@ -23,6 +23,9 @@ _HOMES = {
     "Sequence": "vlpipe.schema",
     "Fixed": "vlpipe.schema",
     "Text": "vlpipe.schema",
+    "Crop": "vlpipe.cropping",
+    "Transform": "vlpipe.transformation",
+    "SpecAugment": "vlpipe.augmentation",
     "Writer": "vlpipe.writer",
     "write": "vlpipe.writer",
     "verify": "vlpipe.verification",
@@ -44,6 +47,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe import builders as builders
     from vlpipe import callbacks as callbacks
     from vlpipe import layers as layers
+    from vlpipe.augmentation import SpecAugment as SpecAugment
+    from vlpipe.cropping import Crop as Crop
     from vlpipe.dataset import make_dataset as make_dataset
     from vlpipe.errors import ArgumentError as ArgumentError
     from vlpipe.errors import AudioError as AudioError
@@ -59,6 +64,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.schema import Sequence as Sequence
     from vlpipe.schema import Text as Text
     from vlpipe.summary import class_weights as class_weights
+    from vlpipe.transformation import Transform as Transform
     from vlpipe.verification import verify as verify
     from vlpipe.writer import Writer as Writer
     from vlpipe.writer import write as write

@@ -113,10 +113,11 @@ def _shapes(records: tf.data.Dataset) -> dict[str, tf.TensorShape]:
 
 
 def _paddings(records: tf.data.Dataset, grouping: Grouping) -> Flat:
-    return {name: _padding(name, spec.dtype, grouping.options) for name, spec in records.element_spec.items()}
+    return {name: padding_for(name, spec.dtype, grouping.options) for name, spec in records.element_spec.items()}
 
 
-def _padding(name: str, dtype: tf.DType, options: Options) -> tf.Tensor:
+def padding_for(name: str, dtype: tf.DType, options: Options) -> tf.Tensor:
+    """What the part of a flat batch of this name is padded with."""
     if dtype == tf.string:
         return tf.constant("")
     value = options.label_padding if name.startswith("y:") else options.padding_value
@@ -131,7 +132,7 @@ def _to_boundary(batch: Flat, grouping: Grouping) -> Flat:
     missing = tf.constant(grouping.boundaries)[_bucket_of(batch, grouping)] - tf.shape(x)[1]
     paddings = [[0, 0], [0, missing]] + [[0, 0]] * (x.shape.rank - 2)
     shape = x.shape
-    x = tf.pad(x, paddings, constant_values=_padding(grouping.key, x.dtype, grouping.options))
+    x = tf.pad(x, paddings, constant_values=padding_for(grouping.key, x.dtype, grouping.options))
     frames = grouping.boundaries[0] if len(grouping.boundaries) == 1 else None
     return {**batch, grouping.key: tf.ensure_shape(x, [shape[0], frames, *shape[2:]])}
 

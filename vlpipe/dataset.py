@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import logging
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from vlpipe import graph, mapped, stream
+from vlpipe.augmentation import SpecAugment
 from vlpipe.batching import Flat
+from vlpipe.cropping import Crop
 from vlpipe.errors import ArgumentError
 from vlpipe.index import Source
 from vlpipe.options import Options
 from vlpipe.planning import Plan, make_plan
 from vlpipe.remote import open_anywhere
 from vlpipe.state import check_state
+from vlpipe.transformation import Transform
 
 _log = logging.getLogger("vlpipe")
 
@@ -44,6 +48,10 @@ def make_dataset(
     label_padding: int = -1,
     padding_value: float = 0.0,
     dtype: str = "float32",
+    crop: int | Crop | None = None,
+    transform: Callable[[Any], Any] | Transform | None = None,
+    normalize: str | None = None,
+    augment: SpecAugment | None = None,
     layout: Any = None,
     shard: tuple[int, int] = (0, 1),
     engine: str = "auto",
@@ -59,6 +67,12 @@ def make_dataset(
 
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
+
+    Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that what it leaves out
+    need not be copied. Normalisation comes after the transform, so that it is of what the model sees, and before the masks, so that these
+    move neither mean nor variance. Padding comes last and is not touched by any of them. `length_range` is that of the true lengths,
+    before all of these. Of several features the first is cropped, transformed and augmented; all are normalised. The plan knows the
+    lengths after crop and transform, so that buckets and steps are exact. What is random depends on (seed, epoch, record) alone.
 
     Args:
         source: dataset directory, glob, file, or a list of these; or the address of a dataset directory, such as gs://bucket/train.
@@ -83,6 +97,13 @@ def make_dataset(
         label_padding: what a label that is a sequence is padded with.
         padding_value: what features are padded with.
         dtype: what features are delivered as.
+        crop: at most so many frames of each sequence: a number, for those at its beginning, or a `vlpipe.Crop`, such as
+            `vlpipe.Crop(300, random=True)`.
+        transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a
+            `vlpipe.Transform`, which declares how T changes. With it, `vlpipe.plan` loads TensorFlow to trace it.
+        normalize: each dimension to mean 0 and variance 1: "utterance", of each sequence's own frames as delivered; or "global", by the
+            statistics of the source's stored frames in its `vlpipe.json` (of several datasets, pooled). See `vlpipe.normalization`.
+        augment: a `vlpipe.SpecAugment`: stretches of time and frequency masked, anew in every epoch.
         layout: how foreign records are laid out.
         shard: (rank, world): the part of the records that this process reads.
         engine: "mapped", "graph", "stream", or "auto": the first that can serve.
@@ -114,7 +135,7 @@ def make_dataset(
 
 
 def _with_seed(options: Options) -> Options:
-    if options.seed is not None or not options.shuffle:
+    if options.seed is not None or not options.is_random:
         return options
     seed = secrets.randbits(31)
     _log.info("seed=%d was drawn; pass it to have the same orders again", seed)

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe import schedule
+from vlpipe import hashing, schedule
 from vlpipe.batching import Flat
+from vlpipe.hashing import uint64
 from vlpipe.index import Index, column
 from vlpipe.options import default_parallelism
 from vlpipe.planning import Plan
+from vlpipe.preparation import cropped_from, prepared_batch
 from vlpipe.record import parse_batch, require
 from vlpipe.schedule import Schedule
 from vlpipe.schema import Sequence
@@ -40,7 +42,7 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
         reader = _Reader(index, plan)
     places = epochs.flat_map(untouched(order.steps))
     return places.map(
-        untouched(lambda records, real, bucket: deliver(reader.read(records, real, bucket))),
+        untouched(lambda *place: deliver(reader.read(*place))),
         num_parallel_calls=default_parallelism(plan.options, per_core=2),  # each waits for its reads, one after the other
         deterministic=True,
     )
@@ -56,11 +58,11 @@ class _Order:
             self._starts, self._counts, self._sizes, self._bucket_of = (tf.constant(column) for column in plan.cuts)
 
     def steps(self, epoch: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
-        """What each batch of an epoch holds, from the first on: records `[B]`, how many of them count, bucket."""
+        """What each batch of an epoch holds, from the first on: records `[B]`, how many of them count, bucket; and the epoch."""
         nothing = tf.zeros([0], tf.int64)
         records, cuts = tf.cond(first < self._schedule.steps, lambda: self._orders(epoch), lambda: (nothing, nothing))
         return tf.data.Dataset.from_tensor_slices(cuts[first:]).map(
-            tf.autograph.experimental.do_not_convert(lambda cut: self._batch(records, cut))
+            tf.autograph.experimental.do_not_convert(lambda cut: (*self._batch(records, cut), epoch))
         )
 
     def _orders(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -68,17 +70,16 @@ class _Order:
         if plan.seed is None:
             return tf.constant(plan.records_in_order(0)), tf.constant(plan.batches_in_order(0))
         left, right, either = tf.bitwise.left_shift, tf.bitwise.right_shift, tf.bitwise.bitwise_or
-        packed = right(self._hashes(epoch, schedule.RECORDS, len(plan.bucket_of)), _uint64(64 - plan.hash_bits))
-        packed = either(packed, left(tf.cast(self._buckets, tf.uint64), _uint64(plan.hash_bits)))
-        packed = either(left(packed, _uint64(plan.index_bits)), tf.cast(tf.range(len(plan.bucket_of), dtype=tf.int64), tf.uint64))
+        packed = right(self._hashes(epoch, schedule.RECORDS, len(plan.bucket_of)), uint64(64 - plan.hash_bits))
+        packed = either(packed, left(tf.cast(self._buckets, tf.uint64), uint64(plan.hash_bits)))
+        packed = either(left(packed, uint64(plan.index_bits)), tf.cast(tf.range(len(plan.bucket_of), dtype=tf.int64), tf.uint64))
         records = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << plan.index_bits) - 1)
         cuts = tf.argsort(tf.bitcast(self._hashes(epoch, schedule.BATCHES, plan.steps), tf.int64), stable=True)
         return records, tf.cast(cuts, tf.int64)
 
     def _hashes(self, epoch: tf.Tensor, purpose: int, count: int) -> tf.Tensor:
         """`schedule.hashes`."""
-        start = _mix(_mix(_uint64(schedule.mix(self._schedule.seed or 0)) + tf.cast(epoch, tf.uint64)) + _uint64(purpose))
-        return _mix(tf.cast(tf.range(1, count + 1, dtype=tf.int64), tf.uint64) * _uint64(schedule.GOLDEN) + start)
+        return hashing.hashes(self._schedule.seed or 0, epoch, uint64(purpose), tf.range(count, dtype=tf.int64))
 
     def _batch(self, records: tf.Tensor, cut: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rank, world = self._schedule.shard
@@ -86,17 +87,6 @@ class _Order:
         first, end = rank * rows, (rank + 1) * rows
         places = tf.range(first, end) % count if self._schedule.complete else tf.range(first, tf.minimum(end, count))
         return tf.gather(records, start + places), tf.clip_by_value(count - first, 0, rows), self._bucket_of[cut]
-
-
-def _uint64(number: int) -> tf.Tensor:
-    return tf.constant(number, tf.uint64)
-
-
-def _mix(numbers: tf.Tensor) -> tf.Tensor:
-    """`schedule.mix`, of every element."""
-    for shift, multiplier in zip(schedule.SHIFTS, (*schedule.MULTIPLIERS, 1), strict=True):
-        numbers = tf.bitwise.bitwise_xor(numbers, tf.bitwise.right_shift(numbers, _uint64(shift))) * _uint64(multiplier)
-    return numbers
 
 
 def _records_from(paths: tf.Tensor, offsets: tf.Tensor) -> tf.data.Dataset:
@@ -126,14 +116,14 @@ class _Reader:
         self._values = {name: tf.constant(rows[f"value:{name}"].astype(np.dtype(schema.fields[name].dtype))) for name in inline}  # type: ignore[union-attr]
         self._boundaries = tf.constant(plan.boundaries or (0,), tf.int64)
 
-    def read(self, records: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor) -> Flat:
+    def read(self, records: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
         """The flat batch of the records, which are positions among those of the plan."""
         records.set_shape([self._plan.static_shape[0]])
         data = self._serialized(records)
         selection, schema, options = self._plan.selection, self._index.schema, self._options
         flat: Flat = {}
         for name in selection.features:
-            flat |= self._feature(name, schema.sequences[name], data, records, bucket)
+            flat |= self._feature(name, schema.sequences[name], data, records, bucket, epoch)
         names = [name for name in selection.labels if self._is_parsed(name)]
         parsed = parse_batch(schema, names, data) if names else {}
         for name in selection.labels:
@@ -142,59 +132,49 @@ class _Reader:
                 frames = tf.gather(self._frames[name], records)
                 dtype = tf.int64 if np.dtype(field.dtype).kind in "iu" else tf.as_dtype(field.dtype)
                 room = tf.reduce_max(frames)
-                flat[f"y:{name}"] = self._padded(name, field, data, records, frames, room, dtype, options.label_padding)
+                payloads = self._payloads(name, field, data, records, frames)
+                flat[f"y:{name}"] = _padded(payloads, field, frames, room, dtype, options.label_padding)
                 flat[f"n:y:{name}"] = tf.cast(frames, tf.int32)
             else:
                 flat[f"y:{name}"] = parsed[name] if name in parsed else tf.gather(self._values[name], records)
-        if options.ids:
+        if options.ids or options.prepares:
             flat["id"] = tf.gather(self._ids, records)
         if options.remainder == "pad":
             flat["weight"] = tf.cast(tf.range(tf.size(records, tf.int64)) < real, tf.float32)
+        if options.prepares:
+            return prepared_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket})
         return flat
 
     def _is_parsed(self, name: str) -> bool:
         return name not in self._values and not isinstance(self._index.schema.fields[name], Sequence)
 
-    def _feature(self, name: str, field: Sequence, data: tf.Tensor, records: tf.Tensor, bucket: tf.Tensor) -> Flat:
+    def _feature(self, name: str, field: Sequence, data: tf.Tensor, records: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
         options = self._options
         key = name == self._plan.selection.key
-        frames = tf.gather(self._frames[name], records)
-        if key and options.out_of_range == "truncate" and options.length_range[1] is not None:
-            frames = tf.minimum(frames, options.length_range[1])
+        frames, first = tf.gather(self._frames[name], records), None
+        if key and options.truncation is not None:
+            frames = tf.minimum(frames, options.truncation)
+        if key and options.crop is not None:
+            uncropped, frames = frames, tf.minimum(frames, options.crop.frames)
+            first = cropped_from(options, uncropped - frames, tf.gather(self._ids, records), epoch)
+        payloads = self._payloads(name, field, data, records, frames, first)
         lengths = {f"n:x:{name}": tf.cast(frames, tf.int32)}
-        dtype = tf.as_dtype(options.dtype)
-        if options.batching == "ragged":
-            payload = tf.strings.reduce_join(self._payloads(name, field, data, records, frames))
+        dtype = tf.as_dtype(self._plan.reading_dtype(name))
+        if options.batching == "ragged" or options.prepares:
+            payload = tf.strings.reduce_join(payloads)
             values = tf.reshape(tf.io.decode_raw(payload, field.dtype), [-1, *field.dimensions])
             return {f"x:{name}": tf.RaggedTensor.from_row_lengths(tf.cast(values, dtype), frames, validate=False), **lengths}
         room = self._boundaries[bucket] if key and options.pad_to == "boundary" else tf.reduce_max(frames)
-        return {f"x:{name}": self._padded(name, field, data, records, frames, room, dtype, options.padding_value), **lengths}
+        return {f"x:{name}": _padded(payloads, field, frames, room, dtype, options.padding_value), **lengths}
 
-    def _payloads(self, name: str, field: Sequence, data: tf.Tensor, records: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
-        """string `[B]`: the bytes of the frames of each record."""
-        return tf.strings.substr(data, tf.gather(self._starts[name], records), frames * field.frame_bytes)
-
-    def _padded(
-        self,
-        name: str,
-        field: Sequence,
-        data: tf.Tensor,
-        records: tf.Tensor,
-        frames: tf.Tensor,
-        room: tf.Tensor,
-        dtype: tf.DType,
-        padding: float,
+    def _payloads(
+        self, name: str, field: Sequence, data: tf.Tensor, records: tf.Tensor, frames: tf.Tensor, first: tf.Tensor | None = None
     ) -> tf.Tensor:
-        payloads = self._payloads(name, field, data, records, frames)
-        # It pads with zeros, and knows no rows without a byte.
-        size = tf.cast(tf.maximum(room, 1) * field.frame_bytes, tf.int32)
-        values = tf.io.decode_raw(payloads, _SAME_WIDTH.get(field.dtype, field.dtype), fixed_length=size)
-        values = tf.reshape(values, [tf.size(records), -1, *field.dimensions])[:, :room]
-        values = tf.cast(tf.bitcast(values, field.dtype), dtype)
-        if padding != 0 or np.signbit(padding):
-            inside = tf.sequence_mask(frames, room)[(...,) + (None,) * len(field.dimensions)]
-            values = tf.where(inside, values, tf.cast(tf.constant(padding, tf.float64 if isinstance(padding, float) else tf.int64), dtype))
-        return tf.ensure_shape(values, [None, None, *field.dimensions])
+        """string `[B]`: the bytes of so many frames of each record, from the first on."""
+        starts = tf.gather(self._starts[name], records)
+        if first is not None:
+            starts += first * field.frame_bytes
+        return tf.strings.substr(data, starts, frames * field.frame_bytes)
 
     def _serialized(self, records: tf.Tensor) -> tf.Tensor:
         """string `[B]`: the records, each tested by its own checksum."""
@@ -243,3 +223,16 @@ class _Reader:
         # Among those of the plan, as the index has no others in a graph.
         number = tf.math.count_nonzero((self._shard == shard) & (self._offset < offset))
         return tf.strings.join([self._names[shard], ", record ", tf.strings.as_string(number), " at byte ", tf.strings.as_string(offset)])
+
+
+def _padded(payloads: tf.Tensor, field: Sequence, frames: tf.Tensor, room: tf.Tensor, dtype: tf.DType, padding: float) -> tf.Tensor:
+    """The frames whose bytes these are, `[B, room, ...]`."""
+    # It pads with zeros, and knows no rows without a byte.
+    size = tf.cast(tf.maximum(room, 1) * field.frame_bytes, tf.int32)
+    values = tf.io.decode_raw(payloads, _SAME_WIDTH.get(field.dtype, field.dtype), fixed_length=size)
+    values = tf.reshape(values, [tf.size(payloads), -1, *field.dimensions])[:, :room]
+    values = tf.cast(tf.bitcast(values, field.dtype), dtype)
+    if padding != 0 or np.signbit(padding):
+        inside = tf.sequence_mask(frames, room)[(...,) + (None,) * len(field.dimensions)]
+        values = tf.where(inside, values, tf.cast(tf.constant(padding, tf.float64 if isinstance(padding, float) else tf.int64), dtype))
+    return tf.ensure_shape(values, [None, None, *field.dimensions])

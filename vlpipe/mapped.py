@@ -17,9 +17,11 @@ from vlpipe.batching import Flat
 from vlpipe.calls import outlived
 from vlpipe.index import Index, column
 from vlpipe.memory import Pool
+from vlpipe.options import Options
 from vlpipe.planning import Plan
+from vlpipe.preparation import prepared_batch
 from vlpipe.record import parse_batch
-from vlpipe.schedule import Batch
+from vlpipe.schedule import CROPS, Batch, draws
 from vlpipe.schema import Fixed, Sequence
 from vlpipe.shards import Padding, Pieces, Shards
 from vlpipe.tfrecord import HEADER_BYTES
@@ -60,6 +62,7 @@ def _parallelism(plan: Plan) -> int:
 class _Block(NamedTuple):
     """Some batches that follow each other, as the schedule names them, and what the index knows of their records, one after another."""
 
+    epoch: int
     batches: list[Batch]
     ends: np.ndarray  # int64, where among the records each batch ends
     rows: np.ndarray
@@ -120,6 +123,8 @@ class _Fetch:
         for name in [name for name in batch if name.startswith("splits:")]:
             values = batch[name.removeprefix("splits:")]
             batch[name.removeprefix("splits:")] = tf.RaggedTensor.from_row_splits(values, batch.pop(name), validate=False)
+        if self._options.prepares:
+            return prepared_batch(self._plan, {**batch, "epoch": place // self._plan.steps_per_epoch})
         return batch
 
     def __call__(self, place: np.ndarray) -> list[np.ndarray]:
@@ -144,7 +149,7 @@ class _Fetch:
         schedule = self._plan.schedule
         batches = [schedule.batch(epoch, step) for step in range(first, min(first + self._block_size, self._plan.steps_per_epoch))]
         rows = self._plan.rows[np.concatenate([batch.records for batch in batches])]
-        block = _Block(batches, np.cumsum([len(batch.records) for batch in batches]), rows, self._rows.take(rows))
+        block = _Block(epoch, batches, np.cumsum([len(batch.records) for batch in batches]), rows, self._rows.take(rows))
         columns = [block.split(block.rows), block.split(block.table), *(part.prepare(block) for part in self._parts)]
         return list(zip(*columns, strict=True))
 
@@ -163,38 +168,41 @@ class _Fetch:
                 self._parsed.append(name)
         if self._parsed:
             parts.append(_Part("records", tf.string, [None], lambda block: block.split(block.table), self._shards.records))
-        if options.ids:
+        if options.ids or options.prepares:
             parts.append(_Part("id", tf.int64, [None], lambda block: block.split(np.asarray(self._index.ids[block.rows]))))
         if options.remainder == "pad":
             parts.append(_Part("weight", tf.float32, [None], _weights))
+        if options.prepares and options.pad_to == "boundary":
+            parts.append(_Part("bucket", tf.int64, [], lambda block: [np.asarray(batch.bucket) for batch in block.batches]))
         return parts
 
     def _feature(self, name: str, field: Sequence) -> list[_Part]:
-        dtype = tf.as_dtype(self._options.dtype)
-        pool = Pool(self._plan.peak_bytes(name), self._keep)
-        copy = _Copier(self._index, name, dtype.as_numpy_dtype, self._options.padding_value, self._shards, pool)
-        dims = list(field.dimensions)
+        dtype = tf.as_dtype(self._plan.reading_dtype(name))
+        pool = Pool(self._plan.peak_bytes_read(name), self._keep)
         key = name == self._plan.selection.key
-        most = self._options.length_range[1] if key and self._options.out_of_range == "truncate" else None
+        span = _Span(self._index, name, self._options, limited=key)
+        # Where the frames are changed first, they are padded after that.
+        unpadded = self._options.batching == "ragged" or self._options.prepares
+        padding = 0 if unpadded else self._options.padding_value
+        copy = _Copier(self._index, span, dtype.as_numpy_dtype, padding, self._shards, pool)
+        dims = list(field.dimensions)
         upper = np.asarray(self._plan.boundaries, np.int64) if key and self._options.pad_to == "boundary" else None
-
-        def frames(block: _Block) -> np.ndarray:
-            counts = block.table[copy.frames].astype(np.int64)
-            return counts if most is None else np.minimum(counts, most)
 
         def rooms(block: _Block, counts: np.ndarray) -> np.ndarray:
             return block.longest(counts) if upper is None else upper[[batch.bucket for batch in block.batches]]
 
         def padded(block: _Block) -> list[_Copy]:
-            counts = frames(block)
+            counts = span.counts(block)
             return copy.padded(block, counts, rooms(block, counts))
 
-        lengths = _Part(f"n:x:{name}", tf.int32, [None], lambda block: block.split(frames(block).astype(np.int32)))
-        if self._options.batching == "ragged":
+        lengths = _Part(f"n:x:{name}", tf.int32, [None], lambda block: block.split(span.counts(block).astype(np.int32)))
+        if unpadded:
             splits = [self._count and self._count + 1]
             found = [
-                _Part(f"x:{name}", dtype, [None, *dims], lambda block: copy.flat(block, frames(block)), copy),
-                _Part(f"splits:x:{name}", tf.int64, splits, lambda block: [np.r_[0, np.cumsum(of)] for of in block.split(frames(block))]),
+                _Part(f"x:{name}", dtype, [None, *dims], lambda block: copy.flat(block, span.counts(block)), copy),
+                _Part(
+                    f"splits:x:{name}", tf.int64, splits, lambda block: [np.r_[0, np.cumsum(of)] for of in block.split(span.counts(block))]
+                ),
             ]
         else:
             found = [_Part(f"x:{name}", dtype, [None, None, *dims], padded, copy)]
@@ -203,13 +211,14 @@ class _Fetch:
     def _list(self, name: str, field: Sequence) -> list[_Part]:
         """A label of varying length: integers as int64, as CTC wants them."""
         dtype = tf.int64 if np.dtype(field.dtype).kind in "iu" else tf.as_dtype(field.dtype)
-        copy = _Copier(self._index, name, dtype.as_numpy_dtype, self._options.label_padding, self._shards, Pool(0, 0))
+        span = _Span(self._index, name, self._options, limited=False)
+        copy = _Copier(self._index, span, dtype.as_numpy_dtype, self._options.label_padding, self._shards, Pool(0, 0))
 
         def padded(block: _Block) -> list[_Copy]:
-            counts = block.table[copy.frames].astype(np.int64)
+            counts = span.counts(block)
             return copy.padded(block, counts, block.longest(counts))
 
-        lengths = _Part(f"n:y:{name}", tf.int32, [None], lambda block: block.split(block.table[copy.frames].astype(np.int32)))
+        lengths = _Part(f"n:y:{name}", tf.int32, [None], lambda block: block.split(span.counts(block).astype(np.int32)))
         return [_Part(f"y:{name}", dtype, [None, None, *field.dimensions], padded, copy)] + [lengths] * self._options.lengths
 
 
@@ -228,6 +237,36 @@ def _weights(block: _Block) -> list[np.ndarray]:
     return [(np.arange(len(batch.records)) < batch.real).astype(np.float32) for batch in block.batches]
 
 
+class _Span:
+    """Which frames of one sequence of the schema are read.
+
+    Args:
+        limited: truncated by `length_range` and cropped, as the key feature is.
+    """
+
+    def __init__(self, index: Index, name: str, options: Options, *, limited: bool) -> None:
+        self.name, self._ids, self._seed = name, index.ids, options.seed or 0
+        self._frames = column(index.schema, "frames", name)
+        self._most = options.truncation if limited else None
+        self._crop = options.crop if limited else None
+
+    def counts(self, block: _Block) -> np.ndarray:
+        """int64: how many of each record."""
+        counts = self._uncropped(block)
+        return counts if self._crop is None else np.minimum(counts, self._crop.frames)
+
+    def firsts(self, block: _Block, counts: np.ndarray) -> np.ndarray | None:
+        """int64: the first of each record; None: they begin at the beginning."""
+        if self._crop is None or not self._crop.random:
+            return None
+        numbers = draws(self._seed, block.epoch, CROPS, np.asarray(self._ids[block.rows]))
+        return np.asarray(self._crop.firsts(self._uncropped(block) - counts, numbers))
+
+    def _uncropped(self, block: _Block) -> np.ndarray:
+        counts = block.table[self._frames].astype(np.int64)
+        return counts if self._most is None else np.minimum(counts, self._most)
+
+
 class _Copy(NamedTuple):
     """What an array of frames is made of."""
 
@@ -239,9 +278,9 @@ class _Copy(NamedTuple):
 class _Copier:
     """The frames of one sequence of the schema, copied from the shards."""
 
-    def __init__(self, index: Index, name: str, dtype: Any, padding: float, shards: Shards, pool: Pool) -> None:
-        field = index.schema.sequences[name]
-        self.frames, self._start = column(index.schema, "frames", name), column(index.schema, "start", name)
+    def __init__(self, index: Index, span: _Span, dtype: Any, padding: float, shards: Shards, pool: Pool) -> None:
+        field = index.schema.sequences[span.name]
+        self._span, self._start = span, column(index.schema, "start", span.name)
         self._stored, self._dtype = np.dtype(field.dtype).newbyteorder("<"), np.dtype(dtype)
         self._dimensions, self._shards, self._pool = field.dimensions, shards, pool
         self._values = int(np.prod(field.dimensions, dtype=np.int64))  # in a frame
@@ -260,7 +299,11 @@ class _Copier:
     def _copies(self, block: _Block, frames: np.ndarray, shapes: list[tuple[int, ...]], lacking: np.ndarray | None) -> list[_Copy]:
         """The frames of each record, and as many frames of padding as it lacks."""
         begins = block.table["offset"].astype(np.int64) + HEADER_BYTES + block.table[self._start]
-        sizes = frames * (self._values * self._stored.itemsize)
+        frame_bytes = self._values * self._stored.itemsize
+        firsts = self._span.firsts(block, frames)
+        if firsts is not None:
+            begins += firsts * frame_bytes
+        sizes = frames * frame_bytes
         padding = self._padding_of(lacking) if lacking is not None and self._stored == self._dtype else None
         pieces = self._shards.pieces(block.table["shard"], begins, sizes, padding)
         ends = block.ends.tolist()

@@ -12,8 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vlpipe.augmentation import SpecAugment
+from vlpipe.cropping import Crop
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.schema import Fixed, Schema, Sequence
+from vlpipe.transformation import Transform
 
 DEFAULT_BATCH_SIZE = 32
 MAX_BATCH_SIZE = 2**24  # TensorFlow reserves room for a batch before it has seen one, and the process dies where there is none
@@ -30,6 +33,7 @@ _CHOICES = {
     "verify": ("first", "always", "never"),
     "dtype": FLOAT_DTYPES + INTEGER_DTYPES,
 }
+_NORMALIZE = (None, "utterance", "global")
 _FLAGS = ("shuffle", "repeat", "lengths", "ids")
 
 
@@ -60,6 +64,10 @@ class Options:
     label_padding: int = -1
     padding_value: float = 0.0
     dtype: str = "float32"
+    crop: Crop | None = None
+    transform: Transform | None = None
+    normalize: Literal["utterance", "global"] | None = None
+    augment: SpecAugment | None = None
     layout: Any = None
     shard: tuple[int, int] = (0, 1)
     engine: Literal["auto", "mapped", "graph", "stream"] = "auto"
@@ -99,10 +107,25 @@ class Options:
         self._set("features", _checked_names("features", self.features))
         if self.label is not False:
             self._set("label", _checked_names("label", self.label))
+        self._check_changes()
         self._check_together()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+    def _check_changes(self) -> None:
+        """What is done to the frames before they are padded."""
+        if self.crop is not None and not isinstance(self.crop, Crop):
+            self._set("crop", Crop(integer("crop", self.crop, 1, MAX_FRAMES)))
+        if self.transform is not None and not isinstance(self.transform, Transform):
+            self._set("transform", Transform(self.transform))
+        if not isinstance(self.normalize, (str, type(None))) or self.normalize not in _NORMALIZE:
+            raise ArgumentError(f"normalize: came as {self.normalize!r}, expected one of {', '.join(map(repr, _NORMALIZE))}.")
+        if self.augment is not None and not isinstance(self.augment, SpecAugment):
+            raise ArgumentError(f"augment: came as {self.augment!r}, expected a vlpipe.SpecAugment(...) or None.")
+        if self.dtype in INTEGER_DTYPES and (self.normalize or (self.augment and self.augment.fill == "mean")):
+            name = "normalize" if self.normalize else "augment"
+            raise ArgumentError(f'{name}: makes fractions, which dtype={self.dtype!r} cannot hold. Use dtype="float32".')
 
     def _check_together(self) -> None:
         if self.buckets is not None and self.batching != "bucket":
@@ -116,8 +139,23 @@ class Options:
             )
         if self.resume is not None and not self.repeat:
             raise ArgumentError("resume: needs repeat=True, one endless run of epochs that can be entered at any batch.")
-        if self.resume is not None and self.seed is None and self.shuffle:
+        if self.resume is not None and self.seed is None and self.is_random:
             raise ArgumentError("resume: needs the seed of the run that it continues. Pass seed=...")
+
+    @property
+    def is_random(self) -> bool:
+        """Whether what is delivered depends on the seed."""
+        return bool(self.shuffle or self.augment or (self.crop and self.crop.random))
+
+    @property
+    def prepares(self) -> bool:
+        """Whether frames are changed between being read and being padded (a crop only leaves some unread)."""
+        return bool(self.transform or self.normalize or self.augment)
+
+    @property
+    def truncation(self) -> int | None:
+        """Frames of the key feature to which `length_range` truncates; None where it does not."""
+        return self.length_range[1] if self.out_of_range == "truncate" else None
 
     @property
     def batch_cap(self) -> int | None:

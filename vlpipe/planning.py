@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vlpipe.changes import Changes, changes_for
 from vlpipe.errors import ArgumentError
 from vlpipe.index import Index, Source
 from vlpipe.lengths import histogram, optimal_boundaries, rows_of_whole_batches
@@ -60,12 +61,14 @@ class Plan:
         total: records in the source.
         records: records delivered an epoch (to all ranks together); `total` is this plus all that was refused.
         refused: records that are not delivered, by reason: "too_short", "too_long", "remainder".
-        truncated: records delivered with fewer frames than they have.
+        truncated: records delivered with fewer frames than they have, for `length_range`.
+        cropped: records delivered with fewer frames than they have, for `crop`.
         over_budget: records that alone exceed `frames_per_batch`, each of which is a batch of its own.
         buckets: the buckets, by length.
         rows: int64 `[kept]`, rows in the index of the records within `length_range`.
         frames: int64 `[kept]`, their lengths as delivered.
         schedule: which of them make which batch, in every epoch.
+        changes: what is done to their frames before they are padded.
     """
 
     options: Options
@@ -75,15 +78,16 @@ class Plan:
     records: int
     refused: dict[str, int]
     truncated: int
+    cropped: int
     over_budget: int
     buckets: tuple[Bucket, ...]
     frame_bytes: dict[str, int]
     most_frames: dict[str, int]
-    feature_dimensions: tuple[int, ...]
     index: Index = field(repr=False)
     rows: np.ndarray = field(repr=False)
     frames: np.ndarray = field(repr=False)
     schedule: Schedule = field(repr=False)
+    changes: Changes = field(repr=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -104,7 +108,8 @@ class Plan:
     def shapes(self) -> tuple[tuple[int | None, ...], ...]:
         """The distinct shapes `(B, T, d)` of the batches; T is None where it is that of the longest sequence of each batch."""
         static = self.options.pad_to == "boundary" or self.options.batching == "same_length"
-        shapes = {(size, bucket.upper if static else None, *self.feature_dimensions) for bucket in self.buckets for size in bucket.rows}
+        key = self.dimensions(self.selection.key)
+        shapes = {(size, bucket.upper if static else None, *key) for bucket in self.buckets for size in bucket.rows}
         return tuple(sorted(shapes, key=lambda shape: (shape[1] or 0, -(shape[0] or 0))))
 
     @property
@@ -116,6 +121,15 @@ class Plan:
             rows.pop() if len(rows) == 1 and self.options.remainder != "keep" else None,
             self.buckets[0].upper if boundary else None,
         )
+
+    def dimensions(self, name: str) -> tuple[int, ...]:
+        """Shape of a frame of a feature, as delivered."""
+        return self.changes.dimensions if name == self.selection.key else self.index.schema.sequences[name].dimensions
+
+    def reading_dtype(self, name: str) -> str:
+        """The dtype that a feature is read as: the stored one where normalisation goes on from it in float64, else that of the options."""
+        transformed = self.options.transform is not None and name == self.selection.key
+        return self.index.schema.sequences[name].dtype if self.options.normalize and not transformed else self.options.dtype
 
     @property
     def peak_batch_bytes(self) -> int:
@@ -129,6 +143,15 @@ class Plan:
         own = self.most_frames[name]
         frames_and_rows = self._largest if name == self.selection.key else [(rows, own) for rows, _ in self._largest]
         return max((rows * frames * self.frame_bytes[name] for rows, frames in frames_and_rows), default=0)
+
+    def peak_bytes_read(self, name: str) -> int:
+        """Bytes of one feature in the largest batch as it is read, before a transform, at the most."""
+        frames = self.peak_bytes(name) // self.frame_bytes[name]
+        if name == self.selection.key and self.changes.lengths is not None and len(self.rows):
+            frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.changes.lengths.before[-1])
+        stored = self.index.schema.sequences[name]
+        itemsize = 2 if self.reading_dtype(name) == "bfloat16" else np.dtype(self.reading_dtype(name)).itemsize
+        return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize
 
     @property
     def _largest(self) -> list[tuple[int, int]]:
@@ -233,6 +256,9 @@ def make_plan(index: Index, options: Options) -> Plan:
     frames = index.frames(selection.key)
     rows = np.arange(len(frames)) if options.shuffle else index.by_shard()  # as the reader meets them
     kept, frames, refused, truncated = _within_range(index, rows, frames[rows], selection, options)
+    read = frames if options.crop is None else np.minimum(frames, options.crop.frames)
+    cropped = int(np.count_nonzero(read < frames))
+    frames, changes = changes_for(index, selection, options, read)
     lengths, counts = histogram(frames)
     uppers = _boundaries(lengths, counts, options, engine)
     bucket_of = np.searchsorted(uppers, frames, side="left").astype(np.min_scalar_type(len(uppers)))
@@ -244,7 +270,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     refused["remainder"] = len(frames) - int(cuts.counts.sum())
     refused = {reason: count for reason, count in refused.items() if count}
     itemsize = 2 if options.dtype == "bfloat16" else np.dtype(options.dtype).itemsize
-    sequences = index.schema.sequences
+    dimensions = {name: index.schema.sequences[name].dimensions for name in selection.features} | {selection.key: changes.dimensions}
     budget = options.frames_per_batch
     return Plan(
         options=options,
@@ -254,13 +280,11 @@ def make_plan(index: Index, options: Options) -> Plan:
         records=len(index) - sum(refused.values()),
         refused=refused,
         truncated=truncated,
+        cropped=cropped,
         over_budget=int(np.count_nonzero(frames > budget)) if budget is not None and options.batching != "ragged" else 0,
         buckets=_buckets(uppers, sizes, records, lengths, cuts, options),
-        frame_bytes={
-            name: sequences[name].frame_bytes // np.dtype(sequences[name].dtype).itemsize * itemsize for name in selection.features
-        },
+        frame_bytes={name: int(np.prod(dimensions[name], dtype=np.int64)) * itemsize for name in selection.features},
         most_frames={name: int(index.frames(name).max(initial=0)) for name in selection.features},
-        feature_dimensions=sequences[selection.key].dimensions,
         index=index,
         rows=kept,
         frames=frames,
@@ -271,6 +295,7 @@ def make_plan(index: Index, options: Options) -> Plan:
             complete=options.remainder == "pad",
             shard=options.shard,
         ),
+        changes=changes,
     )
 
 
@@ -312,9 +337,9 @@ def _within_range(
             f"{found} ({outside} of {len(frames)} records are outside length_range={options.length_range}). "
             'Pass out_of_range="drop" or "truncate", or a wider length_range.'
         )
-    if options.out_of_range == "truncate" and longest is not None:
+    if options.truncation is not None:
         kept = ~too_short
-        return rows[kept], np.minimum(frames[kept], longest), {"too_short": int(too_short.sum())}, int(too_long.sum())
+        return rows[kept], np.minimum(frames[kept], options.truncation), {"too_short": int(too_short.sum())}, int(too_long.sum())
     kept = ~too_short & ~too_long
     return rows[kept], frames[kept], {"too_short": int(too_short.sum()), "too_long": int(too_long.sum())}, 0
 

@@ -192,6 +192,8 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
         rows[0] = ("batching", options.batching)
     if plan.truncated:
         rows.insert(4, ("truncated", f"{plan.truncated:,} to {options.length_range[1]:,} frames"))
+    if plan.cropped and options.crop:
+        rows.insert(4, ("cropped", f"{plan.cropped:,} to {options.crop.frames:,} frames"))
     if plan.over_budget:
         rows.insert(
             4, ("over the budget", f"{plan.over_budget:,} records of more than {options.frames_per_batch:,} frames, alone in their batch")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
+
 from vlpipe.errors import ArgumentError
 from vlpipe.options import integer
 from vlpipe.schedule import ORDER
@@ -25,7 +27,7 @@ def make_state(plan: Plan, epoch: int, batch: int) -> dict[str, Any]:
         raise ArgumentError(
             f'state({epoch}, {batch}): the stream engine has no order to enter in the middle. Use engine="mapped" or "graph".'
         )
-    if plan.options.shuffle and plan.options.seed is None:
+    if plan.options.is_random and plan.options.seed is None:
         raise ArgumentError(
             f"state({epoch}, {batch}): seed=None draws another order in every process. Pass seed=... here and to make_dataset."
         )
@@ -55,7 +57,7 @@ def check_state(plan: Plan, state: Any) -> tuple[int, int]:
     differences = [
         f"{name} is {state.get(name)!r} in the state, {value!r} here"
         for name, value in mine.items()
-        if type(state.get(name)) is not type(value) or state[name] != value
+        if type(state.get(name)) is not type(value) or state.get(name) != value
     ]
     if differences:
         raise ArgumentError(
@@ -68,7 +70,7 @@ def check_state(plan: Plan, state: Any) -> tuple[int, int]:
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
-    """Everything that the order of the batches depends on, as JSON scalars."""
+    """Everything that the order of the batches, and what becomes of their frames, depends on, as JSON scalars."""
     options = plan.options
     return {
         "order": ORDER,
@@ -84,6 +86,18 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "longest": options.length_range[1],
         "out_of_range": options.out_of_range,
         "shuffle": bool(options.shuffle),
-        "seed": options.seed if options.shuffle else None,
+        "seed": options.seed if options.is_random else None,
         "world": options.shard[1],
+        "crop": options.crop and repr(options.crop),
+        "transform": _transform(plan),
+        "normalize": options.normalize,
+        "augment": options.augment and repr(options.augment),
     }
+
+
+def _transform(plan: Plan) -> str | None:
+    """What can be known of a transform: the shape of its frames, and a digest of all lengths that it makes."""
+    if plan.options.transform is None:
+        return None
+    shape = ", ".join(["T", *map(str, plan.changes.dimensions)])
+    return f"[{shape}] of lengths crc32c:{google_crc32c.value(plan.frames.astype('<i8').tobytes()):08x}"

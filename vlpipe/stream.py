@@ -17,6 +17,7 @@ from vlpipe.batching import Flat, Grouping, group, measured
 from vlpipe.index import Index
 from vlpipe.options import default_parallelism
 from vlpipe.planning import Plan
+from vlpipe.preparation import cropped_from, prepared_record
 from vlpipe.record import parse, require
 
 SHUFFLE_BYTES = 1 << 28  # of serialized records in the shuffle buffer
@@ -46,13 +47,13 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
         if not tf.executing_eagerly():
             tf.random.set_seed(1)
         records = _read(index, table, plan, number)
+        if plan.refused.keys() - {"remainder"}:
+            records = records.filter(lambda position, _: _within(table.frames[plan.selection.key][position], plan))
         examples = records.map(
-            lambda position, data: _example(index, table, plan, position, data),
+            lambda position, data: _example(index, table, plan, position, data, number),
             num_parallel_calls=default_parallelism(plan.options),
             deterministic=True,
         )
-        if plan.refused.keys() - {"remainder"}:
-            examples = examples.filter(lambda example: _within(example[f"n:{grouping.key}"], plan))
         return group(examples, grouping)
 
     untouched = tf.autograph.experimental.do_not_convert
@@ -151,7 +152,7 @@ def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
     return blocks.scan(tf.constant(0, tf.int64), count)
 
 
-def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor) -> Flat:
+def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
     """One record, parsed, checked against the index, and as the options want it."""
     options, selection = plan.options, plan.selection
     values = parse(index.schema, (*selection.features, *selection.labels), data, lambda: table.where(position))
@@ -159,15 +160,26 @@ def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data:
     with tf.control_dependencies(checks):
         values = {name: tf.identity(value) for name, value in values.items()}
     flat = {}
-    longest = options.length_range[1] if options.out_of_range == "truncate" else None
     for name in selection.features:
-        frames = values[name][:longest] if name == selection.key else values[name]
-        flat[f"x:{name}"] = tf.cast(frames, options.dtype)
+        frames = _cut(plan, values[name], table.id[position], epoch) if name == selection.key else values[name]
+        flat[f"x:{name}"] = tf.cast(frames, plan.reading_dtype(name))
+    if options.prepares:
+        flat = prepared_record(plan, flat, table.id[position], epoch)
     for name in selection.labels:
         flat[f"y:{name}"] = tf.cast(values[name], tf.int64) if _is_integer_list(index, name) else values[name]
     if options.ids:
         flat["id"] = table.id[position]
     return measured(flat)
+
+
+def _cut(plan: Plan, frames: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+    """What is kept of the frames of a record with this id: truncated, then cropped."""
+    frames = frames[: plan.options.truncation]
+    if plan.options.crop is None:
+        return frames
+    most = plan.options.crop.frames
+    first = cropped_from(plan.options, tf.maximum(tf.shape(frames, tf.int64)[:1] - most, 0), number[None], epoch)
+    return frames[:most] if first is None else frames[first[0] :][:most]
 
 
 def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tensor) -> tf.Tensor:
@@ -190,5 +202,4 @@ def _is_integer_list(index: Index, name: str) -> bool:
 
 def _within(frames: tf.Tensor, plan: Plan) -> tf.Tensor:
     shortest, longest = plan.options.length_range
-    frames = tf.cast(frames, tf.int64)
-    return (frames >= shortest) & (frames <= (2**62 if longest is None else longest))
+    return (frames >= shortest) & (frames <= (2**62 if longest is None or plan.options.out_of_range == "truncate" else longest))

@@ -71,6 +71,7 @@ def _range(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     show_default=True,
     help="What becomes of records outside.",
 )
+@click.option("--crop", type=int, metavar="FRAMES", help="At most so many frames of each sequence.")
 @click.option("--features", help="Name of the sequence in the schema, where there are several.")
 @click.option(
     "--engine", type=click.Choice(["auto", "mapped", "graph", "stream"]), default="auto", show_default=True, help="What reads the records."
@@ -95,6 +96,7 @@ def plan(source: tuple[str, ...], world: int, plot: Path | None, as_json: bool, 
             "records",
             "refused",
             "truncated",
+            "cropped",
             "over_budget",
             "steps_per_epoch",
             "valid_ratio",

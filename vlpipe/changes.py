@@ -1,0 +1,63 @@
+"""What is done to frames between being read and being padded, as far as it is known before the first is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlpipe.errors import ArgumentError
+from vlpipe.index import Index
+from vlpipe.normalization import MeanVariance, of_source
+from vlpipe.options import Options, Selection
+from vlpipe.transformation import Lengths, Traced
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """The arguments crop, transform, normalize and augment, applied to one index.
+
+    Attributes:
+        dimensions: shape of a frame of the key feature as delivered.
+        lengths: what becomes of the lengths of the key feature that occur; None without a transform.
+        traced: the transform.
+        moments: mean and variance by feature, with normalize="global".
+    """
+
+    dimensions: tuple[int, ...]
+    lengths: Lengths | None
+    traced: Traced | None
+    moments: dict[str, MeanVariance]
+
+
+def changes_for(index: Index, selection: Selection, options: Options, frames: np.ndarray) -> tuple[np.ndarray, Changes]:
+    """The lengths as delivered (int64 `[n]`) of records of which `frames` are read, and what is done to them.
+
+    Raises:
+        ArgumentError: the transform cannot serve, or one of them does not fit the frames.
+        DatasetError: statistics are asked for that the dataset does not have.
+    """
+    sequences = index.schema.sequences
+    dimensions = sequences[selection.key].dimensions
+    lengths = traced = None
+    if options.transform is not None:
+        traced = options.transform.traced(dimensions, options.dtype)
+        dimensions = traced.dimensions
+        before, places = np.unique(frames, return_inverse=True)
+        lengths = Lengths(before, options.transform.lengths(before))
+        frames = lengths.after[places.reshape(-1)]
+    moments = {}
+    if options.normalize == "global":
+        _check_described(sequences[selection.key].dimensions, dimensions)
+        moments = {name: of_source(index, name) for name in selection.features}
+    if options.augment is not None:
+        options.augment.check(selection.key, dimensions)
+    return frames, Changes(dimensions, lengths, traced, moments)
+
+
+def _check_described(stored: tuple[int, ...], delivered: tuple[int, ...]) -> None:
+    if stored != delivered:
+        raise ArgumentError(
+            f'normalize="global": the statistics are of the stored frames {list(stored)}, of which the transform makes {list(delivered)}. '
+            'Use normalize="utterance", or normalise in the transform.'
+        )
