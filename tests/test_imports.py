@@ -24,6 +24,10 @@ ROOMS = (
     "record",
     "statistics",
     "index",
+    "wire",
+    "bulk",
+    "layouts",
+    "foreign",
     "remote",
     "staging",
     "lengths",
@@ -42,10 +46,12 @@ ROOMS = (
     "memory",
     "gather",
     "shards",
+    "listed",
     "mapped",
     "graph",
     "dataset",
     "callbacks",
+    "cli_foreign",
     "cli",
 )
 
@@ -70,6 +76,8 @@ PUBLIC = {
     "builders",
     "callbacks",
     "layers",
+    "layouts",
+    "build_index",
 }
 
 
@@ -171,6 +179,8 @@ def test_each_public_name_is_there_and_documented(name: str) -> None:
 
 
 def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:
-    with pytest.raises(AttributeError, match=r"module 'vlpipe' has no attribute 'make_datset'; it has make_dataset, plan, Plan, "):
+    with pytest.raises(
+        AttributeError, match=r"module 'vlpipe' has no attribute 'make_datset'; it has make_dataset, plan, build_index, Plan, "
+    ):
         vlpipe.make_datset  # noqa: B018
     assert not hasattr(vlpipe, "__wrapped__")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import vlpipe
+from vlpipe import cli_foreign
 from vlpipe.errors import ArgumentError, DatasetError, VlpipeError
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ class _Commands(click.Group):
 @click.version_option(vlpipe.__version__, prog_name="vlpipe")
 def main() -> None:
     """Input pipelines for variable-length sequences: from recordings to batches."""
+
+
+for _command in cli_foreign.COMMANDS:
+    main.add_command(_command)
 
 
 @main.command()

@@ -14,12 +14,13 @@ import tensorflow as tf
 
 from vlpipe import schedule
 from vlpipe.batching import Flat
-from vlpipe.index import Index, column
+from vlpipe.index import Index, Stored, column
+from vlpipe.listed import multi_hot_in_graph, padded_in_graph, unpacked
 from vlpipe.options import default_parallelism
 from vlpipe.planning import Plan
 from vlpipe.record import parse_batch, require
 from vlpipe.schedule import Schedule
-from vlpipe.schema import Sequence
+from vlpipe.schema import Fixed, Sequence, Text
 
 _SAME_WIDTH = {"float16": "uint16"}  # decode_raw to a fixed length has no kernel for it
 _DAMAGED = "The file is damaged, or was changed or replaced after it was written: restore it from a copy, or write the dataset again."
@@ -106,6 +107,14 @@ def _records_from(paths: tf.Tensor, offsets: tf.Tensor) -> tf.data.Dataset:
     return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
 
 
+def _foreign_values(raw: tf.Tensor, field: Sequence, stored: Stored, dtype: tf.DType) -> tf.Tensor:
+    """The frames `[..., *field.dimensions]` as delivered, of their bytes, uint8 `[..., gap + bytes of a frame]`."""
+    values = unpacked(raw, field.dtype, stored.byteorder, stored.gap)
+    values = tf.reshape(values, tf.concat([tf.shape(raw)[:-1], field.dimensions], 0)) if len(field.dimensions) != 1 else values
+    table = stored.table(dtype.as_numpy_dtype)
+    return tf.cast(values, dtype) if table is None else tf.gather(tf.constant(table), tf.cast(values, tf.int32))
+
+
 class _Reader:
     """Reads the records of a batch and makes the flat batch of them."""
 
@@ -125,6 +134,9 @@ class _Reader:
         inline = [name for name in selection.labels if f"value:{name}" in (rows.dtype.names or ())]
         self._values = {name: tf.constant(rows[f"value:{name}"].astype(np.dtype(schema.fields[name].dtype))) for name in inline}  # type: ignore[union-attr]
         self._boundaries = tf.constant(plan.boundaries or (0,), tf.int64)
+        placed = [name for name in selection.labels if name in index.lists or (index.foreign and isinstance(schema.fields[name], Text))]
+        self._placed = {name: [tf.constant(rows[f"{what}:{name}"].astype(np.int64)) for what in ("start", "frames")] for name in placed}
+        self._lists = {name: tf.constant(values) for name, values in index.lists.items() if name in placed}
 
     def read(self, records: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor) -> Flat:
         """The flat batch of the records, which are positions among those of the plan."""
@@ -138,7 +150,9 @@ class _Reader:
         parsed = parse_batch(schema, names, data) if names else {}
         for name in selection.labels:
             field = schema.fields[name]
-            if isinstance(field, Sequence):
+            if name in self._placed:
+                flat |= self._foreign_label(name, data, records)
+            elif isinstance(field, Sequence):
                 frames = tf.gather(self._frames[name], records)
                 dtype = tf.int64 if np.dtype(field.dtype).kind in "iu" else tf.as_dtype(field.dtype)
                 room = tf.reduce_max(frames)
@@ -153,7 +167,18 @@ class _Reader:
         return flat
 
     def _is_parsed(self, name: str) -> bool:
-        return name not in self._values and not isinstance(self._index.schema.fields[name], Sequence)
+        return name not in self._values and name not in self._placed and not isinstance(self._index.schema.fields[name], Sequence)
+
+    def _foreign_label(self, name: str, data: tf.Tensor, records: tf.Tensor) -> Flat:
+        """A label that the index holds, or a text of which it knows the place."""
+        starts, counts = (tf.gather(column, records) for column in self._placed[name])
+        field = self._index.schema.fields[name]
+        if name not in self._lists:
+            return {f"y:{name}": tf.strings.substr(data, starts, counts)}
+        if isinstance(field, Fixed):
+            return {f"y:{name}": multi_hot_in_graph(self._lists[name], starts, counts, field.dimensions[0])}
+        values = padded_in_graph(self._lists[name], starts, counts, self._options.label_padding)
+        return {f"y:{name}": values, f"n:y:{name}": tf.cast(counts, tf.int32)}
 
     def _feature(self, name: str, field: Sequence, data: tf.Tensor, records: tf.Tensor, bucket: tf.Tensor) -> Flat:
         options = self._options
@@ -165,14 +190,22 @@ class _Reader:
         dtype = tf.as_dtype(options.dtype)
         if options.batching == "ragged":
             payload = tf.strings.reduce_join(self._payloads(name, field, data, records, frames))
-            values = tf.reshape(tf.io.decode_raw(payload, field.dtype), [-1, *field.dimensions])
-            return {f"x:{name}": tf.RaggedTensor.from_row_lengths(tf.cast(values, dtype), frames, validate=False), **lengths}
+            stored = self._index.stored(name)
+            if stored == Stored():
+                values = tf.cast(tf.reshape(tf.io.decode_raw(payload, field.dtype), [-1, *field.dimensions]), dtype)
+            else:
+                raw = tf.reshape(tf.io.decode_raw(payload, tf.uint8), [-1, stored.gap + field.frame_bytes])
+                values = _foreign_values(raw, field, stored, dtype)
+            return {f"x:{name}": tf.RaggedTensor.from_row_lengths(values, frames, validate=False), **lengths}
         room = self._boundaries[bucket] if key and options.pad_to == "boundary" else tf.reduce_max(frames)
         return {f"x:{name}": self._padded(name, field, data, records, frames, room, dtype, options.padding_value), **lengths}
 
     def _payloads(self, name: str, field: Sequence, data: tf.Tensor, records: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
-        """string `[B]`: the bytes of the frames of each record."""
-        return tf.strings.substr(data, tf.gather(self._starts[name], records), frames * field.frame_bytes)
+        """string `[B]`: the bytes of the frames of each record, and what stands before each frame."""
+        gap = self._index.stored(name).gap
+        # A record without frames begins nowhere.
+        starts = tf.maximum(tf.gather(self._starts[name], records) - gap, 0)
+        return tf.strings.substr(data, starts, frames * (gap + field.frame_bytes))
 
     def _padded(
         self,
@@ -186,12 +219,18 @@ class _Reader:
         padding: float,
     ) -> tf.Tensor:
         payloads = self._payloads(name, field, data, records, frames)
+        stored = self._index.stored(name)
         # It pads with zeros, and knows no rows without a byte.
-        size = tf.cast(tf.maximum(room, 1) * field.frame_bytes, tf.int32)
-        values = tf.io.decode_raw(payloads, _SAME_WIDTH.get(field.dtype, field.dtype), fixed_length=size)
-        values = tf.reshape(values, [tf.size(records), -1, *field.dimensions])[:, :room]
-        values = tf.cast(tf.bitcast(values, field.dtype), dtype)
-        if padding != 0 or np.signbit(padding):
+        size = tf.cast(tf.maximum(room, 1) * (stored.gap + field.frame_bytes), tf.int32)
+        if stored == Stored():
+            values = tf.io.decode_raw(payloads, _SAME_WIDTH.get(field.dtype, field.dtype), fixed_length=size)
+            values = tf.reshape(values, [tf.size(records), -1, *field.dimensions])[:, :room]
+            values = tf.cast(tf.bitcast(values, field.dtype), dtype)
+        else:
+            raw = tf.io.decode_raw(payloads, tf.uint8, fixed_length=size)
+            raw = tf.reshape(raw, [tf.size(records), -1, stored.gap + field.frame_bytes])[:, :room]
+            values = _foreign_values(raw, field, stored, dtype)
+        if padding != 0 or np.signbit(padding) or stored.scale is not None:
             inside = tf.sequence_mask(frames, room)[(...,) + (None,) * len(field.dimensions)]
             values = tf.where(inside, values, tf.cast(tf.constant(padding, tf.float64 if isinstance(padding, float) else tf.int64), dtype))
         return tf.ensure_shape(values, [None, None, *field.dimensions])
