@@ -293,7 +293,9 @@ class _Copier:
 
     def _copies(self, block: _Block, frames: np.ndarray, shapes: list[tuple[int, ...]], lacking: np.ndarray | None) -> list[_Copy]:
         """The frames of each record, and as many frames of padding as it lacks."""
-        begins = block.table["offset"].astype(np.int64) + HEADER_BYTES + block.table[self._start] - self._gap
+        begins = block.table["offset"].astype(np.int64) + HEADER_BYTES + block.table[self._start]
+        if self._gap:  # a record without frames begins nowhere
+            begins = np.maximum(begins - self._gap, 0)
         sizes = frames * (self._gap + self._values * self._stored.itemsize)
         padding = self._padding_of(lacking) if lacking is not None and self._is_copied else None
         pieces = self._shards.pieces(block.table["shard"], begins, sizes, padding)
@@ -326,7 +328,7 @@ class _Copier:
         raw = np.empty(frames * (self._gap + self._values * self._stored.itemsize), np.uint8)
         self._shards.copy(raw, copy.pieces)
         if self._gap:  # what stands before each frame is copied with it, and left out here
-            raw = np.ascontiguousarray(raw.reshape(frames, -1)[:, self._gap :]).reshape(-1)
+            raw = np.ascontiguousarray(raw.reshape(frames, len(raw) // max(1, frames))[:, self._gap :]).reshape(-1)
         return raw.view(self._stored) if self._table is None else self._table[raw]
 
     def _padding_of(self, lacking: np.ndarray) -> Padding:

@@ -17,7 +17,7 @@ from vlpipe.foreign.workers import in_processes
 from vlpipe.index import METADATA_NAME, Foreign, Index, Shard, Source, Stored, expand
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.detect import guess
-from vlpipe.layouts.facts import Sample, look
+from vlpipe.layouts.facts import FILES, Sample, look
 from vlpipe.layouts.prepared import prepared, shard_lengths
 from vlpipe.layouts.resolve import resolve
 from vlpipe.layouts.table import named
@@ -146,8 +146,8 @@ def choose_layout(paths: list[str], layout: Any = None) -> Layout:
 
 
 def _sample(paths: list[str]) -> Sample:
-    step = max(1, len(paths) // 4)
-    return look([*paths[::step], *paths])  # some from everywhere; the others only where these have too few records
+    step = max(1, len(paths) // FILES)
+    return look(dict.fromkeys([*paths[::step], *paths]))  # some from everywhere; the others only where these have too few records
 
 
 def _processes(paths: list[str], missing: list[int], workers: int | None) -> int:

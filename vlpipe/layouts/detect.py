@@ -249,7 +249,8 @@ def _plausible(sample: Sample, key: str, dtype: str) -> bool:
     good = total = 0
     for record in sample.records:
         data = record.bytes_of(key) or b""
-        values = np.abs(np.frombuffer(data[: len(data) // 8 * 8], dtype).astype(np.float64))
+        with np.errstate(invalid="ignore"):  # some NaN among what are no floats complain when they are converted
+            values = np.abs(np.frombuffer(data[: len(data) // 8 * 8], dtype).astype(np.float64))
         values = values[values != 0]
         good += int(np.count_nonzero((values > 2.0**-40) & (values < 2.0**40)))
         total += len(values)

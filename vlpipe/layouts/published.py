@@ -183,6 +183,6 @@ def _counted(length: str | None, shape: str | None) -> dict[str, Any]:
 def _shape(d: Shape | None, length: str | None, shape: str | None) -> tuple[int, ...] | None:
     if d is None and length is None and shape is None:
         raise ArgumentError(
-            "layout: how many values a frame has is not known: pass d=..., or length=... or shape=..., the key that says it."
+            "layout: how many values a frame has is not known. Pass d=..., or the key that says it: length=... or shape=..."
         )
     return (d,) if isinstance(d, int) else d
