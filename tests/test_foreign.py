@@ -130,19 +130,20 @@ def test_where_nothing_can_be_written_beside_the_files_the_cache_is_used(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_it_goes_on_from_the_last_file_that_was_complete(files: list[Path], indexed: list[str], workers: int) -> None:
+    write(files[2], [record(1, 3)] * 40)  # more than are looked at to complete the layout
     content = files[2].read_bytes()
     files[2].write_bytes(content[:-1])
-    with pytest.raises(DatasetError, match=r"^3.tfrecord, record 2 at byte \d+: the header says 82 bytes of data, the file has 81 left"):
+    with pytest.raises(DatasetError, match=r"^3.tfrecord, record 39 at byte \d+: the header says 58 bytes of data, the file has 57 left"):
         vlpipe.build_index(files, LAYOUT, workers=workers)
     files[2].write_bytes(content)
     seen: list[int] = []
-    assert len(vlpipe.build_index(files, LAYOUT, workers=workers, progress=lambda done, _: seen.append(done))) == 10
+    assert len(vlpipe.build_index(files, LAYOUT, workers=workers, progress=lambda done, _: seen.append(done))) == 47
     assert seen[0] in ((2,) if workers == 1 else (2, 3))
     assert seen[-1] == 4
     if workers == 1:
         assert indexed == ["1.tfrecord", "2.tfrecord", "3.tfrecord", "3.tfrecord", "4.tfrecord"]
     else:
-        assert indexed == []  # the other processes did it all
+        assert set(indexed) <= {"3.tfrecord"}  # which may have been the only one left; other processes did the rest
 
 
 def test_a_file_that_changes_meanwhile_is_refused(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def test_what_is_printed(tmp_path: Path) -> None:
     text = run("inspect", str(path)).stdout
     assert "1 files, " in text
     assert "the first 23 records are SequenceExamples" in text
-    assert re.search(r"^audio_embedding +feature list +bytes +23 +0 to 29 +128$", text, re.MULTILINE)
+    assert re.search(r"^audio_embedding +feature list +bytes +23 +0 to 28 +128$", text, re.MULTILINE)
     assert "layout: audioset, 99% sure: feature list audio_embedding of 128 bytes" in text
     assert f"  vlpipe.make_dataset('{path}', layout=vlpipe.layouts.audioset())" in text
     text = run("inspect", str(write(tmp_path / "b.tfrecord", CASES["float_list"].records))).stdout

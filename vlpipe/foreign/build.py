@@ -179,7 +179,7 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
     sizes = [int(found[-1]["offset"]) + int(found[-1]["bytes"]) + _FRAMING if len(found) else 0 for found, _ in tables]
     shards = [Shard(path, size, count, "") for path, size, count in zip(paths, sizes, counts, strict=True)]
     return Index(
-        schema=layout.schema(),
+        schema=layout.schema,
         shards=tuple(shards),
         rows=rows,
         ids=np.arange(len(rows), dtype=np.int64),

@@ -6,6 +6,7 @@ not copied and not read, except for labels and lengths; whether they are whole, 
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ class Table(NamedTuple):
     lists: dict[str, np.ndarray]
 
 
+@functools.lru_cache
 def row_dtype(layout: Layout) -> np.dtype:
     """The columns of an index of foreign files.
 
@@ -43,7 +45,7 @@ def row_dtype(layout: Layout) -> np.dtype:
     bytes, and `start:KEY`, where in the data.
     """
     columns: list[tuple] = [("shard", "<u4"), ("offset", "<u8"), ("bytes", "<u4"), ("checksum", "<u4")]
-    schema = layout.schema()
+    schema = layout.schema
     for entry in layout.frames:
         columns += [(column(schema, "frames", entry.key), "<u4"), (column(schema, "start", entry.key), "<u4")]
     for field in layout.fields:
@@ -129,7 +131,7 @@ class _Chunk:
         """Fill in the rows, and add the values of the lists."""
         for entry in self.layout.frames:
             starts, frames = self._in_lists(entry) if self.layout.is_sequence else self._in_features(entry)
-            schema = self.layout.schema()
+            schema = self.layout.schema
             self.rows[column(schema, "frames", entry.key)] = frames
             self.rows[column(schema, "start", entry.key)] = np.where(frames > 0, starts - self.begins, 0)
         for field in self.layout.fields:

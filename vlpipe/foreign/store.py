@@ -1,7 +1,7 @@
 """What was found out about a foreign file: in `.vlpipe-index/NAME-LAYOUT` beside it, or in the user's cache where that cannot be written.
 
 One line of JSON (which file it belongs to, by size, time and a digest of head and tail; which layout; a checksum of the rest), then the
-rows and the values of each list as NumPy saves arrays. Whatever does not fit is not used: the file is indexed again.
+bytes of the rows and the values of each list as NumPy saves arrays. Whatever does not fit is not used: the file is indexed again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES
 FORMAT, VERSION = "vlpipe-foreign-index", 1
 DIRECTORY = ".vlpipe-index"
 _ENDS = 4096  # bytes of head and of tail that are in the digest
-_MAX_HEADER_BYTES = 1 << 24  # of an array, as `index` has it
 
 
 def identity(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -62,10 +61,11 @@ def save(path: str, layout: Layout, table: Table, of: dict[str, Any]) -> bool:
         of: the `identity` of the file before it was read.
     """
     body = io.BytesIO()
-    np.save(body, table.rows, allow_pickle=False)
+    # Not as rows: to read the columns out of the header of an array takes longer than all the rest, and they follow from the layout.
+    np.save(body, table.rows.view(np.uint8), allow_pickle=False)
     for values in table.lists.values():
         np.save(body, values, allow_pickle=False)
-    head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "file": of, "layout": layout.digest(), "lists": list(table.lists)}
+    head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "file": of, "layout": layout.digest, "lists": list(table.lists)}
     head["crc32c"] = google_crc32c.value(body.getvalue())
     content = json.dumps(head).encode() + b"\n" + body.getvalue()
     for place in _places(path, layout):
@@ -83,8 +83,8 @@ def save(path: str, layout: Layout, table: Table, of: dict[str, Any]) -> bool:
 
 def _places(path: str, layout: Layout) -> Iterator[Path]:
     """Where it may be kept: beside the file, or in the user's cache."""
-    directory, name = os.path.split(os.path.realpath(path))
-    name = f"{name}-{layout.digest()}"
+    directory, name = os.path.split(path)
+    name = f"{name}-{layout.digest}"
     yield Path(directory) / DIRECTORY / name
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     yield Path(cache) / "vlpipe" / "index" / hashlib.sha256(os.fsencode(directory)).hexdigest()[:24] / name
@@ -95,15 +95,15 @@ def _parse(content: bytes, of: dict[str, Any], layout: Layout) -> Table | None:
     keys = [field.key for field in layout.fields if isinstance(field, Listed)]
     try:
         head = json.loads(line)
-        expected = {"format": FORMAT, "version": VERSION, "file": of, "layout": layout.digest(), "lists": keys}
+        expected = {"format": FORMAT, "version": VERSION, "file": of, "layout": layout.digest, "lists": keys}
         if head != {**expected, "crc32c": google_crc32c.value(rest)}:
             return None
         body = io.BytesIO(rest)
-        read: Any = np.lib.format.read_array  # NumPy's own annotation of it lacks an argument
-        rows, *lists = [read(body, allow_pickle=False, max_header_size=_MAX_HEADER_BYTES) for _ in range(1 + len(keys))]
+        raw, *lists = [np.load(body, allow_pickle=False) for _ in range(1 + len(keys))]
+        rows = raw.view(row_dtype(layout))
     except Exception:  # NumPy reads the header of an array as Python source: whatever ast can raise
         return None
-    if rows.dtype != row_dtype(layout) or any(values.dtype != np.int64 or values.ndim != 1 for values in lists) or rows.ndim != 1:
+    if raw.dtype != np.uint8 or raw.ndim != 1 or any(values.dtype != np.int64 or values.ndim != 1 for values in lists):
         return None
     table = Table(rows, dict(zip(keys, lists, strict=True)))
     return table if _is_sound(table, of["bytes"], layout) else None
@@ -111,7 +111,7 @@ def _parse(content: bytes, of: dict[str, Any], layout: Layout) -> Table | None:
 
 def _is_sound(table: Table, size: int, layout: Layout) -> bool:
     """The records fill the file, and everything that rows point at is inside."""
-    rows, schema = table.rows, layout.schema()
+    rows, schema = table.rows, layout.schema
     ends = rows["offset"] + rows["bytes"] + np.uint64(HEADER_BYTES + FOOTER_BYTES)
     begins = np.concatenate([[np.uint64(0)], ends])
     sound = bool(np.array_equal(begins[:-1], rows["offset"]) and int(begins[-1]) == size and not rows["shard"].any())

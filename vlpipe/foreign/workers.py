@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vlpipe import errors
 from vlpipe.layouts.base import Layout
-from vlpipe.layouts.table import from_json, to_json
+from vlpipe.layouts.table import to_json
 
 
 def in_processes(paths: list[str], layout: Layout, workers: int) -> Iterator[int]:
@@ -60,7 +60,7 @@ def _serve(paths: list[str], layout: Layout, waiting: queue.SimpleQueue[int], do
     """Give one process file after file."""
     package = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])}
-    command = [sys.executable, "-m", "vlpipe.foreign.workers", json.dumps(to_json(layout))]
+    command = [sys.executable, "-m", "vlpipe.foreign", json.dumps(to_json(layout))]
     try:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
             if process.stdin is None or process.stdout is None:
@@ -75,21 +75,3 @@ def _serve(paths: list[str], layout: Layout, waiting: queue.SimpleQueue[int], do
         pass
     finally:
         done.put(None)
-
-
-def main() -> None:
-    """Index the files that are named on standard input, each a line of JSON, and answer each by the error that there was, or none."""
-    from vlpipe.foreign.build import index_file
-
-    layout = from_json(json.loads(sys.argv[1]))
-    for line in sys.stdin:
-        try:
-            index_file(json.loads(line), layout)
-            answer = ("", "")
-        except errors.VlpipeError as error:
-            answer = (type(error).__name__, str(error))
-        print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import google_crc32c
@@ -142,11 +143,13 @@ class Layout:
         """The frames stand in the feature lists of a SequenceExample."""
         return self.frames[0].form in ("float_frames", "byte_frames")
 
+    @cached_property
     def schema(self) -> Schema:
         """The schema of the records; each field is called like its key."""
         fields: dict[str, SchemaField] = {entry.key: Sequence(entry.shape or (), entry.dtype or "") for entry in self.frames}
         return Schema(**fields, **{entry.key: entry.field() for entry in self.fields})
 
+    @cached_property
     def digest(self) -> str:
         """Tells layouts apart."""
         parts = [[type(entry).__name__, dataclasses.asdict(entry)] for entry in (*self.frames, *self.fields)]
