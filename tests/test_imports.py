@@ -144,6 +144,7 @@ LIGHT_WORK = {
     "write": "vlpipe.write(directory, records)",
     "writer": "with vlpipe.Writer(directory) as writer: [writer.write(record) for record in records]",
     "plan": "vlpipe.write(directory, records); assert vlpipe.plan(directory, batch_size=2).report()",
+    "foreign": "vlpipe.write(directory, records); vlpipe.plan(directory, layout=vlpipe.layouts.raw_bytes('x', dtype='float32', d=2))",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",
     "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("batching")] if room != "layers"),
 }

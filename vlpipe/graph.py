@@ -203,8 +203,9 @@ class _Reader:
     def _payloads(self, name: str, field: Sequence, data: tf.Tensor, records: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
         """string `[B]`: the bytes of the frames of each record, and what stands before each frame."""
         gap = self._index.stored(name).gap
-        # A record without frames begins nowhere.
-        starts = tf.maximum(tf.gather(self._starts[name], records) - gap, 0)
+        starts = tf.gather(self._starts[name], records)
+        if gap:  # a record without frames begins nowhere
+            starts = tf.maximum(starts - gap, 0)
         return tf.strings.substr(data, starts, frames * (gap + field.frame_bytes))
 
     def _padded(

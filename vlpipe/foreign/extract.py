@@ -322,7 +322,8 @@ class _Chunk:
                 "file is damaged. Restore it from a copy."
             )
         raise DatasetError(
-            f"{where}: {text}. Pass the layout that these records have (vlpipe inspect FILE shows what is in them), or leave the file out."
+            f"{where}: {text}. Pass the layout that these records have (vlpipe inspect FILE shows what is in them; LAYOUT.only() "
+            "passes over all keys that are not needed), or leave the file out."
         )
 
 

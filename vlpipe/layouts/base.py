@@ -117,13 +117,15 @@ class Layout:
         frames: the sequences; the first is the one that buckets.
         label: the key that is the label unless `make_dataset(label=...)` says another.
         fields: the other keys that can be delivered.
-        closed: there are no others; else what more the first records have is added to them.
+        kept: of what more the first records have, the keys that are added to them; None: all that can be delivered.
+        closed: it is complete, nothing is added.
     """
 
     name: str
     frames: tuple[Frames, ...]
     label: str | None = None
     fields: tuple[Field, ...] = ()
+    kept: tuple[str, ...] | None = None
     closed: bool = False
 
     def __post_init__(self) -> None:
@@ -137,6 +139,16 @@ class Layout:
     def keys(self) -> tuple[str, ...]:
         """The keys of everything that can be delivered."""
         return tuple(entry.key for entry in (*self.frames, *self.fields))
+
+    def only(self, *keys: str) -> Layout:
+        """The same, of which the frames, the label and these keys can be delivered, and whatever else the records have is passed over.
+
+        Example:
+            >>> vlpipe.build_index("data/*.tfrecord", vlpipe.layouts.float_list("mel", d=80, label="class").only("speaker"))
+        """
+        for key in keys:
+            _check_key("only", key)
+        return dataclasses.replace(self, kept=keys)
 
     @property
     def is_sequence(self) -> bool:

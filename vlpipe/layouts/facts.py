@@ -12,7 +12,7 @@ from vlpipe.errors import DatasetError
 from vlpipe.tfrecord import HEADER_BYTES, RecordFrame, read_frames
 from vlpipe.wire import Feature, Walked, WireError, integers, walk
 
-FILES, RECORDS, MOST_BYTES = 4, 32, 1 << 26  # that are looked at; bytes: of all, after the first record
+FILES, RECORDS, MOST_BYTES = 4, 32, 1 << 24  # that are looked at; bytes: of all, after the first record
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,13 @@ def resolve(layout: Layout, sample: Sample) -> Layout:
     taken = {entry.key for entry in frames} | {entry.count_key for entry in frames}
     given = {entry.key: entry for entry in layout.fields}
     facts = {key: fact for key, fact in sample.facts.items() if key not in taken and fact.place == "features"}
+    if layout.kept is not None:
+        absent = [key for key in layout.kept if key not in facts]
+        if absent:
+            raise SchemaError(
+                f"layout: only{list(layout.kept)}: the first records have no {absent}; they have {_what(sample)}. Name others."
+            )
+        facts = {key: fact for key, fact in facts.items() if key in (*layout.kept, layout.label)}
     if layout.label is not None and layout.label not in {*facts, *given}:
         raise SchemaError(f'layout: the first records have no label "{layout.label}"; they have {_what(sample)}. Name another, or none.')
     order = sorted({*given, *facts}, key=lambda key: (key != layout.label, list(sample.facts).index(key) if key in facts else -1))
