@@ -303,7 +303,7 @@ def test_an_empty_dataset_has_no_batches(tmp_path: Path) -> None:
         ({"shard": (0, 2)}, 'Use remainder="pad"'),
         ({"resume": {}, "repeat": True, "seed": 1, "engine": "stream"}, 'in the middle of a run. Use engine="mapped" or "graph"'),
         ({"repeat": True, "remainder": "drop", "batch_size": 1000}, "repeat=True: an epoch has no batch: of 60 records"),
-        ({"layout": "audioset"}, "foreign records are not read"),
+        ({"layout": "audioset"}, 'has no feature list "audio_embedding"'),
         ({"features": "fetures"}, "no field \"fetures\", it has ['features', 'label']"),
         ({"label": "features"}, "asked for as features too"),
     ],

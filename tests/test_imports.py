@@ -24,6 +24,10 @@ ROOMS = (
     "record",
     "statistics",
     "index",
+    "wire",
+    "bulk",
+    "layouts",
+    "foreign",
     "remote",
     "staging",
     "lengths",
@@ -52,6 +56,7 @@ ROOMS = (
     "memory",
     "gather",
     "shards",
+    "listed",
     "mapped",
     "graph",
     "dataset",
@@ -85,6 +90,8 @@ PUBLIC = {
     "builders",
     "callbacks",
     "layers",
+    "layouts",
+    "build_index",
 }
 
 
@@ -153,6 +160,7 @@ LIGHT_WORK = {
     "plan": "vlpipe.write(directory, records); assert vlpipe.plan(directory, batch_size=2).report()",
     "verify": "vlpipe.write(directory, records); assert vlpipe.verify(directory).report()",
     "class weights": "vlpipe.write(directory, records); assert vlpipe.class_weights(directory)",
+    "foreign": "vlpipe.write(directory, records); vlpipe.plan(directory, layout=vlpipe.layouts.raw_bytes('x', dtype='float32', d=2))",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",
     "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("batching")] if room != "layers"),
 }
@@ -188,6 +196,8 @@ def test_each_public_name_is_there_and_documented(name: str) -> None:
 
 
 def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:
-    with pytest.raises(AttributeError, match=r"module 'vlpipe' has no attribute 'make_datset'; it has make_dataset, plan, Plan, "):
+    with pytest.raises(
+        AttributeError, match=r"module 'vlpipe' has no attribute 'make_datset'; it has make_dataset, plan, build_index, Plan, "
+    ):
         vlpipe.make_datset  # noqa: B018
     assert not hasattr(vlpipe, "__wrapped__")

@@ -284,7 +284,6 @@ def test_a_record_out_of_range_is_named(lengths: list[int], length_range: tuple[
             {"shard": (0, 2), "remainder": "pad", "engine": "stream"},
             r"shard=\(0, 2\): the stream engine cannot keep ranks in step. Use engine",
         ),
-        ({"layout": "kaldi"}, "layout: foreign records are not read in this version"),
     ],
 )
 def test_what_this_version_cannot_do(arguments: dict[str, Any], message: str) -> None:

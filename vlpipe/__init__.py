@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "make_dataset": "vlpipe.dataset",
     "plan": "vlpipe.planning",
+    "build_index": "vlpipe.foreign",
     "Plan": "vlpipe.planning",
     "Schema": "vlpipe.schema",
     "Sequence": "vlpipe.schema",
@@ -38,7 +39,7 @@ _HOMES = {
     "AudioError": "vlpipe.errors",
     "MissingExtraError": "vlpipe.errors",
 }
-_SUBMODULES = ("audio", "builders", "callbacks", "layers")
+_SUBMODULES = ("audio", "builders", "callbacks", "layers", "layouts")
 
 __all__ = [*_HOMES, *_SUBMODULES]
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe import builders as builders
     from vlpipe import callbacks as callbacks
     from vlpipe import layers as layers
+    from vlpipe import layouts as layouts
     from vlpipe.augmentation import SpecAugment as SpecAugment
     from vlpipe.cropping import Crop as Crop
     from vlpipe.dataset import make_dataset as make_dataset
@@ -57,6 +59,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.errors import MissingExtraError as MissingExtraError
     from vlpipe.errors import SchemaError as SchemaError
     from vlpipe.errors import VlpipeError as VlpipeError
+    from vlpipe.foreign import build_index as build_index
     from vlpipe.planning import Plan as Plan
     from vlpipe.planning import plan as plan
     from vlpipe.schema import Fixed as Fixed

@@ -104,7 +104,8 @@ def make_dataset(
         normalize: each dimension to mean 0 and variance 1: "utterance", of each sequence's own frames as delivered; or "global", by the
             statistics of the source's stored frames in its `vlpipe.json` (of several datasets, pooled). See `vlpipe.normalization`.
         augment: a `vlpipe.SpecAugment`: stretches of time and frequency masked, anew in every epoch.
-        layout: how foreign records are laid out.
+        layout: how the records are laid out that vlpipe did not write: a layout of `vlpipe.layouts`, or the name of one that needs no
+            arguments, such as "audioset"; None: by the first records, where they leave no doubt.
         shard: (rank, world): the part of the records that this process reads.
         engine: "mapped", "graph", "stream", or "auto": the first that can serve.
         verify: when the mapped engine compares a record with the checksum in the index: at the "first" read, "always", "never". The other
@@ -121,7 +122,7 @@ def make_dataset(
     """
     arguments = {name: value for name, value in locals().items() if name != "source"}
     options = _with_seed(Options.of(**arguments))
-    index = open_anywhere(source)
+    index = open_anywhere(source, options.layout)
     plan = make_plan(index, options)
     _check_run(plan)
     _report(plan)

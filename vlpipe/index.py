@@ -80,6 +80,44 @@ class Shard:
         return os.path.basename(self.path)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """How the frames of a sequence lie in their records, where vlpipe did not write them.
+
+    Attributes:
+        gap: bytes before each frame that do not belong to it.
+        byteorder: "little" or "big".
+        scale: the values (bytes) are delivered as `q * scale[0] + scale[1]`, in float32; None: as they are.
+    """
+
+    gap: int = 0
+    byteorder: str = "little"
+    scale: tuple[float, float] | None = None
+
+    def table(self, dtype: np.dtype) -> np.ndarray | None:
+        """What each byte is delivered as, `[256]`; None: as it is."""
+        if self.scale is None:
+            return None
+        return (np.arange(256, dtype=np.float32) * np.float32(self.scale[0]) + np.float32(self.scale[1])).astype(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """What an index of files that vlpipe did not write knows beyond its rows.
+
+    A text has the columns `frames:NAME`, its bytes, and `start:NAME`, where in the data they begin. A list has the same of `lists`.
+
+    Attributes:
+        label: the field that is the label unless the user names another.
+        stored: how each sequence lies in its records.
+        lists: int64 values of each field that is a list of integers in the records: on the wire they have no fixed place.
+    """
+
+    label: str | None
+    stored: dict[str, Stored]
+    lists: dict[str, np.ndarray]
+
+
 @dataclass(frozen=True, eq=False)
 class Index:
     """What is known of a dataset without reading a record.
@@ -91,6 +129,7 @@ class Index:
         ids: int64 `[records]`, the row of each record in the index on disk (of several datasets: in all of them, one after the other).
         metadata: what the writer noted, such as class names; of several datasets, what all of them note alike.
         statistics: of each sequence, the mean and variance that the writer noted; without those that are not known of just these records.
+        foreign: None where vlpipe wrote the records.
     """
 
     schema: Schema
@@ -99,9 +138,19 @@ class Index:
     ids: np.ndarray
     metadata: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, Moments] = field(default_factory=dict)
+    foreign: Foreign | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def stored(self, name: str) -> Stored:
+        """How the frames of the sequence `name` lie in their records."""
+        return Stored() if self.foreign is None else self.foreign.stored.get(name, Stored())
+
+    @property
+    def lists(self) -> dict[str, np.ndarray]:
+        """The fields whose values stand in the index."""
+        return {} if self.foreign is None else self.foreign.lists
 
     def frames(self, name: str) -> np.ndarray:
         """int64 `[records]`: true frames of the sequence `name` in each record."""
@@ -126,6 +175,8 @@ class Index:
         """
         names = json.dumps([self.schema.to_json(), [[shard.name, shard.bytes, shard.records] for shard in self.shards]])
         crc = google_crc32c.extend(google_crc32c.value(names.encode()), self.ids.astype("<i8").tobytes())
+        for name, values in self.lists.items():
+            crc = google_crc32c.extend(google_crc32c.extend(crc, name.encode()), values.astype("<i8").tobytes())
         return f"{digest_of_rows(self.rows)}-{crc:08x}"
 
     def where(self, row: int) -> str:
@@ -223,7 +274,7 @@ def open_source(source: Source, *, check_files: bool = True) -> Index:
     """
     chosen: dict[str, list[str] | None] = {}  # directory -> names of its shards, None for all
     spelled: dict[str, str] = {}  # a directory, whatever it is called and linked from -> as it was called first
-    for path in _expand(source):
+    for path in expand(source):
         directory, names = (path, None) if os.path.isdir(path) else (os.path.dirname(path) or ".", [os.path.basename(path)])
         directory = spelled.setdefault(os.path.realpath(directory), directory)
         known = chosen.get(directory, [])
@@ -247,7 +298,13 @@ def open_source(source: Source, *, check_files: bool = True) -> Index:
     return index
 
 
-def _expand(source: Source) -> list[str]:
+def expand(source: Source) -> list[str]:
+    """The directories and files that a source names.
+
+    Raises:
+        ArgumentError: it is no path, and no list of them.
+        DatasetError: nothing is there.
+    """
     expected = "expected a directory, a glob, a file or a list of files"
     if isinstance(source, (str, os.PathLike)):
         source = [source]

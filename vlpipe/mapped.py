@@ -16,13 +16,14 @@ import tensorflow as tf
 from vlpipe.batching import Flat
 from vlpipe.calls import outlived
 from vlpipe.index import Index, column
+from vlpipe.listed import multi_hot, padded
 from vlpipe.memory import Pool
 from vlpipe.options import Options
 from vlpipe.planning import Plan
 from vlpipe.preparation import prepared_batch
 from vlpipe.record import parse_batch
 from vlpipe.schedule import CROPS, Batch, draws
-from vlpipe.schema import Fixed, Sequence
+from vlpipe.schema import Fixed, Sequence, Text
 from vlpipe.shards import Padding, Pieces, Shards
 from vlpipe.tfrecord import HEADER_BYTES
 
@@ -160,7 +161,11 @@ class _Fetch:
             parts += self._feature(name, schema.sequences[name])
         for name in selection.labels:
             field = schema.fields[name]
-            if isinstance(field, Sequence):
+            if name in self._index.lists:
+                parts += self._listed(name, field)
+            elif self._index.foreign is not None and isinstance(field, Text):
+                parts.append(self._text(name))
+            elif isinstance(field, Sequence):
                 parts += self._list(name, field)
             elif f"value:{name}" in (self._index.rows.dtype.names or ()):
                 parts.append(_inline(name, field))  # type: ignore[arg-type]
@@ -220,6 +225,32 @@ class _Fetch:
 
         lengths = _Part(f"n:y:{name}", tf.int32, [None], lambda block: block.split(span.counts(block).astype(np.int32)))
         return [_Part(f"y:{name}", dtype, [None, None, *field.dimensions], padded, copy)] + [lengths] * self._options.lengths
+
+    def _listed(self, name: str, field: Any) -> list[_Part]:
+        """A label whose values stand in the index, each record's one after another."""
+        values, padding = self._index.lists[name], self._options.label_padding
+
+        def places(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return table[f"start:{name}"].astype(np.int64), table[f"frames:{name}"].astype(np.int64)
+
+        def prepare(block: _Block) -> list[np.ndarray]:
+            return block.split(block.table)
+
+        if isinstance(field, Fixed):
+            classes = field.dimensions[0]
+            return [_Part(f"y:{name}", tf.float32, [None, classes], prepare, lambda table: multi_hot(values, *places(table), classes))]
+        lengths = _Part(f"n:y:{name}", tf.int32, [None], lambda block: block.split(block.table[f"frames:{name}"].astype(np.int32)))
+        lists = _Part(f"y:{name}", tf.int64, [None, None], prepare, lambda table: padded(values, *places(table), padding))
+        return [lists] + [lengths] * self._options.lengths
+
+    def _text(self, name: str) -> _Part:
+        """A text of which the index knows the place."""
+
+        def make(table: np.ndarray) -> np.ndarray:
+            begins = table["offset"].astype(np.int64) + HEADER_BYTES + table[f"start:{name}"]
+            return self._shards.texts(table["shard"], begins, table[f"frames:{name}"].astype(np.int64))
+
+        return _Part(f"y:{name}", tf.string, [None], lambda block: block.split(block.table), make)
 
 
 def _inline(name: str, field: Fixed) -> _Part:
@@ -281,7 +312,10 @@ class _Copier:
     def __init__(self, index: Index, span: _Span, dtype: Any, padding: float, shards: Shards, pool: Pool) -> None:
         field = index.schema.sequences[span.name]
         self._span, self._start = span, column(index.schema, "start", span.name)
-        self._stored, self._dtype = np.dtype(field.dtype).newbyteorder("<"), np.dtype(dtype)
+        stored = index.stored(span.name)
+        self._stored, self._dtype = np.dtype(field.dtype).newbyteorder("<" if stored.byteorder == "little" else ">"), np.dtype(dtype)
+        self._gap, self._table = stored.gap, stored.table(self._dtype)
+        self._is_copied = self._stored == self._dtype and not self._gap and self._table is None
         self._dimensions, self._shards, self._pool = field.dimensions, shards, pool
         self._values = int(np.prod(field.dimensions, dtype=np.int64))  # in a frame
         self._padding = np.asarray(padding).astype(self._dtype)
@@ -299,12 +333,14 @@ class _Copier:
     def _copies(self, block: _Block, frames: np.ndarray, shapes: list[tuple[int, ...]], lacking: np.ndarray | None) -> list[_Copy]:
         """The frames of each record, and as many frames of padding as it lacks."""
         begins = block.table["offset"].astype(np.int64) + HEADER_BYTES + block.table[self._start]
-        frame_bytes = self._values * self._stored.itemsize
+        frame_bytes = self._gap + self._values * self._stored.itemsize
         firsts = self._span.firsts(block, frames)
         if firsts is not None:
             begins += firsts * frame_bytes
+        if self._gap:  # a record without frames begins nowhere
+            begins = np.maximum(begins - self._gap, 0)
         sizes = frames * frame_bytes
-        padding = self._padding_of(lacking) if lacking is not None and self._stored == self._dtype else None
+        padding = self._padding_of(lacking) if lacking is not None and self._is_copied else None
         pieces = self._shards.pieces(block.table["shard"], begins, sizes, padding)
         ends = block.ends.tolist()
         return [
@@ -315,11 +351,10 @@ class _Copier:
     def __call__(self, copy: _Copy) -> np.ndarray:
         out = self._pool.empty(copy.shape, self._dtype)
         flat = out.reshape(-1)
-        if self._stored == self._dtype:
+        if self._is_copied:
             self._shards.copy(flat.view(np.uint8), copy.pieces)
             return out
-        values = np.empty(int(copy.frames.sum()) * self._values, self._stored)
-        self._shards.copy(values.view(np.uint8), copy.pieces)
+        values = self._unpacked(copy)
         if len(values) == len(flat):
             flat[:] = values
             return out
@@ -329,6 +364,15 @@ class _Copier:
             flat[row * room : row * room + size] = values[end - size : end]
             flat[row * room + size : (row + 1) * room] = self._padding
         return out
+
+    def _unpacked(self, copy: _Copy) -> np.ndarray:
+        """The values of all frames, one after another, as they are stored, or as what bytes stand for."""
+        frames = int(copy.frames.sum())
+        raw = np.empty(frames * (self._gap + self._values * self._stored.itemsize), np.uint8)
+        self._shards.copy(raw, copy.pieces)
+        if self._gap:  # what stands before each frame is copied with it, and left out here
+            raw = np.ascontiguousarray(raw.reshape(frames, len(raw) // max(1, frames))[:, self._gap :]).reshape(-1)
+        return raw.view(self._stored) if self._table is None else self._table[raw]
 
     def _padding_of(self, lacking: np.ndarray) -> Padding:
         values = lacking * self._values

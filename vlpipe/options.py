@@ -267,8 +267,11 @@ class Selection:
         return self.features[0]
 
 
-def select(schema: Schema, options: Options) -> Selection:
+def select(schema: Schema, options: Options, label: str | None = None) -> Selection:
     """The fields that the options ask for.
+
+    Args:
+        label: the field that is the label unless the options say another.
 
     Raises:
         SchemaError: a name is not in the schema or has the wrong kind, or none was given and several could be meant.
@@ -281,7 +284,7 @@ def select(schema: Schema, options: Options) -> Selection:
     if labels is None:
         taken = (features,) if isinstance(features, str) else features or ()
         rest = [name for name in schema.fields if name not in taken]
-        labels = "label" if "label" in rest else None
+        labels = label if label in rest else "label" if "label" in rest else None
     if labels is None:
         labels = only_candidate("label", schema, [name for name in rest if isinstance(schema.fields[name], Fixed)])
         if labels is None:

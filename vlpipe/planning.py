@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from vlpipe.changes import Changes, changes_for
-from vlpipe.errors import ArgumentError
+from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.index import Index, Source
 from vlpipe.lengths import histogram, optimal_boundaries, rows_of_whole_batches
-from vlpipe.options import Options, Selection, select
+from vlpipe.options import INTEGER_DTYPES, Options, Selection, select
 from vlpipe.remote import open_anywhere
 from vlpipe.schedule import Cuts, Schedule, cut
 from vlpipe.state import make_state
@@ -129,7 +129,8 @@ class Plan:
     def reading_dtype(self, name: str) -> str:
         """The dtype that a feature is read as: the stored one where normalisation goes on from it in float64, else that of the options."""
         transformed = self.options.transform is not None and name == self.selection.key
-        return self.index.schema.sequences[name].dtype if self.options.normalize and not transformed else self.options.dtype
+        as_stored = self.options.normalize and not transformed and self.index.stored(name).scale is None
+        return self.index.schema.sequences[name].dtype if as_stored else self.options.dtype
 
     @property
     def peak_batch_bytes(self) -> int:
@@ -241,7 +242,7 @@ def plan(source: Source, **arguments: Any) -> Plan:
         (391, '96.4%')
     """
     options = Options.of(**arguments)
-    return make_plan(open_anywhere(source), options)
+    return make_plan(open_anywhere(source, options.layout), options)
 
 
 def make_plan(index: Index, options: Options) -> Plan:
@@ -252,7 +253,8 @@ def make_plan(index: Index, options: Options) -> Plan:
         SchemaError: the fields that are asked for are not in the schema.
     """
     engine = choose_engine(options, local=index.is_local)
-    selection = select(index.schema, options)
+    selection = select(index.schema, options, index.foreign.label if index.foreign else None)
+    _check_foreign(index, selection, options, engine)
     frames = index.frames(selection.key)
     rows = np.arange(len(frames)) if options.shuffle else index.by_shard()  # as the reader meets them
     kept, frames, refused, truncated = _within_range(index, rows, frames[rows], selection, options)
@@ -308,8 +310,6 @@ def choose_engine(options: Options, *, local: bool = True) -> str:
     Raises:
         ArgumentError: the engine that is asked for cannot do what is asked for; the message says which can.
     """
-    if options.layout is not None:
-        raise ArgumentError("layout: foreign records are not read in this version. Write them anew with vlpipe.Writer.")
     first = "mapped" if local else "graph"
     engine = first if options.engine == "auto" else options.engine
     if engine == "mapped" and not local:
@@ -319,6 +319,20 @@ def choose_engine(options: Options, *, local: bool = True) -> str:
     if engine == "stream" and options.shard[1] > 1:
         raise ArgumentError(f'shard={options.shard}: the stream engine cannot keep ranks in step. Use engine="mapped" or "graph".')
     return engine
+
+
+def _check_foreign(index: Index, selection: Selection, options: Options, engine: str) -> None:
+    """What the records of others cannot do.
+
+    Raises:
+        ArgumentError: the stream engine is asked for.
+        SchemaError: what is delivered as fractions is asked for as integers.
+    """
+    if index.foreign is not None and engine == "stream":
+        raise ArgumentError('engine="stream": it reads only what vlpipe wrote. Use engine="mapped" or "graph".')
+    for name in selection.features:
+        if index.stored(name).scale is not None and options.dtype in INTEGER_DTYPES:
+            raise SchemaError(f'dtype={options.dtype!r}: "{name}" is de-quantised to fractions, which would be lost. Use a float dtype.')
 
 
 def _within_range(

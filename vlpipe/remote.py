@@ -5,21 +5,30 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.foreign import build_index, is_foreign
 from vlpipe.index import INDEX_NAME, METADATA_NAME, Index, Source, open_directory, open_source
 
 
-def open_anywhere(source: Source) -> Index:
-    """The index of a source: at an address, one dataset directory; on local file systems whatever `open_source` takes.
+def open_anywhere(source: Source, layout: Any = None) -> Index:
+    """The index of a source: at an address, one dataset directory; on local file systems whatever `open_source` or `build_index` takes.
+
+    Args:
+        layout: how the records are laid out that vlpipe did not write; None: vlpipe wrote them, or it can be told.
 
     Raises:
-        VlpipeError: as `open_source`; or what is at the address cannot be read.
+        VlpipeError: as `open_source` and `build_index`; or what is at the address cannot be read.
     """
     if isinstance(source, str) and "://" in source:
+        if layout is not None:
+            raise ArgumentError(f"layout: foreign records are read from local files only, {source} is an address. Copy the files.")
         return _open_address(source.rstrip("/"))
+    if layout is not None or is_foreign(source):
+        return build_index(source, layout)
     return open_source(source)
 
 

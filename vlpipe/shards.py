@@ -149,6 +149,16 @@ class Shards:
         found[:] = [bytes(record) for record in self._records(table)]
         return found
 
+    def texts(self, shards: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """object `[B]`: the bytes of a text of each record."""
+        ends = np.cumsum(sizes)
+        data = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+        self.copy(data, self.pieces(shards, begins, sizes))
+        whole = data.tobytes()
+        found = np.empty(len(sizes), object)
+        found[:] = [whole[end - size : end] for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)]
+        return found
+
     def check(self, rows: np.ndarray, table: np.ndarray) -> None:
         """Compare the records' checksums with those of the index, as `verify` says.
 

@@ -12,6 +12,7 @@ import click
 import vlpipe
 from vlpipe.cli.contents import head, histogram, stats, verify
 from vlpipe.cli.forecast import plan
+from vlpipe.cli.foreign import index, inspect
 from vlpipe.cli.ingestion import ingest
 from vlpipe.cli.models import check_model
 from vlpipe.errors import VlpipeError
@@ -34,5 +35,5 @@ def main() -> None:
     """Input pipelines for variable-length sequences: from recordings to batches."""
 
 
-for command in (ingest, plan, verify, stats, head, histogram, check_model):
+for command in (ingest, inspect, index, plan, verify, stats, head, histogram, check_model):
     main.add_command(command)

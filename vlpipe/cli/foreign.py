@@ -1,0 +1,167 @@
+"""The commands for TFRecord files that vlpipe did not write: `vlpipe inspect` and `vlpipe index`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+import click
+
+from vlpipe.cli.common import one_or_many, print_json, progress
+from vlpipe.errors import ArgumentError
+
+
+@click.command()
+@click.argument("file", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def inspect(file: tuple[str, ...], as_json: bool) -> None:
+    """Show what the records of FILE hold: keys, kinds, sizes and ranges; which layout that is; and the call that reads it.
+
+    Looks at the first records of the first files. Exit status 1 if they are no Examples.
+
+    \b
+    Examples:
+      vlpipe inspect bal_train/00.tfrecord
+      vlpipe inspect 'data/*.tfrecord' --json
+    """
+    report = inspect_files(one_or_many(file))
+    if as_json:
+        print_json(report)
+    else:
+        click.echo(_as_text(report))
+
+
+def inspect_files(source: Any) -> dict[str, Any]:
+    """What `vlpipe inspect` prints, as JSON values.
+
+    Raises:
+        VlpipeError: the files cannot be read, or their records are no Examples.
+    """
+    from vlpipe.foreign import files_of, is_foreign
+    from vlpipe.layouts.detect import guess
+    from vlpipe.layouts.facts import look
+    from vlpipe.layouts.prepared import prepared
+
+    paths = files_of(source)
+    sample = look(paths)
+    shown = repr(source)
+    report: dict[str, Any] = {
+        "files": len(paths),
+        "bytes": sum(os.path.getsize(path) for path in paths),
+        "records_read": len(sample.records),
+    }
+    report |= {
+        "message": "SequenceExample" if sample.is_sequence else "Example",
+        "keys": [fact.to_json() for fact in sample.facts.values()],
+    }
+    if not is_foreign(source):
+        return (
+            report
+            | {"layout": "vlpipe", "confidence": 1.0, "reasons": ["vlpipe.json lies beside it"], "candidates": []}
+            | {"call": f"vlpipe.make_dataset({shown})"}
+        )
+    known = prepared(os.path.dirname(paths[0]))
+    if known is not None:
+        report |= {"layout": known.name, "confidence": 1.0, "reasons": ["features.json of TensorFlow Datasets lies beside it"]}
+        return report | {"call": f"vlpipe.make_dataset({shown})", "candidates": []}
+    guesses = guess(sample)
+    candidates = [
+        {
+            "layout": found.function,
+            "confidence": found.confidence,
+            "reasons": list(found.reasons),
+            "call": f"vlpipe.make_dataset({shown}, layout={found.call})",
+        }
+        for found in guesses.candidates
+    ]
+    best: dict[str, Any] = {"layout": None, "confidence": 0.0, "reasons": [], "call": None}
+    if guesses.only is not None:
+        best = candidates[guesses.candidates.index(guesses.only)]
+    return report | best | {"candidates": candidates, "refusals": list(guesses.refusals)}
+
+
+def _as_text(report: dict[str, Any]) -> str:
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=StringIO(), width=120, force_terminal=False, color_system=None)
+    table = Table(box=None, pad_edge=False, header_style="")
+    for heading in ("key", "in", "kind", "records", "values or frames", "bytes each", "range"):
+        table.add_column(heading, justify="left" if heading in ("key", "in", "kind") else "right")
+    for fact in report["keys"]:
+        place = "feature list" if fact["place"] == "lists" else "context" if report["message"] == "SequenceExample" else "features"
+        spans = [_span(fact.get(name)) for name in ("counts", "bytes", "values")]
+        table.add_row(fact["key"], place, fact["kind"], f"{fact['records']:,}", *spans)
+    console.print(table)
+    lines = [f"{report['files']:,} files, {report['bytes']:,} bytes; the first {report['records_read']:,} records are {report['message']}s"]
+    lines += ["", str(getattr(console.file, "getvalue")().rstrip()), ""]  # noqa: B009
+    if report["layout"]:
+        lines += [f"layout: {report['layout']}, {report['confidence']:.0%} sure: {'; '.join(report['reasons'])}", "", f"  {report['call']}"]
+    else:
+        lines.append("layout: not known" + ("; it could be" if report["candidates"] else ""))
+        for candidate in report["candidates"]:
+            lines += [
+                "",
+                f"{candidate['layout']}, {candidate['confidence']:.0%}: {'; '.join(candidate['reasons'])}",
+                f"  {candidate['call']}",
+            ]
+    lines += [f"note: {refusal}" for refusal in report.get("refusals", [])]
+    return "\n".join(line.rstrip() for line in "\n".join(lines).splitlines())
+
+
+def _span(values: list[int] | None) -> str:
+    if values is None:
+        return ""
+    return f"{values[0]:,}" if values[0] == values[1] else f"{values[0]:,} to {values[1]:,}"
+
+
+@click.command()
+@click.argument("source", nargs=-1, required=True)
+@click.option("--layout", metavar="NAME|JSON", help='A layout that needs no arguments, such as audioset; or one as {"NAME": {arguments}}.')
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core, where there is work for them]")
+def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> None:
+    """Index the TFRecord files SOURCE (files, globs or directories) that vlpipe did not write, as far as they are not indexed yet.
+
+    `make_dataset` does the same when it first meets them. The index is kept beside the files, in .vlpipe-index, or in the user's cache.
+
+    \b
+    Examples:
+      vlpipe index 'bal_train/*.tfrecord'
+      vlpipe index 'data/*.tfrecord' --layout '{"float_list": {"key": "mel", "d": 80, "label": "class"}}'
+    """
+    from vlpipe.foreign import build_index
+
+    started = time.monotonic()
+    chosen = _layout(layout)
+    with progress("files") as advance:
+        found = build_index(one_or_many(source), chosen, workers=workers, progress=advance)
+    seconds = time.monotonic() - started
+    frames = {name: int(found.frames(name).sum()) for name in found.foreign.stored} if found.foreign else {}
+    size = sum(shard.bytes for shard in found.shards)
+    click.echo(
+        f"{len(found.shards):,} files, {len(found):,} records, {size / 1e6:,.1f} MB, layout {found.metadata['layout']}, in {seconds:.1f} s"
+    )
+    for name, count in frames.items():
+        click.echo(f"{name}: {count:,} frames of {list(found.schema.sequences[name].dimensions)} {found.schema.sequences[name].dtype}")
+
+
+def _layout(text: str | None) -> Any:
+    from vlpipe.layouts import TABLE
+
+    if text is None or not text.lstrip().startswith("{"):
+        return text
+    try:
+        ((name, arguments),) = json.loads(text).items()
+        key = arguments.pop("key", None)
+        keys = arguments.pop("keys", [] if key is None else [key])
+        arguments = {option: tuple(value) if isinstance(value, list) else value for option, value in arguments.items()}
+        return TABLE[name](*keys, **arguments)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArgumentError(
+            f"--layout: {text} cannot be read ({error}), expected an object with one of {', '.join(TABLE)} and its arguments, such as "
+            '{"float_list": {"key": "mel", "d": 80}}.'
+        ) from error

@@ -1,0 +1,125 @@
+"""What was found out about a foreign file: in `.vlpipe-index/NAME-LAYOUT` beside it, or in the user's cache where that cannot be written.
+
+One line of JSON (which file it belongs to, by size, time and a digest of head and tail; which layout; a checksum of the rest), then the
+bytes of the rows and the values of each list as NumPy saves arrays. Whatever does not fit is not used: the file is indexed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from vlpipe.foreign.extract import Table, row_dtype
+from vlpipe.index import column
+from vlpipe.layouts.base import Layout, Listed, Words
+from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES
+
+FORMAT, VERSION = "vlpipe-foreign-index", 1
+DIRECTORY = ".vlpipe-index"
+_ENDS = 4096  # bytes of head and of tail that are in the digest
+
+
+def identity(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What tells a file from another, and from what it was.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    file = os.open(path, os.O_RDONLY)
+    try:
+        found = os.fstat(file)
+        ends = os.pread(file, _ENDS, 0) + os.pread(file, _ENDS, max(0, found.st_size - _ENDS))
+    finally:
+        os.close(file)
+    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "digest": f"crc32c:{google_crc32c.value(ends):08x}"}
+
+
+def load(path: str, layout: Layout) -> Table | None:
+    """What is known of a file, if that is still the same; else None."""
+    for place in _places(path, layout):
+        with contextlib.suppress(OSError):
+            found = _parse(place.read_bytes(), identity(path), layout)
+            if found is not None:
+                return found
+    return None
+
+
+def save(path: str, layout: Layout, table: Table, of: dict[str, Any]) -> bool:
+    """Keep what was found out, complete or not at all; False where there is no place for it.
+
+    Args:
+        of: the `identity` of the file before it was read.
+    """
+    body = io.BytesIO()
+    # Not as rows: to read the columns out of the header of an array takes longer than all the rest, and they follow from the layout.
+    np.save(body, table.rows.view(np.uint8), allow_pickle=False)
+    for values in table.lists.values():
+        np.save(body, values, allow_pickle=False)
+    head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "file": of, "layout": layout.digest, "lists": list(table.lists)}
+    head["crc32c"] = google_crc32c.value(body.getvalue())
+    content = json.dumps(head).encode() + b"\n" + body.getvalue()
+    for place in _places(path, layout):
+        scratch = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_bytes(content)
+            os.replace(scratch, place)
+            return True
+        except OSError:
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
+    return False
+
+
+def _places(path: str, layout: Layout) -> Iterator[Path]:
+    """Where it may be kept: beside the file, or in the user's cache."""
+    directory, name = os.path.split(path)
+    name = f"{name}-{layout.digest}"
+    yield Path(directory) / DIRECTORY / name
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    yield Path(cache) / "vlpipe" / "index" / hashlib.sha256(os.fsencode(directory)).hexdigest()[:24] / name
+
+
+def _parse(content: bytes, of: dict[str, Any], layout: Layout) -> Table | None:
+    line, _, rest = content.partition(b"\n")
+    keys = [field.key for field in layout.fields if isinstance(field, Listed)]
+    try:
+        head = json.loads(line)
+        expected = {"format": FORMAT, "version": VERSION, "file": of, "layout": layout.digest, "lists": keys}
+        if head != {**expected, "crc32c": google_crc32c.value(rest)}:
+            return None
+        body = io.BytesIO(rest)
+        raw, *lists = [np.load(body, allow_pickle=False) for _ in range(1 + len(keys))]
+        rows = raw.view(row_dtype(layout))
+    except Exception:  # NumPy reads the header of an array as Python source: whatever ast can raise
+        return None
+    if raw.dtype != np.uint8 or raw.ndim != 1 or any(values.dtype != np.int64 or values.ndim != 1 for values in lists):
+        return None
+    table = Table(rows, dict(zip(keys, lists, strict=True)))
+    return table if _is_sound(table, of["bytes"], layout) else None
+
+
+def _is_sound(table: Table, size: int, layout: Layout) -> bool:
+    """The records fill the file, and everything that rows point at is inside."""
+    rows, schema = table.rows, layout.schema
+    ends = rows["offset"] + rows["bytes"] + np.uint64(HEADER_BYTES + FOOTER_BYTES)
+    begins = np.concatenate([[np.uint64(0)], ends])
+    sound = bool(np.array_equal(begins[:-1], rows["offset"]) and int(begins[-1]) == size and not rows["shard"].any())
+    for entry in layout.frames:
+        reach = rows[column(schema, "start", entry.key)] + rows[column(schema, "frames", entry.key)].astype(np.uint64) * entry.frame_bytes
+        sound &= bool((reach <= rows["bytes"]).all())
+    for field in layout.fields:
+        if isinstance(field, (Listed, Words)):
+            most = rows["bytes"] if isinstance(field, Words) else len(table.lists[field.key])
+            sound &= bool((rows[f"start:{field.key}"].astype(np.uint64) + rows[f"frames:{field.key}"] <= most).all())
+    return sound

@@ -1,0 +1,64 @@
+"""The layouts by name, and a layout as JSON values."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from vlpipe.errors import ArgumentError
+from vlpipe.layouts import published
+from vlpipe.layouts.base import Frames, Layout, Listed, Number, Words
+
+TABLE: dict[str, Callable[..., Layout]] = {
+    function.__name__: function
+    for function in (
+        published.float_list,
+        published.raw_bytes,
+        published.serialized_tensor,
+        published.ragged_rows,
+        published.float_frames,
+        published.byte_frames,
+        published.audioset,
+        published.youtube8m,
+    )
+}
+_PARTS = {part.__name__: part for part in (Frames, Number, Listed, Words)}
+
+
+def named(layout: Any) -> Layout:
+    """The layout that is meant by a layout, or by the name of one that needs no arguments.
+
+    Raises:
+        ArgumentError: it is neither.
+    """
+    if isinstance(layout, Layout):
+        return layout
+    if not isinstance(layout, str) or layout not in TABLE:
+        raise ArgumentError(f"layout: came as {layout!r}, expected a vlpipe.layouts layout, or a name of {', '.join(TABLE)}.")
+    parameters = inspect.signature(TABLE[layout]).parameters.values()
+    if any(parameter.default is parameter.empty for parameter in parameters):
+        raise ArgumentError(f'layout: "{layout}" needs to know its keys: pass layout=vlpipe.layouts.{layout}(...).')
+    return TABLE[layout]()
+
+
+def to_json(layout: Layout) -> dict[str, Any]:
+    """The layout as JSON values; `from_json` gives it back."""
+    document = {**dataclasses.asdict(layout)}
+    for name in ("frames", "fields"):
+        document[name] = [[type(part).__name__, dataclasses.asdict(part)] for part in getattr(layout, name)]
+    return document
+
+
+def from_json(document: dict[str, Any]) -> Layout:
+    """The layout that `to_json` described."""
+    parts = {
+        name: tuple(_PARTS[kind](**{key: _tupled(value) for key, value in values.items()}) for kind, values in document[name])
+        for name in ("frames", "fields")
+    }
+    return Layout(**{**document, **parts})
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
