@@ -85,9 +85,10 @@ def test_only_what_has_changed_is_indexed_anew(files: list[Path], indexed: list[
     assert vlpipe.build_index(files, LAYOUT).frames("x").tolist()[:3] == [1, 1, 2]
     os.utime(files[2], ns=(1, 1))
     before = files[3].stat()
-    write(files[3], [record(k + 1, 3) for k in range(4)])  # other labels: only a tag less in each
+    write(files[3], [example({"x": floats(np.ones(3 * k + 3)), "label": ints(9), "tags": ints(*range(4))}) for k in range(4)])
+    assert files[3].stat().st_size == before.st_size
     os.utime(files[3], ns=(before.st_atime_ns, before.st_mtime_ns))
-    vlpipe.build_index(files, LAYOUT)
+    assert vlpipe.build_index(files, LAYOUT).rows["value:label"].tolist()[-4:] == [9] * 4
     assert indexed == [files[1].name, files[1].name, files[2].name, files[3].name]
 
 
@@ -288,6 +289,18 @@ def test_a_record_that_is_not_as_the_layout_says(tmp_path: Path, features: dict[
             r'"x", at byte \d+, is not a serialized tensor of float32 \[T, 3\], as in the first records',
         ),
         (
+            layouts.serialized_tensor("x"),
+            {"x": raw(tf.io.serialize_tensor(np.ones((2, 3, 4), "f4")).numpy())},
+            {"x": raw(tf.io.serialize_tensor(np.ones((2, 4, 3), "f4")).numpy())},
+            r"is not a serialized tensor of float32 \[T, 3, 4\], as in the first records",
+        ),
+        (
+            layouts.serialized_tensor("x"),
+            {"x": raw(tf.io.serialize_tensor(np.ones((2, 3), "f4")).numpy())},
+            {"x": raw(tf.io.serialize_tensor(np.ones((2, 3), "i4")).numpy())},
+            r"is not a serialized tensor of float32 \[T, 3\], as in the first records",
+        ),
+        (
             layouts.raw_bytes("x", dtype="int16", d=2),
             {"x": raw(bytes(8))},
             {"x": raw(bytes(9))},
@@ -311,7 +324,13 @@ def test_a_length_or_a_value_that_does_not_agree(
 
 @pytest.mark.parametrize(
     "frames",
-    [[raw(bytes(6)), raw(bytes(5))], [raw(bytes(6)), floats([1])], [raw(bytes(6)), ints(1)], [raw(bytes(6)), tf.train.Feature()]],
+    [
+        [raw(bytes(7)), raw(bytes(5))],
+        [raw(bytes(6)), raw(bytes(5))],
+        [raw(bytes(6)), floats([1])],
+        [raw(bytes(6)), ints(1)],
+        [raw(bytes(6)), tf.train.Feature()],
+    ],
 )
 def test_frames_of_different_sizes(tmp_path: Path, frames: list[tf.train.Feature]) -> None:
     good = sequence_example({}, {"x": [raw(bytes(6))] * 3})
@@ -344,6 +363,17 @@ def test_records_of_an_unusual_encoding_among_others(tmp_path: Path, engine: str
     assert (frames[1] == 7).all()
     assert [labels[number][: lengths[number]].tolist() for number in range(5)] == [[0, 1, 2], [5, 300], [0, 1], [], [1, 2, 3]]
     assert vlpipe.build_index(path, layout).rows["value:label"].tolist() == [3, 9, 2, 9, 9]
+
+
+@pytest.mark.parametrize("engine", ["mapped", "graph"])
+def test_a_record_without_frames_may_be_shorter_than_what_stands_before_one(tmp_path: Path, engine: str) -> None:
+    path = write(tmp_path / "a.tfrecord", [sequence_example({}, {"x": [floats(np.full(5000, 2.0))] * count}) for count in (0, 2)])
+    layout = layouts.float_frames("x")
+    assert vlpipe.build_index(path, layout).stored("x").gap == 12 > vlpipe.build_index(path, layout).rows["bytes"][0]
+    for batching in ("pad", "ragged"):
+        ((x,),) = vlpipe.make_dataset(path, layout=layout, engine=engine, batching=batching, shuffle=False, length_range=(0, None))
+        assert np.array_equal(x[1], np.full((2, 5000), 2.0))
+        assert not np.any(x[0])
 
 
 def test_floats_that_are_not_packed_are_refused_by_name(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def test_what_was_written_is_delivered(files: dict[str, Path], name: str, engine
         ("float frames", {"batching": "same_length"}),
         ("audioset", {"batching": "same_length", "dtype": "uint8", "padding_value": 9}),
         ("youtube8m", {"batching": "ragged", "dtype": "float16"}),
+        ("youtube8m", {"batching": "pad"}),  # padded with 0, which is no byte's value
     ],
 )
 def test_both_engines_deliver_the_same_bytes(files: dict[str, Path], name: str, arguments: dict[str, Any]) -> None:

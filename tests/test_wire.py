@@ -176,6 +176,17 @@ def test_in_bulk_hostile_bytes_stay_inside_their_record() -> None:
     assert checked > 1000
 
 
+def test_in_bulk_no_length_reaches_beyond_its_message() -> None:
+    """A record that is followed by what its inner lengths, too great, would take in; and a key that comes twice."""
+    inner = entry(b"x", field(1, field(1, b"abcdef")))
+    feature = field(1, field(1, b"abcdef"))
+    records = [field(1, inner), field(1, inner[:-3]), field(1, inner)[:-3], field(1, inner + inner), field(1, inner + b"\x0a\x40")]
+    records += [field(1, field(1, field(1, b"x") + field(2, feature[:-3]))), field(1, field(1, b"\x0a\x30x"))]
+    for record in records:
+        payloads, _, _, _ = in_bulk([record, records[0]], ("x",))
+        assert payloads["x"].odd.tolist() == [record != records[0], False]
+
+
 @given(st.lists(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=6), min_size=1, max_size=10))
 def test_packed_integers_in_bulk(records: list[list[int]]) -> None:
     packed = [b"".join(encoded(number & 2**64 - 1) for number in numbers) for numbers in records]
