@@ -27,15 +27,16 @@ lint: .venv/ready
 # Ten minutes on two cores that do nothing else: what this machine does, into bench-output/.
 bench: .venv/ready
 	.venv/bin/python -m benchmarks.throughput --rounds 3 --json bench-output/throughput.json
-	.venv/bin/python -m benchmarks.training --epochs 3 --workloads events --json bench-output/training-tensorflow-cpu.json
+	.venv/bin/python -m benchmarks.training --epochs 3 --workloads events --records 8000 --width 64 --json bench-output/training-tensorflow-cpu.json
 	.venv/bin/python -m benchmarks.scaling --most 1000000 --json bench-output/scaling.json
 	.venv/bin/python -m benchmarks.memory --epochs 20 --json bench-output/memory.json
 
 # The figures that benchmarks/results holds, and the report on them. Takes an hour, on a machine that does nothing else.
 bench-full: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks.throughput --rounds 7 --json benchmarks/results/throughput.json
-	for backend in tensorflow jax torch; do \
-	  .venv-bench/bin/python -m benchmarks.training --backend $$backend --json benchmarks/results/training-$$backend-cpu.json || exit 1; done
+	.venv-bench/bin/python -m benchmarks.training --workloads events --records 8000 --width 64 --json benchmarks/results/training-tensorflow-cpu.json
+	for backend in jax torch; do .venv-bench/bin/python -m benchmarks.training --backend $$backend --device cpu --workloads events \
+	  --records 2000 --width 32 --json benchmarks/results/training-$$backend-cpu.json || exit 1; done
 	.venv-bench/bin/python -m benchmarks.scaling --json benchmarks/results/scaling.json
 	.venv-bench/bin/python -m benchmarks.memory --json benchmarks/results/memory.json
 	.venv-bench/bin/python -m benchmarks.layers --json benchmarks/results/layers.json

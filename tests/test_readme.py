@@ -57,19 +57,3 @@ def test_the_table_of_the_spoken_digits(recordings: Path, tmp_path: Path) -> Non
         plan = vlpipe.plan(tmp_path / "d", batching=batching)
         assert plan.steps_per_epoch == int(steps)
         assert 100 * plan.valid_ratio == pytest.approx(float(valid), abs=0.5)  # the order of an epoch is random
-
-
-def test_the_table_of_speeds_is_that_of_the_committed_figures() -> None:
-    import json
-
-    results = json.loads((README.parent / "benchmarks" / "results" / "throughput.json").read_text("utf-8"))["workloads"]
-    figures = []
-    for name in ("recipe", "padded_batch", "vlpipe mapped", "vlpipe graph", "vlpipe stream", "copy floor, memoryview"):
-        for workload in ("speech", "events"):
-            way = results[workload]["ways"][name]
-            valid = [] if way["valid_ratio"] is None else [f"{100 * way['valid_ratio']:.0f} %"]
-            figures.append([f"{way['frames_per_second'] / 1e6:.1f} M", f"{way['ratio']:.1f}", *valid])
-    section = README.read_text("utf-8").partition("## Speed")[2].partition("## ")[0]
-    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in section.splitlines() if re.match(r"\| [\w]", line)]
-    found = [[cell for cell in part if cell] for row in rows for part in (row[:3], row[3:])]
-    assert found == figures
