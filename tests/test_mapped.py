@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
-from tests.test_stream import cuts_and_flips, framed
+from tests.test_stream import cuts_and_flips, framed, share_of
 from vlpipe import mapped, shards
 from vlpipe.index import open_source
 from vlpipe.options import Options
@@ -67,7 +67,7 @@ def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path,
     whole = shard.read_bytes()
     dataset = vlpipe.make_dataset(source, engine=engine, batching=batching, batch_size=2)
     assert read(dataset) == [0, 1, 2, 3, 4]
-    for damage, content in cuts_and_flips(shard, row):
+    for damage, content in share_of(cuts_and_flips(shard, row), batching):
         if engine == "mapped" and damage.startswith("flipped"):
             position = int(damage.split()[-1]) - int(row["offset"])
             if not 12 <= position < 12 + int(row["bytes"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -48,6 +49,11 @@ def failure(dataset: tf.data.Dataset) -> str:
     return str(caught.value.message)
 
 
+def share_of(damages: Iterator[tuple[str, bytes]], batching: str) -> Iterator[tuple[str, bytes]]:
+    """The damages fall to the ways to batch in turn: each with each would take minutes, and tell no more."""
+    return itertools.islice(damages, BATCHINGS.index(batching), None, len(BATCHINGS))
+
+
 def cuts_and_flips(shard: Path, row: np.void) -> Iterator[tuple[str, bytes]]:
     """The last record cut away byte by byte, and every third of its bytes flipped in turn."""
     whole = shard.read_bytes()
@@ -65,7 +71,7 @@ def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path,
     whole = shard.read_bytes()
     dataset = stream(source, batching=batching, batch_size=2)
     assert read(dataset) == [0, 1, 2, 3, 4]
-    for damage, content in cuts_and_flips(shard, index.rows[last]):
+    for damage, content in share_of(cuts_and_flips(shard, index.rows[last]), batching):
         shard.write_bytes(content)
         message = failure(dataset)
         assert f"{index.where(last)}: cannot be read; read 4 of 5 records" in message, damage
@@ -121,6 +127,7 @@ def test_a_wrong_d_in_the_schema_is_named_with_place_found_and_expected(source: 
     path = source / "vlpipe.json"
     document = json.loads(path.read_text())
     document["schema"]["features"]["shape"] = [3]
+    document["statistics"] = {}
     rows = np.array(np.load(source / "index.npy"))
     rows["frames"] = 0
     np.save(source / "index.npy", rows)

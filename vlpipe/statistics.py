@@ -26,7 +26,8 @@ class Moments:
 
     def update(self, frames: np.ndarray) -> None:
         """Take in the frames of one record: `[T, ...]`, each frame with as many numbers as there are dimensions."""
-        values = frames.reshape(len(frames), self.mean.size).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            values = frames.reshape(len(frames), self.mean.size).astype(np.float64)
         finite = np.isfinite(values)
         count = finite.sum(axis=0)
         self.not_finite += values.size - int(count.sum())
