@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -81,3 +82,23 @@ def test_a_save_that_fails_leaves_the_last_one(source: Path, tmp_path: Path, mon
         backup.save()
     assert (tmp_path / "b" / STATE_NAME).read_text() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
+
+
+def test_several_batches_an_execution_are_counted_one_by_one(tmp_path: Path) -> None:
+    vlpipe.write(tmp_path / "d", [{"features": np.ones((3, 2), "f4"), "label": n % 2} for n in range(80)])
+    arguments: dict[str, Any] = {"batch_size": 2, "seed": 1}
+    plan = vlpipe.plan(tmp_path / "d", **arguments)
+    assert plan.steps_per_epoch == 40
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((None, 2)), layers.GlobalAveragePooling1D(), layers.Dense(2)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), steps_per_execution=4)
+    saved: list[int] = []
+    for save_every, expected in ((8, [8, 16, 24, 32, 40]), (10, [12, 20, 32, 40])):
+        backup = vlpipe.callbacks.Backup(tmp_path / f"backup{save_every}", plan, save_every=save_every)
+        saved.clear()
+        save = backup.save
+        backup.save = lambda save=save, backup=backup: (save(), saved.append(backup._trained))  # type: ignore[method-assign]
+        dataset = vlpipe.make_dataset(tmp_path / "d", repeat=True, **arguments)
+        model.fit(dataset, epochs=1, steps_per_epoch=40, callbacks=[backup], verbose=0)
+        assert saved == expected
+        assert (backup.state["epoch"], backup.state["batch"]) == (1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -83,3 +84,39 @@ def calls_of_a_thread(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) 
 def test_a_thread_is_introduced_to_the_interpreter_once() -> None:
     assert calls_of_a_thread(lambda call: call) == 1  # a stranger at every call
     assert calls_of_a_thread(outlived) > 10
+
+
+def test_no_collection_runs_in_a_call_and_the_users_setting_comes_back() -> None:
+    seen = []
+    nested = outlived(lambda: seen.append(gc.isenabled()))
+    for wanted in (True, False):
+        (gc.enable if wanted else gc.disable)()
+        try:
+            outlived(lambda: (nested(), seen.append(gc.isenabled())))()
+            assert gc.isenabled() == wanted
+        finally:
+            gc.enable()
+    assert seen == [False] * 4
+
+
+def test_garbage_is_collected_by_the_users_threads_alone() -> None:
+    """One of TensorFlow's might find an iterator there that waits for this very call."""
+    threads = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        threads.append(threading.get_ident())
+
+    def call(number: np.ndarray) -> np.ndarray:
+        kept = [[n] for n in range(5000)]  # a collection is due after 700 of them
+        return number + len(kept) - 5000
+
+    gc.callbacks.append(note)
+    try:
+        for wrap, clean in ((lambda call: call, False), (outlived, True)):
+            threads.clear()
+            wrapped = wrap(call)
+            dataset = tf.data.Dataset.range(20).map(lambda number, wrapped=wrapped: tf.numpy_function(wrapped, [number], tf.int64))
+            assert list(dataset.prefetch(2).as_numpy_iterator()) == list(range(20))
+            assert (set(threads) <= {threading.get_ident()}) == clean
+    finally:
+        gc.callbacks.remove(note)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -258,3 +260,56 @@ def test_records_without_frames(tmp_path: Path, engine: str) -> None:
         ((x, y),) = list(vlpipe.make_dataset(tmp_path / "d", engine=engine, batching=batching, length_range=(0, None)))
         assert (x.to_tensor(shape=[3, None, 2]) if batching == "ragged" else x).shape == (3, 0, 2)
         assert sorted(y.numpy()) == [0, 1, 2]
+
+
+def test_a_dataset_that_is_gone_leaves_no_files_and_no_memory(source: Path) -> None:
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(5):
+        dataset = vlpipe.make_dataset(source, batch_size=2)
+        iterator = iter(dataset)
+        next(iterator)
+        del dataset  # its iterator still needs it
+        assert len(list(iterator)) == 2
+        del iterator
+        gc.collect()
+    if before:
+        assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_a_shard_that_cannot_be_opened_says_what_to_do(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = shards.Shards(open_source(source), "never")
+
+    def too_many(*arguments: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("builtins.open", too_many)
+    with pytest.raises(vlpipe.DatasetError, match="cannot be opened .Too many open files.. Of a batch all shards are open at once"):
+        files.pieces(*np.array([[0], [0], [1]]))
+
+
+def test_shards_that_vanish_in_the_middle_end_the_graph_engine(tmp_path: Path) -> None:
+    """In a process of its own, as it would never end."""
+    vlpipe.write(tmp_path / "d", [{"features": np.ones((9, 4), "f4"), "label": n} for n in range(600)], num_shards=4)
+    script = f"""
+import os, pathlib
+import tensorflow as tf, vlpipe
+batches = iter(vlpipe.make_dataset({str(tmp_path / "d")!r}, engine="graph", batch_size=32, repeat=True, seed=1))
+for _ in range(5):
+    next(batches)
+for shard in pathlib.Path({str(tmp_path / "d")!r}).glob("*.tfrecord"):
+    os.remove(shard)
+try:
+    for _ in batches:
+        pass
+except tf.errors.OpError as error:
+    print(error.message)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
+    assert re.search(r"\.tfrecord(; No such file|, record \d+ at byte \d+: cannot be read)", done.stdout), done.stderr[-3000:]
+
+
+def test_an_index_that_is_overwritten_meanwhile_changes_nothing(source: Path) -> None:
+    dataset = vlpipe.make_dataset(source, batch_size=2)
+    assert read(dataset) == [0, 1, 2, 3, 4]
+    os.truncate(source / "index.npy", 10)
+    assert read(dataset) == [0, 1, 2, 3, 4]

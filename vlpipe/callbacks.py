@@ -53,6 +53,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
         self._every = plan.steps_per_epoch if save_every is None else integer("save_every", save_every, 1)
         self.state = self._read()
         self.epoch = 0 if self.state is None else int(self.state["epoch"])
+        self._last = -1  # batch of the epoch that `fit` is in
         self._trained = 0 if self.state is None else self.epoch * plan.steps_per_epoch + int(self.state["batch"])
 
     def _read(self) -> dict[str, Any] | None:
@@ -79,11 +80,17 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.optimizer.build(self.model.trainable_variables)  # or its variables would not be there to be loaded
         self.model.load_weights(self._directory / WEIGHTS_NAME)
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Batches are counted from 0 again."""
+        self._last = -1
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves, if it is time, and ends training when all epochs are done."""
-        self._trained += 1
+        before = self._trained
+        self._trained += batch - self._last  # more than one, with compile(steps_per_execution=...)
+        self._last = batch
         done = self._trained >= self.params["epochs"] * self._plan.steps_per_epoch
-        if done or self._trained % self._every == 0:
+        if done or self._trained // self._every > before // self._every:
             self.save()
         if done:
             self.model.stop_training = True

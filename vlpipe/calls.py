@@ -3,6 +3,9 @@
 tf.data works ahead: when a script ends, or stops in the middle of an epoch, a thread of TensorFlow may be inside a Python function. The
 interpreter never lets it go on, and the iterator's destructor waits for it: the process hangs, about one time in three.
 
+The cyclic garbage collector runs in whichever thread makes the object that is one too many. In such a call it may find an iterator of
+which this very call is a part: the iterator's destructor waits for the call, and the call for the destructor. So it is kept out of them.
+
 And a thread that Python did not start is a stranger to it at every call: its state is made and, with the stack of its frames, unmapped
 again. So each thread is introduced once: 10 % more batches a second where they are small.
 """
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -46,11 +50,35 @@ _calls = _Calls()
 atexit.register(_calls.end)
 
 
+class _Collector:
+    """Python's cyclic garbage collector, off while any call runs Python, except where it copies."""
+
+    def __init__(self) -> None:
+        self._running, self._was_on = 0, True
+        self._lock = threading.Lock()
+
+    def pause(self) -> None:
+        """Keep it off, until `resume` was called as often."""
+        with self._lock:
+            if not self._running:
+                self._was_on = gc.isenabled()
+                gc.disable()
+            self._running += 1
+
+    def resume(self) -> None:
+        """What the user had, if no other call runs Python."""
+        with self._lock:
+            self._running -= 1
+            if not self._running and self._was_on:
+                gc.enable()
+
+
+collector = _Collector()
 _thread = threading.local()
 
 
 def _stay() -> None:
-    """Let the interpreter keep what it knows of this thread until it ends: some 20 KB, for the few threads of TensorFlow's pool."""
+    """Let the interpreter keep what it knows of this thread until it ends: some 7 KB; TensorFlow has two new threads for an iterator."""
     if not hasattr(_thread, "known"):
         _thread.known = ctypes.pythonapi.PyGILState_Ensure()  # and never released
 
@@ -59,6 +87,7 @@ def outlived(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function for `tf.numpy_function` whose calls have come back before the interpreter ends."""
 
     def call(*arguments: Any) -> Any:
+        collector.pause()
         _calls.change(1)
         _stay()
         try:
@@ -67,5 +96,6 @@ def outlived(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*arguments)
         finally:
             _calls.change(-1)
+            collector.resume()
 
     return call

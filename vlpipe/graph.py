@@ -212,14 +212,18 @@ class _Reader:
         """string `[B]`: the records, each tested by its own checksum."""
         shards, offsets = tf.gather(self._shard, records), tf.gather(self._offset, records)
         used, _ = tf.unique(shards)
-        # A file that cannot be opened keeps ignore_errors in an endless loop. Reading each from its end on opens it, and brings nothing.
-        opened = _records_from(tf.gather(self._paths, used), tf.gather(self._sizes, used))
-        read = tf.data.Dataset.from_tensor_slices((tf.gather(self._paths, shards), offsets)).interleave(
-            tf.autograph.experimental.do_not_convert(lambda path, offset: _records_from(path[None], offset[None]).take(1)), cycle_length=1
+        # Each file from the end on that the index knows: brings nothing, or there is more in it now.
+        beyond = _records_from(tf.gather(self._paths, used), tf.gather(self._sizes, used))
+        places = tf.data.Dataset.from_tensor_slices((tf.gather(self._paths, shards), offsets))
+        # Through map, in which an error costs one element. A reader's own come for ever where its file cannot be opened.
+        read = places.map(
+            tf.autograph.experimental.do_not_convert(
+                lambda path, offset: _records_from(path[None], offset[None]).take(1).get_single_element()
+            )
         )
         nothing = tf.data.Dataset.from_tensors("")  # there is no batch of no records
         count = tf.size(records, tf.int64)
-        data = opened.concatenate(read.ignore_errors()).concatenate(nothing).batch(2 * count + 1).get_single_element()[:-1]
+        data = beyond.concatenate(read.ignore_errors()).concatenate(nothing).batch(2 * count + 1).get_single_element()[:-1]
 
         def message() -> tf.Tensor:
             return tf.strings.join([self._where(records[self._first_unread(records)]), ": cannot be read. ", _DAMAGED])

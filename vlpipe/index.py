@@ -36,6 +36,8 @@ METADATA_NAME = "vlpipe.json"
 INDEX_NAME = "index.npy"
 # A Fixed value of at most this many bytes stands in the index too, so that labels are known without reading a record.
 INLINE_BYTES = 64
+# An index up to this size is read into memory: one that is mapped ends the process when its file is cut or overwritten meanwhile.
+IN_MEMORY_BYTES = 1 << 26
 # NumPy reads 10,000 bytes of an array's header unless it is told that more are harmless: a schema of 300 fields has more.
 _MAX_HEADER_BYTES = 1 << 24
 
@@ -449,6 +451,8 @@ def _read_rows(path: Path, dtype: np.dtype, digest: Any) -> np.ndarray:
         raise DatasetError(
             f"{path}: found {rows.dtype} {list(rows.shape)}, expected one axis of {dtype}, which is what the schema asks for. {_RESTORE}"
         )
+    if rows.nbytes <= IN_MEMORY_BYTES:
+        rows = np.array(rows)
     found = digest_of_rows(rows)
     if found != digest:
         raise DatasetError(f"{path}: its digest is {found}, {METADATA_NAME} says {digest}: the two do not belong together. {_RESTORE}")

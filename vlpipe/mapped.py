@@ -7,6 +7,7 @@ padded array (or the flat values of a ragged one) that TensorFlow takes over as 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,11 +50,14 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
     steps = plan.steps_per_epoch
     # One number says epoch and batch: each function that tf.data calls a batch takes longer than copying a hundred short records.
     places = epochs.flat_map(untouched(lambda epoch, first: tf.data.Dataset.range(epoch * steps + first, (epoch + 1) * steps)))
-    return places.map(
+    made = places.map(
         untouched(lambda place: deliver(fetch.in_graph(place))),
         num_parallel_calls=_parallelism(plan),
         deterministic=True,
     )
+    # TensorFlow keeps the function of a numpy_function for ever, and with it what it holds: with every dataset some files and batches.
+    weakref.finalize(made, fetch.rest).atexit = False
+    return made
 
 
 def _parallelism(plan: Plan) -> int:
@@ -108,7 +112,16 @@ class _Fetch:
         self._recent: dict[tuple[int, int, int], list[tuple[Any, ...]]] = {}
         self._lock = threading.Lock()
         self._parsed: list[str] = []
+        self._pools: list[Pool] = []
         self._parts = self._all_parts()
+
+    def rest(self) -> None:
+        """Let go of files and memory. What still iterates, if anything does, takes them up again."""
+        with self._lock:
+            self._recent.clear()
+        self._shards.close()
+        for pool in self._pools:
+            pool.clear()
 
     def in_graph(self, place: tf.Tensor) -> Flat:
         """The batch at a place: its number, counted from the first batch of epoch 0."""
@@ -184,6 +197,7 @@ class _Fetch:
     def _feature(self, name: str, field: Sequence) -> list[_Part]:
         dtype = tf.as_dtype(self._plan.reading_dtype(name))
         pool = Pool(self._plan.peak_bytes_read(name), self._keep)
+        self._pools.append(pool)
         key = name == self._plan.selection.key
         span = _Span(self._index, name, self._options, limited=key)
         # Where the frames are changed first, they are padded after that.

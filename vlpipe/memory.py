@@ -42,6 +42,11 @@ class Pool:
         weakref.finalize(lease, self._give_back, buffer).atexit = False
         return np.asarray(lease).view(dtype).reshape(shape)
 
+    def clear(self) -> None:
+        """Return to the system what is not lent."""
+        with self._lock:
+            self._free.clear()
+
     def _give_back(self, buffer: np.ndarray) -> None:
         with self._lock:
             if len(self._free) < self._keep:

@@ -7,10 +7,11 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from vlpipe.calls import collector
 from vlpipe.errors import DatasetError
 from vlpipe.gather import address, gather
 from vlpipe.index import Index
@@ -98,6 +99,11 @@ class Shards:
                         self._verified[self._index.rows["shard"] == shard] = False
             self._epoch = epoch
 
+    def close(self) -> None:
+        """Let go of the mapped files, as far as nobody copies from them; they are mapped again when they are needed."""
+        with self._lock:
+            self._maps.clear()
+
     def pieces(self, shards: np.ndarray, begins: np.ndarray, sizes: np.ndarray, padding: Padding | None = None) -> Pieces:
         """Pieces of the shards, to be copied.
 
@@ -133,7 +139,11 @@ class Shards:
         Raises:
             DatasetError: a shard became shorter while it was read.
         """
-        copied = gather(target, pieces.table.reshape(-1, 2))
+        collector.resume()  # copying takes most of a call, and makes no objects
+        try:
+            copied = gather(target, pieces.table.reshape(-1, 2))
+        finally:
+            collector.pause()
         if copied < target.nbytes:
             self._index.check_files()
             wrong = int(np.searchsorted(np.cumsum(pieces.table[..., 1].sum(1)), copied, side="right"))
@@ -200,7 +210,7 @@ class Shards:
 
     def _map(self, shard: int) -> _Mapped:
         entry = self._index.shards[shard]
-        with open(entry.path, "rb") as file:
+        with _opened(entry.path) as file:
             size = os.fstat(file.fileno()).st_size
             if size != entry.bytes:
                 raise DatasetError(
@@ -210,3 +220,13 @@ class Shards:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         data = np.frombuffer(mapped, np.uint8)
         return _Mapped(data, address(data))
+
+
+def _opened(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: cannot be opened ({error.strerror}). Of a batch all shards are open at once: if there are too many, raise the limit "
+            "(ulimit -n), take smaller batches, or write the dataset with fewer shards."
+        ) from error
