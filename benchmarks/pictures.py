@@ -24,6 +24,8 @@ def draw(documents: dict[str, Any], directory: Path = DIRECTORY) -> None:
         {"svg.hashsalt": "vlpipe", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     ):
         for name, picture in PICTURES.items():
+            if all(document["script"] != name for document in documents.values()):
+                continue
             figure = Figure(figsize=(8, 4), layout="constrained")
             picture(figure, documents)
             figure.savefig(directory / f"{name}.svg", metadata={"Date": None})

@@ -17,14 +17,14 @@ from benchmarks import results, sections
 
 REPORT = results.ROOT / "benchmarks" / "REPORT.md"
 README = results.ROOT / "README.md"
-SECTIONS = (
-    sections.throughput,
-    sections.anatomy,
-    sections.training,
-    sections.scaling,
-    sections.memory,
-    sections.layers,
-)
+SECTIONS = {
+    "throughput": sections.throughput,
+    "anatomy": sections.anatomy,
+    "training": sections.training,
+    "scaling": sections.scaling,
+    "memory": sections.memory,
+    "layers": sections.layers,
+}
 HEAD = """# What vlpipe costs, and where the time goes
 
 Made by `python -m benchmarks.report` from the JSON in `benchmarks/results`, in which every round stands. How each figure is measured is in
@@ -33,8 +33,9 @@ Made by `python -m benchmarks.report` from the JSON in `benchmarks/results`, in 
 
 
 def report(documents: dict[str, Any]) -> str:
-    """REPORT.md."""
-    return "\n".join([HEAD, *(section(documents) for section in SECTIONS)])
+    """REPORT.md: a section for each script of which there is a run."""
+    scripts = {document["script"] for document in documents.values()}
+    return "\n".join([HEAD, *(section(documents) for script, section in SECTIONS.items() if script in scripts)])
 
 
 def readme(text: str, documents: dict[str, Any]) -> str:
