@@ -106,8 +106,13 @@ def test_frames_metadata_and_places(dataset: Path) -> None:
     assert places == sorted(places)
 
 
-def test_the_rows_stay_in_the_file_until_they_are_used(dataset: Path) -> None:
-    assert isinstance(open_source(dataset).rows, np.memmap)
+def test_the_rows_of_a_large_index_stay_in_the_file_until_they_are_used(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = open_source(dataset).rows
+    monkeypatch.setattr("vlpipe.index.IN_MEMORY_BYTES", small.nbytes - 1)
+    large = open_source(dataset).rows
+    assert isinstance(large, np.memmap)
+    assert not isinstance(small, np.memmap)
+    assert np.array_equal(small, large)
 
 
 def test_hundreds_of_fields(tmp_path: Path) -> None:
