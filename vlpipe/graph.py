@@ -214,16 +214,16 @@ class _Reader:
         used, _ = tf.unique(shards)
         # Each file from the end on that the index knows: brings nothing, or there is more in it now.
         beyond = _records_from(tf.gather(self._paths, used), tf.gather(self._sizes, used))
+        untouched = tf.autograph.experimental.do_not_convert
         places = tf.data.Dataset.from_tensor_slices((tf.gather(self._paths, shards), offsets))
-        # Through map, in which an error costs one element. A reader's own come for ever where its file cannot be opened.
-        read = places.map(
-            tf.autograph.experimental.do_not_convert(
-                lambda path, offset: _records_from(path[None], offset[None]).take(1).get_single_element()
-            )
-        )
-        nothing = tf.data.Dataset.from_tensors("")  # there is no batch of no records
+        read = places.interleave(untouched(lambda path, offset: _records_from(path[None], offset[None]).take(1)), cycle_length=1)
         count = tf.size(records, tf.int64)
-        data = beyond.concatenate(read.ignore_errors()).concatenate(nothing).batch(2 * count + 1).get_single_element()[:-1]
+        # All in one call of a map, in which an error costs that call. A reader's own errors come for ever where its file cannot be opened.
+        attempt = tf.data.Dataset.from_tensors(0).map(
+            untouched(lambda _: beyond.concatenate(read).batch(2 * count + 1).get_single_element())
+        )
+        nothing = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
+        data = attempt.ignore_errors().concatenate(nothing).take(1).get_single_element()
 
         def message() -> tf.Tensor:
             return tf.strings.join([self._where(records[self._first_unread(records)]), ": cannot be read. ", _DAMAGED])
