@@ -33,7 +33,7 @@ bench: .venv/ready
 
 # The figures that benchmarks/results holds, and the report on them. Takes an hour, on a machine that does nothing else.
 bench-full: .venv-bench/ready
-	.venv-bench/bin/python -m benchmarks.throughput --rounds 7 --json benchmarks/results/throughput.json
+	.venv-bench/bin/python -m benchmarks.throughput --rounds 5 --json benchmarks/results/throughput.json
 	.venv-bench/bin/python -m benchmarks.training --workloads events --records 8000 --width 64 --json benchmarks/results/training-tensorflow-cpu.json
 	for backend in jax torch; do .venv-bench/bin/python -m benchmarks.training --backend $$backend --device cpu --workloads events \
 	  --records 2000 --width 32 --json benchmarks/results/training-$$backend-cpu.json || exit 1; done
