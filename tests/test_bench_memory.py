@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.benching import quick
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells anonymous memory from that of files")
 def test_the_benchmark(tmp_path: Path) -> None:
-    path = tmp_path / "memory.json"
-    command = [sys.executable, "-m", "benchmarks.memory", "--quick", "--workloads", "events", "--json", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "TMPDIR": str(tmp_path)})
-    document = json.loads(path.read_text())
-    assert document["script"] == "memory"
+    document = quick("memory", tmp_path, "--workloads", "events")
     assert set(document["results"]) == {"events"}
     engines = document["results"]["events"]
     assert set(engines) == {"mapped", "graph"}

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
 import vlpipe
 from benchmarks.many import PATTERNS, patterns, write_many
-
-ROOT = Path(__file__).parents[1]
+from tests.benching import quick
 
 
 def test_many_records_are_what_writing_them_would_give(tmp_path: Path) -> None:
@@ -37,11 +33,7 @@ def test_many_records_are_what_writing_them_would_give(tmp_path: Path) -> None:
 
 
 def test_the_benchmark(tmp_path: Path) -> None:
-    path = tmp_path / "scaling.json"
-    command = [sys.executable, "-m", "benchmarks.scaling", "--quick", "--most", "1000", "--json", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "TMPDIR": str(tmp_path)})
-    document = json.loads(path.read_text())
-    assert document["script"] == "scaling"
+    document = quick("scaling", tmp_path, "--most", "1000")
     found = document["results"]
     assert set(found) == {"records", "d", "length", "batch_size", "shards", "cores"}
     assert [point["records"] for point in found["records"]] == [1000]

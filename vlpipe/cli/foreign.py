@@ -83,22 +83,19 @@ def inspect_files(source: Any) -> dict[str, Any]:
 
 
 def _as_text(report: dict[str, Any]) -> str:
-    from io import StringIO
-
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=StringIO(), width=120, force_terminal=False, color_system=None)
+    from vlpipe.reporting import printable, text
+
     table = Table(box=None, pad_edge=False, header_style="")
     for heading in ("key", "in", "kind", "records", "values or frames", "bytes each", "range"):
         table.add_column(heading, justify="left" if heading in ("key", "in", "kind") else "right")
     for fact in report["keys"]:
         place = "feature list" if fact["place"] == "lists" else "context" if report["message"] == "SequenceExample" else "features"
         spans = [_span(fact.get(name)) for name in ("counts", "bytes", "values")]
-        table.add_row(fact["key"], place, fact["kind"], f"{fact['records']:,}", *spans)
-    console.print(table)
+        table.add_row(printable(fact["key"]), place, fact["kind"], f"{fact['records']:,}", *spans)
     lines = [f"{report['files']:,} files, {report['bytes']:,} bytes; the first {report['records_read']:,} records are {report['message']}s"]
-    lines += ["", str(getattr(console.file, "getvalue")().rstrip()), ""]  # noqa: B009
+    lines += ["", text(table, width=120), ""]
     if report["layout"]:
         lines += [f"layout: {report['layout']}, {report['confidence']:.0%} sure: {'; '.join(report['reasons'])}", "", f"  {report['call']}"]
     else:
