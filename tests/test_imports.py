@@ -24,6 +24,7 @@ ROOMS = (
     "record",
     "statistics",
     "index",
+    "opening",
     "wire",
     "bulk",
     "layouts",

@@ -18,7 +18,7 @@ import tensorflow as tf
 import vlpipe
 from tests.test_stream import cuts_and_flips, framed, share_of
 from vlpipe import mapped, shards
-from vlpipe.index import open_source
+from vlpipe.opening import open_source
 from vlpipe.options import Options
 from vlpipe.planning import make_plan
 

@@ -11,7 +11,7 @@ import pytest
 import vlpipe
 from tests.test_verification import rewrite_index
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.index import open_source
+from vlpipe.opening import open_source
 from vlpipe.preview import first_records
 from vlpipe.schema import Fixed, Schema, Sequence, Text
 from vlpipe.tfrecord import footer_of, header_of, masked_crc

@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
-from vlpipe.index import digest_of_rows, open_source
+from vlpipe.index import digest_of_rows
+from vlpipe.opening import open_source
 from vlpipe.tfrecord import footer_of, header_of, masked_crc
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import vlpipe
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.index import open_source
+from vlpipe.opening import open_source
 from vlpipe.schema import Fixed, Schema, Sequence, Text
 from vlpipe.summary import Lengths, bin_lengths, summarize
 

@@ -20,7 +20,8 @@ import vlpipe
 from tests.test_record import schemas_and_records
 from vlpipe import verification
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.index import digest_of_rows, open_directory
+from vlpipe.index import digest_of_rows
+from vlpipe.opening import open_directory
 from vlpipe.record import encode
 from vlpipe.schema import Fixed, Schema, Sequence, Text
 from vlpipe.tfrecord import footer_of, header_of, masked_crc

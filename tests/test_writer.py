@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import vlpipe
 from vlpipe.errors import ArgumentError, DatasetError, DatasetExistsError, SchemaError, VlpipeError
-from vlpipe.index import open_source
+from vlpipe.opening import open_source
 from vlpipe.schema import Fixed, Schema, Sequence, Text
 from vlpipe.tfrecord import read_frames
 

@@ -16,7 +16,7 @@ from vlpipe.augmentation import SpecAugment
 from vlpipe.batching import Flat
 from vlpipe.cropping import Crop
 from vlpipe.errors import ArgumentError
-from vlpipe.index import Source
+from vlpipe.opening import Source
 from vlpipe.options import Options
 from vlpipe.planning import Plan, make_plan
 from vlpipe.remote import open_anywhere

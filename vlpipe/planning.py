@@ -15,8 +15,9 @@ import numpy as np
 
 from vlpipe.changes import Changes, changes_for
 from vlpipe.errors import ArgumentError, SchemaError
-from vlpipe.index import Index, Source
+from vlpipe.index import Index
 from vlpipe.lengths import histogram, optimal_boundaries, rows_of_whole_batches
+from vlpipe.opening import Source
 from vlpipe.options import INTEGER_DTYPES, Options, Selection, select
 from vlpipe.remote import open_anywhere
 from vlpipe.schedule import Cuts, Schedule, cut

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlpipe.errors import DatasetError
-from vlpipe.index import Index, Source
+from vlpipe.index import Index
+from vlpipe.opening import Source
 from vlpipe.record import decode
 from vlpipe.remote import open_local
 from vlpipe.reporting import preview_table

@@ -11,7 +11,8 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.foreign import build_index, is_foreign
-from vlpipe.index import INDEX_NAME, METADATA_NAME, Index, Source, open_directory, open_source
+from vlpipe.index import INDEX_NAME, METADATA_NAME, Index
+from vlpipe.opening import Source, open_directory, open_source
 
 
 def open_anywhere(source: Source, layout: Any = None) -> Index:

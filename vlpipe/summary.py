@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.index import Index, Source
+from vlpipe.index import Index
 from vlpipe.lengths import Bins, bins
+from vlpipe.opening import Source
 from vlpipe.options import only_candidate
 from vlpipe.remote import open_anywhere
 from vlpipe.reporting import summary_table

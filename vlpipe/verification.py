@@ -18,7 +18,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from vlpipe.errors import ArgumentError
-from vlpipe.index import Index, Shard, Source, column, row_dtype
+from vlpipe.index import Index, Shard, column, row_dtype
+from vlpipe.opening import Source
 from vlpipe.options import integer
 from vlpipe.record import decode
 from vlpipe.remote import open_local

@@ -14,13 +14,14 @@ from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.foreign.extract import Table, extract, gap
 from vlpipe.foreign.store import identity, load, save
 from vlpipe.foreign.workers import in_processes
-from vlpipe.index import METADATA_NAME, Foreign, Index, Shard, Source, Stored, expand
+from vlpipe.index import METADATA_NAME, Foreign, Index, Shard, Stored
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.detect import guess
 from vlpipe.layouts.facts import FILES, Sample, look
 from vlpipe.layouts.prepared import prepared, shard_lengths
 from vlpipe.layouts.resolve import resolve
 from vlpipe.layouts.table import named
+from vlpipe.opening import Source, expand
 from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES
 
 _log = logging.getLogger("vlpipe")

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import DatasetExistsError, VlpipeError
-from vlpipe.index import METADATA_NAME, open_directory
+from vlpipe.index import METADATA_NAME
 from vlpipe.ingest.extraction import Features, IngestError, extract
 from vlpipe.ingest.recordings import Recording, split_of
+from vlpipe.opening import open_directory
 from vlpipe.schema import Field, Fixed, Schema, Sequence, Text
 from vlpipe.writer import Writer
 
