@@ -56,12 +56,21 @@ def column(schema: Schema, kind: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a dataset, as the metadata describe it."""
+    """One file of a dataset, as the metadata describe it.
+
+    Attributes:
+        path: where it is.
+        bytes: its size.
+        records: how many it has.
+        digest: of the whole file; "" where vlpipe did not write it.
+        compression: "GZIP", "ZLIB", or "" for none; the offsets of records are those in what was compressed.
+    """
 
     path: str
     bytes: int
     records: int
     digest: str
+    compression: str = ""
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -62,15 +62,18 @@ def footer_of(checksum: int) -> bytes:
     return _CHECKSUM.pack(checksum)
 
 
-def read_frames(path: str | os.PathLike[str]) -> Iterator[RecordFrame]:
-    """Every record of an uncompressed TFRecord file, in order, each checked.
+def read_frames(path: str | os.PathLike[str], content: BinaryIO | None = None) -> Iterator[RecordFrame]:
+    """Every record of a TFRecord file, in order, each checked.
+
+    Args:
+        content: what is in it, where it is compressed.
 
     Raises:
         DatasetError: a record is damaged or cut; the message names the file, the record and its first byte. Or the file cannot be read.
     """
     path = Path(path)
     try:
-        stream = path.open("rb")
+        stream = content or path.open("rb")
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror}), expected an uncompressed TFRecord file.") from error
     with stream as file:
@@ -83,7 +86,7 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[RecordFrame]:
                 raise DatasetError(f"{where}: the file ends after {len(header)} of {HEADER_BYTES} header bytes. {_NEXT_STEP}")
             length = length_in(header)
             if length is None:
-                raise DatasetError(f"{where}: the checksum of its length does not match. {_what_else(header, number)}")
+                raise DatasetError(f"{where}: the checksum of its length does not match. {_what_else(number)}")
             if length > size - offset - HEADER_BYTES - FOOTER_BYTES:
                 left = max(0, size - offset - HEADER_BYTES - FOOTER_BYTES)
                 raise DatasetError(f"{where}: the header says {length} bytes of data, the file has {left} left. {_NEXT_STEP}")
@@ -138,7 +141,7 @@ def scan(data: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
         ):
             problem = ""  # a length that makes no sense is one that was damaged
         where = f"{name}, record {number} at byte {at}"
-        raise DatasetError(f"{where}: {problem or 'the checksum of its length does not match'}. {_what_else(data, number)}")
+        raise DatasetError(f"{where}: {problem or 'the checksum of its length does not match'}. {_what_else(number)}")
     return found, np.diff(found, append=size) - (HEADER_BYTES + FOOTER_BYTES)
 
 
@@ -173,15 +176,10 @@ def _crc_table() -> np.ndarray:
     return table
 
 
-def _what_else(data: np.ndarray | bytes, number: int) -> str:
-    """What to do about a file (that begins with `data`) in which a header is damaged: at its first record it may be something else."""
-    head = bytes(data[:4])
-    if number == 0 and head[:2] == b"\x1f\x8b":
-        return "It is compressed with GZIP, and only uncompressed files can be read in place: unpack it with gunzip."
-    if number == 0 and head[:1] == b"\x78" and int.from_bytes(head[:2], "big") % 31 == 0:
-        return "It looks compressed with ZLIB, and only uncompressed files can be read in place: unpack it."
+def _what_else(number: int) -> str:
+    """What to do about a file in which a header is damaged: at its first record it may be something else."""
     if number == 0:
-        return "It is no uncompressed TFRecord file, or its beginning is damaged: pass another, or restore it from a copy."
+        return "It is no TFRecord file, or its beginning is damaged: pass another, or restore it from a copy."
     return _NEXT_STEP
 
 
