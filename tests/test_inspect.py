@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import vlpipe
-from tests.foreign_files import cases, example, floats, ints, prepared_directory, raw, sequence_example, write
+from tests.foreign_files import audio_file, cases, example, floats, ints, prepared_directory, raw, sequence_example, write
 from vlpipe import cli
 
 CASES = cases()
@@ -44,7 +44,7 @@ def test_each_layout_is_named(tmp_path: Path, name: str) -> None:
         assert built.frames(case.key).tolist() == [len(frames) for frames in case.frames]
         assert built.foreign.label == case.layout.label
     else:
-        assert "=..." in call or "shape='s'" in call
+        assert "=..." in call or "='s'" in call or "length='n'" in call
     assert {fact["key"] for fact in found["keys"]} >= set(case.layout.keys) - {"labels"}
 
 
@@ -88,7 +88,9 @@ NO_FILES = {
     "text": b"path,label\na.wav,3\n" * 50,
     "image": b"\xff\xd8\xff\xe0" + bytes(range(256)) * 9,
     "wav": b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(200),
-    "zipped": gzip.compress(GOOD),
+    "zipped": gzip.compress(b"something else"),
+    "zipped and cut": gzip.compress(GOOD)[:-30],
+    "zipped twice": gzip.compress(gzip.compress(GOOD)),
     "cut": GOOD[:300],
     "flipped": flipped(GOOD, 200),
     "flipped header": flipped(GOOD, 3),
@@ -112,7 +114,9 @@ chooser = np.random.default_rng(4)
 UNKNOWN = {
     "images": [example({"image/encoded": raw(b"\xff\xd8\xff\xe0" + chooser.bytes(500)), "label": ints(n)}) for n in range(20)],
     "recordings": [example({"audio": raw(b"RIFF" + chooser.bytes(50 * n)), "label": ints(n)}) for n in range(1, 20)],
-    "waveforms": [example({"audio": ints(*chooser.integers(-999, 999, 300 + n).tolist()), "label": ints(n)}) for n in range(9)],
+    "tokens of a long text": [example({"inputs": ints(*chooser.integers(0, 999, 300 + n).tolist())}) for n in range(9)],
+    "crops of recordings": [example({"audio": ints(*chooser.integers(-999, 999, 512).tolist()), "label": ints(n)}) for n in range(9)],
+    "rates": [example({"audio": raw(audio_file(np.arange(99), rate=rate))}) for rate in (8000, 8000, 16000)],
     "texts": [example({"text": raw(b"some words " * n), "label": ints(n)}) for n in range(9)],
     "tokens": [example({"inputs": ints(*range(n)), "targets": ints(*range(n))}) for n in range(1, 9)],
     "nothing": [example({})] * 5,
@@ -141,12 +145,23 @@ def test_records_of_no_known_layout(tmp_path: Path, name: str) -> None:
         vlpipe.plan(path)
 
 
-def test_what_cannot_be_read_in_place_is_named(tmp_path: Path) -> None:
-    for name, words in (("recordings", "holds encoded WAV, which is not decoded here"), ("waveforms", "integers as varints")):
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for name, words in (
+        ("recordings", '"audio" begins like WAV, but audio: begins with'),
+        ("images", '"image/encoded" holds encoded JPEG, which is no sequence'),
+        ("rates", r'"audio" holds WAV of \[8000, 16000\] Hz, where all need one rate'),
+    ):
         path = write(tmp_path / f"{name}.tfrecord", UNKNOWN[name])
-        assert words in run("inspect", str(path)).stdout
+        assert re.search(words, run("inspect", str(path)).stdout)
         with pytest.raises(vlpipe.SchemaError, match=words):
             vlpipe.plan(path)
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+def test_compressed_files(tmp_path: Path, compression: str) -> None:
+    found = inspected(write(tmp_path / "a.tfrecord", CASES["audioset"].records, compression))
+    assert (found["layout"], found["compression"]) == ("audioset", compression)
+    assert f"compressed with {compression}" in run("inspect", str(tmp_path / "a.tfrecord")).stdout
 
 
 def test_index(tmp_path: Path) -> None:

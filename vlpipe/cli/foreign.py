@@ -39,6 +39,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
     Raises:
         VlpipeError: the files cannot be read, or their records are no Examples.
     """
+    from vlpipe.compression import compression_of
     from vlpipe.foreign import files_of, is_foreign
     from vlpipe.layouts.detect import guess
     from vlpipe.layouts.facts import look
@@ -53,6 +54,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
         "records_read": len(sample.records),
     }
     report |= {
+        "compression": compression_of(paths[0]),
         "message": "SequenceExample" if sample.is_sequence else "Example",
         "keys": [fact.to_json() for fact in sample.facts.values()],
     }
@@ -94,7 +96,9 @@ def _as_text(report: dict[str, Any]) -> str:
         place = "feature list" if fact["place"] == "lists" else "context" if report["message"] == "SequenceExample" else "features"
         spans = [_span(fact.get(name)) for name in ("counts", "bytes", "values")]
         table.add_row(printable(fact["key"]), place, fact["kind"], f"{fact['records']:,}", *spans)
-    lines = [f"{report['files']:,} files, {report['bytes']:,} bytes; the first {report['records_read']:,} records are {report['message']}s"]
+    compressed = f", compressed with {report['compression']}" if report["compression"] else ""
+    files = f"{report['files']:,} files, {report['bytes']:,} bytes{compressed}"
+    lines = [f"{files}; the first {report['records_read']:,} records are {report['message']}s"]
     lines += ["", text(table, width=120), ""]
     if report["layout"]:
         lines += [f"layout: {report['layout']}, {report['confidence']:.0%} sure: {'; '.join(report['reasons'])}", "", f"  {report['call']}"]

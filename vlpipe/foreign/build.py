@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.foreign.extract import Table, extract, gap
+from vlpipe.foreign.chunk import gap
+from vlpipe.foreign.extract import Table, extract
 from vlpipe.foreign.store import identity, load, save
 from vlpipe.foreign.workers import in_processes
 from vlpipe.index import METADATA_NAME, Foreign, Index, Shard, Stored
@@ -177,17 +178,25 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
     for key, parts in lists.items():
         values = np.array([len(part) for part in parts], np.uint64)
         rows[f"start:{key}"] += np.repeat(np.cumsum(values) - values, counts)
-    sizes = [int(found[-1]["offset"]) + int(found[-1]["bytes"]) + _FRAMING if len(found) else 0 for found, _ in tables]
-    shards = [Shard(path, size, count, "") for path, size, count in zip(paths, sizes, counts, strict=True)]
+    shards = [Shard(path, _size(path, table), len(table.rows), "", table.compression) for path, table in zip(paths, tables, strict=True)]
+    rates = [entry.rate for entry in layout.frames if entry.rate is not None]
     return Index(
         schema=layout.schema,
         shards=tuple(shards),
         rows=rows,
         ids=np.arange(len(rows), dtype=np.int64),
-        metadata={"layout": layout.name},
+        metadata={"layout": layout.name} | ({"sample_rate": rates[0]} if rates else {}),
         foreign=Foreign(
             label=layout.label,
-            stored={entry.key: Stored(gap(entry), entry.byteorder, entry.scale) for entry in layout.frames},
+            stored={entry.key: Stored(gap(entry), entry.byteorder, entry.scale, entry.parsed) for entry in layout.frames},
             lists={key: np.concatenate(parts) for key, parts in lists.items()},
         ),
     )
+
+
+def _size(path: str, table: Table) -> int:
+    """The bytes of a file, as they were when it was indexed."""
+    if table.compression:
+        return os.path.getsize(path)
+    last = table.rows[-1:]
+    return int((last["offset"] + last["bytes"]).sum()) + _FRAMING if len(last) else 0

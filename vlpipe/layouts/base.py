@@ -15,7 +15,7 @@ from vlpipe.errors import ArgumentError
 from vlpipe.schema import SEQUENCE_DTYPES, Fixed, Schema, Sequence, Text
 from vlpipe.schema import Field as SchemaField
 
-FORMS = ("floats", "bytes", "tensor", "float_frames", "byte_frames")
+FORMS = ("floats", "bytes", "tensor", "float_frames", "byte_frames", "integers", "audio")
 COUNTS = ("length", "shape", "row_lengths")
 
 
@@ -26,23 +26,28 @@ class Frames:
     Attributes:
         key: the key of the feature, or of the feature list.
         form: "floats" (all values in one FloatList), "bytes" (one value of raw bytes), "tensor" (one value, a TensorProto that
-            `tf.io.serialize_tensor` made), "float_frames" or "byte_frames" (a feature list of one FloatList, or one bytes value, a frame).
+            `tf.io.serialize_tensor` made), "float_frames" or "byte_frames" (a feature list of one FloatList, or one bytes value, a frame),
+            "integers" (all values in one Int64List), "audio" (one value, the bytes of an audio file).
         shape: of one frame; None: found in the first record, where it can be.
         dtype: of the values; None: found in the first record.
         byteorder: of raw bytes.
         count_key: an int64 key that says how many frames there are.
         count: how: "length" (T), "shape" (T and the shape of a frame) or "row_lengths" (the values in each of the T frames).
         scale: bytes are delivered as `q * scale[0] + scale[1]`, in float32.
+        packed: floats stand next to each other, as nearly every writer puts them.
+        rate: samples a second of audio; None: found in the first record.
     """
 
     key: str
-    form: Literal["floats", "bytes", "tensor", "float_frames", "byte_frames"]
+    form: Literal["floats", "bytes", "tensor", "float_frames", "byte_frames", "integers", "audio"]
     shape: tuple[int, ...] | None = None
     dtype: str | None = "float32"
     byteorder: Literal["little", "big"] = "little"
     count_key: str | None = None
     count: Literal["length", "shape", "row_lengths"] = "length"
     scale: tuple[float, float] | None = None
+    packed: bool = True
+    rate: int | None = None
 
     def __post_init__(self) -> None:
         _check_key("key", self.key)
@@ -57,6 +62,13 @@ class Frames:
             raise ArgumentError(f"layout: dtype came as {self.dtype!r}, expected one of {', '.join(SEQUENCE_DTYPES)}.")
         if self.scale is not None and self.dtype != "uint8":
             raise ArgumentError(f'layout: scale is for bytes, came with dtype={self.dtype!r}; pass dtype="uint8".')
+
+    @property
+    def parsed(self) -> str:
+        """How the values are encoded, where they do not stand in the record as they are delivered: see `index.Stored`."""
+        if self.form == "integers" or self.form == "audio":
+            return self.form
+        return "" if self.packed else "floats"
 
     @property
     def values(self) -> int:

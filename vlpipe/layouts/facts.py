@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from vlpipe.compression import compression_of, uncompressed
 from vlpipe.errors import DatasetError
 from vlpipe.tfrecord import HEADER_BYTES, RecordFrame, read_frames
 from vlpipe.wire import Feature, Walked, WireError, integers, walk
@@ -125,11 +126,12 @@ def look(paths: Iterable[str | os.PathLike[str]]) -> Sample:
     for path in paths:
         if len(records) >= FILES * RECORDS:
             break
-        for number, frame in enumerate(itertools.islice(read_frames(path), RECORDS)):
-            size += len(frame.data)
-            if records and size > MOST_BYTES:
-                break
-            records.append(_record(os.path.basename(path), number, frame))
+        with uncompressed(path, compression_of(path)) as content:
+            for number, frame in enumerate(itertools.islice(read_frames(path, content), RECORDS)):
+                size += len(frame.data)
+                if records and size > MOST_BYTES:
+                    break
+                records.append(_record(os.path.basename(path), number, frame))
     if not records:
         raise DatasetError(f"{paths[0]}: holds no record, and neither do the others of {len(paths)} files. Pass files with records.")
     facts: dict[str, Fact] = {}
