@@ -114,9 +114,9 @@ def cases(records: int = 23) -> dict[str, Case]:
     recordings = {
         "integers": Case(
             each(lambda n: labelled(n, x=ints(*(short[n].astype("i8") * 70_000).ravel().tolist()), n=ints(len(short[n])))),
-            [frames.astype("i8") * 70_000 for frames in short],
+            [frames.astype("i4") * 70_000 for frames in short],
             labels,
-            layouts.int_list("x", d=5, length="n", label="label"),
+            layouts.int_list("x", d=5, dtype="int32", length="n", label="label"),
         ),
         "int16 samples": Case(
             each(lambda n: labelled(n, x=ints(*samples[n].tolist()))),

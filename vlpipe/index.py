@@ -161,6 +161,11 @@ class Index:
         """The fields whose values stand in the index."""
         return {} if self.foreign is None else self.foreign.lists
 
+    @property
+    def counted(self) -> list[str]:
+        """The sequences of which the index knows the frames: all, but for those that only the user's own function knows."""
+        return [name for name in self.schema.sequences if column(self.schema, "frames", name) in (self.rows.dtype.names or ())]
+
     def frames(self, name: str) -> np.ndarray:
         """int64 `[records]`: true frames of the sequence `name` in each record."""
         return self.rows[column(self.schema, "frames", name)].astype(np.int64)

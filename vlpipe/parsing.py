@@ -129,7 +129,9 @@ class Parser:
             wrong = tf.argmin(tf.cast(same, tf.int32))
             numbers = tf.strings.as_string(found[wrong]), tf.strings.as_string(expected[wrong])
             what = [f': "{name}" has ', numbers[0], " frames, the index says ", numbers[1]]
-            return tf.strings.join([self._where(rows[wrong]), *what, ". Index it again: `vlpipe index`, with a layout of another name."])
+            return tf.strings.join(
+                [self._where(rows[wrong]), *what, ". Mend the layout's functions. Give the layout another name, that it is indexed again."]
+            )
 
         with tf.control_dependencies([require(tf.reduce_all(same), message)]):
             return sequences.with_values(tf.identity(sequences.values))

@@ -61,6 +61,9 @@ class Records:
             DatasetError: as `data`; or the record is not what the schema describes.
         """
         data = self.data(row)
+        if self._index.foreign is not None and self._index.foreign.parse is not None:
+            given = {name: value.numpy() for name, value in self._index.foreign.parse(data).items()}
+            return {name: value if isinstance(value, bytes) else np.asarray(value) for name, value in given.items()}
         if self._index.foreign is not None:
             return {name: self._foreign_value(name, row, data) for name in self._index.schema.fields}
         try:

@@ -97,7 +97,7 @@ class _Table:
                 count=tf.constant(count),
                 offset=tf.constant(index.rows["offset"][order].astype(np.int64)),
                 id=tf.constant(index.ids[order]),
-                frames={name: tf.constant(index.frames(name)[order]) for name in index.schema.sequences},
+                frames={name: tf.constant(index.frames(name)[order]) for name in index.counted},
             )
 
     def where(self, position: tf.Tensor) -> tf.Tensor:

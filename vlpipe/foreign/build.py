@@ -65,7 +65,7 @@ def build_index(
     missing = [number for number, table in enumerate(tables) if table is None]
     done = len(paths) - len(missing)
     progress(done, len(paths))
-    for number in in_processes([paths[number] for number in missing], chosen, _processes(paths, missing, workers)):
+    for number in in_processes([paths[number] for number in missing], chosen, _processes(paths, missing, chosen, workers)):
         done += 1
         tables[missing[number]] = load(paths[missing[number]], chosen)
         progress(done, len(paths))
@@ -91,7 +91,7 @@ def index_file(path: str, layout: Layout) -> Table:
     table = extract(path, layout)
     if identity(path) != before:
         raise DatasetError(f"{path}: was changed while it was indexed. Index it again when it is complete.")
-    if not save(path, layout, table, before):
+    if not save(path, layout, table, before) and layout.is_kept:
         _log.warning("%s: its index cannot be kept, neither beside it nor in the cache; it is made anew each time", path)
     return table
 
@@ -141,6 +141,8 @@ def choose_layout(paths: list[str], layout: Any = None) -> Layout:
         SchemaError: as `build_index`.
         ArgumentError: there is no such layout.
     """
+    if isinstance(layout, Layout) and layout.given is not None:
+        return layout
     sample = _sample(paths)
     if layout is None:
         layout = prepared(os.path.dirname(paths[0])) or guess(sample).certain(paths[0])
@@ -152,7 +154,9 @@ def _sample(paths: list[str]) -> Sample:
     return look(dict.fromkeys([*paths[::step], *paths]))  # some from everywhere; the others only where these have too few records
 
 
-def _processes(paths: list[str], missing: list[int], workers: int | None) -> int:
+def _processes(paths: list[str], missing: list[int], layout: Layout, workers: int | None) -> int:
+    if layout.given is not None:
+        return 1  # its functions are here
     size = sum(os.path.getsize(paths[number]) for number in missing)
     if workers is None:
         workers = os.cpu_count() or 1 if size >= BYTES_FOR_PROCESSES else 1
@@ -190,6 +194,7 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
             label=layout.label,
             stored={entry.key: Stored(gap(entry), entry.byteorder, entry.scale, entry.parsed) for entry in layout.frames},
             lists={key: np.concatenate(parts) for key, parts in lists.items()},
+            parse=None if layout.given is None else layout.given.parse,
         ),
     )
 

@@ -70,7 +70,7 @@ class Chunk:
                 self._expect(field.key, BYTES_LIST)
                 self.rows[f"frames:{field.key}"] = found.ends - found.begins
                 self.rows[f"start:{field.key}"] = np.where(found.ends > found.begins, found.begins - self.begins, 0)
-            else:
+            elif isinstance(field, Listed):
                 values, self.rows[f"frames:{field.key}"] = self._list(field)
                 lists[field.key].append(values)
 

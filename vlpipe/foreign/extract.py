@@ -17,11 +17,13 @@ import numpy as np
 from vlpipe.compression import compression_of, uncompressed
 from vlpipe.errors import DatasetError
 from vlpipe.foreign.chunk import Chunk
+from vlpipe.foreign.given import count_frames
 from vlpipe.index import column
-from vlpipe.layouts.base import Layout, Listed, Number
-from vlpipe.tfrecord import data_checksums, scan
+from vlpipe.layouts.base import Layout, Listed, Number, Value
+from vlpipe.tfrecord import HEADER_BYTES, data_checksums, scan
 
 CHUNK_RECORDS, CHUNK_BYTES = 1 << 16, 1 << 28  # that are walked together
+GIVEN_BYTES = 1 << 24  # that are copied for the user's own functions
 
 
 class Table(NamedTuple):
@@ -53,7 +55,7 @@ def row_dtype(layout: Layout) -> np.dtype:
     for field in layout.fields:
         if isinstance(field, Number):
             columns.append((f"value:{field.key}", np.dtype(field.dtype).newbyteorder("<").str, field.shape))
-        else:
+        elif not isinstance(field, Value):
             columns += [(f"frames:{field.key}", "<u4"), (f"start:{field.key}", "<u8" if isinstance(field, Listed) else "<u4")]
     return np.dtype(columns)
 
@@ -81,20 +83,30 @@ def extract(path: str | os.PathLike[str], layout: Layout) -> Table:
     rows["offset"], rows["bytes"] = offsets, sizes
     rows["checksum"] = data_checksums(data, offsets, sizes)
     lists: dict[str, list[np.ndarray]] = {field.key: [] for field in layout.fields if isinstance(field, Listed)}
-    for first, end in _chunks(sizes):
-        Chunk(data, name, layout, rows, first, end).fill(lists)
+    for first, end in _chunks(sizes, CHUNK_BYTES if layout.given is None else GIVEN_BYTES):
+        if layout.given is None:
+            Chunk(data, name, layout, rows, first, end).fill(lists)
+        else:
+            _fill_given(data, name, layout, rows, first, end)
     for key in lists:  # counts are there; where they begin follows
         counts = rows[f"frames:{key}"].astype(np.int64)
         rows[f"start:{key}"] = np.cumsum(counts) - counts
     return Table(rows, {key: np.concatenate([np.zeros(0, np.int64), *parts]) for key, parts in lists.items()}, compression)
 
 
-def _chunks(sizes: np.ndarray) -> Iterator[tuple[int, int]]:
+def _fill_given(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int) -> None:
+    """Fill in the rows of records that only the user's own functions can read."""
+    begins = rows["offset"][first:end].astype(np.int64) + HEADER_BYTES
+    records = [data[at : at + size].tobytes() for at, size in zip(begins.tolist(), rows["bytes"][first:end].tolist(), strict=True)]
+    count_frames(layout, rows[first:end], records, lambda row: f"{name}, record {first + row} at byte {rows['offset'][first + row]}")
+
+
+def _chunks(sizes: np.ndarray, most_bytes: int) -> Iterator[tuple[int, int]]:
     ends = np.cumsum(sizes)
     first = 0
     while first < len(sizes):
         before = int(ends[first - 1]) if first else 0
-        end = int(np.searchsorted(ends, before + CHUNK_BYTES, side="right"))
+        end = int(np.searchsorted(ends, before + most_bytes, side="right"))
         end = min(max(end, first + 1), first + CHUNK_RECORDS)
         yield first, min(end, len(sizes))
         first = end

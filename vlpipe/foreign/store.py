@@ -85,6 +85,8 @@ def save(path: str, layout: Layout, table: Table, of: dict[str, Any]) -> bool:
 
 def _places(path: str, layout: Layout) -> Iterator[Path]:
     """Where it may be kept: beside the file, or in the user's cache."""
+    if not layout.is_kept:
+        return
     directory, name = os.path.split(path)
     name = f"{name}-{layout.digest}"
     yield Path(directory) / DIRECTORY / name
