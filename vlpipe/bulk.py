@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlpipe import wire
+from vlpipe.wire import Feature
+
 BYTES_LIST, FLOAT_LIST, INT64_LIST = 0x0A, 0x12, 0x1A  # the tags of a Feature's kinds
 _MOST_ENTRIES = 256  # of a map; a record with more is odd
 
@@ -193,6 +196,14 @@ def packed_integers(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> t
     too_long = np.searchsorted(before, starts[sizes > 10], side="right") - 1
     odd[too_long] = True
     return values, counts, odd
+
+
+def integers(data: bytes, feature: Feature) -> np.ndarray:
+    """int64: the values of an int64 feature of one record."""
+    if feature.whole is None:
+        return np.array(wire.integers(data, feature), np.int64)
+    begin, end = feature.whole
+    return packed_integers(np.frombuffer(data, np.uint8), np.array([begin]), np.array([end]))[0]
 
 
 def ranges(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@ import numpy as np
 
 from vlpipe.audio import decode
 from vlpipe.audio.containers import read_header
-from vlpipe.bulk import packed_integers
+from vlpipe.bulk import integers
 from vlpipe.errors import AudioError
 from vlpipe.schema import Sequence
-from vlpipe.wire import Feature, integers, walk
+from vlpipe.wire import Feature, walk
 
 
 def frames_in(data: bytes, key: str, field: Sequence, parsed: str) -> np.ndarray:
@@ -36,11 +36,7 @@ def _floats(data: bytes, feature: Feature) -> np.ndarray:
 
 
 def _integers(data: bytes, feature: Feature, key: str, dtype: str) -> np.ndarray:
-    whole, limits = feature.whole, np.iinfo(dtype)
-    if whole is None:
-        values = np.array(integers(data, feature), np.int64)
-    else:
-        values, _, _ = packed_integers(np.frombuffer(data, np.uint8), *np.array(whole)[:, None])
+    values, limits = integers(data, feature), np.iinfo(dtype)
     outside = values[(values < limits.min) | (values > limits.max)]
     if len(outside):
         raise ValueError(f'"{key}" holds {outside[0]}, which {dtype} cannot: pass a layout with another dtype')

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from vlpipe.bulk import integers
 from vlpipe.compression import compression_of, uncompressed
 from vlpipe.errors import DatasetError
 from vlpipe.tfrecord import HEADER_BYTES, RecordFrame, read_frames
-from vlpipe.wire import Feature, Walked, WireError, integers, walk
+from vlpipe.wire import Feature, Walked, WireError, walk
 
 FILES, RECORDS, MOST_BYTES = 4, 32, 1 << 24  # that are looked at; bytes: of all, after the first record
 
@@ -27,7 +28,7 @@ class Record:
     def numbers(self, key: str) -> list[int] | None:
         """The values of an int64 key, None where it has none."""
         found = self.walked.features.get(key)
-        return integers(self.data, found) if found is not None and found.kind == "int64" else None
+        return integers(self.data, found).tolist() if found is not None and found.kind == "int64" else None
 
     def bytes_of(self, key: str) -> bytes | None:
         """The one bytes value of a key, None where it has not one."""
@@ -86,8 +87,9 @@ class Fact:
             self.is_text &= _is_text(value)
         if feature.kind == "int64" and feature.count:
             found = integers(record.data, feature)
-            low, high = self.values or (found[0], found[0])
-            self.values = min(low, *found), max(high, *found)
+            least, most = int(found.min()), int(found.max())
+            low, high = self.values or (least, most)
+            self.values = min(low, least), max(high, most)
 
 
 def _widened(span: tuple[int, int], value: int) -> tuple[int, int]:
