@@ -48,6 +48,8 @@ ROOMS = (
     "preview",
     "summary",
     "planning",
+    "portion",
+    "draft",
     "writer",
     "ingest",
     "batching",
