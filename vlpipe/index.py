@@ -150,6 +150,12 @@ class Index:
         """The fields whose values stand in the index."""
         return {} if self.foreign is None else self.foreign.lists
 
+    @property
+    def label(self) -> str | None:
+        """The field that is the label unless the user names another: as the layout says, or as the writer noted in the metadata."""
+        label = self.metadata.get("label") if self.foreign is None else self.foreign.label
+        return label if isinstance(label, str) and label in self.schema.fields else None
+
     def frames(self, name: str) -> np.ndarray:
         """int64 `[records]`: true frames of the sequence `name` in each record."""
         return self.rows[column(self.schema, "frames", name)].astype(np.int64)

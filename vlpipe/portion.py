@@ -24,6 +24,7 @@ from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES, footer_of, header_of, ma
 MAX_RECORD_BYTES = 2**31 - 1  # a protocol buffer may not be larger
 _BUFFER_BYTES = 1 << 20
 _ROWS = 4096  # that are put into an array at a time
+_SHORT = 1 << 14  # values of a record; statistics of fewer are made of several records at a time
 _FRAMING = HEADER_BYTES + FOOTER_BYTES
 
 
@@ -52,6 +53,15 @@ class Shard:
     def to_json(self) -> dict[str, Any]:
         """Its entry in the table."""
         return {"name": self.name, "bytes": self.bytes, "records": self.records, "digest": self.digest}
+
+    def state(self) -> dict[str, Any]:
+        """All of it, to the last bit, as Python's numbers and texts; `from_state` gives it back."""
+        return {**self.to_json(), "moments": {name: moments.state() for name, moments in self.moments.items()}}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Shard:
+        """What had this `state`."""
+        return cls(**{**state, "moments": {name: Moments.from_state(entry) for name, entry in state["moments"].items()}})
 
 
 class Portion:
@@ -134,18 +144,20 @@ class _ShardFile:
             self._flush()
 
     def _flush(self) -> None:
-        content = b"".join(self._parts)
         with self._path.open("ab") as file:
-            file.write(content)
-        self._digest.update(content)
-        # Of all records of the buffer at once: of each by itself, short ones would cost more than all the rest together.
+            file.writelines(self._parts)
+        for part in self._parts:
+            self._digest.update(part)
         for position, (name, sequence) in enumerate(self._sequences.items()):
-            dtype, values = np.dtype(sequence.dtype).newbyteorder("<"), self._moments[name].mean.size
+            moments, dtype = self._moments[name], np.dtype(sequence.dtype).newbyteorder("<")
+            size = moments.mean.size
             arrays = [
-                np.frombuffer(data, dtype, at[2 * position] * values, at[2 * position + 1]) for data, at in self._frames if at[2 * position]
+                np.frombuffer(data, dtype, at[2 * position] * size, at[2 * position + 1]) for data, at in self._frames if at[2 * position]
             ]
-            if arrays:
-                self._moments[name].update(np.concatenate(arrays).reshape(-1, values))
+            # Short ones together: each by itself, they would cost more than all the rest.
+            short = [values for values in arrays if values.size < _SHORT]
+            for values in [values for values in arrays if values.size >= _SHORT] + ([np.concatenate(short)] if short else []):
+                moments.update(values.reshape(-1, size))
         self._flushed = self.bytes
         self._parts.clear()
         self._frames.clear()

@@ -78,6 +78,23 @@ class Moments:
             "not_finite": self.not_finite,
         }
 
+    def state(self) -> dict[str, Any]:
+        """All that it knows, to the last bit, as a dict of Python's numbers; `from_state` gives it back."""
+        return {
+            "count": self.count.tolist(),
+            "mean": self.mean.tolist(),
+            "deviation": self._deviation.tolist(),
+            "not_finite": self.not_finite,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Moments:
+        """What had this `state`."""
+        moments = cls(len(state["count"]))
+        moments.count, moments.not_finite = np.array(state["count"], np.int64), state["not_finite"]
+        moments.mean, moments._deviation = np.array(state["mean"], np.float64), np.array(state["deviation"], np.float64)
+        return moments
+
     @classmethod
     def from_json(cls, document: Any, dimensions: int) -> Moments:
         """What `to_json` described; NaN where it has null.

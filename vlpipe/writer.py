@@ -26,7 +26,8 @@ class Writer:
         overwrite: replace a dataset that exists; it stays until the new one is complete.
 
     Attributes:
-        metadata: a dict of JSON values, stored under "metadata" in `vlpipe.json` (class names, settings of the features).
+        metadata: a dict of JSON values, stored under "metadata" in `vlpipe.json` (class names, settings of the features). "label" names the
+            field that is the label unless `make_dataset(label=...)` says another.
 
     Raises:
         DatasetExistsError: the target exists and `overwrite` is false, or another process is writing it.
