@@ -7,6 +7,7 @@ shard depends on the others, and its statistics are its own until the end: so th
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def shards_of(records: int, num_shards: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """A shard that is complete: what the table of shards says of it, and the statistics of each sequence."""
+    """A shard that is complete: what the table of shards says of it, and the statistics of each sequence, if it has records."""
 
     name: str
     bytes: int
@@ -128,7 +129,7 @@ class _ShardFile:
         self._records = 0
         self._path = path
         self._sequences = sequences
-        self._moments = {name: Moments(int(np.prod(entry.dimensions, dtype=np.int64))) for name, entry in sequences.items()}
+        self._moments: dict[str, Moments] = {}  # made with the first record: there may be very many shards
         self._digest = hashlib.sha256()
         self._flushed = 0
         self._parts: list[bytes] = []
@@ -149,8 +150,8 @@ class _ShardFile:
         for part in self._parts:
             self._digest.update(part)
         for position, (name, sequence) in enumerate(self._sequences.items()):
-            moments, dtype = self._moments[name], np.dtype(sequence.dtype).newbyteorder("<")
-            size = moments.mean.size
+            size, dtype = math.prod(sequence.dimensions), np.dtype(sequence.dtype).newbyteorder("<")
+            moments = self._moments.setdefault(name, Moments(size))
             arrays = [
                 np.frombuffer(data, dtype, at[2 * position] * size, at[2 * position + 1]) for data, at in self._frames if at[2 * position]
             ]
@@ -163,6 +164,6 @@ class _ShardFile:
         self._frames.clear()
 
     def finish(self) -> Shard:
-        """Write what is left."""
+        """Write what is left, and in any case a file."""
         self._flush()
         return Shard(self._path.name, self.bytes, self._records, f"sha256:{self._digest.hexdigest()}", self._moments)

@@ -93,21 +93,28 @@ def convert(
     try:
         index = open_anywhere(paths, chosen)
         _refuse_own(index, draft.path)
-        return _convert(index, job(index, paths, chosen, draft), draft, workers, progress)
+        processes = _processes(index, num_shards, workers)
+        told = job(index, paths, chosen, draft) if processes > 1 else None
+        return _convert(index, draft, told, processes, progress)
     finally:
         draft.abort()
 
 
-def _convert(index: Index, told: dict[str, Any] | None, draft: Draft, workers: int | None, progress: Progress) -> Converted:
-    schema, total = Records(index).schema, int(index.rows["bytes"].sum())
+def _processes(index: Index, num_shards: int, workers: int | None) -> int:
     if workers is None:
-        workers = os.cpu_count() or 1 if total + BYTES_PER_RECORD * len(index) >= BYTES_FOR_PROCESSES else 1
-    workers = max(1, min(workers, len(draft.names), len(index)))
-    if told is None or workers == 1:
-        workers, part = 1, Part(index, draft.path, draft.directory, draft.names)
+        work = int(index.rows["bytes"].sum()) + BYTES_PER_RECORD * len(index)
+        workers = os.cpu_count() or 1 if work >= BYTES_FOR_PROCESSES else 1
+    return max(1, min(workers, num_shards, len(index)))
+
+
+def _convert(index: Index, draft: Draft, told: dict[str, Any] | None, processes: int, progress: Progress) -> Converted:
+    """Convert in this process, or in others that can be told what to do."""
+    schema, total = Records(index).schema, int(index.rows["bytes"].sum())
+    if told is None:
+        part = Part(index, draft.path, draft.directory, draft.names)
         rows, shards = part.convert(lambda: progress(part.bytes, total))
     else:
-        rows, shards = in_processes(told, schema, len(index), workers, lambda done: progress(done, total))
+        rows, shards = in_processes(told, schema, len(index), processes, lambda done: progress(done, total))
     metadata = index.metadata if index.label is None else {**index.metadata, "label": index.label}
     draft.commit(schema, rows, shards, metadata)
     progress(total, total)
@@ -118,7 +125,7 @@ def _convert(index: Index, told: dict[str, Any] | None, draft: Draft, workers: i
         bytes=(sum(shard.bytes for shard in index.shards), sum(shard.bytes for shard in shards.values())),
         layout=index.metadata.get("layout") if index.foreign is not None else None,
         label=index.label,
-        workers=workers,
+        workers=1 if told is None else processes,
     )
 
 

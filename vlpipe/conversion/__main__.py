@@ -22,8 +22,8 @@ from vlpipe.remote import open_anywhere
 def main() -> None:
     """Do what the first line of standard input says, which stays open as long as the process lives that asks."""
     line = sys.stdin.buffer.readline()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     if line:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         _work(json.loads(line))
 
 
