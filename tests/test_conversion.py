@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,7 @@ def test_the_label_that_a_writer_noted_is_the_label(tmp_path: Path) -> None:
         with vlpipe.Writer(tmp_path / "d", overwrite=True) as writer:
             writer.metadata["label"] = noted
             writer.write({"x": np.ones((2, 3), np.float32), "a": 1, "b": 2})
+        assert open_directory(tmp_path / "d").label == (noted if noted in ("b", "x") else None)
         if noted == "b":
             assert vlpipe.plan(tmp_path / "d").selection.labels == ("b",)
             assert vlpipe.plan(tmp_path / "d", label="a").selection.labels == ("a",)
@@ -181,6 +183,7 @@ def test_progress_is_that_of_all_processes(tmp_path: Path, many: list[Path], cou
     assert seen[-1] == (total, total)
     assert {of for _, of in seen} == {total}
     assert len(set(seen)) > 2
+    assert count == 1 or seen[-2] == (total, total)  # both together had said so
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -249,9 +252,14 @@ def test_a_source_in_the_target_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DatasetExistsError, match="d: exists already"):
             convert(source, tmp_path / "link")
     assert contents(tmp_path) == before
+    (tmp_path / "linked").mkdir()
+    for path in (tmp_path / "d").iterdir():
+        (tmp_path / "linked" / path.name).symlink_to(path)
+    with pytest.raises(ArgumentError, match="linked/d-00000-of-00001.tfrecord lies in the target"):
+        convert(tmp_path / "linked", tmp_path / "d", overwrite=True)
     convert(tmp_path / "d", tmp_path / "d3")  # whose name only begins like it
     convert(tmp_path / "d3", tmp_path / "d", overwrite=True)
-    assert listing(tmp_path) == ["d", "d2", "d3", "link"]
+    assert listing(tmp_path) == ["d", "d2", "d3", "link", "linked"]
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -332,13 +340,19 @@ def test_the_old_one_stays_until_the_new_one_is_complete_and_no_other_comes_betw
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_an_exception_on_the_way_leaves_nothing(tmp_path: Path, many: list[Path], count: int) -> None:
+def test_an_exception_on_the_way_leaves_nothing(tmp_path: Path, many: list[Path], count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, start = [], workers.start
+    monkeypatch.setattr(workers, "start", lambda *arguments: started.append(start(*arguments)) or started[-1])
+
     def stop(*_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         convert(many, tmp_path / "d", layout=LAYOUT, workers=count, progress=stop)
     assert listing(tmp_path) == ["source"]
+    assert len(started) == (0 if count == 1 else 2)
+    assert all(process.returncode is not None for process in started)
+    assert count == 1 or any(process.returncode == -signal.SIGKILL for process in started)  # nobody waits until they are done
 
 
 def test_processes_that_cannot_be_started(tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

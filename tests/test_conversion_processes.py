@@ -25,7 +25,9 @@ from tests.test_ingest import in_session
 from tests.test_writer import contents, listing
 from vlpipe import layouts
 from vlpipe.conversion import convert, workers
+from vlpipe.layouts.table import to_json
 from vlpipe.opening import open_directory
+from vlpipe.processes import start
 
 LAYOUT = '{"float_list": {"key": "x", "d": 3, "label": "label"}}'
 RECORDS = 60_000
@@ -150,6 +152,18 @@ def test_a_process_that_died_while_it_spoke_has_said_nothing() -> None:
 def test_a_process_that_is_told_nothing_ends() -> None:
     done = subprocess.run([sys.executable, "-m", "vlpipe.conversion"], input=b"", capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_process_whose_parent_is_gone_ends_whatever_it_does(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tfrecord")  # whoever opens it waits
+    layout = to_json(layouts.float_list("x", d=3))
+    with start("vlpipe.conversion") as process:
+        process.stdin.write(json.dumps({"source": [str(tmp_path / "a.tfrecord")], "layout": layout}).encode() + b"\n")
+        process.stdin.close()
+        try:
+            assert process.wait(timeout=30) == 1
+        finally:
+            process.kill()
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class Draft:
         self.directory = self._staged.path
 
     def commit(self, schema: Schema, rows: np.ndarray, shards: dict[int, Shard], metadata: dict[str, Any]) -> None:
-        """Make the target of the shards and what is known of them; in any case the draft ends.
+        """Make the target of the shards and what is known of them.
 
         Args:
             rows: the index, in the order of the records.
@@ -66,12 +66,9 @@ class Draft:
             DatasetError: the system cannot write the files; nothing is committed.
             DatasetExistsError: the target appeared meanwhile.
         """
-        try:
-            with os_errors_named(self.path):
-                self._describe(schema, rows, shards, metadata)
-                self._staged.commit()
-        finally:
-            self.abort()
+        with os_errors_named(self.path):
+            self._describe(schema, rows, shards, metadata)
+            self._staged.commit()
 
     def abort(self) -> None:
         """Give up: remove what was written and leave the target as it was. Does nothing after a commit."""

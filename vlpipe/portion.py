@@ -152,9 +152,7 @@ class _ShardFile:
         for position, (name, sequence) in enumerate(self._sequences.items()):
             size, dtype = math.prod(sequence.dimensions), np.dtype(sequence.dtype).newbyteorder("<")
             moments = self._moments.setdefault(name, Moments(size))
-            arrays = [
-                np.frombuffer(data, dtype, at[2 * position] * size, at[2 * position + 1]) for data, at in self._frames if at[2 * position]
-            ]
+            arrays = [np.frombuffer(data, dtype, at[2 * position] * size, at[2 * position + 1]) for data, at in self._frames]
             # Short ones together: each by itself, they would cost more than all the rest.
             short = [values for values in arrays if values.size < _SHORT]
             for values in [values for values in arrays if values.size >= _SHORT] + ([np.concatenate(short)] if short else []):

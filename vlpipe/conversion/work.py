@@ -53,11 +53,11 @@ class Part:
             portion = Portion(self._directory, records.schema, self._names)
             for row in self.rows.tolist():
                 self.row = row
-                values = records.values(self.row)
+                values = records.values(row)
                 for name in texts:
                     self._check_text(name, values)
-                portion.add(int(self._shards[self.row]), values, functools.partial(index.where, self.row))
-                self.bytes += int(sizes[self.row])
+                portion.add(int(self._shards[row]), values, functools.partial(index.where, row))
+                self.bytes += int(sizes[row])
                 if self.bytes - shown >= PROGRESS_BYTES:
                     shown = self.bytes
                     progress()
