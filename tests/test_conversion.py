@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +211,11 @@ def test_where_there_is_little_to_do_no_process_is_started(tmp_path: Path, monke
     assert convert(source, tmp_path / "e", layout=LAYOUT).workers == 2
 
 
-def test_a_layout_with_functions_is_converted_in_this_process(tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "to_json", lambda layout: {"parse": len})
+@pytest.mark.parametrize("given", [len, threading.Lock()], ids=["function", "lock"])
+def test_a_layout_with_objects_of_the_user_is_converted_in_this_process(
+    tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch, given: Any
+) -> None:
+    monkeypatch.setattr(workers, "to_json", lambda layout: copy.deepcopy({"parse": given}))
     assert convert(many, tmp_path / "d", layout=LAYOUT, workers=2).workers == 1
     assert len(open_directory(tmp_path / "d")) == 5003
 

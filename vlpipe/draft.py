@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from vlpipe.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, column, dig
 from vlpipe.portion import Shard
 from vlpipe.schema import Schema
 from vlpipe.staging import StagedDirectory
-from vlpipe.statistics import Moments, merged
+from vlpipe.statistics import merged
 
 MAX_SHARDS = 100_000  # five digits in a shard's name
 _OUR_FILES = re.compile(rf"{re.escape(METADATA_NAME)}|{re.escape(INDEX_NAME)}|.*-\d{{5}}-of-\d{{5,6}}\.tfrecord", re.DOTALL)
@@ -79,7 +78,6 @@ class Draft:
         numbers, firsts = np.unique(rows["shard"], return_index=True)
         # In the order in which the shards were begun. Sums of floats differ in the last bits in any other.
         begun = [shards[number].moments for number in numbers[np.argsort(firsts)].tolist()]
-        none = {name: Moments(math.prod(sequence.dimensions)) for name, sequence in schema.sequences.items()}
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -87,8 +85,8 @@ class Draft:
             "records": len(rows),
             "shards": [shards[number].to_json() for number in self.names],
             "index": {"name": INDEX_NAME, "digest": digest_of_rows(rows)},
-            "statistics": {name: moments.to_json() for name, moments in merged([none, *begun]).items()},
-            "lengths": {name: _lengths(rows[column(schema, "frames", name)]) for name in schema.sequences},
+            "statistics": {name: moments.to_json() for name, moments in merged(begun).items()},
+            "lengths": {name: _lengths(rows[column(schema, "frames", name)]) for name in schema.sequences if len(rows)},
             "metadata": metadata,
         }
         try:

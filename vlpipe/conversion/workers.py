@@ -29,17 +29,17 @@ Messages = queue.SimpleQueue[tuple[int, dict[str, Any] | None]]
 
 def job(index: Index, source: list[str], layout: Layout | None, draft: Draft) -> dict[str, Any] | None:
     """What another process has to be told; None where it cannot be: a layout that has functions of the user's."""
-    told = {
-        "source": source,
-        "layout": None if layout is None else to_json(layout),
-        "fingerprint": index.fingerprint,
-        "target": draft.path,
-        "directory": str(draft.directory),
-        "names": list(draft.names.values()),
-    }
     try:
+        told = {
+            "source": source,
+            "layout": None if layout is None else to_json(layout),
+            "fingerprint": index.fingerprint,
+            "target": draft.path,
+            "directory": str(draft.directory),
+            "names": list(draft.names.values()),
+        }
         return json.loads(json.dumps(told))
-    except TypeError:
+    except TypeError:  # what JSON cannot express, or cannot even be copied
         return None
 
 
