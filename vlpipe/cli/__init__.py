@@ -11,6 +11,7 @@ import click
 
 import vlpipe
 from vlpipe.cli.contents import head, histogram, stats, verify
+from vlpipe.cli.converting import convert
 from vlpipe.cli.forecast import plan
 from vlpipe.cli.foreign import index, inspect
 from vlpipe.cli.ingestion import ingest
@@ -35,5 +36,5 @@ def main() -> None:
     """Input pipelines for variable-length sequences: from recordings to batches."""
 
 
-for command in (ingest, inspect, index, plan, verify, stats, head, histogram, check_model):
+for command in (ingest, inspect, index, convert, plan, verify, stats, head, histogram, check_model):
     main.add_command(command)
