@@ -5,6 +5,7 @@ Exit status: 0 done, 1 it could not be done (one message on stderr says why) or 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -34,6 +35,8 @@ class _Commands(click.Group):
 @click.version_option(vlpipe.__version__, prog_name="vlpipe")
 def main() -> None:
     """Input pipelines for variable-length sequences: from recordings to batches."""
+    # What TensorFlow tells on stderr while it loads is of no use to whoever gave a command.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 for command in (ingest, inspect, index, convert, plan, verify, stats, head, histogram, check_model):
