@@ -41,7 +41,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
     from vlpipe.foreign import files_of, is_foreign
     from vlpipe.layouts.detect import guess
     from vlpipe.layouts.facts import look
-    from vlpipe.layouts.prepared import prepared
+    from vlpipe.layouts.sidecars import described
 
     paths = files_of(source)
     sample = look(paths)
@@ -62,9 +62,9 @@ def inspect_files(source: Any) -> dict[str, Any]:
             | {"layout": "vlpipe", "confidence": 1.0, "reasons": ["vlpipe.json lies beside it"], "candidates": []}
             | {"call": f"vlpipe.make_dataset({shown})"}
         )
-    known = prepared(os.path.dirname(paths[0]))
+    known = described(paths)
     if known is not None:
-        report |= {"layout": known.name, "confidence": 1.0, "reasons": ["features.json of TensorFlow Datasets lies beside it"]}
+        report |= {"layout": known[0].name, "confidence": 1.0, "reasons": [f"{known[1]} lies beside it"]}
         return report | {"call": f"vlpipe.make_dataset({shown})", "candidates": []}
     guesses = guess(sample)
     candidates = [

@@ -19,8 +19,8 @@ from vlpipe.index import METADATA_NAME, Foreign, Index, Shard, Stored
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.detect import guess
 from vlpipe.layouts.facts import FILES, Sample, look
-from vlpipe.layouts.prepared import prepared, shard_lengths
 from vlpipe.layouts.resolve import resolve
+from vlpipe.layouts.sidecars import check_counts, described, files_in
 from vlpipe.layouts.table import named
 from vlpipe.opening import Source, expand
 from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES
@@ -44,14 +44,15 @@ def build_index(
     from the last file that was complete.
 
     Args:
-        source: files, a glob, a directory of TFRecord files, or one that TensorFlow Datasets prepared.
+        source: files, a glob, a directory of TFRecord files, or one that TensorFlow Datasets prepared or in which SeqIO cached a task; of
+            several splits name the files of one.
         layout: how the records are laid out, a `vlpipe.layouts` layout or the name of one that needs no arguments; None: from
-            the features.json of TensorFlow Datasets, or by the first records where they leave no doubt.
+            what TensorFlow Datasets or SeqIO left beside them, or by the first records where they leave no doubt.
         workers: processes; None: one a core where there is work for them.
         progress: called with the files that are done and the number of all, after each.
 
     Raises:
-        ArgumentError: there is no such layout.
+        ArgumentError: there is no such layout, or a directory has several splits.
         SchemaError: the layout is not that of the records, or none can be told; the message has the candidates.
         DatasetError: a file is missing or damaged, or a record is not as the layout says; the message names it.
 
@@ -74,8 +75,9 @@ def build_index(
             tables[number] = index_file(paths[number], chosen)
             done += 1
             progress(min(done, len(paths)), len(paths))
-    _check_lengths(paths, [table for table in tables if table is not None])
-    return _combine(paths, [table for table in tables if table is not None], chosen)
+    complete = [table for table in tables if table is not None]
+    check_counts(paths, [len(table.rows) for table in complete])
+    return _combine(paths, complete, chosen)
 
 
 def index_file(path: str, layout: Layout) -> Table:
@@ -118,6 +120,8 @@ def files_of(source: Source) -> list[str]:
     paths: list[str] = []
     for path in expand(source):
         found = _records_in(path) if os.path.isdir(path) else [path]
+        if found and os.path.isdir(path):
+            found = [os.path.join(path, name) for name in files_in(path, [os.path.basename(name) for name in found])]
         if not found:
             raise DatasetError(f"{path}: has no file with .tfrecord in its name. Pass the files, or a glob of them.")
         paths += found
@@ -135,7 +139,7 @@ def _records_in(directory: str) -> list[str]:
 
 
 def choose_layout(paths: list[str], layout: Any = None) -> Layout:
-    """The complete layout: the one that is asked for, that of TensorFlow Datasets, or the only one that the first records can have.
+    """The complete layout: the one that is asked for, that of a sidecar, or the only one that the first records can have.
 
     Raises:
         SchemaError: as `build_index`.
@@ -145,7 +149,8 @@ def choose_layout(paths: list[str], layout: Any = None) -> Layout:
         return layout
     sample = _sample(paths)
     if layout is None:
-        layout = prepared(os.path.dirname(paths[0])) or guess(sample).certain(paths[0])
+        known = described(paths)
+        layout = known[0] if known is not None else guess(sample).certain(paths[0])
     return resolve(named(layout), sample)
 
 
@@ -161,17 +166,6 @@ def _processes(paths: list[str], missing: list[int], layout: Layout, workers: in
     if workers is None:
         workers = os.cpu_count() or 1 if size >= BYTES_FOR_PROCESSES else 1
     return min(workers, len(missing))
-
-
-def _check_lengths(paths: list[str], tables: list[Table]) -> None:
-    """A directory of TensorFlow Datasets says how many records each file has."""
-    for path, table in zip(paths, tables, strict=True):
-        expected = shard_lengths(os.path.dirname(path)).get(os.path.basename(path))
-        if expected is not None and expected != len(table.rows):
-            raise DatasetError(
-                f"{path}: holds {len(table.rows)} records, dataset_info.json says {expected}: it was cut at the end of a record, or "
-                "replaced. Prepare the dataset again."
-            )
 
 
 def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:

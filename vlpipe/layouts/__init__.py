@@ -10,7 +10,7 @@ Files may be compressed with GZIP or ZLIB: they are read from the beginning, by 
 format of any of these.
 
 `vlpipe inspect FILE` shows what is in a file, which layout it seems to have, and how to ask for it. Without `layout=`, one is taken only if
-it leaves no doubt. A directory that TensorFlow Datasets prepared has its own description, which is read.
+it leaves no doubt. A directory that TensorFlow Datasets prepared, or in which SeqIO cached a task, has its own description, which is read.
 """
 
 from vlpipe.layouts.base import Frames, Layout, Listed, Number, Words
