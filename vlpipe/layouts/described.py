@@ -13,6 +13,7 @@ import numpy as np
 
 from vlpipe.layouts.base import Field, Frames, Listed, Number, Words
 from vlpipe.layouts.resolve import MOST_NUMBERS
+from vlpipe.schema import SEQUENCE_DTYPES
 
 # What json.load and the look at what it gave raise where a file is not what it should be; 1e999 is an infinity that is no integer.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
@@ -68,9 +69,13 @@ def part(key: str, shape: tuple[int | None, ...], dtype: str) -> Frames | Field 
         if kind == "floats" and np.prod(sizes, dtype=np.float64) <= MOST_NUMBERS:
             return Number(key, "float32", sizes)
         return Number(key) if kind == "integers" and not shape else None
-    if kind == "integers":
-        return Listed(key) if shape == (None,) else None
-    return Frames(key, "floats", sizes) if kind == "floats" and shape == (None, *sizes) else None
+    if shape == (None,) and kind == "integers":
+        return Listed(key)
+    if shape != (None, *sizes) or kind not in ("floats", "integers"):
+        return None
+    if kind == "floats":
+        return Frames(key, "floats", sizes)
+    return Frames(key, "integers", sizes, dtype=dtype if dtype in SEQUENCE_DTYPES else "int64")
 
 
 def _kind(dtype: str) -> str:

@@ -21,7 +21,7 @@ def prepared(directory: str) -> Layout | None:
     """The layout of a prepared directory; None where there is no features.json.
 
     Raises:
-        SchemaError: it is there and cannot be read, or none of its features is a sequence of frames of floats.
+        SchemaError: it is there and cannot be read, or none of its features is a sequence of frames.
     """
     path = os.path.join(directory, FEATURES_NAME)
     if not os.path.exists(path):
@@ -35,8 +35,8 @@ def prepared(directory: str) -> Layout | None:
     frames = tuple(entry for entry in found if isinstance(entry, Frames))
     if not frames:
         raise SchemaError(
-            f"{path}: none of its features is a sequence of frames of floats that can be read in place (integers, encoded audio and images "
-            "cannot). Pass layout=..., or write the records anew with vlpipe.Writer."
+            f"{path}: none of its features is a sequence of frames that can be delivered (videos and compressed recordings cannot). "
+            "Pass layout=..., or write the records anew with vlpipe.Writer."
         )
     fields: tuple[Field, ...] = tuple(entry for entry in found if not isinstance(entry, Frames))
     return Layout("prepared", frames, _label(directory, {field.key for field in fields}), fields, closed=True)
@@ -105,6 +105,20 @@ def _features(document: dict[str, Any], key: str, outer: tuple[int | None, ...])
         tensor = document["tensor"]
         shape = tuple(None if int(size) < 0 else int(size) for size in tensor.get("shape", {}).get("dimensions", []))
         yield from _tensor(key, outer, shape, tensor["dtype"])
+    elif "audio" in document and not outer:
+        yield from _audio(key, document["audio"])
+
+
+def _audio(key: str, audio: dict[str, Any]) -> Iterator[Frames]:
+    """A recording (core/features/audio_feature.py): its samples `[T]` or `[T, channels]`, or with lazy decoding the file as it was."""
+    shape, dtype = [int(size) for size in audio.get("shape", {}).get("dimensions", ["-1"])], audio.get("dtype", "int64")
+    if audio.get("encoding", "none") != "none" or shape[:1] != [-1] or min(shape[1:], default=1) < 1:
+        return
+    if audio.get("lazyDecode"):
+        yield Frames(key, "audio", (1,))
+    else:
+        channels = tuple(shape[1:]) or (1,)
+        yield Frames(key, "floats", channels) if dtype.startswith("float") else Frames(key, "integers", channels, dtype)
 
 
 def _tensor(key: str, outer: tuple[int | None, ...], inner: tuple[int | None, ...], dtype: str) -> Iterator[Frames | Field]:

@@ -35,7 +35,7 @@ def cached(directory: str, split: str) -> Layout | None:
     """The layout of a split; None where there is no info.SPLIT.json, or where it says nothing, as that of a split without examples.
 
     Raises:
-        SchemaError: it is there and cannot be read, or none of its features is a sequence of frames of floats.
+        SchemaError: it is there and cannot be read, or none of its features is a sequence of frames.
     """
     path = os.path.join(directory, info_name(split))
     try:
@@ -51,7 +51,7 @@ def cached(directory: str, split: str) -> Layout | None:
     fields: tuple[Field, ...] = tuple(entry for entry in parts if not isinstance(entry, Frames))
     if not frames:
         raise SchemaError(
-            f"{path}: of its features {sorted(features)} none is a sequence of frames of floats, [T] or [T, d], that can be read in place. "
+            f"{path}: of its features {sorted(features)} none is a sequence of frames, floats [T] or numbers [T, d]. "
             "Pass layout=..., or write the records anew with vlpipe.Writer."
         )
     keys = [field.key for field in fields]
