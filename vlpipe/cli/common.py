@@ -1,4 +1,4 @@
-"""What the commands share: progress on a terminal, JSON, and how a source is said."""
+"""What the commands share: progress on a terminal, JSON, and how a source and a layout are said."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+
+from vlpipe.errors import ArgumentError
+
+layout_option = click.option(
+    "--layout", metavar="NAME|JSON", help='A layout that needs no arguments, such as audioset; or one as {"NAME": {arguments}}.'
+)
 
 
 @contextmanager
@@ -46,3 +52,26 @@ def print_json(document: Any) -> None:
 def one_or_many(source: tuple[str, ...]) -> str | list[str]:
     """The arguments SOURCE of a command, as the library takes them."""
     return source[0] if len(source) == 1 else list(source)
+
+
+def parse_layout(text: str | None) -> Any:
+    """What `--layout` says, as the library takes it.
+
+    Raises:
+        ArgumentError: it is neither the name of a layout nor one with its arguments.
+    """
+    from vlpipe.layouts import TABLE
+
+    if text is None or not text.lstrip().startswith("{"):
+        return text
+    try:
+        ((name, arguments),) = json.loads(text).items()
+        key = arguments.pop("key", None)
+        keys = arguments.pop("keys", [] if key is None else [key])
+        arguments = {option: tuple(value) if isinstance(value, list) else value for option, value in arguments.items()}
+        return TABLE[name](*keys, **arguments)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArgumentError(
+            f"--layout: {text} cannot be read ({error}), expected an object with one of {', '.join(TABLE)} and its arguments, such as "
+            '{"float_list": {"key": "mel", "d": 80}}.'
+        ) from error

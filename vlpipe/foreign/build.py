@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,18 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.foreign.extract import Table, extract, gap
+from vlpipe.foreign.moments import kept_moments
 from vlpipe.foreign.store import identity, load, save
 from vlpipe.foreign.workers import in_processes
 from vlpipe.index import METADATA_NAME, Foreign, Index, Shard, Stored
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.detect import guess
-from vlpipe.layouts.facts import FILES, Sample, look
+from vlpipe.layouts.facts import FILES, Reader, Sample, look
 from vlpipe.layouts.prepared import prepared, shard_lengths
 from vlpipe.layouts.resolve import resolve
 from vlpipe.layouts.table import named
 from vlpipe.opening import Source, expand
-from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES
+from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES, read_frames
 
 _log = logging.getLogger("vlpipe")
 # Below so many bytes a process that has to be started first takes longer than it saves.
@@ -74,7 +76,8 @@ def build_index(
             done += 1
             progress(min(done, len(paths)), len(paths))
     _check_lengths(paths, [table for table in tables if table is not None])
-    return _combine(paths, [table for table in tables if table is not None], chosen)
+    index = _combine(paths, [table for table in tables if table is not None], chosen)
+    return replace(index, statistics=kept_moments(index))
 
 
 def index_file(path: str, layout: Layout) -> Table:
@@ -133,22 +136,25 @@ def _records_in(directory: str) -> list[str]:
     ]
 
 
-def choose_layout(paths: list[str], layout: Any = None) -> Layout:
+def choose_layout(paths: list[str], layout: Any = None, read: Reader = read_frames) -> Layout:
     """The complete layout: the one that is asked for, that of TensorFlow Datasets, or the only one that the first records can have.
+
+    Args:
+        read: the records of a file, of which the first are looked at.
 
     Raises:
         SchemaError: as `build_index`.
         ArgumentError: there is no such layout.
     """
-    sample = _sample(paths)
+    sample = _sample(paths, read)
     if layout is None:
         layout = prepared(os.path.dirname(paths[0])) or guess(sample).certain(paths[0])
     return resolve(named(layout), sample)
 
 
-def _sample(paths: list[str]) -> Sample:
+def _sample(paths: list[str], read: Reader) -> Sample:
     step = max(1, len(paths) // FILES)
-    return look(dict.fromkeys([*paths[::step], *paths]))  # some from everywhere; the others only where these have too few records
+    return look(dict.fromkeys([*paths[::step], *paths]), read)  # some from everywhere; the others only where these have too few records
 
 
 def _processes(paths: list[str], missing: list[int], workers: int | None) -> int:

@@ -29,6 +29,24 @@ _TAGS = {"": 0, "bytes": BYTES_LIST, "float": FLOAT_LIST, "int64": INT64_LIST}
 _KINDS = {tag: kind or "empty" for kind, tag in _TAGS.items()}
 
 
+class MisfitError(DatasetError):
+    """A record is not as the layout says.
+
+    Attributes:
+        found: what it has instead.
+        action: what to do next.
+    """
+
+    action = (
+        "Pass the layout that these records have (vlpipe inspect FILE shows what is in them; LAYOUT.only() passes over all keys that are "
+        "not needed), or leave the file out."
+    )
+
+    def __init__(self, where: str, found: str) -> None:
+        super().__init__(f"{where}: {found}. {self.action}")
+        self.found = found
+
+
 class Table(NamedTuple):
     """What an index knows of one file: its rows (`shard` is 0), and the values of each `Listed` key, one record after another."""
 
@@ -89,17 +107,32 @@ def extract(path: str | os.PathLike[str], layout: Layout) -> Table:
     rows = np.zeros(len(offsets), row_dtype(layout))
     rows["offset"], rows["bytes"] = offsets, sizes
     rows["checksum"] = data_checksums(data, offsets, sizes)
-    lists: dict[str, list[np.ndarray]] = {field.key: [] for field in layout.fields if isinstance(field, Listed)}
-    for first, end in _chunks(sizes):
-        _Chunk(data, name, layout, rows, first, end).fill(lists)
+    lists = fill(data, name, layout, rows, 0, len(rows))
     for key in lists:  # counts are there; where they begin follows
         counts = rows[f"frames:{key}"].astype(np.int64)
         rows[f"start:{key}"] = np.cumsum(counts) - counts
-    return Table(rows, {key: np.concatenate([np.zeros(0, np.int64), *parts]) for key, parts in lists.items()})
+    return Table(rows, lists)
+
+
+def fill(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int) -> dict[str, np.ndarray]:
+    """Fill in the rows from the first to before the end, of which place and checksum are known; the values of their lists.
+
+    Args:
+        data: uint8, the file.
+        name: what to call it in an error.
+
+    Raises:
+        MisfitError: a record is not as the layout says.
+        DatasetError: the data of that record are damaged.
+    """
+    lists: dict[str, list[np.ndarray]] = {field.key: [] for field in layout.fields if isinstance(field, Listed)}
+    for begin, stop in _chunks(rows["bytes"][first:end]):
+        _Chunk(data, name, layout, rows, first + begin, first + stop).fill(lists)
+    return {key: np.concatenate([np.zeros(0, np.int64), *parts]) for key, parts in lists.items()}
 
 
 def _chunks(sizes: np.ndarray) -> Iterator[tuple[int, int]]:
-    ends = np.cumsum(sizes)
+    ends = np.cumsum(sizes, dtype=np.int64)
     first = 0
     while first < len(sizes):
         before = int(ends[first - 1]) if first else 0
@@ -321,10 +354,7 @@ class _Chunk:
                 f"{where}: the checksum of its {entry['bytes']} bytes of data is {found:08x}, the file says {entry['checksum']:08x}: the "
                 "file is damaged. Restore it from a copy."
             )
-        raise DatasetError(
-            f"{where}: {text}. Pass the layout that these records have (vlpipe inspect FILE shows what is in them; LAYOUT.only() "
-            "passes over all keys that are not needed), or leave the file out."
-        )
+        raise MisfitError(where, text)
 
 
 def _have(data: np.ndarray, at: np.ndarray, header: bytes) -> np.ndarray:

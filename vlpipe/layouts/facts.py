@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from vlpipe.errors import DatasetError
 from vlpipe.tfrecord import HEADER_BYTES, RecordFrame, read_frames
 from vlpipe.wire import Feature, Walked, WireError, integers, walk
+
+Reader = Callable[[str | os.PathLike[str]], Iterable[RecordFrame]]
 
 FILES, RECORDS, MOST_BYTES = 4, 32, 1 << 24  # that are looked at; bytes: of all, after the first record
 
@@ -113,8 +115,11 @@ class Sample:
         return any(record.walked.is_sequence for record in self.records)
 
 
-def look(paths: Iterable[str | os.PathLike[str]]) -> Sample:
+def look(paths: Iterable[str | os.PathLike[str]], read: Reader = read_frames) -> Sample:
     """The first records of the first files.
+
+    Args:
+        read: the records of a file.
 
     Raises:
         DatasetError: a file cannot be read or is damaged there, or its records are no Examples; or there is no record at all.
@@ -125,7 +130,7 @@ def look(paths: Iterable[str | os.PathLike[str]]) -> Sample:
     for path in paths:
         if len(records) >= FILES * RECORDS:
             break
-        for number, frame in enumerate(itertools.islice(read_frames(path), RECORDS)):
+        for number, frame in enumerate(itertools.islice(read(path), RECORDS)):
             size += len(frame.data)
             if records and size > MOST_BYTES:
                 break
