@@ -82,7 +82,8 @@ def test_verify_of_what_is_in_order(dataset: Path) -> None:
     size = sum(path.stat().st_size for path in dataset.glob("*.tfrecord"))
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"60 records in 2 shards, {size / 1e6:,.1f} MB read: all as they were written\n"
-    expected = {"ok": True, "shards": 2, "records": 60, "bytes": size, "damaged": 0, "problems": [], "unlisted": 0}
+    expected = {"ok": True, "shards": 2, "records": 60, "bytes": size, "damaged": 0, "lost": 0, "problems": [], "unlisted": 0}
+    expected["layout"] = "vlpipe"
     assert document("verify", dataset, "--workers", 2) == expected
     assert document("verify", *dataset.glob("*.tfrecord"))["records"] == 60
 

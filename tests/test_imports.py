@@ -18,6 +18,7 @@ PACKAGE = Path(vlpipe.__file__).parent
 # A room may import those before it, at the top or inside a function, and none after it. A new room gets its place here.
 ROOMS = (
     "errors",
+    "processes",
     "layers",
     "schema",
     "tfrecord",
@@ -30,10 +31,10 @@ ROOMS = (
     "bulk",
     "audio",
     "layouts",
-    "processes",
     "foreign",
     "reading",
     "remote",
+    "measurement",
     "staging",
     "lengths",
     "reporting",

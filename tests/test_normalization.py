@@ -85,7 +85,10 @@ def test_a_dataset_without_statistics_says_what_to_do(tmp_path: Path) -> None:
         if change:
             with_statistics(source, {})
         for function in (vlpipe.plan, vlpipe.make_dataset):
-            with pytest.raises(DatasetError, match='are missing in vlpipe.json, or only some shards .* or use normalize="utterance"'):
+            with pytest.raises(
+                DatasetError,
+                match="are not known: vlpipe notes .*`vlpipe stats SOURCE --compute` .* or use normalize=",
+            ):
                 function(sources, normalize="global")
             function(sources, normalize="utterance")
 

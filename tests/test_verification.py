@@ -18,14 +18,13 @@ from hypothesis import given, settings
 
 import vlpipe
 from tests.test_record import schemas_and_records
-from vlpipe import verification
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.index import digest_of_rows
 from vlpipe.opening import open_directory
 from vlpipe.record import encode
 from vlpipe.schema import Fixed, Schema, Sequence, Text
 from vlpipe.tfrecord import footer_of, header_of, masked_crc
-from vlpipe.verification import Problem, Report
+from vlpipe.verification import Problem, Report, files
 
 SCHEMA = Schema(x=Sequence(2, "float32"), wörter=Sequence((), "int16"), label=Fixed((), "int16"), half=Fixed(2, "float16"), text=Text())
 LENGTHS = (3, 0, 1, 4, 2, 0, 5, 1)
@@ -82,7 +81,7 @@ def only(report: Report) -> Problem:
 
 def test_what_was_written_is_in_order(dataset: Path) -> None:
     size = sum(path.stat().st_size for path in dataset.glob("*.tfrecord"))
-    expected = Report(shards=2, records=len(LENGTHS), bytes=size, damaged=0, problems=(), unlisted=0)
+    expected = Report(shards=2, records=len(LENGTHS), bytes=size, damaged=0, lost=0, problems=(), unlisted=0, layout="vlpipe")
     assert vlpipe.verify(dataset) == vlpipe.verify(str(dataset), workers=1) == expected
     assert expected.ok
     assert expected.report() == "8 records in 2 shards, 0.0 MB read: all as they were written"
@@ -106,7 +105,7 @@ def test_sources_of_several_kinds(dataset: Path) -> None:
 
 def test_an_empty_dataset_is_in_order(tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "d", [], SCHEMA, num_shards=3)
-    assert vlpipe.verify(tmp_path / "d") == Report(3, 0, 0, 0, (), 0)
+    assert vlpipe.verify(tmp_path / "d") == Report(3, 0, 0, 0, 0, (), 0, "vlpipe")
 
 
 def test_many_fields(tmp_path: Path) -> None:
@@ -164,7 +163,7 @@ def test_damage_in_many_places_is_all_found(dataset: Path) -> None:
     length = places(dataset, 0)[0][1] - 16
     assert str(report.problems[0]) == (
         f"{shard_of(dataset, 0).name}, record 0 at byte 0: its header is damaged: a reader without the index cannot go on from here, "
-        f"expected the length {length} and its checksum. Restore the shard from a copy, or write the dataset again."
+        f"expected the length {length} and its checksum. Restore the file from a copy, or write the dataset again."
     )
 
 
@@ -236,7 +235,7 @@ class _Failing:
 @pytest.mark.parametrize(("fails", "kind"), [(True, "unreadable"), (False, "cut")])
 def test_a_file_that_fails_while_it_is_read(dataset: Path, monkeypatch: pytest.MonkeyPatch, fails: bool, kind: str) -> None:
     path = str(shard_of(dataset, 0))
-    monkeypatch.setattr(verification, "_open", lambda name: _Failing(name, 4 if name == path else 1000, fails))
+    monkeypatch.setattr(files, "opened", lambda name: _Failing(name, 4 if name == path else 1000, fails))
     report = vlpipe.verify(dataset)
     problem = only(report)
     assert (problem.kind, report.damaged) == (kind, len(places(dataset, 0)) - 1)
@@ -389,12 +388,12 @@ def test_the_table_has_place_and_way_out(dataset: Path) -> None:
     assert lines[0] == "8 records in 2 shards, 0.0 MB read: 1 records are damaged or lost, 1 problems"
     assert lines[2].split() == ["shard", "record", "at", "byte", "problem", "found", "expected"]
     assert lines[3].split()[:4] == [path.name, "1", f"{begin:,}", "data"]
-    assert lines[-1] == "data: Restore the shard from a copy, or write the dataset again."
+    assert lines[-1] == "data: Restore the file from a copy, or write the dataset again."
 
 
 def test_a_hostile_name_cannot_steer_the_terminal() -> None:
     problem = Problem("d/\x1b[2J[red].tfrecord", 1, 2, "data", "\x9b", "\r", "Do.")
-    report = Report(1, 1, 1, 1, (problem,), 0).report()
+    report = Report(1, 1, 1, 1, 0, (problem,), 0, "vlpipe").report()
     assert "\\x1b[2J[red].tfrecord" in report
     assert all(letter.isprintable() for letter in report.replace("\n", ""))
 
@@ -403,7 +402,7 @@ def test_a_hostile_name_cannot_steer_the_terminal() -> None:
 
 
 def test_progress_is_told_in_order(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "_REPORT_EVERY", 1)
+    monkeypatch.setattr(files, "REPORT_EVERY", 1)
     told: list[tuple[int, int]] = []
     report = vlpipe.verify(dataset, progress=lambda done, total: told.append((done, total)))
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -414,7 +413,7 @@ def test_progress_is_told_in_order(dataset: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt(), BrokenPipeError("no terminal"), DatasetError("mine")])
 def test_what_progress_raises_ends_it(dataset: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
-    monkeypatch.setattr(verification, "_REPORT_EVERY", 1)
+    monkeypatch.setattr(files, "REPORT_EVERY", 1)
     calls = []
 
     def stop(done: int, _total: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError
 from vlpipe.index import Index
-from vlpipe.normalization import MeanVariance, of_source
+from vlpipe.normalization import MeanVariance, of_path, of_source
 from vlpipe.options import Options, Selection
 from vlpipe.transformation import Lengths, Traced
 
@@ -21,7 +21,7 @@ class Changes:
         dimensions: shape of a frame of the key feature as delivered.
         lengths: what becomes of the lengths of the key feature that occur; None without a transform.
         traced: the transform.
-        moments: mean and variance by feature, with normalize="global".
+        moments: mean and variance by feature, with normalize="global" or a path.
     """
 
     dimensions: tuple[int, ...]
@@ -35,7 +35,7 @@ def changes_for(index: Index, selection: Selection, options: Options, frames: np
 
     Raises:
         ArgumentError: the transform cannot serve, or one of them does not fit the frames.
-        DatasetError: statistics are asked for that the dataset does not have.
+        DatasetError: statistics are asked for that the dataset, or what is at the path, does not have.
     """
     sequences = index.schema.sequences
     dimensions = sequences[selection.key].dimensions
@@ -47,17 +47,21 @@ def changes_for(index: Index, selection: Selection, options: Options, frames: np
         lengths = Lengths(before, options.transform.lengths(before))
         frames = lengths.after[places.reshape(-1)]
     moments = {}
-    if options.normalize == "global":
-        _check_described(sequences[selection.key].dimensions, dimensions)
-        moments = {name: of_source(index, name) for name in selection.features}
+    if options.normalize is not None and options.normalize != "utterance":
+        _check_described(sequences[selection.key].dimensions, dimensions, options.normalize)
+        if options.normalize == "global":
+            moments = {name: of_source(index, name) for name in selection.features}
+        else:
+            moments = of_path(options.normalize, {name: sequences[name].dimensions for name in selection.features})
     if options.augment is not None:
         options.augment.check(selection.key, dimensions)
     return frames, Changes(dimensions, lengths, traced, moments)
 
 
-def _check_described(stored: tuple[int, ...], delivered: tuple[int, ...]) -> None:
+def _check_described(stored: tuple[int, ...], delivered: tuple[int, ...], normalize: str) -> None:
     if stored != delivered:
         raise ArgumentError(
-            f'normalize="global": the statistics are of the stored frames {list(stored)}, of which the transform makes {list(delivered)}. '
+            f'normalize="{normalize}": the statistics are of the stored frames {list(stored)}, of which the transform makes '
+            f"{list(delivered)}. "
             'Use normalize="utterance", or normalise in the transform.'
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +51,7 @@ def make_dataset(
     dtype: str = "float32",
     crop: int | Crop | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
-    normalize: str | None = None,
+    normalize: str | os.PathLike[str] | None = None,
     augment: SpecAugment | None = None,
     layout: Any = None,
     shard: tuple[int, int] = (0, 1),
@@ -102,7 +103,9 @@ def make_dataset(
         transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a
             `vlpipe.Transform`, which declares how T changes. With it, `vlpipe.plan` loads TensorFlow to trace it.
         normalize: each dimension to mean 0 and variance 1: "utterance", of each sequence's own frames as delivered; or "global", by the
-            statistics of the source's stored frames in its `vlpipe.json` (of several datasets, pooled). See `vlpipe.normalization`.
+            statistics of the source's stored frames (in its `vlpipe.json`, or as `vlpipe stats SOURCE --compute` found them; of several
+            datasets, pooled); or, for validation data, a path: by the statistics of the dataset there, of its `vlpipe.json`, or of what
+            `vlpipe stats SOURCE --json` wrote. See `vlpipe.normalization`.
         augment: a `vlpipe.SpecAugment`: stretches of time and frequency masked, anew in every epoch.
         layout: how the records are laid out that vlpipe did not write: a layout of `vlpipe.layouts`, or the name of one that needs no
             arguments, such as "audioset"; None: by the first records, where they leave no doubt.

@@ -187,6 +187,12 @@ class Index:
             return np.lexsort((rows["offset"], rows["shard"]))
         return order
 
+    def parts(self) -> list[np.ndarray]:
+        """int64: the rows of each shard, in the order in which a reader of it meets them."""
+        order = self.by_shard()
+        ends = np.searchsorted(self.rows["shard"][order], np.arange(1, len(self.shards)))
+        return np.split(order, ends)
+
     @cached_property
     def fingerprint(self) -> str:
         """Tells data apart: a digest of what the index knows of every record, its checksum too, and of the files' names.

@@ -12,18 +12,25 @@ Values that are not finite are left out of mean and variance, and stay where the
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from vlpipe.errors import DatasetError
-from vlpipe.index import Index
+from vlpipe.index import FORMAT, METADATA_NAME, Index
+from vlpipe.schema import Schema
+from vlpipe.statistics import Moments
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 CONSTANT = 1e-7  # of the mean: float32 has 24 bits
+
+_PATHS = "Pass a dataset directory that vlpipe wrote, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote."
 
 
 class MeanVariance(NamedTuple):
@@ -34,23 +41,72 @@ class MeanVariance(NamedTuple):
 
 
 def of_source(index: Index, name: str) -> MeanVariance:
-    """Those of a sequence over all frames of a source, as `vlpipe.json` has them; of several datasets together, weighted by their frames.
+    """Those of a sequence over all frames of a source, as they are known; of several datasets together, weighted by their frames.
 
     Raises:
-        DatasetError: the metadata do not have them of just these records, or not as finite numbers.
+        DatasetError: they are not known of just these records, or not as finite numbers.
     """
-    found = index.statistics.get(name)
-    directory = os.path.dirname(index.shards[0].path)
-    where = f'{directory}: normalize="global": the statistics of "{name}"'
-    if found is None:
+    where = f'{os.path.dirname(index.shards[0].path)}: normalize="global"'
+    if name not in index.statistics:
         raise DatasetError(
-            f"{where} are missing in vlpipe.json, or only some shards of a dataset are read. Read it whole, write it again with "
-            'vlpipe.Writer, which notes them, or use normalize="utterance".'
+            f'{where}: the statistics of "{name}" are not known: vlpipe notes those of whole datasets that it writes. Compute them '
+            "with `vlpipe stats SOURCE --compute` (and the same --layout), which reads the frames and keeps what it finds; pass "
+            'normalize="data/train" to take those of another dataset; or use normalize="utterance".'
         )
-    if not np.isfinite([found.mean, found.variance]).all():
-        raise DatasetError(f'{where} are beyond the range of float64. Use normalize="utterance".')
-    dimensions = index.schema.sequences[name].dimensions
-    return MeanVariance(found.mean.reshape(dimensions), found.variance.reshape(dimensions))
+    return _finite(index.statistics[name], name, index.schema.sequences[name].dimensions, where)
+
+
+def of_path(path: str, features: dict[str, tuple[int, ...]]) -> dict[str, MeanVariance]:
+    """Those that a dataset directory, its `vlpipe.json`, or what `vlpipe stats SOURCE --json` printed, has of sequences of the same names.
+
+    Args:
+        features: the dimensions of the frames of each.
+
+    Raises:
+        DatasetError: there are none at the path, not all, or of frames of another shape.
+    """
+    path = os.path.join(path, METADATA_NAME) if os.path.isdir(path) else path
+    entries = _read_entries(path)
+    found = {}
+    for name, dimensions in features.items():
+        shape, entry = entries.get(name, (None, None))
+        if shape is None or entry is None:
+            known = [other for other, (_, of) in entries.items() if of is not None]
+            raise DatasetError(
+                f'normalize: {path}: has no statistics of "{name}", only of {known}. Compute them with `vlpipe stats SOURCE --compute '
+                "--json`, of a source whose sequence has this name."
+            )
+        if shape != dimensions:
+            raise DatasetError(
+                f'normalize: {path}: its statistics of "{name}" are of frames {list(shape)}, here they are {list(dimensions)}. Pass those '
+                "of a dataset of the same features."
+            )
+        try:
+            moments = Moments.from_json(entry, math.prod(dimensions))
+        except ValueError as error:
+            raise DatasetError(f'normalize: {path}: of "{name}", {error}. {_PATHS}') from error
+        found[name] = _finite(moments, name, dimensions, f"normalize: {path}")
+    return found
+
+
+def _read_entries(path: str) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """The shape of a frame of each sequence, and what is said of its statistics (None: nothing)."""
+    if not os.path.isfile(path):  # to read a pipe would wait for somebody who writes into it
+        raise DatasetError(f"normalize: {path}: there is no such file. {_PATHS}")
+    try:
+        document = json.loads(Path(path).read_text("utf-8"))
+        if document.get("format") == FORMAT:
+            sequences, statistics = Schema.from_json(document["schema"]).sequences, document["statistics"]
+            return {name: (sequence.dimensions, statistics.get(name)) for name, sequence in sequences.items()}
+        return {name: (tuple(sequence["shape"]), sequence["statistics"]) for name, sequence in document["sequences"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DatasetError(f"normalize: {path}: no statistics can be read there ({type(error).__name__}: {error}). {_PATHS}") from error
+
+
+def _finite(moments: Moments, name: str, dimensions: tuple[int, ...], where: str) -> MeanVariance:
+    if not np.isfinite([moments.mean, moments.variance]).all():
+        raise DatasetError(f'{where}: the statistics of "{name}" are beyond the range of float64. Use normalize="utterance".')
+    return MeanVariance(moments.mean.reshape(dimensions), moments.variance.reshape(dimensions))
 
 
 def by_moments(values: tf.Tensor, of: MeanVariance) -> tf.Tensor:

@@ -33,7 +33,7 @@ _CHOICES = {
     "verify": ("first", "always", "never"),
     "dtype": FLOAT_DTYPES + INTEGER_DTYPES,
 }
-_NORMALIZE = (None, "utterance", "global")
+NORMALIZE = ("utterance", "global")
 _FLAGS = ("shuffle", "repeat", "lengths", "ids")
 
 
@@ -66,7 +66,7 @@ class Options:
     dtype: str = "float32"
     crop: Crop | None = None
     transform: Transform | None = None
-    normalize: Literal["utterance", "global"] | None = None
+    normalize: str | None = None  # "utterance", "global", or an absolute path
     augment: SpecAugment | None = None
     layout: Any = None
     shard: tuple[int, int] = (0, 1)
@@ -119,8 +119,7 @@ class Options:
             self._set("crop", Crop(integer("crop", self.crop, 1, MAX_FRAMES)))
         if self.transform is not None and not isinstance(self.transform, Transform):
             self._set("transform", Transform(self.transform))
-        if not isinstance(self.normalize, (str, type(None))) or self.normalize not in _NORMALIZE:
-            raise ArgumentError(f"normalize: came as {self.normalize!r}, expected one of {', '.join(map(repr, _NORMALIZE))}.")
+        self._set("normalize", _checked_normalize(self.normalize))
         if self.augment is not None and not isinstance(self.augment, SpecAugment):
             raise ArgumentError(f"augment: came as {self.augment!r}, expected a vlpipe.SpecAugment(...) or None.")
         if self.dtype in INTEGER_DTYPES and (self.normalize or (self.augment and self.augment.fill == "mean")):
@@ -235,6 +234,18 @@ def _checked_shard(shard: Any) -> tuple[int, int]:
     if rank >= world:
         raise ArgumentError(f"shard: came as {shard!r}, expected a rank from 0 to {world - 1}.")
     return rank, world
+
+
+def _checked_normalize(normalize: Any) -> str | None:
+    """None, a way to normalise, or the absolute path of statistics, which so is none of these names."""
+    if normalize is None or (isinstance(normalize, str) and normalize in NORMALIZE):
+        return normalize
+    if isinstance(normalize, (str, os.PathLike)) and os.path.exists(normalize):
+        return os.path.abspath(os.fsdecode(normalize))
+    raise ArgumentError(
+        f"normalize: came as {normalize!r}, expected one of None, {', '.join(map(repr, NORMALIZE))}, or a path that exists: a dataset "
+        "directory, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote."
+    )
 
 
 def _checked_names(option: str, names: Any) -> str | tuple[str, ...] | None:

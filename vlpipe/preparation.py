@@ -69,10 +69,10 @@ def _prepared(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tensor,
         sequences = transformed(changes.traced, sequences, changes.lengths, ids)
     if options.normalize is not None:
         values = tf.cast(sequences.values, tf.float64)
-        if options.normalize == "global":
-            values = by_moments(values, changes.moments[name])
-        else:
+        if options.normalize == "utterance":
             values = by_utterance(values, sequences.value_rowids(), sequences.nrows())
+        else:
+            values = by_moments(values, changes.moments[name])
         sequences = sequences.with_values(values)
     if key and options.augment is not None:
         fill = _fill(sequences, options.augment.fill)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import DatasetError
-from vlpipe.index import Index
 from vlpipe.opening import Source
-from vlpipe.record import decode
+from vlpipe.reading import Records
 from vlpipe.remote import open_local
 from vlpipe.reporting import preview_table
 
 _FIRST_VALUES = 6
+_FIRST_BYTES = 64
 
 Number = int | float | None
 
@@ -24,12 +24,12 @@ class FieldView:
     """What one field of a record holds.
 
     Attributes:
-        dtype: of the numbers; "text" for a text.
-        shape: `[T, *shape]` of a sequence, the shape of a fixed value.
+        dtype: of the numbers; "text" for a text, "bytes" for one that is no UTF-8.
+        shape: `[T, *shape]` of a sequence, the shape of a fixed value, how many bytes.
         first: its first numbers; None for one that is not finite.
         min, max, mean: of all that are finite; None if none is.
         not_finite: how many are not.
-        text: the text itself; None for numbers.
+        text: the text itself, or the first of the bytes with escapes; None for numbers.
     """
 
     dtype: str
@@ -58,36 +58,35 @@ class RecordView:
         return preview_table(self)
 
 
-def first_records(source: Source, count: int) -> Iterator[RecordView]:
+def first_records(source: Source, count: int, layout: Any = None) -> Iterator[RecordView]:
     """The first records in the order in which they were written, at most so many.
+
+    Args:
+        source, layout: as for `make_dataset`; a source on a local file system.
 
     Raises:
         DatasetError: the source is no dataset, or a record is damaged; the message names it.
     """
-    index = open_local(source)
+    index = open_local(source, layout)
     order = index.by_shard()
     shards = index.rows["shard"][order]
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order)) - np.searchsorted(shards, shards)
-    for row in range(min(count, len(index))):
-        entry = index.rows[row]
-        shard = index.shards[int(entry["shard"])].name
-        yield RecordView(int(index.ids[row]), shard, int(places[row]), int(entry["offset"]), int(entry["bytes"]), _fields(index, row))
-
-
-def _fields(index: Index, row: int) -> dict[str, FieldView]:
-    try:
-        values = decode(index.schema, index.read_record(row)).values
-    except ValueError as error:
-        raise DatasetError(
-            f"{index.where(row)}: is not what the schema describes: {error}. `vlpipe verify` tells how much of the dataset is."
-        ) from error
-    return {name: _view(value) for name, value in values.items()}
+    with Records(index) as records:
+        for row in range(min(count, len(index))):
+            entry = index.rows[row]
+            shard = index.shards[int(entry["shard"])].name
+            fields = {name: _view(value) for name, value in records.values(row).items()}
+            yield RecordView(int(index.ids[row]), shard, int(places[row]), int(entry["offset"]), int(entry["bytes"]), fields)
 
 
 def _view(value: np.ndarray | bytes) -> FieldView:
     if isinstance(value, bytes):
-        return FieldView("text", (), (), None, None, None, 0, value.decode("utf-8"))
+        try:
+            return FieldView("text", (), (), None, None, None, 0, value.decode("utf-8"))
+        except UnicodeDecodeError:  # others put anything there
+            shown = value[:_FIRST_BYTES].decode("ascii", "backslashreplace")
+            return FieldView("bytes", (len(value),), (), None, None, None, 0, f"{shown}…" if len(value) > _FIRST_BYTES else shown)
     flat = value.reshape(-1)
     finite = flat[np.isfinite(flat)]
     first = tuple(number if np.isfinite(number) else None for number in flat[:_FIRST_VALUES].tolist())

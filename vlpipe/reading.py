@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import BinaryIO
 
@@ -54,20 +55,25 @@ class Records:
         self._index.check_record(row, masked_crc(data))
         return data
 
-    def values(self, row: int) -> Values:
-        """Every field of a record, as `schema.check` gives them: a sequence `[T, *shape]` in its dtype, a text in UTF-8.
+    def values(self, row: int, names: Iterable[str] | None = None) -> Values:
+        """The fields of a record, as `schema.check` gives them: a sequence `[T, *shape]` in its dtype, a text in UTF-8.
+
+        Args:
+            names: which are wanted; None: all.
 
         Raises:
             DatasetError: as `data`; or the record is not what the schema describes.
         """
         data = self.data(row)
+        names = self.schema.fields if names is None else names
         if self._index.foreign is not None and self._index.foreign.parse is not None:
             given = {name: value.numpy() for name, value in self._index.foreign.parse(data).items()}
-            return {name: value if isinstance(value, bytes) else np.asarray(value) for name, value in given.items()}
+            return {name: given[name] if isinstance(given[name], bytes) else np.asarray(given[name]) for name in names}
         if self._index.foreign is not None:
-            return {name: self._foreign_value(name, row, data) for name in self._index.schema.fields}
+            return {name: self._foreign_value(name, row, data) for name in names}
         try:
-            return decode(self._index.schema, data).values
+            values = decode(self._index.schema, data).values
+            return {name: values[name] for name in names}
         except ValueError as error:
             raise DatasetError(
                 f"{self._index.where(row)}: is not what the schema describes: {error}. `vlpipe verify` tells how much of the dataset is."

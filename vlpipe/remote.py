@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.foreign import build_index, is_foreign
+from vlpipe.foreign import build_index, is_foreign, kept_moments
 from vlpipe.index import INDEX_NAME, METADATA_NAME, Index
 from vlpipe.opening import Source, open_directory, open_source
 
@@ -30,20 +30,31 @@ def open_anywhere(source: Source, layout: Any = None) -> Index:
         return _open_address(source.rstrip("/"))
     if layout is not None or is_foreign(source):
         return build_index(source, layout)
-    return open_source(source)
+    index = open_source(source)
+    known = all(name in index.statistics for name in index.schema.sequences)
+    return index if known else replace(index, statistics={**kept_moments(index), **index.statistics})
 
 
-def open_local(source: Source, *, check_files: bool = True) -> Index:
-    """As `open_source`, for what reads the shards by itself: says so of an address.
+def open_local(source: Source, layout: Any = None) -> Index:
+    """As `open_anywhere`, for what reads the shards by itself.
 
     Raises:
         ArgumentError: the source is an address.
+    """
+    refuse_address(source)
+    return open_anywhere(source, layout)
+
+
+def refuse_address(source: Source) -> None:
+    """Say of an address that it cannot be read.
+
+    Raises:
+        ArgumentError: the source is one.
     """
     if isinstance(source, str) and "://" in source:
         raise ArgumentError(
             f"source: {source} is an address, and this reads local files only. Copy the whole dataset directory here first."
         )
-    return open_source(source, check_files=check_files)
 
 
 def _open_address(address: str) -> Index:

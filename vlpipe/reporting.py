@@ -108,6 +108,8 @@ def _sequence_rows(name: str, sequence: SequenceSummary) -> list[tuple[str, str]
         known = [number for number in numbers or () if number is not None]
         if known:
             rows.append((heading, f"{min(known):.4g} to {max(known):.4g} over {len(known):,} dimensions"))
+    if sequence.statistics is None and sequence.shape and sequence.lengths:
+        rows.append(("mean", "not known; --compute reads the frames"))
     if sequence.not_finite:
         rows.append(("not finite", f"{sequence.not_finite:,} numbers, which mean and deviation leave out"))
     return rows
@@ -139,6 +141,8 @@ def _shape_of(view: FieldView) -> str:
 
 
 def _values_of(view: FieldView) -> str:
+    if view.dtype == "bytes":
+        return printable(view.text or "")
     if view.text is not None:
         return repr(view.text if len(view.text) <= _MOST_LETTERS else f"{view.text[:_MOST_LETTERS]}…")
     shown = " ".join("not finite" if number is None else _short(number) for number in view.first)
@@ -158,8 +162,13 @@ def _short(number: float) -> str:
 def verification_table(report: Report) -> str:
     """What `vlpipe.verify` found: a line of totals, then the problems, then what to do about them."""
     read = f"{report.records:,} records in {report.shards:,} shards, {report.bytes / 1e6:,.1f} MB read"
+    compared = {
+        "vlpipe": "all as they were written",
+        None: "every checksum is right; what the records hold was not compared, as their layout is not known (vlpipe inspect shows what it "
+        "could be; pass --layout)",
+    }
     if report.ok:
-        return f"{read}: all as they were written"
+        return f"{read}: {compared.get(report.layout, f'every checksum is right, and every record as the layout {report.layout} says')}"
     problems = len(report.problems) + report.unlisted
     rows = [
         (os.path.basename(problem.shard), problem.record, problem.offset, problem.kind, problem.found, problem.expected)
@@ -171,7 +180,8 @@ def verification_table(report: Report) -> str:
         kinds.setdefault(problem.action, []).append(problem.kind)
     actions = [f"{', '.join(dict.fromkeys(of))}: {action}" for action, of in kinds.items()]
     more = [f"… and {report.unlisted:,} more problems"] if report.unlisted else []
-    total = f"{read}: {report.damaged:,} records are damaged or lost, {problems:,} problems"
+    lost = f" and {report.lost:,} bytes behind damaged lengths" if report.lost else ""
+    total = f"{read}: {report.damaged:,} records{lost} are damaged or lost, {problems:,} problems"
     return text(total, grid, *more, "\n".join(actions), width=_WIDE)
 
 

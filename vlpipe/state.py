@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 
 from vlpipe.errors import ArgumentError
-from vlpipe.options import integer
+from vlpipe.options import NORMALIZE, integer
 from vlpipe.schedule import ORDER
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "world": options.shard[1],
         "crop": options.crop and repr(options.crop),
         "transform": _transform(plan),
-        "normalize": options.normalize,
+        "normalize": _normalize(plan),
         "augment": options.augment and repr(options.augment),
     }
 
@@ -101,3 +101,15 @@ def _transform(plan: Plan) -> str | None:
         return None
     shape = ", ".join(["T", *map(str, plan.changes.dimensions)])
     return f"[{shape}] of lengths crc32c:{google_crc32c.value(plan.frames.astype('<i8').tobytes()):08x}"
+
+
+def _normalize(plan: Plan) -> str | None:
+    """The way, or of statistics at a path a digest: they decide what is delivered, not where they are."""
+    normalize = plan.options.normalize
+    if normalize is None or normalize in NORMALIZE:
+        return normalize
+    crc = 0
+    for name, of in plan.changes.moments.items():
+        for part in (name.encode(), of.mean.astype("<f8").tobytes(), of.variance.astype("<f8").tobytes()):
+            crc = google_crc32c.extend(crc, part)
+    return f"statistics crc32c:{crc:08x}"

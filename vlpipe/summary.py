@@ -1,8 +1,9 @@
-"""What a dataset holds, from its index and metadata alone: lengths, statistics, classes and their weights. No record is read."""
+"""What a dataset holds, from its index and metadata: lengths, statistics, classes and their weights. Records are read only on request."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.index import Index
 from vlpipe.lengths import Bins, bins
+from vlpipe.measurement import measured
 from vlpipe.opening import Source
 from vlpipe.options import only_candidate
-from vlpipe.remote import open_anywhere
+from vlpipe.remote import open_anywhere, open_local
 from vlpipe.reporting import summary_table
 from vlpipe.schema import Fixed, Schema
 from vlpipe.statistics import Moments
@@ -78,7 +80,11 @@ class LabelSummary:
 
 @dataclass(frozen=True)
 class SequenceSummary:
-    """One sequence of the schema: shape and dtype of a frame, lengths, and mean and deviation (None where they are not known)."""
+    """One sequence of the schema: shape and dtype of a frame, lengths, and mean and deviation (None where they are not known).
+
+    Attributes:
+        statistics: what mean and deviation are made of, exact and in the form of `vlpipe.json` (`Moments.to_json`).
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -86,6 +92,7 @@ class SequenceSummary:
     mean: tuple[float | None, ...] | None
     std: tuple[float | None, ...] | None
     not_finite: int | None
+    statistics: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -103,19 +110,29 @@ class Summary:
         return summary_table(self)
 
 
-def summarize(source: Source, by: str | None = None) -> Summary:
+def summarize(
+    source: Source,
+    by: str | None = None,
+    layout: Any = None,
+    *,
+    compute: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Summary:
     """Count what the index of a dataset tells.
 
     Args:
-        source: as for `make_dataset`.
+        source, layout: as for `make_dataset`.
         by: a label that is a scalar integer: only its classes are listed, each with the lengths of its records; None: all such labels.
+        compute: read the frames whose mean and deviation are not known, and keep these (`measurement.measured`).
+        progress: called with the bytes that are read for that and those that there are.
 
     Raises:
         SchemaError: `by` is no such label.
-        DatasetError: the source is no dataset.
+        DatasetError: the source is no dataset, or a record that is read is damaged.
+        ArgumentError: `compute`, and the source is an address.
     """
-    index = open_anywhere(source)
-    names = _class_labels(index.schema) if by is None else [_class_label(index.schema, by)]
+    index = measured(open_local(source, layout), progress=progress) if compute else open_anywhere(source, layout)
+    names = _class_labels(index.schema) if by is None else [_class_label(index, by)]
     return Summary(
         records=len(index),
         shards=len(index.shards),
@@ -125,7 +142,7 @@ def summarize(source: Source, by: str | None = None) -> Summary:
     )
 
 
-def class_weights(source: Source, label: str | None = None) -> dict[int, float]:
+def class_weights(source: Source, label: str | None = None, layout: Any = None) -> dict[int, float]:
     """Weights for `model.fit(class_weight=)` by which every class counts the same, however rare: n / (classes * records of the class).
 
     As scikit-learn's "balanced". From the index alone; no record is read. Keras wants every class from 0 on: one that has no record here
@@ -133,7 +150,8 @@ def class_weights(source: Source, label: str | None = None) -> dict[int, float]:
 
     Args:
         source: as for `make_dataset`.
-        label: name of a scalar integer in the schema; None: the field `label`, or the only one that can be meant.
+        label: name of a scalar integer in the schema; None: the label of the layout, the field `label`, or the only one that can be meant.
+        layout: how the records are laid out that vlpipe did not write, as for `make_dataset`.
 
     Returns:
         The weight of each class from 0 to the greatest.
@@ -147,8 +165,8 @@ def class_weights(source: Source, label: str | None = None) -> dict[int, float]:
         >>> weights = vlpipe.class_weights("data/train")  # {0: 0.6, 1: 3.0}
         >>> model.fit(vlpipe.make_dataset("data/train"), class_weight=weights)
     """
-    index = open_anywhere(source)
-    name = _class_label(index.schema, label)
+    index = open_anywhere(source, layout)
+    name = _class_label(index, label)
     values, counts = _counts(index, name)
     if not len(values):
         raise DatasetError(f"{source}: has no records, so that no class has a weight. Write some first.")
@@ -183,8 +201,11 @@ def _is_class(field: Fixed) -> bool:
     return field.dimensions == () and np.dtype(field.dtype).kind in "iu"
 
 
-def _class_label(schema: Schema, label: str | None) -> str:
+def _class_label(index: Index, label: str | None) -> str:
     """The name of the scalar integer that is meant."""
+    schema = index.schema
+    if label is None and index.foreign is not None:
+        label = index.foreign.label
     if label is None:
         label = "label" if "label" in schema.fields else only_candidate("label", schema, _class_labels(schema))
     field = schema.fields.get(label) if isinstance(label, str) else None
@@ -230,10 +251,11 @@ def _hop_ms(index: Index, name: str) -> float | None:
 
 def _sequence(index: Index, name: str) -> SequenceSummary:
     field, moments = index.schema.sequences[name], index.statistics.get(name)
-    mean, std, not_finite = None, None, None
-    if moments is not None:
-        mean, std, not_finite = _seen(moments, moments.mean), _seen(moments, np.sqrt(moments.variance)), moments.not_finite
-    return SequenceSummary(field.dimensions, field.dtype, Lengths.of(index.frames(name), _hop_ms(index, name)), mean, std, not_finite)
+    lengths = Lengths.of(index.frames(name), _hop_ms(index, name))
+    if moments is None:
+        return SequenceSummary(field.dimensions, field.dtype, lengths, None, None, None, None)
+    mean, std = _seen(moments, moments.mean), _seen(moments, np.sqrt(moments.variance))
+    return SequenceSummary(field.dimensions, field.dtype, lengths, mean, std, moments.not_finite, moments.to_json())
 
 
 def _seen(moments: Moments, numbers: np.ndarray) -> tuple[float | None, ...]:
@@ -242,14 +264,14 @@ def _seen(moments: Moments, numbers: np.ndarray) -> tuple[float | None, ...]:
     return tuple(number if count and math.isfinite(number) else None for count, number in pairs)
 
 
-def bin_lengths(source: Source, most: int, name: str | None = None) -> tuple[str, Bins]:
+def bin_lengths(source: Source, most: int, name: str | None = None, layout: Any = None) -> tuple[str, Bins]:
     """The lengths of a sequence in at most so many bins; None: the first of the schema. With its name.
 
     Raises:
         SchemaError: the schema has no such sequence.
         DatasetError: the source is no dataset.
     """
-    index = open_anywhere(source)
+    index = open_anywhere(source, layout)
     name = next(iter(index.schema.sequences)) if name is None else name
     if name not in index.schema.sequences:
         raise SchemaError(f"features: {name!r} is no sequence of the schema, which has {list(index.schema.sequences)}.")

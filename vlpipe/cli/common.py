@@ -1,4 +1,4 @@
-"""What the commands share: progress on a terminal, JSON, and how a source is said."""
+"""What the commands share: progress on a terminal, JSON, and how a source and a layout are said."""
 
 from __future__ import annotations
 

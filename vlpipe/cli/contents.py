@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vlpipe.cli.common import one_or_many, print_json, progress
+from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json, progress
 
 _source = click.argument("source", nargs=-1, required=True)
 
@@ -21,22 +22,26 @@ def _json(instead_of: str) -> Callable[[Any], Any]:
 
 @click.command()
 @_source
+@layout_option
 @click.option("--workers", type=click.IntRange(1, 1024), help="Shards read at a time.  [default: one a core]")
 @_json("a table")
-def verify(source: tuple[str, ...], workers: int | None, as_json: bool) -> None:
+def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_json: bool) -> None:
     """Read all of SOURCE (directory, glob or files) and list what is not as it was written: checksums, lengths, fields, digests.
 
-    Exit status 1 if there is anything.
+    Of TFRecord files that vlpipe did not write, the checksums and lengths are always tested; what is in the records only where the layout
+    is given or leaves no doubt. Exit status 1 if there is anything.
 
     \b
     Examples:
       vlpipe verify data/train
       vlpipe verify 'data/*' --json
+      vlpipe verify 'bal_train/*.tfrecord' --layout audioset
     """
     from vlpipe import verification
 
+    chosen = parse_layout(layout)
     with progress("MB", 1e6) as show:
-        report = verification.verify(one_or_many(source), workers=workers, progress=show)
+        report = verification.verify(one_or_many(source), chosen, workers=workers, progress=show)
     if as_json:
         print_json({"ok": report.ok} | dataclasses.asdict(report))
     else:
@@ -46,19 +51,29 @@ def verify(source: tuple[str, ...], workers: int | None, as_json: bool) -> None:
 
 @click.command()
 @_source
+@layout_option
 @click.option("--by", metavar="LABEL", help="Only the classes of this label, each with the lengths of its records.  [default: all labels]")
+@click.option(
+    "--compute", is_flag=True, help="Read the frames whose mean and deviation are not known, and keep these for normalize='global'."
+)
 @_json("tables")
-def stats(source: tuple[str, ...], by: str | None, as_json: bool) -> None:
-    """Count what SOURCE (directory, glob or files) holds: records, frames, lengths, classes and their weights. No record is read.
+def stats(source: tuple[str, ...], layout: str | None, by: str | None, compute: bool, as_json: bool) -> None:
+    """Count what SOURCE (directory, glob or files) holds: records, frames, lengths, classes and their weights.
+
+    Mean and deviation are known of whole datasets that vlpipe wrote. No record is read, unless with --compute.
 
     \b
     Examples:
       vlpipe stats data/train
       vlpipe stats data/train --by label
+      vlpipe stats 'bal_train/*.tfrecord' --layout audioset --compute
+      vlpipe stats data/train --json > train.json    # for make_dataset(validation, normalize="train.json")
     """
     from vlpipe import summary
 
-    found = summary.summarize(one_or_many(source), by)
+    chosen = parse_layout(layout)
+    with progress("MB", 1e6) if compute else nullcontext(lambda done, total: None) as show:
+        found = summary.summarize(one_or_many(source), by, chosen, compute=compute, progress=show)
     if as_json:
         print_json(dataclasses.asdict(found))
     else:
@@ -67,19 +82,21 @@ def stats(source: tuple[str, ...], by: str | None, as_json: bool) -> None:
 
 @click.command()
 @_source
+@layout_option
 @click.option("-n", "--records", type=click.IntRange(1), default=5, show_default=True, help="How many.")
 @_json("tables")
-def head(source: tuple[str, ...], records: int, as_json: bool) -> None:
+def head(source: tuple[str, ...], layout: str | None, records: int, as_json: bool) -> None:
     """Show the first records of SOURCE (directory, glob or files), in the order in which they were written.
 
     \b
     Examples:
       vlpipe head data/train
       vlpipe head data/train -n 1 --json
+      vlpipe head 'bal_train/*.tfrecord' --layout audioset
     """
     from vlpipe import preview
 
-    views = preview.first_records(one_or_many(source), records)
+    views = preview.first_records(one_or_many(source), records, parse_layout(layout))
     if as_json:
         print_json([dataclasses.asdict(view) for view in views])
     else:
@@ -89,11 +106,12 @@ def head(source: tuple[str, ...], records: int, as_json: bool) -> None:
 
 @click.command()
 @_source
+@layout_option
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw a picture.")
 @click.option("--bins", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most so many, all of the same width.")
 @click.option("--features", help="Name of the sequence in the schema.  [default: the first]")
 @_json("bars")
-def histogram(source: tuple[str, ...], output: Path | None, bins: int, features: str | None, as_json: bool) -> None:
+def histogram(source: tuple[str, ...], layout: str | None, output: Path | None, bins: int, features: str | None, as_json: bool) -> None:
     """Show how long the sequences of SOURCE (directory, glob or files) are. No record is read.
 
     \b
@@ -103,7 +121,7 @@ def histogram(source: tuple[str, ...], output: Path | None, bins: int, features:
     """
     from vlpipe import reporting, summary
 
-    name, found = summary.bin_lengths(one_or_many(source), bins, features)
+    name, found = summary.bin_lengths(one_or_many(source), bins, features, parse_layout(layout))
     if output:
         reporting.plot_lengths(name, found, output)
     if as_json:

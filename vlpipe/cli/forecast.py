@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import vlpipe
-from vlpipe.cli.common import one_or_many, print_json
+from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json
 
 
 def _buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | list[int] | None:
@@ -32,6 +32,7 @@ def _range(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 
 @click.command()
 @click.argument("source", nargs=-1, required=True)
+@layout_option
 @click.option(
     "--batching",
     type=click.Choice(["bucket", "pad", "ragged", "same_length"]),
@@ -79,7 +80,7 @@ def _range(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @click.option("--world", type=click.IntRange(1), default=1, show_default=True, help="Ranks that share the records.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw lengths, buckets and padding.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def plan(source: tuple[str, ...], world: int, plot: Path | None, as_json: bool, **arguments: Any) -> None:
+def plan(source: tuple[str, ...], layout: str | None, world: int, plot: Path | None, as_json: bool, **arguments: Any) -> None:
     """Forecast an epoch over SOURCE (directory, glob or files): records, steps, shapes, padding and memory. No record is read.
 
     \b
@@ -88,7 +89,7 @@ def plan(source: tuple[str, ...], world: int, plot: Path | None, as_json: bool, 
       vlpipe plan data/train --batch-size 64 --buckets 8 --pad-to boundary --plot plan.png
     """
     # Labels change nothing here, so that a schema in which several fields could be the label needs no choice.
-    forecast = vlpipe.plan(one_or_many(source), label=False, shard=(0, world), **arguments)
+    forecast = vlpipe.plan(one_or_many(source), label=False, shard=(0, world), layout=parse_layout(layout), **arguments)
     if as_json:
         names = (
             "engine",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.foreign.chunk import gap
 from vlpipe.foreign.extract import Table, extract
+from vlpipe.foreign.moments import kept_moments
 from vlpipe.foreign.store import identity, load, save
 from vlpipe.foreign.workers import in_processes
 from vlpipe.index import METADATA_NAME, Foreign, Index, Shard, Stored
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.detect import guess
-from vlpipe.layouts.facts import FILES, Sample, look
+from vlpipe.layouts.facts import FILES, Reader, Sample, look, read_records
 from vlpipe.layouts.resolve import resolve
 from vlpipe.layouts.sidecars import check_counts, described, files_in
 from vlpipe.layouts.table import named
@@ -77,7 +79,8 @@ def build_index(
             progress(min(done, len(paths)), len(paths))
     complete = [table for table in tables if table is not None]
     check_counts(paths, [len(table.rows) for table in complete])
-    return _combine(paths, complete, chosen)
+    index = _combine(paths, complete, chosen)
+    return replace(index, statistics=kept_moments(index))
 
 
 def index_file(path: str, layout: Layout) -> Table:
@@ -138,8 +141,11 @@ def _records_in(directory: str) -> list[str]:
     ]
 
 
-def choose_layout(paths: list[str], layout: Any = None) -> Layout:
+def choose_layout(paths: list[str], layout: Any = None, read: Reader = read_records) -> Layout:
     """The complete layout: the one that is asked for, that of a sidecar, or the only one that the first records can have.
+
+    Args:
+        read: the records of a file, of which the first are looked at.
 
     Raises:
         SchemaError: as `build_index`.
@@ -147,16 +153,16 @@ def choose_layout(paths: list[str], layout: Any = None) -> Layout:
     """
     if isinstance(layout, Layout) and layout.given is not None:
         return layout
-    sample = _sample(paths)
+    sample = _sample(paths, read)
     if layout is None:
         known = described(paths)
         layout = known[0] if known is not None else guess(sample).certain(paths[0])
     return resolve(named(layout), sample)
 
 
-def _sample(paths: list[str]) -> Sample:
+def _sample(paths: list[str], read: Reader) -> Sample:
     step = max(1, len(paths) // FILES)
-    return look(dict.fromkeys([*paths[::step], *paths]))  # some from everywhere; the others only where these have too few records
+    return look(dict.fromkeys([*paths[::step], *paths]), read)  # some from everywhere; the others only where these have too few records
 
 
 def _processes(paths: list[str], missing: list[int], layout: Layout, workers: int | None) -> int:

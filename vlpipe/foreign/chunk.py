@@ -24,6 +24,24 @@ _TAGS = {"": 0, "bytes": BYTES_LIST, "float": FLOAT_LIST, "int64": INT64_LIST}
 _KINDS = {tag: kind or "empty" for kind, tag in _TAGS.items()}
 
 
+class MisfitError(DatasetError):
+    """A record is not as the layout says.
+
+    Attributes:
+        found: what it has instead.
+        action: what to do next.
+    """
+
+    action = (
+        "Pass the layout that these records have (vlpipe inspect FILE shows what is in them; LAYOUT.only() passes over all keys that are "
+        "not needed), or leave the file out."
+    )
+
+    def __init__(self, where: str, found: str) -> None:
+        super().__init__(f"{where}: {found}. {self.action}")
+        self.found = found
+
+
 def frame_header(entry: Frames) -> bytes:
     """What stands before each frame of a feature list: the beginnings of Feature, of its list, and of the value."""
     inner = b"\x0a" + varint(entry.frame_bytes)
@@ -275,10 +293,7 @@ class Chunk:
                 f"{where}: the checksum of its {entry['bytes']} bytes of data is {found:08x}, the file says {entry['checksum']:08x}: the "
                 "file is damaged. Restore it from a copy."
             )
-        raise DatasetError(
-            f"{where}: {text}. Pass the layout that these records have (vlpipe inspect FILE shows what is in them; LAYOUT.only() "
-            "passes over all keys that are not needed), or leave the file out."
-        )
+        raise MisfitError(where, text)
 
 
 def _have(data: np.ndarray, at: np.ndarray, header: bytes) -> np.ndarray:

@@ -82,16 +82,31 @@ def extract(path: str | os.PathLike[str], layout: Layout) -> Table:
     rows = np.zeros(len(offsets), row_dtype(layout))
     rows["offset"], rows["bytes"] = offsets, sizes
     rows["checksum"] = data_checksums(data, offsets, sizes)
-    lists: dict[str, list[np.ndarray]] = {field.key: [] for field in layout.fields if isinstance(field, Listed)}
-    for first, end in _chunks(sizes, CHUNK_BYTES if layout.given is None else GIVEN_BYTES):
-        if layout.given is None:
-            Chunk(data, name, layout, rows, first, end).fill(lists)
-        else:
-            _fill_given(data, name, layout, rows, first, end)
+    lists = fill(data, name, layout, rows, 0, len(rows))
     for key in lists:  # counts are there; where they begin follows
         counts = rows[f"frames:{key}"].astype(np.int64)
         rows[f"start:{key}"] = np.cumsum(counts) - counts
-    return Table(rows, {key: np.concatenate([np.zeros(0, np.int64), *parts]) for key, parts in lists.items()}, compression)
+    return Table(rows, lists, compression)
+
+
+def fill(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int) -> dict[str, np.ndarray]:
+    """Fill in the rows from the first to before the end, of which place and checksum are known; the values of their lists.
+
+    Args:
+        data: uint8, the file.
+        name: what to call it in an error.
+
+    Raises:
+        MisfitError: a record is not as the layout says.
+        DatasetError: the data of that record are damaged.
+    """
+    lists: dict[str, list[np.ndarray]] = {field.key: [] for field in layout.fields if isinstance(field, Listed)}
+    for begin, stop in _chunks(rows["bytes"][first:end], CHUNK_BYTES if layout.given is None else GIVEN_BYTES):
+        if layout.given is None:
+            Chunk(data, name, layout, rows, first + begin, first + stop).fill(lists)
+        else:
+            _fill_given(data, name, layout, rows, first + begin, first + stop)
+    return {key: np.concatenate([np.zeros(0, np.int64), *parts]) for key, parts in lists.items()}
 
 
 def _fill_given(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int) -> None:
@@ -102,7 +117,7 @@ def _fill_given(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, f
 
 
 def _chunks(sizes: np.ndarray, most_bytes: int) -> Iterator[tuple[int, int]]:
-    ends = np.cumsum(sizes)
+    ends = np.cumsum(sizes, dtype=np.int64)
     first = 0
     while first < len(sizes):
         before = int(ends[first - 1]) if first else 0

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def identity(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def load(path: str, layout: Layout) -> Table | None:
     """What is known of a file, if that is still the same; else None."""
-    for place in _places(path, layout):
+    for place in places(path, f"-{layout.digest}") if layout.is_kept else ():
         with contextlib.suppress(OSError):
             found = _parse(place.read_bytes(), identity(path), layout)
             if found is not None:
@@ -69,8 +69,12 @@ def save(path: str, layout: Layout, table: Table, of: dict[str, Any]) -> bool:
     head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "file": of, "layout": layout.digest, "lists": list(table.lists)}
     head["compression"] = table.compression
     head["crc32c"] = google_crc32c.value(body.getvalue())
-    content = json.dumps(head).encode() + b"\n" + body.getvalue()
-    for place in _places(path, layout):
+    return layout.is_kept and keep(json.dumps(head).encode() + b"\n" + body.getvalue(), places(path, f"-{layout.digest}"))
+
+
+def keep(content: bytes, at: Iterable[Path]) -> bool:
+    """Write a file, complete or not at all, at the first place where that can be done; False where there is none."""
+    for place in at:
         scratch = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -83,13 +87,12 @@ def save(path: str, layout: Layout, table: Table, of: dict[str, Any]) -> bool:
     return False
 
 
-def _places(path: str, layout: Layout) -> Iterator[Path]:
-    """Where it may be kept: beside the file, or in the user's cache."""
-    if not layout.is_kept:
-        return
+def places(path: str, ending: str, *, beside: bool = True) -> Iterator[Path]:
+    """Where something about a file may be kept: beside it, and in the user's cache."""
     directory, name = os.path.split(path)
-    name = f"{name}-{layout.digest}"
-    yield Path(directory) / DIRECTORY / name
+    name += ending
+    if beside:
+        yield Path(directory) / DIRECTORY / name
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     yield Path(cache) / "vlpipe" / "index" / hashlib.sha256(os.fsencode(directory)).hexdigest()[:24] / name
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import collections
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
@@ -16,6 +12,7 @@ import numpy as np
 from vlpipe.audio import MFCC, Frames, LogMel, load
 from vlpipe.errors import AudioError, VlpipeError
 from vlpipe.ingest.recordings import Recording
+from vlpipe.processes import start_pool
 
 Features = Frames | LogMel | MFCC
 Result = tuple[np.ndarray, float] | str
@@ -33,7 +30,7 @@ def extract(recordings: list[Recording], features: Features, dtype: str, workers
     Raises:
         IngestError: a process died; the files are named of which one was the last that it had.
     """
-    pool = _start_pool(workers)
+    pool = start_pool(workers)
     waiting: collections.deque[tuple[Recording, Future[Result]]] = collections.deque()
     try:
         for recording in recordings:
@@ -53,35 +50,6 @@ def extract(recordings: list[Recording], features: Features, dtype: str, workers
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _start_pool(workers: int) -> ProcessPoolExecutor:
-    # Each process is one of several: a linear-algebra library that starts threads of its own in each only slows all down.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Not forked: TensorFlow's threads do not survive a fork.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker)
-    # Ctrl-C goes to every process of a terminal. It is held back in those that are started here, until they can ignore it.
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        for _ in range(workers):
-            pool.submit(os.getpid)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-    return pool
-
-
-def _prepare_worker() -> None:
-    """The parent decides when work ends; and if it was killed, so that it cannot, the worker ends by itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _extract_one(path: str, features: Features, dtype: str) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ from vlpipe.compression import compression_of, uncompressed
 from vlpipe.errors import DatasetError
 from vlpipe.tfrecord import HEADER_BYTES, RecordFrame, read_frames
 from vlpipe.wire import Feature, Walked, WireError, walk
+
+Reader = Callable[[str | os.PathLike[str]], Iterable[RecordFrame]]
 
 FILES, RECORDS, MOST_BYTES = 4, 32, 1 << 24  # that are looked at; bytes: of all, after the first record
 
@@ -116,8 +118,21 @@ class Sample:
         return any(record.walked.is_sequence for record in self.records)
 
 
-def look(paths: Iterable[str | os.PathLike[str]]) -> Sample:
+def read_records(path: str | os.PathLike[str]) -> Iterator[RecordFrame]:
+    """The records of a file, compressed or not.
+
+    Raises:
+        DatasetError: it cannot be read, or is damaged.
+    """
+    with uncompressed(path, compression_of(path)) as content:
+        yield from read_frames(path, content)
+
+
+def look(paths: Iterable[str | os.PathLike[str]], read: Reader = read_records) -> Sample:
     """The first records of the first files.
+
+    Args:
+        read: the records of a file.
 
     Raises:
         DatasetError: a file cannot be read or is damaged there, or its records are no Examples; or there is no record at all.
@@ -128,12 +143,11 @@ def look(paths: Iterable[str | os.PathLike[str]]) -> Sample:
     for path in paths:
         if len(records) >= FILES * RECORDS:
             break
-        with uncompressed(path, compression_of(path)) as content:
-            for number, frame in enumerate(itertools.islice(read_frames(path, content), RECORDS)):
-                size += len(frame.data)
-                if records and size > MOST_BYTES:
-                    break
-                records.append(_record(os.path.basename(path), number, frame))
+        for number, frame in enumerate(itertools.islice(read(path), RECORDS)):
+            size += len(frame.data)
+            if records and size > MOST_BYTES:
+                break
+            records.append(_record(os.path.basename(path), number, frame))
     if not records:
         raise DatasetError(f"{paths[0]}: holds no record, and neither do the others of {len(paths)} files. Pass files with records.")
     facts: dict[str, Fact] = {}

@@ -74,6 +74,12 @@ def check_counts(paths: Sequence[str], counts: Sequence[int]) -> None:
             _check_split(directory, split, {name: found[name] for name in split.files if name in found})
 
 
+def stated_count(path: str) -> tuple[int, str] | None:
+    """How many records a file has, and what says so; None where nothing does."""
+    directory, name = os.path.split(path)
+    return next(((split.counts[name], split.sidecar) for split in _splits(directory) if name in split.counts), None)
+
+
 def _check_split(directory: str, split: Split, found: dict[str, int]) -> None:
     for name, count in found.items():
         if split.counts.get(name, count) != count:
