@@ -346,6 +346,7 @@ def test_a_vector_too_long_for_the_index_is_passed_over(tmp_path: Path) -> None:
     [
         {"inputs": {"dtype": "string", "shape": []}, "targets": {"dtype": "int32", "shape": []}},
         {"inputs": {"dtype": "int32", "shape": [None, None]}},
+        {"inputs": {"dtype": "int32", "shape": [5]}},
         {"inputs": {"dtype": "float32", "shape": [5, None]}},
         {"inputs\n": {"dtype": "float32", "shape": [None, 5]}},
         {"": {"dtype": "float32", "shape": [None]}},
@@ -438,29 +439,17 @@ def test_a_directory_of_tensorflow_datasets_with_empty_shards_and_rows_of_fixed_
         vlpipe.build_index(path)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("channels", [1, 2])
-def test_recordings_of_tensorflow_datasets(tmp_path: Path, engine: str, channels: int) -> None:
-    """`Audio.to_json_content` of tensorflow_datasets/core/features/audio_feature.py: the samples, as integers."""
-    samples = [RANDOM.integers(-(2**15), 2**15, (t, channels)) for t in range(9)]
-    shape = {"dimensions": ["-1"] if channels == 1 else ["-1", "2"]}
-    audio = {"audio": {"shape": shape, "dtype": "int64", "fileFormat": "wav", "sampleRate": "16000", "encoding": "NONE"}}
-    word = {"classLabel": {"numClasses": "9"}}
-    records = [example({"speech": ints(*values.ravel().tolist()), "word": ints(n)}) for n, values in enumerate(samples)]
-    path = prepared_directory(tmp_path, records, {"speech": audio, "word": word})
-    frames, labels, _ = read(path, engine)
-    assert labels == {n: n for n in range(9)}
-    assert all(np.array_equal(frames[n], samples[n]) for n in range(9))
+def test_the_sample_rate_of_recordings_of_tensorflow_datasets(tmp_path: Path) -> None:
+    """`Audio.to_json_content` of tensorflow_datasets/core/features/audio_feature.py says it; a file knows it itself."""
+    audio = {"shape": {"dimensions": ["-1"]}, "dtype": "int64", "sampleRate": "16000", "encoding": "NONE"}
+    samples, files = (
+        [example({"speech": make(np.arange(t, dtype=np.int16))}) for t in (9, 4)]
+        for make in (lambda x: ints(*x), lambda x: raw(audio_file(x)))
+    )
+    path = prepared_directory(tmp_path / "samples", samples, {"speech": {"audio": audio}})
     assert vlpipe.build_index(path).metadata == {"layout": "prepared", "sample_rate": 16_000}
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_recordings_of_tensorflow_datasets_that_are_decoded_on_read(tmp_path: Path, engine: str) -> None:
-    samples = [RANDOM.integers(-(2**15), 2**15, t).astype("i2") for t in (50, 120, 7)]
-    records = [example({"speech": raw(audio_file(values, 8000)), "word": ints(3), "other": raw(b"x")}) for values in samples]
-    audio = {"audio": {"shape": {"dimensions": ["-1"]}, "dtype": "int64", "sampleRate": "999", "lazyDecode": True}}
-    zipped = {"audio": {"shape": {"dimensions": ["-1"]}, "dtype": "int64", "encoding": "ZLIB"}}
-    path = prepared_directory(tmp_path, records, {"speech": audio, "word": {"classLabel": {}}, "other": zipped})
-    frames, _, _ = read(path, engine)
-    assert all(np.array_equal(frames[n][:, 0], samples[n] / np.float32(32768)) for n in range(3))
-    assert vlpipe.build_index(path).metadata["sample_rate"] == 8000  # as the files have it
+    for rate in ("0", "-1"):
+        prepared_directory(path, samples, {"speech": {"audio": audio | {"sampleRate": rate}}})
+        assert vlpipe.build_index(path).metadata == {"layout": "prepared"}
+    path = prepared_directory(tmp_path / "files", files, {"speech": {"audio": audio | {"lazyDecode": True}}})
+    assert vlpipe.build_index(path).metadata["sample_rate"] == 8000

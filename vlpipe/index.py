@@ -166,6 +166,12 @@ class Index:
         """The sequences of which the index knows the frames: all, but for those that only the user's own function knows."""
         return [name for name in self.schema.sequences if column(self.schema, "frames", name) in (self.rows.dtype.names or ())]
 
+    @property
+    def label(self) -> str | None:
+        """The field that is the label unless the user names another: as the layout says, or as the writer noted in the metadata."""
+        label = self.metadata.get("label") if self.foreign is None else self.foreign.label
+        return label if isinstance(label, str) and label in self.schema.fields else None
+
     def frames(self, name: str) -> np.ndarray:
         """int64 `[records]`: true frames of the sequence `name` in each record."""
         return self.rows[column(self.schema, "frames", name)].astype(np.int64)

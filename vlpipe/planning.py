@@ -259,7 +259,7 @@ def make_plan(index: Index, options: Options) -> Plan:
         SchemaError: the fields that are asked for are not in the schema.
     """
     engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
-    selection = select(index.schema, options, index.foreign.label if index.foreign else None)
+    selection = select(index.schema, options, index.label)
     _check_scaled(index, selection, options)
     frames = index.frames(selection.key)
     rows = np.arange(len(frames)) if options.shuffle else index.by_shard()  # as the reader meets them

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from vlpipe.errors import ArgumentError
+
 
 @contextmanager
 def progress(unit: str, per: float = 1) -> Iterator[Callable[[float, float], None]]:
@@ -46,3 +48,35 @@ def print_json(document: Any) -> None:
 def one_or_many(source: tuple[str, ...]) -> str | list[str]:
     """The arguments SOURCE of a command, as the library takes them."""
     return source[0] if len(source) == 1 else list(source)
+
+
+layout_option = click.option(
+    "--layout",
+    metavar="NAME|JSON",
+    help='A layout that needs no arguments, such as audioset; or one as {"NAME": {arguments}}, of which "only" lists the keys to keep.',
+)
+
+
+def parse_layout(text: str | None) -> Any:
+    """What --layout says, as the library takes it.
+
+    Raises:
+        ArgumentError: it cannot be read.
+    """
+    from vlpipe.layouts import TABLE
+
+    if text is None or not text.lstrip().startswith("{"):
+        return text
+    try:
+        ((name, arguments),) = json.loads(text).items()
+        key = arguments.pop("key", None)
+        keys = arguments.pop("keys", [] if key is None else [key])
+        only = arguments.pop("only", None)
+        arguments = {option: tuple(value) if isinstance(value, list) else value for option, value in arguments.items()}
+        layout = TABLE[name](*keys, **arguments)
+        return layout if only is None else layout.only(*only)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArgumentError(
+            f"--layout: {text} cannot be read ({error}), expected an object with one of {', '.join(TABLE)} and its arguments, such as "
+            '{"float_list": {"key": "mel", "d": 80}}.'
+        ) from error

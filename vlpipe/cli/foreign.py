@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import Any
 
 import click
 
-from vlpipe.cli.common import one_or_many, print_json, progress
-from vlpipe.errors import ArgumentError
+from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json, progress
 
 
 @click.command()
@@ -122,7 +120,7 @@ def _span(values: list[int] | None) -> str:
 
 @click.command()
 @click.argument("source", nargs=-1, required=True)
-@click.option("--layout", metavar="NAME|JSON", help='A layout that needs no arguments, such as audioset; or one as {"NAME": {arguments}}.')
+@layout_option
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core, where there is work for them]")
 def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> None:
     """Index the TFRecord files SOURCE (files, globs or directories) that vlpipe did not write, as far as they are not indexed yet.
@@ -137,7 +135,7 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
     from vlpipe.foreign import build_index
 
     started = time.monotonic()
-    chosen = _layout(layout)
+    chosen = parse_layout(layout)
     with progress("files") as advance:
         found = build_index(one_or_many(source), chosen, workers=workers, progress=advance)
     seconds = time.monotonic() - started
@@ -148,21 +146,3 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
     )
     for name, count in frames.items():
         click.echo(f"{name}: {count:,} frames of {list(found.schema.sequences[name].dimensions)} {found.schema.sequences[name].dtype}")
-
-
-def _layout(text: str | None) -> Any:
-    from vlpipe.layouts import TABLE
-
-    if text is None or not text.lstrip().startswith("{"):
-        return text
-    try:
-        ((name, arguments),) = json.loads(text).items()
-        key = arguments.pop("key", None)
-        keys = arguments.pop("keys", [] if key is None else [key])
-        arguments = {option: tuple(value) if isinstance(value, list) else value for option, value in arguments.items()}
-        return TABLE[name](*keys, **arguments)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArgumentError(
-            f"--layout: {text} cannot be read ({error}), expected an object with one of {', '.join(TABLE)} and its arguments, such as "
-            '{"float_list": {"key": "mel", "d": 80}}.'
-        ) from error

@@ -22,7 +22,7 @@ def prepared(directory: str) -> Layout | None:
     """The layout of a prepared directory; None where there is no features.json.
 
     Raises:
-        SchemaError: it is there and cannot be read, or none of its features is a sequence of frames of numbers.
+        SchemaError: it is there and cannot be read, or none of its features is a sequence of frames.
     """
     path = os.path.join(directory, FEATURES_NAME)
     if not os.path.exists(path):
@@ -36,8 +36,8 @@ def prepared(directory: str) -> Layout | None:
     layout = layout_of("prepared", found, (_supervised(directory), "label"))
     if layout is None:
         raise SchemaError(
-            f"{path}: none of its features is a sequence of frames of numbers, or a recording (images are not read). Pass layout=..., or "
-            "write the records anew with vlpipe.Writer."
+            f"{path}: none of its features is a sequence of frames that can be delivered (images and compressed recordings cannot). "
+            "Pass layout=..., or write the records anew with vlpipe.Writer."
         )
     return layout
 
@@ -111,14 +111,14 @@ def _shape(tensor: dict[str, Any]) -> tuple[int | None, ...]:
 
 
 def _audio(key: str, audio: dict[str, Any]) -> Iterator[Frames]:
-    """A recording: its samples, `[T]` as `[T, 1]`, or `[T, channels]`; or with lazy decoding the bytes of its file."""
+    """A recording (core/features/audio_feature.py): its samples, `[T]` as `[T, 1]`, or `[T, channels]`; with lazy decoding its file."""
     if audio.get("encoding", "none").lower() != "none":
         return
     if audio.get("lazyDecode"):
         yield Frames(key, "audio", (1,))
         return
     shape, rate = _shape(audio), int(audio.get("sampleRate", 0))
-    entry = part(key, shape if len(shape) > 1 else (*shape, 1), audio["dtype"])
+    entry = part(key, shape if len(shape) > 1 else (*shape, 1), audio.get("dtype", "int64"))
     if isinstance(entry, Frames):
         yield replace(entry, rate=rate if rate > 0 else None)
 

@@ -35,7 +35,7 @@ def cached(directory: str, split: str) -> Layout | None:
     """The layout of a split; None where there is no info.SPLIT.json, or where it says nothing, as that of a split without examples.
 
     Raises:
-        SchemaError: it is there and cannot be read, or none of its features is a sequence of frames of numbers.
+        SchemaError: it is there and cannot be read, or none of its features is a sequence of frames.
     """
     path = os.path.join(directory, info_name(split))
     try:

@@ -59,7 +59,7 @@ def from_json(document: dict[str, Any]) -> Layout:
         name: tuple(_PARTS[kind](**{key: _tupled(value) for key, value in values.items()}) for kind, values in document[name])
         for name in ("frames", "fields")
     }
-    return Layout(**{**document, **parts})
+    return Layout(**{**{name: _tupled(value) for name, value in document.items()}, **parts})
 
 
 def _tupled(value: Any) -> Any:
