@@ -286,7 +286,7 @@ def test_a_directory_of_tensorflow_datasets_that_lost_records(tmp_path: Path) ->
     with pytest.raises(SchemaError, match="features.json: cannot be read as the features of TensorFlow Datasets"):
         vlpipe.build_index(path)
     (path / "features.json").write_text('{"featuresDict": {"features": {}}}')
-    with pytest.raises(SchemaError, match="features.json: none of its features is a sequence of frames"):
+    with pytest.raises(SchemaError, match="features.json: none of its features is a sequence of frames that"):
         vlpipe.build_index(path)
 
 
@@ -356,3 +356,27 @@ def test_a_label_that_cannot_be_delivered(tmp_path: Path) -> None:
     write(tmp_path / "a.tfrecord", records)
     with pytest.raises(SchemaError, match='layout: "y" is no label that can be delivered: '):
         vlpipe.build_index(tmp_path, layouts.float_list("x", d=5, label="y"))
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "stream"])
+@pytest.mark.parametrize(("feature", "label"), [("a", "b"), ("b", "a"), ("x", "a"), ("x", "b")])
+def test_integers_are_features_or_a_label_whatever_the_layout_has_them_as(tmp_path: Path, engine: str, feature: str, label: str) -> None:
+    """`a` is listed in the index, `b` is parsed as a sequence."""
+    random = np.random.default_rng(2)
+    values = {key: [random.integers(-9, 40_000, t).astype("i4") for t in random.integers(0, 9, 11)] for key in ("a", "b")}
+    values["x"] = [random.normal(size=(t, 3)).astype("f4") for t in range(11)]
+    records = [
+        example({"a": ints(*values["a"][n].tolist()), "b": ints(*values["b"][n].tolist()), "x": floats(values["x"][n])}) for n in range(11)
+    ]
+    write(tmp_path / "a.tfrecord", records)
+    frames = (layouts.Frames("x", "floats", (3,)), layouts.Frames("b", "integers", (), "int32"))
+    layout = layouts.Layout("mine", frames, None, (layouts.Listed("a"),), closed=True)
+    arguments: dict[str, Any] = {"layout": layout, "features": feature, "label": label}
+    found, labels, lengths = read(tmp_path, engine, **arguments)
+    for number in range(11):
+        assert np.array_equal(found[number], values[feature][number].astype("f4"))
+        assert labels[number].dtype == np.int64
+        assert labels[number][: lengths[number]].tolist() == values[label][number].tolist()
+        assert (labels[number][lengths[number] :] == -1).all()
+    plain = vlpipe.make_dataset(tmp_path, engine=engine, batching="ragged", length_range=(0, None), remainder="pad", **arguments)
+    assert sum(int(tf.reduce_sum(weight)) for _, _, weight in plain) == 11

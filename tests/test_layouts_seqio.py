@@ -12,7 +12,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 import vlpipe
-from tests.foreign_files import example, floats, ints, prepared_directory, raw, read, write
+from tests.foreign_files import audio_file, example, floats, ints, prepared_directory, raw, read, write
 from tests.test_engines import digest
 from vlpipe import cli
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError, VlpipeError
@@ -143,6 +143,39 @@ def test_they_are_what_the_reader_of_seqio_parses(one: Path, engine: str) -> Non
             assert np.array_equal(y["flags"][row, : x["flags_lengths"][row]], expected["flags"])
             assert all(y[name][row] == expected[name] for name in labels[1:])
     assert sorted(seen) == list(range(len(RECORDS)))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_integers_of_two_axes(one: Path, engine: str) -> None:
+    frames, _, _ = read(one, engine, features="pairs")
+    assert {number: values.tolist() for number, values in frames.items()} == {
+        n: np.arange(2 * t).reshape(t, 2).tolist() for n, t in enumerate(LENGTHS)
+    }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_task_of_token_ids(tmp_path: Path, engine: str) -> None:
+    """As text tasks are: nothing but lists of integers; what is no label buckets."""
+    tokens = [RANDOM.integers(0, 32_000, t).tolist() for t in LENGTHS]
+    records = [example({"inputs": ints(*tokens[n]), "targets": ints(*TARGETS[n])}) for n in range(len(LENGTHS))]
+    path = cache(tmp_path, {"train": [records]}, {name: {"dtype": "int32", "shape": [None]} for name in ("inputs", "targets")})
+    seen = []
+    arguments: dict[str, Any] = {"dtype": "int32", "ids": True, "lengths": True, "length_range": (0, None), "batch_size": 3}
+    for x, y in vlpipe.make_dataset(path, engine=engine, **arguments):
+        for row, number in enumerate(x["id"].numpy().tolist()):
+            seen.append(number)
+            assert x["features"].dtype == tf.int32
+            assert x["features"][row, : x["lengths"][row]].numpy().tolist() == tokens[number]
+            assert y[row, : x["label_lengths"][row]].numpy().tolist() == TARGETS[number]
+    assert sorted(seen) == list(range(len(LENGTHS)))
+    frames, targets, _ = read(path, engine, features="targets", label="inputs")
+    assert [frames[n].tolist() for n in range(len(LENGTHS))] == TARGETS
+    assert max(map(len, targets.values())) == max(LENGTHS)
+    path = cache(tmp_path / "lm", {"train": [records]}, {"targets": {"dtype": "bool", "shape": [None]}})
+    assert vlpipe.build_index(path).schema.sequences == {"targets": vlpipe.Sequence((), "int64")}
+    records = [example({"label": ints(1, 2), "tokens": ints(3)})]
+    path = cache(tmp_path / "other", {"train": [records]}, {name: {"dtype": "int32", "shape": [None]} for name in ("label", "tokens")})
+    assert vlpipe.build_index(path).frames("tokens").tolist() == vlpipe.build_index(path).rows["frames"].tolist() == [1]
 
 
 def test_what_can_be_delivered(one: Path) -> None:
@@ -311,8 +344,9 @@ def test_a_vector_too_long_for_the_index_is_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "features",
     [
-        {"inputs": {"dtype": "int32", "shape": [5]}, "targets": {"dtype": "int32", "shape": [None]}},
-        {"inputs": {"dtype": "string", "shape": []}},
+        {"inputs": {"dtype": "string", "shape": []}, "targets": {"dtype": "int32", "shape": []}},
+        {"inputs": {"dtype": "int32", "shape": [None, None]}},
+        {"inputs": {"dtype": "int32", "shape": [5]}},
         {"inputs": {"dtype": "float32", "shape": [5, None]}},
         {"inputs\n": {"dtype": "float32", "shape": [None, 5]}},
         {"": {"dtype": "float32", "shape": [None]}},
@@ -324,7 +358,7 @@ def test_a_vector_too_long_for_the_index_is_passed_over(tmp_path: Path) -> None:
 )
 def test_an_info_without_frames(tmp_path: Path, features: dict[str, Any]) -> None:
     path = cache(tmp_path, {"train": [RECORDS]}, features)
-    with pytest.raises(SchemaError, match=r"info.train.json: of its features \[.*\] none is a sequence of frames, floats"):
+    with pytest.raises(SchemaError, match=r"info.train.json: of its features \[.*\] none is a sequence of frames of numbers, \[T\] or"):
         vlpipe.build_index(path)
 
 
@@ -403,3 +437,19 @@ def test_a_directory_of_tensorflow_datasets_with_empty_shards_and_rows_of_fixed_
     (path / "mine-train.tfrecord-00002-of-00003").unlink()
     with pytest.raises(DatasetError, match=r"dataset_info.json says that the split 'train' has 2 files, 1 of these are not here"):
         vlpipe.build_index(path)
+
+
+def test_the_sample_rate_of_recordings_of_tensorflow_datasets(tmp_path: Path) -> None:
+    """`Audio.to_json_content` of tensorflow_datasets/core/features/audio_feature.py says it; a file knows it itself."""
+    audio = {"shape": {"dimensions": ["-1"]}, "dtype": "int64", "sampleRate": "16000", "encoding": "NONE"}
+    samples, files = (
+        [example({"speech": make(np.arange(t, dtype=np.int16))}) for t in (9, 4)]
+        for make in (lambda x: ints(*x), lambda x: raw(audio_file(x)))
+    )
+    path = prepared_directory(tmp_path / "samples", samples, {"speech": {"audio": audio}})
+    assert vlpipe.build_index(path).metadata == {"layout": "prepared", "sample_rate": 16_000}
+    for rate in ("0", "-1"):
+        prepared_directory(path, samples, {"speech": {"audio": audio | {"sampleRate": rate}}})
+        assert vlpipe.build_index(path).metadata == {"layout": "prepared"}
+    path = prepared_directory(tmp_path / "files", files, {"speech": {"audio": audio | {"lazyDecode": True}}})
+    assert vlpipe.build_index(path).metadata["sample_rate"] == 8000

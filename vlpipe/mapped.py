@@ -195,7 +195,7 @@ class _Fetch:
             parts.append(_Part("rows", tf.int64, [None], lambda block: block.split(block.rows)))
         if self._parsed or self._parser:
             parts.append(_Part("records", tf.string, [None], lambda block: block.split(block.table), self._shards.records))
-        if options.ids or self._plan.prepares:
+        if options.ids or self._plan.prepares or self._parser:
             parts.append(_Part("id", tf.int64, [None], lambda block: block.split(np.asarray(self._index.ids[block.rows]))))
         if options.remainder == "pad":
             parts.append(_Part("weight", tf.float32, [None], _weights))

@@ -36,7 +36,9 @@ class Parser:
     def __init__(self, index: Index, plan: Plan) -> None:
         self._index, self._plan = index, plan
         self.features = [name for name in plan.selection.features if index.stored(name).parsed]
-        self.labels = [name for name in plan.selection.labels if index.is_given(name)]
+        self.labels = [
+            name for name in plan.selection.labels if index.is_given(name) or (index.stored(name).parsed and name not in index.lists)
+        ]
 
     def __bool__(self) -> bool:
         return bool(self.features or self.labels)
@@ -66,7 +68,7 @@ class Parser:
             flat[f"x:{name}"] = sequences.with_values(values)
             flat[f"n:x:{name}"] = tf.cast(sequences.row_lengths(), tf.int32)
         for name in self.labels:
-            flat |= self._label(name, given[name])
+            flat |= self._label(name, given[name] if name in given else self._parsed(name, data, rows))
         return flat
 
     def _parsed(self, name: str, data: tf.Tensor, rows: tf.Tensor) -> tf.RaggedTensor:

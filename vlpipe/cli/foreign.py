@@ -139,7 +139,7 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
     with progress("files") as advance:
         found = build_index(one_or_many(source), chosen, workers=workers, progress=advance)
     seconds = time.monotonic() - started
-    frames = {name: int(found.frames(name).sum()) for name in found.foreign.stored} if found.foreign else {}
+    frames = {name: int(found.frames(name).sum()) for name in found.foreign.stored if name not in found.lists} if found.foreign else {}
     size = sum(shard.bytes for shard in found.shards)
     click.echo(
         f"{len(found.shards):,} files, {len(found):,} records, {size / 1e6:,.1f} MB, layout {found.metadata['layout']}, in {seconds:.1f} s"

@@ -183,6 +183,7 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
         values = np.array([len(part) for part in parts], np.uint64)
         rows[f"start:{key}"] += np.repeat(np.cumsum(values) - values, counts)
     shards = [Shard(path, _size(path, table), len(table.rows), "", table.compression) for path, table in zip(paths, tables, strict=True)]
+    listed = {key: Stored(parsed="integers") for key in lists}  # the index has them as labels; as features they are parsed
     rates = [entry.rate for entry in layout.frames if entry.rate is not None]
     return Index(
         schema=layout.schema,
@@ -192,7 +193,7 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
         metadata={"layout": layout.name} | ({"sample_rate": rates[0]} if rates else {}),
         foreign=Foreign(
             label=layout.label,
-            stored={entry.key: Stored(gap(entry), entry.byteorder, entry.scale, entry.parsed) for entry in layout.frames},
+            stored=listed | {entry.key: Stored(gap(entry), entry.byteorder, entry.scale, entry.parsed) for entry in layout.frames},
             lists={key: np.concatenate(parts) for key, parts in lists.items()},
             parse=None if layout.given is None else layout.given.parse,
         ),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.layouts.base import Field, Frames, Listed, Number, Words
+from vlpipe.layouts.base import Field, Frames, Layout, Listed, Number, Words
 from vlpipe.layouts.resolve import MOST_NUMBERS
 from vlpipe.schema import SEQUENCE_DTYPES
 
@@ -58,7 +58,7 @@ def part(key: str, shape: tuple[int | None, ...], dtype: str) -> Frames | Field 
 
     Args:
         shape: None for an axis whose size differs between records.
-        dtype: as TensorFlow calls it. A FloatList has float32, whatever it was made of.
+        dtype: as TensorFlow calls it. A FloatList has float32, whatever it was made of; an Int64List is parsed.
     """
     kind, sizes = _kind(dtype), tuple(size for size in shape if size is not None)
     if not key.isprintable() or not key or 0 in sizes:
@@ -69,13 +69,35 @@ def part(key: str, shape: tuple[int | None, ...], dtype: str) -> Frames | Field 
         if kind == "floats" and np.prod(sizes, dtype=np.float64) <= MOST_NUMBERS:
             return Number(key, "float32", sizes)
         return Number(key) if kind == "integers" and not shape else None
-    if shape == (None,) and kind == "integers":
-        return Listed(key)
-    if shape != (None, *sizes) or kind not in ("floats", "integers"):
+    if shape != (None, *sizes):
         return None
-    if kind == "floats":
-        return Frames(key, "floats", sizes)
-    return Frames(key, "integers", sizes, dtype=dtype if dtype in SEQUENCE_DTYPES else "int64")
+    if kind == "integers":
+        return Frames(key, "integers", sizes, dtype if dtype in SEQUENCE_DTYPES else "int64")
+    return Frames(key, "floats", sizes) if kind == "floats" else None
+
+
+def ragged_rows(key: str, flat: str, lengths: str, dtype: str) -> Frames | None:
+    """A ragged feature of floats, whose values and the lengths of whose rows stand under keys of their own; all rows need one length."""
+    is_known = key.isprintable() and key and _kind(dtype) == "floats"
+    return Frames(flat, "floats", None, count_key=lengths, count="row_lengths") if is_known else None
+
+
+def layout_of(name: str, parts: list[Frames | Field], labels: tuple[str, ...]) -> Layout | None:
+    """The complete layout of described parts; None where none of them can be frames.
+
+    Lists of integers stand in the index, as labels do; only where there are no other frames, one is what buckets: token ids, say.
+
+    Args:
+        name: of the layout.
+        labels: keys of what is to be learnt; the first that is there is the label.
+    """
+    frames = [entry for entry in parts if isinstance(entry, Frames)]
+    tokens = [entry for entry in frames if entry.form == "integers" and not entry.shape]
+    frames = [entry for entry in frames if entry not in tokens] or sorted(tokens, key=lambda entry: entry.key in labels)[:1]
+    fields = [Listed(entry.key) if isinstance(entry, Frames) else entry for entry in parts if entry not in frames]
+    keys = [entry.key for entry in fields]
+    label = next((label for label in labels if label in keys), None)
+    return Layout(name, tuple(frames), label, tuple(fields), closed=True) if frames else None
 
 
 def _kind(dtype: str) -> str:

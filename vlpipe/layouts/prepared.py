@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 from vlpipe.errors import SchemaError
 from vlpipe.layouts.base import Field, Frames, Layout
-from vlpipe.layouts.described import UNREADABLE, Split, part, read_object
+from vlpipe.layouts.described import UNREADABLE, Split, layout_of, part, ragged_rows, read_object
 
 FEATURES_NAME, INFO_NAME = "features.json", "dataset_info.json"
 
@@ -32,14 +33,13 @@ def prepared(directory: str) -> Layout | None:
         raise SchemaError(
             f"{path}: cannot be read as the features of TensorFlow Datasets ({error!r}). Pass layout=..., or remove it."
         ) from error
-    frames = tuple(entry for entry in found if isinstance(entry, Frames))
-    if not frames:
+    layout = layout_of("prepared", found, (_supervised(directory), "label"))
+    if layout is None:
         raise SchemaError(
-            f"{path}: none of its features is a sequence of frames that can be delivered (videos and compressed recordings cannot). "
+            f"{path}: none of its features is a sequence of frames that can be delivered (images and compressed recordings cannot). "
             "Pass layout=..., or write the records anew with vlpipe.Writer."
         )
-    fields: tuple[Field, ...] = tuple(entry for entry in found if not isinstance(entry, Frames))
-    return Layout("prepared", frames, _label(directory, {field.key for field in fields}), fields, closed=True)
+    return layout
 
 
 def splits(directory: str, names: Collection[str]) -> list[Split]:
@@ -79,14 +79,13 @@ def _info(directory: str) -> dict[str, Any]:
         return {}
 
 
-def _label(directory: str, keys: set[str]) -> str | None:
-    """What is supervised, as the dataset says; else a field that is called label."""
+def _supervised(directory: str) -> str:
+    """The key of what is to be learnt, as the dataset says; "" where it does not."""
     try:
-        items = _info(directory)["supervisedKeys"]["tuple"]["items"]
-        key = items[1]["featureKey"]
+        key = _info(directory)["supervisedKeys"]["tuple"]["items"][1]["featureKey"]
     except (KeyError, TypeError, IndexError):
-        key = "label"
-    return key if isinstance(key, str) and key in keys else None
+        return ""
+    return key if isinstance(key, str) else ""
 
 
 def _features(document: dict[str, Any], key: str, outer: tuple[int | None, ...]) -> Iterator[Frames | Field]:
@@ -102,23 +101,26 @@ def _features(document: dict[str, Any], key: str, outer: tuple[int | None, ...])
     elif "text" in document:
         yield from _tensor(key, outer, (), "string")
     elif "tensor" in document and document["tensor"].get("encoding", "none") == "none":
-        tensor = document["tensor"]
-        shape = tuple(None if int(size) < 0 else int(size) for size in tensor.get("shape", {}).get("dimensions", []))
-        yield from _tensor(key, outer, shape, tensor["dtype"])
+        yield from _tensor(key, outer, _shape(document["tensor"]), document["tensor"]["dtype"])
     elif "audio" in document and not outer:
         yield from _audio(key, document["audio"])
 
 
+def _shape(tensor: dict[str, Any]) -> tuple[int | None, ...]:
+    return tuple(None if int(size) < 0 else int(size) for size in tensor.get("shape", {}).get("dimensions", []))
+
+
 def _audio(key: str, audio: dict[str, Any]) -> Iterator[Frames]:
-    """A recording (core/features/audio_feature.py): its samples `[T]` or `[T, channels]`, or with lazy decoding the file as it was."""
-    shape, dtype = [int(size) for size in audio.get("shape", {}).get("dimensions", ["-1"])], audio.get("dtype", "int64")
-    if audio.get("encoding", "none") != "none" or shape[:1] != [-1] or min(shape[1:], default=1) < 1:
+    """A recording (core/features/audio_feature.py): its samples, `[T]` as `[T, 1]`, or `[T, channels]`; with lazy decoding its file."""
+    if audio.get("encoding", "none").lower() != "none":
         return
     if audio.get("lazyDecode"):
         yield Frames(key, "audio", (1,))
-    else:
-        channels = tuple(shape[1:]) or (1,)
-        yield Frames(key, "floats", channels) if dtype.startswith("float") else Frames(key, "integers", channels, dtype)
+        return
+    shape, rate = _shape(audio), int(audio.get("sampleRate", 0))
+    entry = part(key, shape if len(shape) > 1 else (*shape, 1), audio.get("dtype", "int64"))
+    if isinstance(entry, Frames):
+        yield replace(entry, rate=rate if rate > 0 else None)
 
 
 def _tensor(key: str, outer: tuple[int | None, ...], inner: tuple[int | None, ...], dtype: str) -> Iterator[Frames | Field]:
@@ -126,7 +128,7 @@ def _tensor(key: str, outer: tuple[int | None, ...], inner: tuple[int | None, ..
     entry = part(key, shape, dtype)
     if len(outer) > 1 and isinstance(entry, Frames):  # nested sequences are serialised as ragged rows
         return
-    if len(outer) == 2 and shape == (None, None) and isinstance(part(key, (None,), dtype), Frames):
-        entry = Frames(f"{key}/ragged_flat_values", "floats", None, count_key=f"{key}/ragged_row_lengths_0", count="row_lengths")
+    if len(outer) == 2 and shape == (None, None):
+        entry = ragged_rows(key, f"{key}/ragged_flat_values", f"{key}/ragged_row_lengths_0", dtype)
     if entry is not None:
         yield entry

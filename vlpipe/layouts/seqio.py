@@ -14,7 +14,7 @@ from typing import Any
 
 from vlpipe.errors import SchemaError
 from vlpipe.layouts.base import Field, Frames, Layout
-from vlpipe.layouts.described import UNREADABLE, Split, part, read_object
+from vlpipe.layouts.described import UNREADABLE, Split, layout_of, part, ragged_rows, read_object
 
 _FILE = re.compile(r"(.+)\.tfrecord-\d+-of-(\d+)")
 LABELS = ("targets", "label")  # what a task calls what is to be learnt; the first that is there
@@ -47,15 +47,13 @@ def cached(directory: str, split: str) -> Layout | None:
         raise SchemaError(f"{path}: cannot be read as the features of a SeqIO task ({error!r}). Pass layout=..., or remove it.") from error
     if not features:
         return None
-    frames = tuple(entry for entry in parts if isinstance(entry, Frames))
-    fields: tuple[Field, ...] = tuple(entry for entry in parts if not isinstance(entry, Frames))
-    if not frames:
+    layout = layout_of("seqio", parts, LABELS)
+    if layout is None:
         raise SchemaError(
-            f"{path}: of its features {sorted(features)} none is a sequence of frames, floats [T] or numbers [T, d]. "
-            "Pass layout=..., or write the records anew with vlpipe.Writer."
+            f"{path}: of its features {sorted(features)} none is a sequence of frames of numbers, [T] or [T, d]. Pass layout=..., or write "
+            "the records anew with vlpipe.Writer."
         )
-    keys = [field.key for field in fields]
-    return Layout("seqio", frames, next((label for label in LABELS if label in keys), None), fields, closed=True)
+    return layout
 
 
 def splits(directory: str, names: Collection[str]) -> list[Split]:
@@ -97,7 +95,7 @@ def _parts(features: dict[str, Any]) -> Iterator[Frames | Field]:
         if not is_shape or not isinstance(dtype, str):
             raise ValueError(f"{key!r} has shape {shape!r} and dtype {dtype!r}")
         entry = part(key, tuple(shape), dtype)
-        if shape == [None, None] and isinstance(part(key, (None,), dtype), Frames):
-            entry = Frames(key, "floats", None, count_key=f"_rl:0:{key}", count="row_lengths")
+        if shape == [None, None]:
+            entry = ragged_rows(key, key, f"_rl:0:{key}", dtype)
         if entry is not None:
             yield entry
