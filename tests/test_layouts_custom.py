@@ -12,10 +12,11 @@ import tensorflow as tf
 import vlpipe
 from tests.foreign_files import read, write
 from tests.test_engines import digest
-from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.foreign import build
 from vlpipe.layouts import Layout
 from vlpipe.reading import Records
+from vlpipe.summary import summarize
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
@@ -198,3 +199,13 @@ def test_compressed_files(path: Path, compression: str) -> None:
     packed = write(path.parent / "b.tfrecord", records, compression)
     frames, _, _ = read(packed, "auto", layout=Layout.custom(parse))
     assert [frames[number].tolist() for number in range(8)] == [x.tolist() for x in FRAMES]
+
+
+def test_what_the_index_does_not_know(path: Path) -> None:
+    found = summarize(path, layout=Layout.custom(many))
+    assert {name: sequence.lengths.frames for name, sequence in found.sequences.items() if sequence.lengths} == {"mel": 35, "slow": 20}
+    assert not found.labels
+    with pytest.raises(SchemaError, match="label: 'label' is Fixed.*expected a Fixed scalar of integers; of that kind the index has none"):
+        vlpipe.class_weights(path, layout=Layout.custom(parse))
+    with pytest.raises(DatasetError, match='normalize="global": the statistics of "features"'):
+        vlpipe.plan(path, layout=Layout.custom(parse), normalize="global", length_range=(0, None))
