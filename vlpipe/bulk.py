@@ -198,6 +198,17 @@ def packed_integers(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> t
     return values, counts, odd
 
 
+def count_varints(data: np.ndarray) -> int:
+    """How many varints these bytes are; -1 where one of them does not end, or has more than 10 bytes."""
+    going_on = data >= 0x80
+    if not len(data) or going_on[-1]:
+        return -1 if len(data) else 0
+    count = len(data) - int(np.count_nonzero(going_on))
+    for step in (1, 2, 2, 4):  # then true where 2, 4, 6 and 10 in a row go on
+        going_on = going_on[step:] & going_on[:-step]
+    return -1 if going_on.any() else count
+
+
 def integers(data: bytes, feature: Feature) -> np.ndarray:
     """int64: the values of an int64 feature of one record."""
     if feature.whole is None:

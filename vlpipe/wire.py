@@ -96,8 +96,8 @@ def fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]
         here = at
         tag, at = varint(data, at, end)
         number, wire = tag >> 3, tag & 7
-        if not 1 <= number < 2**29:
-            raise WireError(here, f"field number {number}")
+        if not 1 <= number < 2**29 or (data[at - 1] == 0):  # more bytes than it needs: no writer does it, and not every reader takes it
+            raise WireError(here, f"field number {number} in {at - here} bytes")
         if wire == VARINT:
             begin, (_, stop) = at, varint(data, at, end)
         elif wire in (FIXED64, FIXED32):
@@ -143,6 +143,40 @@ def integers(data: bytes, feature: Feature) -> list[int]:
     return values
 
 
+def is_plain(data: bytes, key: str) -> bool:
+    """Whether TensorFlow's parser (core/util/example_proto_fast_parsing.cc) reads the numbers of this key in an Example.
+
+    It knows less than the protocol allows, and passes over some of the rest in silence: each entry of the map has to be one key and one
+    value, a Feature one list, and a list one run of packed numbers, or each number by itself.
+    """
+    for number, _, begin, end in fields(data, 0, len(data)):
+        for inner, _, first, last in fields(data, begin, end) if number == 1 else ():
+            parts = [(part, at, stop) for part, _, at, stop in fields(data, first, last)] if inner == 1 else []
+            if sorted(part for part, *_ in parts) != [1, 2]:
+                return False
+            (_, *name), (_, *value) = sorted(parts)
+            if data[slice(*name)] == key.encode() and not _is_one_list(data, *value):
+                return False
+    return True
+
+
+def _is_one_list(data: bytes, begin: int, end: int) -> bool:
+    lists = list(fields(data, begin, end))
+    if len(lists) != 1:
+        return not lists
+    number, _, begin, end = lists[0]
+    if number not in KINDS or _are_single_floats(data, begin, end):
+        return number in KINDS
+    values = [(number, wire) for number, wire, *_ in fields(data, begin, end)]
+    return values == [(1, BYTES)] or all(value in ((1, VARINT), (1, FIXED32)) for value in values)
+
+
+def _are_single_floats(data: bytes, begin: int, end: int) -> bool:
+    """Each float by itself: seen at once, where a look at each takes 1 us."""
+    count, rest = divmod(end - begin, 5)
+    return not rest and data[begin:end:5] == _FLOAT_TAG * count
+
+
 def _messages(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
     """Where each message of the repeated field 1 stands."""
     for number, wire, first, last in fields(data, begin, end):
@@ -185,8 +219,7 @@ def _feature(data: bytes, begin: int, end: int) -> Feature:
 
 def _values(data: bytes, begin: int, end: int, found: Feature) -> None:
     single = {"bytes": BYTES, "float": FIXED32, "int64": VARINT}[found.kind]
-    step = end - begin > 5 and found.kind == "float" and (end - begin) % 5 == 0
-    if step and data[begin:end:5] == _FLOAT_TAG * ((end - begin) // 5):  # each float by itself: at once what takes 1 us each
+    if end - begin > 5 and found.kind == "float" and _are_single_floats(data, begin, end):
         found.ranges += zip(range(begin + 1, end, 5), range(begin + 5, end + 1, 5), strict=True)
         found.count += (end - begin) // 5
         found.packed = False
