@@ -14,6 +14,8 @@ last counts, as in every reader). `bulk` does the same for thousands of records 
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,8 +23,10 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 KINDS = {1: "bytes", 2: "float", 3: "int64"}
 _MOST_VARINT_BYTES = 10
 _GOING_ON = bytes(range(0x80, 0x100))  # the bytes of a varint but its last
+_ENDLESS = re.compile(rb"[\x80-\xff]{%d}" % _MOST_VARINT_BYTES)
 _FLOAT_TAG = b"\x0d"  # field 1, 4 bytes
 _MOST_KEYS = 65_536  # of a record: hostile bytes cost 2 bytes an entry
+_MOST_PARTS = 1 << 22  # of a list: frames, or values that are not packed; each takes some 100 bytes here
 
 
 class WireError(ValueError):
@@ -84,7 +88,9 @@ def walk(data: bytes) -> Walked:
             found.is_sequence = True
             for key, first, last in _entries(data, begin, end):
                 found.spans[key] = (first, last)
-                found.lists[key] = [_feature(data, *frame) for frame in _messages(data, first, last)]
+                frames = itertools.islice(_messages(data, first, last), _MOST_PARTS + 1)
+                found.lists[key] = [_feature(data, *frame) for frame in frames]
+                _check_parts(first, len(found.lists[key]))
         if len(found.features) + len(found.lists) > _MOST_KEYS:
             raise WireError(begin, f"has more than {_MOST_KEYS} keys")
     return found
@@ -231,16 +237,23 @@ def _values(data: bytes, begin: int, end: int, found: Feature) -> None:
             found.ranges.append((first, last))
             found.count += 1
             found.packed &= found.kind == "bytes" or found.count == 1
+            _check_parts(first, len(found.ranges))
         elif wire == BYTES and found.kind == "float":
             if (last - first) % 4:
                 raise WireError(first, f"{last - first} bytes of packed floats, not a multiple of 4")
             _packed(found, first, last, (last - first) // 4)
         elif wire == BYTES:
-            if last > first and data[last - 1] >= 0x80:
-                raise WireError(last - 1, "a number that does not end")
-            _packed(found, first, last, len(data[first:last].translate(None, _GOING_ON)))
+            run = data[first:last]
+            if run[-1:] >= b"\x80" or _ENDLESS.search(run):
+                raise WireError(first, "a number that does not end")
+            _packed(found, first, last, len(run.translate(None, _GOING_ON)))
         else:
             raise WireError(first, f"a value of kind {found.kind} with wire type {wire}")
+
+
+def _check_parts(at: int, parts: int) -> None:
+    if parts > _MOST_PARTS:
+        raise WireError(at, f"a list of more than {_MOST_PARTS} parts")
 
 
 def _packed(found: Feature, begin: int, end: int, count: int) -> None:
