@@ -94,7 +94,7 @@ def _field(name: str, value: Any, *, first: bool) -> Field:
             return Sequence(tuple(shape[1:]), value.dtype.name)
         return Fixed(tuple(shape), value.dtype.name)
     except SchemaError as error:
-        dtypes = [dtype for dtype in SEQUENCE_DTYPES if shape.rank and shape[0] is None or dtype in FIXED_DTYPES]
+        dtypes = [dtype for dtype in SEQUENCE_DTYPES if (shape.rank and shape[0] is None) or dtype in FIXED_DTYPES]
         raise ArgumentError(
             f'parse_fn: "{name}" is {value.dtype.name} {shape}, which no field can be. Cast it to one of {", ".join(dtypes)}.'
         ) from error
