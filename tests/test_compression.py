@@ -113,3 +113,17 @@ def test_a_compressed_file_that_lost_its_end_meanwhile(tmp_path: Path) -> None:
     path.write_bytes(fewer + gzip.compress(b"")[: len(whole) - len(fewer)].ljust(len(whole) - len(fewer), b"\0"))
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"a.tfrecord, record 20 at byte \d+: cannot be read; read 20 of 23 records"):
         list(dataset)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_file_that_became_another_meanwhile(tmp_path: Path, compression: str) -> None:
+    """Of the same number of records, in the stream engine, which reads them one after another and trusts the index for their insides."""
+    case = CASES["length"]
+    path = write(tmp_path / "a.tfrecord", case.records, compression)
+    dataset = vlpipe.make_dataset(path, layout=case.layout, engine="stream", shuffle=False, length_range=(0, None))
+    list(dataset)
+    write(path, case.records[:3] + case.records[4:] + case.records[3:4], compression)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"a.tfrecord, record 3 at byte \d+: is not the record that the index knows. The"
+    ):
+        list(dataset)

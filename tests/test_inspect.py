@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner, Result
 
 import vlpipe
@@ -143,6 +144,55 @@ def test_records_of_no_known_layout(tmp_path: Path, name: str) -> None:
         vlpipe.SchemaError, match=r"its records are not vlpipe's own \(no vlpipe.json lies beside it\) and (could be|are of no)"
     ):
         vlpipe.plan(path)
+
+
+def tensor(values: np.ndarray) -> Any:
+    return raw(tf.io.serialize_tensor(values).numpy())
+
+
+def words(n: int) -> list[int]:
+    """What a model is asked (-100 says so), and what it answers."""
+    return [-100] * (60 + n) + chooser.integers(0, 30_000, 80 + n % 7).tolist()
+
+
+picture = chooser.integers(0, 256, (40, 8, 3)).astype("u1")
+NO_RECORDINGS = {
+    "words of which some do not count": lambda n: {"labels": ints(*words(n))},
+    "small differences": lambda n: {"residual": ints(*chooser.integers(-20, 20, 150 + n).tolist())},
+    "degrees": lambda n: {"outside": ints(*chooser.integers(-5, 300, 150 + n).tolist())},
+    "pictures of floats": lambda n: {"image": floats(chooser.random(8 * 8)), "shape": ints(8, 8)},
+    "pictures of one width": lambda n: {"image": floats(chooser.random((8 + n) * 8 * 3)), "shape": ints(8 + n, 8, 3)},
+    "raw pictures": lambda n: {"image": raw(chooser.random((8 + n, 8, 1)).astype("f4").tobytes()), "shape": ints(8 + n, 8, 1)},
+    "pictures as tensors": lambda n: {"image": tensor(picture)},
+    "pictures as tensors of one width": lambda n: {"image": tensor(picture[n:])},
+    "matrices of one size": lambda n: {"matrix": tensor(chooser.random((8, 8)))},
+    "boxes": lambda n: {"boxes": floats(chooser.random(4 * n)), "count": ints(n)},
+    "raw boxes": lambda n: {"boxes": raw(chooser.random(4 * n).astype("f4").tobytes()), "count": ints(n)},
+    "boxes in rows": lambda n: {"x/ragged_flat_values": floats(chooser.random(4 * n)), "x/ragged_row_lengths_0": ints(*[4] * n)},
+    "something of pictures": lambda n: {"image": raw(b"\xff\xd8\xff\xe0..."), "points": floats(chooser.random(34 * n)), "count": ints(n)},
+}
+
+
+@pytest.mark.parametrize("name", NO_RECORDINGS)
+def test_what_is_no_recording(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "a.tfrecord", [example({**NO_RECORDINGS[name](n), "label": ints(n % 3)}) for n in range(1, 20)])
+    found = inspected(path)
+    assert found["layout"] is None
+    assert found["candidates"]
+    with pytest.raises(vlpipe.SchemaError, match="could be layout="):
+        vlpipe.plan(path)
+
+
+def test_frames_of_few_values(tmp_path: Path) -> None:
+    records = [sequence_example({}, {"x": [floats([k, k + 1.0, 2, 3]) for k in range(n)]}) for n in range(2, 9)]
+    assert inspected(write(tmp_path / "a.tfrecord", records))["layout"] is None
+
+
+@pytest.mark.parametrize(("values", "label"), [(lambda n: 16_000, None), (lambda n: 500 + n, None), (lambda n: n % 4, "other")])
+def test_a_label_is_not_always_the_same_and_not_always_another(tmp_path: Path, values: Any, label: str | None) -> None:
+    records = [example({"x": floats(chooser.random(5 * n)), "n": ints(n), "other": ints(values(n))}) for n in range(1, 20)]
+    found = inspected(write(tmp_path / "a.tfrecord", records))
+    assert (found["layout"], re.findall(r"label='(\w+)'", found["call"])) == ("float_list", [label] if label else [])
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -132,6 +132,25 @@ def test_both_engines_deliver_the_same_bytes(path: Path, arguments: dict[str, An
     assert len(found) == 1
 
 
+def test_a_function_is_traced_once(path: Path) -> None:
+    traced: list[str] = []
+
+    def noted(data: tf.Tensor) -> dict[Any, tf.Tensor]:
+        traced.append("parse")
+        x, label = parse(data)
+        return {0: x, 1: label}  # any key, as in Dataset.map
+
+    @tf.function
+    def counted(data: tf.Tensor) -> tf.Tensor:
+        traced.append("length")
+        return (tf.strings.length(data) - 4) // 12
+
+    index = vlpipe.build_index(path, Layout.custom(noted, counted))
+    with Records(index) as records:
+        assert [records.values(row)["0"].tolist() for row in range(8)] == [x.tolist() for x in FRAMES]
+    assert sorted(traced) == ["length", "parse"]
+
+
 def test_an_index_is_kept_under_a_name_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     extract = build.extract
@@ -164,6 +183,10 @@ def test_an_index_is_kept_under_a_name_only(path: Path, monkeypatch: pytest.Monk
         (
             (lambda data: tf.zeros([len(data.shape), tf.strings.length(data)]),),
             r'parse_fn: "features" has the shape .*expected \[T, ...\] with',
+        ),
+        (
+            (lambda data: (parse(data)[0], tf.zeros([], tf.float64)),),
+            r'parse_fn: "label" is float64 .* Cast it to one of float32, float16, uint8, ',
         ),
         ((lambda data: tf.strings.split(data),), 'parse_fn: "features" is string .*, which no field can be. Cast it'),
         ((many, length), r"length_fn: counts the frames of one sequence, but parse_fn gives \['mel', 'slow'\]"),

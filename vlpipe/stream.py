@@ -43,7 +43,7 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
         example = functools.partial(_example, index, table, plan)
     else:
         with tf.device("CPU:0"):
-            example = functools.partial(_foreign_example, plan, Assembly(index, plan, index.by_shard(), whole=True))
+            example = functools.partial(_foreign_example, table, plan, Assembly(index, plan, index.by_shard(), whole=True))
     # The boundary stands in for none, where there are no records.
     grouping = Grouping(plan.options, f"x:{plan.selection.key}", plan.boundaries or (1,), plan.batch_sizes or (1,))
 
@@ -80,6 +80,7 @@ class _Table:
     first: tf.Tensor
     count: tf.Tensor
     offset: tf.Tensor
+    bytes: tf.Tensor
     id: tf.Tensor
     frames: dict[str, tf.Tensor]
 
@@ -96,6 +97,7 @@ class _Table:
                 first=tf.constant(np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)),
                 count=tf.constant(count),
                 offset=tf.constant(index.rows["offset"][order].astype(np.int64)),
+                bytes=tf.constant(index.rows["bytes"][order].astype(np.int64)),
                 id=tf.constant(index.ids[order]),
                 frames={name: tf.constant(index.frames(name)[order]) for name in index.counted},
             )
@@ -182,8 +184,13 @@ def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data:
     return measured(flat)
 
 
-def _foreign_example(plan: Plan, assembled: Assembly, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
+def _foreign_example(table: _Table, plan: Plan, assembled: Assembly, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
     """The same of a record that vlpipe did not write: a batch of one, without its first axis."""
+    same = tf.strings.length(data) == tf.cast(table.bytes[position], tf.int32)
+    # Of another record, what stands at these places are no frames.
+    changed = require(same, lambda: tf.strings.join([table.where(position), ": is not the record that the index knows. ", _DAMAGED]))
+    with tf.control_dependencies([changed]):
+        data = tf.identity(data)
     zero = tf.constant(0, tf.int64)
     batch = assembled(data[None], position[None], zero, zero, epoch)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}

@@ -18,9 +18,10 @@ from vlpipe.layouts.base import Frames, Layout, Listed, Number, Words
 from vlpipe.layouts.tensors import contents
 from vlpipe.record import varint
 from vlpipe.tfrecord import HEADER_BYTES, masked_crc
-from vlpipe.wire import Feature, WireError, integers, walk
+from vlpipe.wire import Feature, WireError, integers, is_plain, walk
 
 _TAGS = {"": 0, "bytes": BYTES_LIST, "float": FLOAT_LIST, "int64": INT64_LIST}
+_BY_TENSORFLOW = ("integers", "floats")  # what `parsing` leaves to TensorFlow's own parser
 _KINDS = {tag: kind or "empty" for kind, tag in _TAGS.items()}
 
 
@@ -103,8 +104,11 @@ class Chunk:
                 walked = walk(record)
                 for key in self.values:
                     self._mend(row, key, walked.features.get(key), record)
+                strange = [entry.key for entry in self.layout.frames if entry.parsed in _BY_TENSORFLOW and not is_plain(record, entry.key)]
             except WireError as error:
                 self.fail(row, f"no tf.train.Example or SequenceExample: byte {begin + error.at} of the file has {error}")
+            if strange:
+                self.fail(row, f'"{strange[0]}" is encoded in several parts, or in another way that TensorFlow does not parse rightly')
             for key, span in self.spans.items():
                 first, last = walked.spans.get(key, (-1 - begin, -1 - begin))
                 span.begins[row], span.ends[row] = begin + first, begin + last
@@ -169,10 +173,9 @@ class Chunk:
     def _count_integers(self, key: str) -> np.ndarray:
         """int64: how many values an int64 key has in each record."""
         found, loose = self.values[key], self.loose.get(key, {})
-        odd = (found.ends > found.begins) & (self.data[np.maximum(found.ends - 1, 0)] >= 0x80)
-        self.refuse(odd, lambda row: f'"{key}", at byte {found.begins[row]}, holds a number that does not end')
         places = zip(found.begins.tolist(), found.ends.tolist(), strict=True)
-        counts = np.array([np.count_nonzero(self.data[begin:end] < 0x80) for begin, end in places], np.int64)
+        counts = np.array([bulk.count_varints(self.data[begin:end]) for begin, end in places], np.int64)
+        self.refuse(counts < 0, lambda row: f'"{key}", at byte {found.begins[row]}, holds a number that does not end')
         counts[list(loose)] = [len(values) for values in loose.values()]
         return counts
 

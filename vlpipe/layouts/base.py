@@ -178,16 +178,15 @@ class Layout:
             ...     return tf.ensure_shape(values, [None, 80])
             >>> vlpipe.make_dataset("data/*.tfrecord", layout=vlpipe.layouts.Layout.custom(parse))
         """
-        from vlpipe.layouts.given import Given, trace
+        from vlpipe.layouts.given import Given, counter, trace
 
-        if length_fn is not None and not callable(length_fn):
-            raise ArgumentError(f"length_fn: came as {length_fn!r}, expected a function of a serialized record, or None.")
+        count = None if length_fn is None else counter(length_fn)
         if name is not None:
             _check_key("name", name)
         parse, fields = trace(parse_fn)
         sequences = [key for key, field in fields.items() if isinstance(field, Sequence)]
         frames = [key for key in sequences if fields[key].dimensions] or sequences[:1]  # type: ignore[union-attr]
-        if length_fn is not None and len(frames) > 1:
+        if count is not None and len(frames) > 1:
             raise ArgumentError(f"length_fn: counts the frames of one sequence, but parse_fn gives {frames}. Leave it out.")
         return cls(
             "custom",
@@ -195,7 +194,7 @@ class Layout:
             "label" if "label" in fields and "label" not in frames else None,
             tuple(Value(key, field) for key, field in fields.items() if key not in frames),
             closed=True,
-            given=Given(parse, length_fn, name),
+            given=Given(parse, count, name),
         )
 
     def __post_init__(self) -> None:

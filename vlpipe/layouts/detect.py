@@ -17,7 +17,9 @@ from vlpipe.wire import WireError
 
 LABELS = ("label", "labels", "class", "target", "targets", "y")
 ENCODED = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG"}
+_LOUD = 256  # of 32,768: there are hardly quieter recordings
 WAVEFORM = 128  # fewer numbers than that are no recording
+FEW_VALUES = 4  # no more in a frame may as well be boxes, points, or begin and end of something
 FEW_LENGTHS = 3  # as many different ones as tell a length from a number that happens to divide
 
 
@@ -49,7 +51,7 @@ def _sequences(sample: Sample) -> Iterator[Guess]:
         options: dict[str, Any] = {} if len(known) == 2 else {"features": known}
         yield Guess("youtube8m", (), options, 0.99, tuple(f"feature list {key} of {bytes_of[key]} bytes" for key in known))
     floats = [fact for fact in _always(sample, "lists", "float") if 0 < fact.sizes[0] == fact.sizes[1] and fact.packed]
-    wide = [fact for fact in floats if fact.sizes[0] > 4]
+    wide = [fact for fact in floats if fact.sizes[0] > 4 * FEW_VALUES]
     if floats:
         reasons = tuple(f"feature list {fact.key} of {fact.sizes[0] // 4} floats a frame" for fact in wide or floats)
         keys = tuple(fact.key for fact in wide or floats)
@@ -87,21 +89,34 @@ def _of_unknown_width(sample: Sample, fact: Fact) -> Guess:
     span = f"{fact.counts[0]} to {fact.counts[1]} {'floats' if fact.kind == 'float' else 'integers'} in {fact.key}"
     function, options = ("float_list", {}) if fact.kind == "float" else ("int_list", {"dtype": _narrowest(fact)})
     label = _label(sample, {fact.key})
-    low, high = _extremes(sample, fact)
-    most = 1 if fact.kind == "float" else 1 << 15
-    if divisor == 1 and len(counts) >= FEW_LENGTHS and fact.counts[1] > WAVEFORM and -most <= low < 0 < high <= most:
-        reasons = (f"{span}, which nothing but 1 divides", f"values from {low:g} to {high:g}, as samples of a recording")
+    values = _values(sample, fact)
+    if (
+        divisor == 1
+        and len(counts) >= FEW_LENGTHS
+        and fact.counts[1] > WAVEFORM
+        and _swings(values, 1 if fact.kind == "float" else 1 << 15)
+    ):
+        extremes = f"values from {values.min():g} to {values.max():g}"
+        reasons = (f"{span}, which nothing but 1 divides", f"{extremes}, as samples of a recording")
         return Guess(function, (fact.key,), {"d": 1, **options, "label": label}, 0.92, reasons)
     reason = f"{span}, all multiples of {divisor}; how many make a frame is not said"
     return Guess(function, (fact.key,), {"d": ..., **options, "label": label}, 0.6 if fact.kind == "float" else 0.4, (reason,))
 
 
-def _extremes(sample: Sample, fact: Fact) -> tuple[float, float]:
+def _values(sample: Sample, fact: Fact) -> np.ndarray:
+    """All that were seen of a key of numbers."""
     if fact.kind == "int64":
-        return fact.values or (0, 0)
+        return np.concatenate([np.array(record.numbers(fact.key) or [], np.int64) for record in sample.records])
     values = [np.frombuffer(record.data[begin:end], "<f4") for record in sample.records for begin, end in _ranges(record, fact.key)]
-    every = np.concatenate([np.zeros(1, np.float32), *values])
-    return float(every.min()), float(every.max())
+    return np.concatenate([np.zeros(0, np.float32), *values])
+
+
+def _swings(values: np.ndarray, most: int) -> bool:
+    """As samples of a recording do, about zero; unlike numbers of words among which a negative one means none, or small differences."""
+    low, high = -float(values.min()), float(values.max())
+    negative = np.count_nonzero(values < 0) / len(values)
+    loud = 0 < max(low, high) <= most and (most == 1 or max(low, high) >= _LOUD)
+    return loud and min(low, high) * 8 >= max(low, high) and 0.1 < negative < 0.9
 
 
 def _ranges(record: Record, key: str) -> list[tuple[int, int]]:
@@ -140,7 +155,13 @@ def _tensors(sample: Sample, raw: list[Fact]) -> Iterator[Guess]:
         if len(kinds) == 1:
             dtype, shape = kinds.pop()
             reason = f"serialized tensors of {dtype} [T{''.join(f', {size}' for size in shape)}] in {fact.key}"
-            yield Guess("serialized_tensor", (fact.key,), {"label": _label(sample, {fact.key})}, 0.97 if shape else 0.7, (reason,))
+            sure = bool(shape) and _is_sequence({shape[0] for _, shape in filter(None, found)}, shape)
+            yield Guess("serialized_tensor", (fact.key,), {"label": _label(sample, {fact.key})}, 0.97 if sure else 0.7, (reason,))
+
+
+def _is_sequence(lengths: set[int], shape: tuple[int, ...]) -> bool:
+    """Whether arrays `[T, *shape]` of these lengths are no pictures: those have one size, or a last axis of colours."""
+    return len(lengths) > 1 and not (len(shape) > 1 and shape[-1] in (1, 3, 4))
 
 
 def _ragged(sample: Sample, floats: list[Fact]) -> Iterator[Guess]:
@@ -151,7 +172,8 @@ def _ragged(sample: Sample, floats: list[Fact]) -> Iterator[Guess]:
             continue
         if rows.values[0] == rows.values[1] > 0:
             reason = f"{rows.values[0]} values in every row of {rows.key}"
-            yield Guess("ragged_rows", (key,), {"label": _label(sample, {fact.key, rows.key})}, 0.95, (reason,))
+            confidence = 0.95 if rows.values[0] > FEW_VALUES else 0.6
+            yield Guess("ragged_rows", (key,), {"label": _label(sample, {fact.key, rows.key})}, confidence, (reason,))
 
 
 def _counted(sample: Sample, floats: list[Fact], raw: list[Fact], long: list[Fact]) -> Iterator[Guess]:
@@ -202,8 +224,8 @@ def _agreement(sample: Sample, fact: Fact, other: Fact) -> tuple[str, int, bool]
         return None
     unit, shape = units.pop(), shapes.pop()
     if shape:
-        return ("shape", unit, True) if unit == 1 or fact.kind == "bytes" else None
-    return "length", unit, len(lengths) >= FEW_LENGTHS and unit > 1
+        return ("shape", unit, _is_sequence(lengths, shape)) if unit == 1 or fact.kind == "bytes" else None
+    return "length", unit, len(lengths) >= FEW_LENGTHS and unit > FEW_VALUES * (4 if fact.kind == "bytes" else 1)
 
 
 def _dtype(sample: Sample, key: str, unit: int, option: str) -> tuple[str | None, str]:
@@ -230,11 +252,13 @@ def _plausible(sample: Sample, key: str, dtype: str) -> bool:
 
 
 def _label(sample: Sample, taken: set[str]) -> str | None:
-    """The key that is called like a label, or the only integer of its own."""
+    """The key that is called like a label, or the only integer of its own that is neither always the same nor always another."""
     facts = {key: fact for key, fact in sample.facts.items() if fact.place == "features" and key not in taken}
     usual = [key for key in LABELS if key in facts and facts[key].kind in ("int64", "float")]
     whole = [key for key, fact in facts.items() if fact.kind == "int64" and fact.counts == (1, 1) and fact.records == len(sample.records)]
-    return next(iter(usual), whole[0] if len(whole) == 1 else None)
+    different = {key: len({tuple(record.numbers(key) or ()) for record in sample.records}) for key in whole}
+    classes = [key for key in whole if 1 < different[key] < len(sample.records)]
+    return next(iter(usual), classes[0] if len(classes) == 1 else None)
 
 
 def _encoded(fact: Fact) -> str | None:

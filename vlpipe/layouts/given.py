@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlpipe.errors import ArgumentError, SchemaError
-from vlpipe.schema import SEQUENCE_DTYPES, Field, Fixed, Sequence, Text
-
-if TYPE_CHECKING:
-    pass
+from vlpipe.schema import FIXED_DTYPES, SEQUENCE_DTYPES, Field, Fixed, Sequence, Text
 
 
 @dataclass(frozen=True)
@@ -48,15 +45,32 @@ def trace(parse_fn: Any) -> tuple[Callable[[Any], dict[str, Any]], dict[str, Fie
             "TensorFlow's operations, such as tf.io.parse_single_example."
         ) from error
     result = _by_name(result)
-    fields = {str(name): _field(str(name), value, first=number == 0) for number, (name, value) in enumerate(result.items())}
+    fields = {name: _field(name, value, first=number == 0) for number, (name, value) in enumerate(result.items())}
     if not any(isinstance(field, Sequence) for field in fields.values()):
         raise ArgumentError(f"parse_fn: returns no sequence [T, ...] among {list(fields)}, expected one whose first axis is not known.")
-    return lambda data: _by_name(function(data)), fields
+    # As a tensor: the function would be traced anew for each of Python's bytes.
+    return lambda data: _by_name(function(tf.convert_to_tensor(data))), fields
+
+
+def counter(length_fn: Any) -> Callable[[bytes], Any]:
+    """The function that counts frames, of bytes.
+
+    Raises:
+        ArgumentError: it is no function.
+    """
+    import tensorflow as tf
+
+    if not callable(length_fn):
+        raise ArgumentError(f"length_fn: came as {length_fn!r}, expected a function of a serialized record, or None.")
+    if hasattr(length_fn, "get_concrete_function"):  # a tf.function, which would be traced anew for each record
+        return lambda data: length_fn(tf.constant(data))
+    counted: Callable[[bytes], Any] = length_fn
+    return counted
 
 
 def _by_name(result: Any) -> dict[str, Any]:
     if isinstance(result, dict):
-        return result
+        return {str(name): value for name, value in result.items()}
     parts = result if isinstance(result, (tuple, list)) else (result,)
     if not 1 <= len(parts) <= 2:
         raise ArgumentError(f"parse_fn: returns {len(parts)} values, expected x, (x, label), or a dict of names and tensors.")
@@ -80,6 +94,7 @@ def _field(name: str, value: Any, *, first: bool) -> Field:
             return Sequence(tuple(shape[1:]), value.dtype.name)
         return Fixed(tuple(shape), value.dtype.name)
     except SchemaError as error:
+        dtypes = [dtype for dtype in SEQUENCE_DTYPES if (shape.rank and shape[0] is None) or dtype in FIXED_DTYPES]
         raise ArgumentError(
-            f'parse_fn: "{name}" is {value.dtype.name} {shape}, which no field can be. Cast it to one of {", ".join(SEQUENCE_DTYPES)}.'
+            f'parse_fn: "{name}" is {value.dtype.name} {shape}, which no field can be. Cast it to one of {", ".join(dtypes)}.'
         ) from error

@@ -58,9 +58,9 @@ class Guesses:
 
     @cached_property
     def only(self) -> Guess | None:
-        """The one that leaves no doubt."""
+        """The one that leaves no doubt: beside something that cannot be read, none does."""
         sure = [guess for guess in self.candidates if guess.confidence > CERTAIN and guess.is_complete]
-        return sure[0] if len(sure) == 1 else None
+        return sure[0] if len(sure) == 1 and not self.refusals else None
 
     def certain(self, path: str) -> Layout:
         """The layout that leaves no doubt.
