@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 import vlpipe
+from tests.foreign_files import cases
+from tests.foreign_files import write as foreign_write
 from tests.test_cli import run
 from vlpipe.preview import first_records
 from vlpipe.summary import summarize
@@ -215,3 +218,63 @@ def test_a_histogram_that_cannot_be_drawn(dataset: Path, tmp_path: Path) -> None
     assert "cannot be written" in result.stderr
     result = run("histogram", dataset, "--features", "label")
     assert (result.exit_code, "features: 'label' is no sequence of the schema" in result.stderr) == (1, True)
+
+
+# ---- records of others -----------------------------------------------------------------------------------------------------------
+
+LAYOUT = json.dumps({"float_list": {"key": "x", "d": 5, "label": "label"}})
+
+
+@pytest.fixture
+def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of which the first records leave a doubt."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return foreign_write(tmp_path / "a.tfrecord", cases()["float_list"].records)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "plan"])
+def test_every_command_takes_a_layout(command: str, others: Path) -> None:
+    more = ["--length-range", "0:"] if command == "plan" else []
+    if command != "verify":
+        result = run(command, others, *more)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "pass layout=..." in result.stderr
+    result = run(command, others, "--layout", LAYOUT, *more)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert all(letter.isprintable() or letter == "\n" for letter in result.output)
+    document(command, others, "--layout", LAYOUT, *more)
+    for wrong, said in (("{", "--layout: { cannot be read"), ("other", "layout: came as 'other', expected")):
+        result = run(command, others, "--layout", wrong, *more)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"vlpipe: {said}")
+
+
+def test_what_the_commands_say_of_records_of_others(others: Path) -> None:
+    case = cases()["float_list"]
+    assert document("plan", others, "--layout", LAYOUT, "--length-range", "0:")["records"] == 23
+    assert sum(document("histogram", others, "--layout", LAYOUT)["records"]) == 23
+    (view,) = document("head", others, "--layout", LAYOUT, "-n", 1)
+    assert (view["fields"]["x"]["shape"], view["fields"]["label"]["first"]) == ([0, 5], [case.labels[0]])
+    found = document("verify", others, "--layout", LAYOUT)
+    assert (found["ok"], found["records"], found["layout"]) == (True, 23, "float_list")
+    assert document("verify", others)["layout"] is None
+    os.truncate(others, others.stat().st_size - 1)
+    result = run("verify", others, "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["ok"], found["damaged"], found["problems"][0]["kind"]) == (1, False, 1, "cut")
+    assert found["lost"] == others.stat().st_size - found["problems"][0]["offset"]
+
+
+def test_stats_are_computed_on_request_and_then_known(others: Path) -> None:
+    arguments = ("stats", others, "--layout", LAYOUT)
+    assert document(*arguments)["sequences"]["x"]["statistics"] is None
+    computed = document(*arguments, "--compute")
+    frames = np.concatenate(cases()["float_list"].frames).astype(np.float64)
+    x = computed["sequences"]["x"]
+    np.testing.assert_allclose(x["mean"], frames.mean(axis=0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(x["std"], frames.std(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(x["statistics"]["variance"], frames.var(axis=0), rtol=1e-12)
+    assert document(*arguments) == computed
+    assert "deviation" in run(*arguments).stdout
+    result = run(*arguments, "--compute", FORCE_COLOR="1", TERM="xterm-256color")
+    assert result.exit_code == 0

@@ -171,6 +171,10 @@ LIGHT_WORK = {
     "verify": "vlpipe.write(directory, records); assert vlpipe.verify(directory).report()",
     "class weights": "vlpipe.write(directory, records); assert vlpipe.class_weights(directory)",
     "foreign": "vlpipe.write(directory, records); vlpipe.plan(directory, layout=vlpipe.layouts.raw_bytes('x', dtype='float32', d=2))",
+    "foreign tools": "vlpipe.write(directory, records); layout = vlpipe.layouts.raw_bytes('x', dtype='float32', d=2)\n"
+    "from vlpipe.preview import first_records; from vlpipe.summary import summarize\n"
+    "assert vlpipe.verify(directory, layout).ok; list(first_records(directory, 2, layout))\n"
+    "summarize(directory, None, layout, compute=True)",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",
     "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("batching")] if room != "layers"),
 }

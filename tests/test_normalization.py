@@ -14,9 +14,14 @@ from hypothesis import strategies as st
 
 import vlpipe
 from tests.changes_numpy import normalized as reference
+from tests.foreign_files import cases
+from tests.foreign_files import read as foreign_read
+from tests.foreign_files import write as foreign_write
+from tests.test_cli import run
 from tests.test_dataset import make_records, write
 from vlpipe import ArgumentError, DatasetError
 from vlpipe.normalization import by_utterance
+from vlpipe.summary import summarize
 
 special = st.sampled_from([0.0, 1.0, -1.0, 3e4, 1e-30, float("nan"), float("inf"), float("-inf")])
 
@@ -113,3 +118,162 @@ def test_integers_cannot_hold_it(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
         vlpipe.options.Options.of(dtype="int32", **arguments)
     vlpipe.options.Options.of(dtype="int32", augment=vlpipe.SpecAugment(fill="zero"))
+
+
+# ---- records of others -----------------------------------------------------------------------------------------------------------
+
+CASES = cases()
+
+
+@pytest.fixture
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def of_all(frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance over all frames."""
+    whole = np.concatenate(frames).astype(np.float64)
+    return whole.mean(axis=0), whole.var(axis=0)
+
+
+@pytest.mark.usefixtures("_cache", "quick_graphs")
+@pytest.mark.parametrize("engine", ["mapped", "graph"])
+@pytest.mark.parametrize("name", CASES)
+def test_frames_of_others_as_numpy_normalises_them(tmp_path: Path, name: str, engine: str) -> None:
+    case = CASES[name]
+    path = foreign_write(tmp_path / "a.tfrecord", case.records)
+    with pytest.raises(DatasetError, match="are not known: vlpipe notes those of whole datasets that it writes"):
+        vlpipe.plan(path, layout=case.layout, normalize="global", length_range=(0, None), label=False, features=case.key)
+    summarize(path, layout=case.layout, compute=True)
+    for normalize, known in (("utterance", ()), ("global", of_all(case.frames))):
+        found, _, _ = foreign_read(path, engine, layout=case.layout, normalize=normalize, features=case.key)
+        assert len(found) == len(case.frames)
+        for number, frames in enumerate(case.frames):
+            np.testing.assert_allclose(found[number], reference(frames, *known), rtol=1e-5, atol=1e-5)
+
+
+# ---- the statistics of another dataset -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Training and validation data, which are not alike."""
+    train = write(tmp_path / "train", make_records([30, 50, 1], 4))
+    records = [{**record, "features": record["features"] * 3 + 5} for record in make_records([4, 9], 4)]
+    return train, write(tmp_path / "val", records)
+
+
+def delivered(source: Path, **arguments: Any) -> list[np.ndarray]:
+    """The frames of each record, in order."""
+    found = {}
+    for x, _ in vlpipe.make_dataset(source, lengths=True, ids=True, length_range=(0, None), **arguments):
+        for row, number in enumerate(x["id"].numpy().tolist()):
+            found[number] = x["features"].numpy()[row, : int(x["lengths"][row])]
+    return [found[number] for number in range(len(found))]
+
+
+@pytest.mark.usefixtures("quick_graphs")
+@pytest.mark.parametrize("engine", ["mapped", "graph", "stream"])
+def test_validation_data_take_the_statistics_of_the_training_data(pair: tuple[Path, Path], engine: str) -> None:
+    train, val = pair
+    found = delivered(val, engine=engine, normalize=train)
+    for x, raw in zip(found, delivered(val), strict=True):
+        np.testing.assert_allclose(x, reference(raw, *of_all(delivered(train))), rtol=1e-5, atol=1e-5)
+
+
+def test_every_way_to_name_them(pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, val = pair
+    noted = json.loads((train / "vlpipe.json").read_text())["statistics"]["features"]
+    (tmp_path / "train.json").write_text(run("stats", train, "--json").stdout)
+    (tmp_path / "global").symlink_to(train)
+    monkeypatch.chdir(tmp_path)
+    for normalize in (train, str(train), train / "vlpipe.json", tmp_path / "train.json", "train.json", Path("global"), "./global"):
+        found = vlpipe.plan(val, normalize=normalize).changes.moments["features"]
+        assert (found.mean.tolist(), found.variance.tolist()) == (noted["mean"], noted["variance"])
+    own = json.loads((val / "vlpipe.json").read_text())["statistics"]["features"]
+    found = vlpipe.plan(val, normalize="global").changes.moments["features"]  # the name is not taken for the path
+    assert found.mean.tolist() == own["mean"] != noted["mean"]
+
+
+@pytest.mark.usefixtures("_cache")
+def test_the_statistics_of_foreign_training_data(tmp_path: Path) -> None:
+    case = CASES["youtube8m"]
+    train = foreign_write(tmp_path / "train.tfrecord", case.records[:15])
+    val = foreign_write(tmp_path / "val.tfrecord", case.records[15:])
+    noted = tmp_path / "train.json"
+    noted.write_text(run("stats", train, "--layout", "youtube8m", "--json").stdout)
+    arguments = {"layout": case.layout, "length_range": (0, None), "label": False, "normalize": noted}
+    with pytest.raises(DatasetError, match=r'train.json: has no statistics of "rgb", only of \[\]. Compute them with `vlpipe stats'):
+        vlpipe.plan(val, features=("rgb", "audio"), **arguments)
+    noted.write_text(run("stats", train, "--layout", "youtube8m", "--compute", "--json").stdout)
+    moments = vlpipe.plan(val, features=("rgb", "audio"), **arguments).changes.moments
+    index = vlpipe.build_index(train, case.layout)
+    for name in ("rgb", "audio"):  # to the last bit
+        assert moments[name].mean.tolist() == index.statistics[name].mean.tolist()
+        assert moments[name].variance.tolist() == pytest.approx(index.statistics[name].variance.tolist(), rel=1e-15)
+    np.testing.assert_allclose(moments["rgb"].mean, of_all(case.frames[:15])[0], rtol=1e-12, atol=1e-12)
+
+
+def damaged(document: Any, *keys: str, value: Any) -> Any:
+    """A copy in which one value is another."""
+    if not keys:
+        return value
+    return {**document, keys[0]: damaged(document[keys[0]], *keys[1:], value=value)}
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("count", None, "its statistics cannot be read"),
+        ("count", [-1] * 4, "its statistics are not count, mean and variance of 4 numbers"),
+        ("mean", [0.0] * 3, "its statistics are not count, mean and variance of 4 numbers"),
+        ("mean", [[0.0] * 4], "its statistics are not count, mean and variance of 4 numbers"),
+        ("mean", ["a"] * 4, "its statistics cannot be read"),
+        ("mean", [float("nan")] * 4, 'the statistics of "features" are beyond the range of float64'),
+        ("variance", [float("inf")] * 4, 'the statistics of "features" are beyond the range of float64'),
+        ("variance", [-1.0] * 4, "its statistics are not count, mean and variance of 4 numbers"),
+        ("not_finite", -1, "its statistics are not count, mean and variance of 4 numbers"),
+        ("", 7, "its statistics cannot be read"),
+        ("", None, 'has no statistics of "features", only of'),
+    ],
+)
+def test_hostile_statistics_are_refused(pair: tuple[Path, Path], tmp_path: Path, native: bool, key: str, value: Any, said: str) -> None:
+    train, val = pair
+    text = (train / "vlpipe.json").read_text() if native else run("stats", train, "--json").stdout
+    where = ("statistics", "features") if native else ("sequences", "features", "statistics")
+    (tmp_path / "bad.json").write_text(json.dumps(damaged(json.loads(text), *where, *filter(None, [key]), value=value)))
+    with pytest.raises(DatasetError, match=f"^normalize: {tmp_path / 'bad.json'}: .*{said}"):
+        vlpipe.plan(val, normalize=tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "7", "{}", '{"sequences": 7}', '{"sequences": {"features": 7}}', '{"format": "vlpipe"}', "[" * 100_000, "\udcff"),
+        *('{"format": "vlpipe", "schema": {"a": {"kind": "sequence"}}, "statistics": {}}', '{"sequences": {"a": {"shape": 7}}}'),
+    ],
+    ids=lambda content: content[:24],
+)
+def test_what_holds_no_statistics_is_refused(pair: tuple[Path, Path], tmp_path: Path, content: str) -> None:
+    (tmp_path / "bad.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DatasetError, match=r"bad.json: (no statistics can be read there|has no statistics of)"):
+        vlpipe.plan(pair[1], normalize=tmp_path / "bad.json")
+
+
+def test_paths_and_frames_that_do_not_serve(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    _, val = pair
+    with pytest.raises(DatasetError, match=r"vlpipe.json: there is no such file. Pass a dataset directory that vlpipe wrote, its vlpipe"):
+        vlpipe.plan(val, normalize=tmp_path)
+    with pytest.raises(ArgumentError, match=r"normalize: came as 'batch', expected .* or a path that exists: a dataset directory"):
+        vlpipe.plan(val, normalize="batch")
+    vlpipe.write(tmp_path / "other", [{"features": np.ones((3, 2, 2), np.float32), "label": 1}])
+    with pytest.raises(DatasetError, match=r'its statistics of "features" are of frames \[2, 2\], here they are \[4\]. Pass those'):
+        vlpipe.plan(val, normalize=tmp_path / "other")
+    vlpipe.write(tmp_path / "named", [{"mel": np.ones((3, 4), np.float32), "label": 1}])
+    with pytest.raises(DatasetError, match=r"has no statistics of \"features\", only of \['mel'\]"):
+        vlpipe.plan(val, normalize=tmp_path / "named")
+    with pytest.raises(ArgumentError, match='normalize="/.*named": the statistics are of the stored frames'):
+        vlpipe.plan(tmp_path / "named", normalize=tmp_path / "named", transform=lambda x: x[:, :2])
+    with pytest.raises(ArgumentError, match="normalize: makes fractions, which dtype='int32' cannot hold"):
+        vlpipe.plan(val, normalize=tmp_path / "other", dtype="int32")

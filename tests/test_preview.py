@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import vlpipe
+from tests.foreign_files import cases, example, floats, raw
+from tests.foreign_files import write as foreign_write
 from tests.test_verification import rewrite_index
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.opening import open_source
@@ -128,6 +130,53 @@ def test_a_shard_that_went_away(dataset: Path) -> None:
         index.read_record(0)
 
 
+@pytest.mark.parametrize("name", cases())
+def test_records_of_others(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    case = cases(5)[name]
+    path = foreign_write(tmp_path / "a.tfrecord", case.records)
+    views = list(first_records(path, 100, case.layout))
+    assert len(views) == 5
+    index = vlpipe.build_index(path, case.layout)
+    for row, (view, frames) in enumerate(zip(views, case.frames, strict=True)):
+        assert f"{view.shard}, record {view.record} at byte {view.offset}" == index.where(row)
+        assert (view.id, view.bytes) == (row, len(case.records[row]))
+        field = view.fields[case.key]
+        assert (field.dtype, field.shape, field.first) == (frames.dtype.name, frames.shape, tuple(frames.ravel()[:6].tolist()))
+        assert list(view.fields) == list(index.schema.fields)
+        label = view.fields[index.foreign.label or ""]  # type: ignore[union-attr]
+        assert label.first == tuple(np.ravel(case.labels[row])[:6].tolist())
+        assert view.report()
+
+
+def test_bytes_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    values = [b"\xff\x00\x1b[2Ja", b"\x80" * 70, "é".encode(), b""]
+    records = [example({"x": floats([1, 2]), "jpeg": raw(value)}) for value in values]
+    views = list(first_records(foreign_write(tmp_path / "a.tfrecord", records), 4, vlpipe.layouts.float_list("x", d=2)))
+    found = [view.fields["jpeg"] for view in views]
+    assert [(field.dtype, field.shape) for field in found] == [("bytes", (7,)), ("bytes", (70,)), ("text", ()), ("text", ())]
+    assert [field.text for field in found] == ["\\xff\x00\x1b[2Ja", "\\x80" * 64 + "…", "é", ""]
+    assert views[0].report().splitlines()[-1].split() == ["jpeg", "[7]", "bytes", "\\xff\\x00\\x1b[2Ja"]
+    assert all(letter.isprintable() or letter == "\n" for view in views for letter in view.report())
+
+
+def test_damage_of_others_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    case = cases(40)["length"]
+    path = foreign_write(tmp_path / "a.tfrecord", case.records)
+    index = vlpipe.build_index(path, case.layout)
+    begin, content = int(index.rows["offset"][35]), bytearray(path.read_bytes())  # beyond those that the layout is told by
+    content[begin + 12 + int(index.rows["start"][35])] ^= 1
+    path.write_bytes(content)
+    views = first_records(path, 40, case.layout)
+    assert [next(views).id for _ in range(35)] == list(range(35))
+    with pytest.raises(DatasetError, match=rf"a.tfrecord, record 35 at byte {begin}: the checksum of its \d+ bytes of data is"):
+        next(views)
+
+
 def test_an_address_is_refused() -> None:
     with pytest.raises(ArgumentError, match="is an address, and this reads local files only"):
         next(first_records("gs://a/b", 1))
+    with pytest.raises(ArgumentError, match="is an address, and this reads local files only"):
+        next(first_records("gs://a/b", 1, "audioset"))

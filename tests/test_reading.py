@@ -32,6 +32,7 @@ def test_every_value_of_records_of_others(tmp_path: Path, name: str) -> None:
             assert list(values) == list(index.schema.fields) == list(records.schema.fields)
             np.testing.assert_array_equal(values[case.key], frames, strict=True)
             found = values[label or ""]
+            assert list(records.values(row, [case.key])) == [case.key]
             assert np.array_equal(case.labels[row].encode() if isinstance(case.labels[row], str) else case.labels[row], found)
 
 
@@ -42,6 +43,7 @@ def test_every_value_of_our_own(tmp_path: Path) -> None:
         for row in (2, 0, 1):
             values = records.values(row)
             np.testing.assert_array_equal(values["x"], written[row]["x"], strict=True)
+            assert list(records.values(row, ["label"])) == ["label"]
             assert (values["label"], values["name"]) == (written[row]["label"], str(written[row]["name"]).encode())
 
 

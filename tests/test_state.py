@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,23 @@ def test_a_state_of_other_data_or_arguments_is_refused_with_the_difference(sourc
     # The rank, and what is delivered beside the records, do not matter.
     plan = vlpipe.plan(source, seed=1, remainder="pad", shard=(0, 2))
     vlpipe.make_dataset(source, repeat=True, seed=1, remainder="pad", shard=(1, 2), lengths=True, resume=plan.state(1, 0))
+
+
+def test_the_statistics_count_and_not_where_they_are(source: Path, tmp_path: Path) -> None:
+    """Those of another dataset, which normalize= names by its path."""
+    train = write(tmp_path / "train", make_records([5, 9]))
+    copy = tmp_path / "copy.json"
+    shutil.copy(train / "vlpipe.json", copy)
+    state = json.loads(json.dumps(vlpipe.plan(source, seed=1, normalize=train).state(0, 1)))
+    assert re.fullmatch("statistics crc32c:[0-9a-f]{8}", state["normalize"])
+    vlpipe.make_dataset(source, repeat=True, seed=1, normalize=copy, resume=state)
+    document = json.loads(copy.read_text())
+    document["statistics"]["features"]["variance"][0] *= 1 + 2**-52
+    copy.write_text(json.dumps(document))
+    assert f"normalize is '{state['normalize']}' in the state, 'statistics crc32c:" in resume(source, state, normalize=copy)
+    for other in (None, "utterance", "global"):
+        assert f"in the state, {other!r} here" in resume(source, state, normalize=other)
+        assert vlpipe.plan(source, seed=1, normalize=other).state(0, 1)["normalize"] == other
 
 
 @pytest.mark.parametrize("state", [{}, [], "x", {"format": "other"}, {"format": "vlpipe-state", "version": 2}, 7])

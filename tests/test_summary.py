@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vlpipe
+from tests.foreign_files import cases, example, floats, ints
+from tests.foreign_files import write as foreign_write
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.opening import open_source
 from vlpipe.schema import Fixed, Schema, Sequence, Text
@@ -266,3 +268,58 @@ def test_the_histogram_of_a_sequence(tmp_path: Path) -> None:
     assert bin_lengths(dataset, 100, "words")[1].records == (2, 1, 1, 1)
     with pytest.raises(SchemaError, match=r"features: 'label' is no sequence of the schema, which has \['features', 'words'\]"):
         bin_lengths(dataset, 3, "label")
+
+
+# ---- records of others -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("_cache")
+@pytest.mark.parametrize("name", cases())
+def test_a_summary_of_others(tmp_path: Path, name: str) -> None:
+    case = cases()[name]
+    path = foreign_write(tmp_path / "a.tfrecord", case.records)
+    found = summarize(path, layout=case.layout)
+    assert (found.records, found.shards, found.bytes) == (23, 1, path.stat().st_size)
+    lengths = np.array([len(frames) for frames in case.frames])
+    assert found.sequences[case.key].lengths == Lengths.of(lengths, None)
+    assert (found.sequences[case.key].mean, found.sequences[case.key].statistics) == (None, None)
+    assert "mean" in found.report()
+    assert "not known; --compute reads the frames" in found.report()
+    told: list[tuple[int, int]] = []
+    computed = summarize(path, layout=case.layout, compute=True, progress=lambda *done: told.append(done))
+    assert told
+    assert summarize(path, layout=case.layout) == computed
+    frames = np.concatenate(case.frames).astype(np.float64)
+    sequence = computed.sequences[case.key]
+    np.testing.assert_allclose(np.reshape(sequence.mean, frames.shape[1:]), frames.mean(axis=0), rtol=1e-9, atol=1e-9)  # type: ignore[arg-type]
+    np.testing.assert_allclose(np.reshape(sequence.std, frames.shape[1:]), frames.std(axis=0), rtol=1e-9)  # type: ignore[arg-type]
+    document = json.loads(json.dumps(sequence.statistics))
+    assert document["mean"] == vlpipe.build_index(path, case.layout).statistics[case.key].mean.tolist()
+    assert (document["count"], document["not_finite"]) == ([len(frames)] * len(document["mean"]), 0)
+    assert "deviation" in computed.report()
+    assert bin_lengths(path, 5, layout=case.layout)[1].records
+    assert sum(bin_lengths(path, 5, case.key, case.layout)[1].records) == 23
+
+
+@pytest.mark.usefixtures("_cache")
+def test_the_label_of_a_layout_is_the_one_that_is_meant(tmp_path: Path) -> None:
+    records = [example({"x": floats([1]), "class": ints(n % 2), "speaker": ints(n), "label": ints(7)}) for n in range(3)]
+    path = foreign_write(tmp_path / "a.tfrecord", records)
+    layout = vlpipe.layouts.float_list("x", d=1, label="class")
+    assert vlpipe.class_weights(path, layout=layout) == {0: 0.75, 1: 1.5}
+    assert vlpipe.class_weights(path, "speaker", layout) == {0: 1.0, 1: 1.0, 2: 1.0}
+    assert vlpipe.class_weights(path, layout=vlpipe.layouts.float_list("x", d=1)) == {**dict.fromkeys(range(7), 1.0), 7: 1.0}
+    with pytest.raises(SchemaError, match="label: 'x' is Sequence"):
+        vlpipe.class_weights(path, "x", layout)
+
+
+def test_what_is_computed_is_read_from_local_files(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="gs://a/b is an address, and this reads local files only"):
+        summarize("gs://a/b", compute=True)
+    dataset = write(tmp_path / "d", [0, 1], [3, 4])
+    assert summarize(dataset, compute=True) == summarize(dataset)

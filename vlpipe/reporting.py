@@ -162,13 +162,8 @@ def _short(number: float) -> str:
 def verification_table(report: Report) -> str:
     """What `vlpipe.verify` found: a line of totals, then the problems, then what to do about them."""
     read = f"{report.records:,} records in {report.shards:,} shards, {report.bytes / 1e6:,.1f} MB read"
-    compared = {
-        "vlpipe": "all as they were written",
-        None: "every checksum is right; what the records hold was not compared, as their layout is not known (vlpipe inspect shows what it "
-        "could be; pass --layout)",
-    }
     if report.ok:
-        return f"{read}: {compared.get(report.layout, f'every checksum is right, and every record as the layout {report.layout} says')}"
+        return f"{read}: {_compared(report.layout)}"
     problems = len(report.problems) + report.unlisted
     rows = [
         (os.path.basename(problem.shard), problem.record, problem.offset, problem.kind, problem.found, problem.expected)
@@ -180,9 +175,22 @@ def verification_table(report: Report) -> str:
         kinds.setdefault(problem.action, []).append(problem.kind)
     actions = [f"{', '.join(dict.fromkeys(of))}: {action}" for action, of in kinds.items()]
     more = [f"… and {report.unlisted:,} more problems"] if report.unlisted else []
+    actions += [f"note: {_NOT_COMPARED}"] if report.layout is None else []
     lost = f" and {report.lost:,} bytes behind damaged lengths" if report.lost else ""
     total = f"{read}: {report.damaged:,} records{lost} are damaged or lost, {problems:,} problems"
     return text(total, grid, *more, "\n".join(actions), width=_WIDE)
+
+
+_NOT_COMPARED = (
+    "what the records hold was not compared, as their layout is not known (`vlpipe inspect` shows what it could be; then pass --layout)"
+)
+
+
+def _compared(layout: str | None) -> str:
+    """What is known of records in which nothing is wrong."""
+    if layout == "vlpipe":
+        return "all as they were written"
+    return "every checksum is right" + (f"; {_NOT_COMPARED}" if layout is None else f", and every record as the layout {layout} says")
 
 
 def _totals(plan: Plan) -> list[tuple[str, str]]:

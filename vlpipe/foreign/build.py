@@ -108,7 +108,7 @@ def is_foreign(source: Source) -> bool:
     paths = expand(source)
     return all(
         not os.path.exists(os.path.join(path if os.path.isdir(path) else os.path.dirname(path), METADATA_NAME))
-        and (os.path.isfile(path) or bool(_records_in(path)))
+        and (os.path.isfile(path) or (os.path.isdir(path) and bool(_records_in(path))))
         for path in paths
     )
 

@@ -29,6 +29,7 @@ from vlpipe.wire import WireError, walk
 
 _FRAMING = HEADER_BYTES + FOOTER_BYTES
 _REPLACE = "It is no TFRecord file, or its beginning is damaged: pass another, or restore it from a copy."
+_CUT = Finding("cut", "the file was cut while it was read", "all of it")
 _AGAIN = "Remove what .vlpipe-index has of the file, beside it or in the user's cache: it is made anew."
 
 
@@ -81,6 +82,8 @@ def why_lost(header: bytes, left: int, at: int) -> Finding | None:
     """Why nothing can be read from a byte of a file on, of which so many bytes are left; None where a record can."""
     if left < _FRAMING:
         return Finding("cut", f"the file ends after {left} bytes of it", f"a record, of at least {_FRAMING}")
+    if len(header) < HEADER_BYTES:
+        return _CUT
     length = length_in(header)
     if length is None:
         found = f"its header is damaged: the {left} bytes from here on cannot be read"
@@ -151,11 +154,11 @@ class ForeignCheck(FileCheck):
         length, checksum = noted or (0 if lost else length_in(header) or 0, None)
         data, footer = (self.take(file, length), self.take(file, FOOTER_BYTES)) if lost is None else (b"", b"")
         if lost is None and len(header + footer) + len(data) < _FRAMING + length:
-            lost = Finding("cut", "the file was cut while it was read", f"{length} bytes of data and what stands around them")
+            lost = _CUT
         findings = [lost] if lost else list(frame_findings(header, data, footer, checksum))
         self._offsets.append(at)
         self._sizes.append(length)
-        self._checksums.append(int.from_bytes(footer, "little"))
+        self._checksums.append(int.from_bytes(footer, "little") if checksum is None else checksum)
         self._whole.append(lost is None and is_whole(findings))
         self._bad.append(0)
         self.records += 1
