@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
-from tests.foreign_files import audio_file, example, floats, ints, loose_example, raw, read, sequence_example, write
+from tests.foreign_files import audio_file, cases, example, floats, ints, loose_example, raw, read, sequence_example, write
 from tests.test_wire import entry, field
 from vlpipe import foreign, layouts
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
@@ -107,13 +107,39 @@ def test_an_index_that_is_damaged_or_lies_is_made_anew(files: list[Path], indexe
     layout = build.choose_layout([str(files[3])], LAYOUT)
     table = extract.extract(files[3], layout)
     of = store.identity(files[3])
-    for name, value in (("frames", 999), ("start", 999), ("frames:tags", 99), ("start:tags", 1 << 40), ("offset", 7), ("bytes", 1)):
+    for name, value in (
+        ("frames", 999),
+        ("start", 999),
+        ("frames:tags", 99),
+        ("start:tags", 1 << 40),
+        ("start:tags", (1 << 64) - 1),
+        ("offset", 7),
+        ("bytes", 1),
+    ):
         rows = table.rows.copy()
         rows[name][2] = value
         assert store.save(str(files[3]), layout, extract.Table(rows, table.lists), of)
         assert store.load(str(files[3]), layout) is None
     assert store.save(str(files[3]), layout, extract.Table(table.rows, {"tags": table.lists["tags"].astype(np.int32)}), of)
     assert store.load(str(files[3]), layout) is None
+
+
+def test_an_index_that_lies_of_frames_at_steps_is_made_anew(tmp_path: Path) -> None:
+    """What stands before each frame is read with it, and has to be inside too; and classes are those that there are."""
+    path = write(tmp_path / "a.tfrecord", cases()["audioset"].records)
+    layout = build.choose_layout([str(path)], layouts.audioset(classes=527))
+    table, of = extract.extract(path, layout), store.identity(path)
+    longest = int(table.rows["frames"].argmax())
+    assert store.save(str(path), layout, table, of)
+    assert store.load(str(path), layout) is not None
+    for name, value in (("frames", table.rows["bytes"][longest] // 128), ("start", 3)):
+        rows = table.rows.copy()
+        rows[name][longest] = value
+        assert store.save(str(path), layout, extract.Table(rows, table.lists), of)
+        assert store.load(str(path), layout) is None
+    for wrong in (-1, 527):
+        assert store.save(str(path), layout, extract.Table(table.rows, {"labels": np.full_like(table.lists["labels"], wrong)}), of)
+        assert store.load(str(path), layout) is None
 
 
 def test_where_nothing_can_be_written_beside_the_files_the_cache_is_used(

@@ -20,6 +20,7 @@ import google_crc32c
 import numpy as np
 
 from vlpipe.compression import COMPRESSIONS
+from vlpipe.foreign.chunk import gap
 from vlpipe.foreign.extract import Table, row_dtype
 from vlpipe.index import column
 from vlpipe.layouts.base import Layout, Listed, Words
@@ -127,10 +128,15 @@ def _is_sound(table: Table, size: int, layout: Layout) -> bool:
     for entry in layout.frames:
         if entry.parsed:
             continue
-        reach = rows[column(schema, "start", entry.key)] + rows[column(schema, "frames", entry.key)].astype(np.uint64) * entry.frame_bytes
-        sound &= bool((reach <= rows["bytes"]).all())
+        frames, start = (rows[column(schema, kind, entry.key)].astype(np.uint64) for kind in ("frames", "start"))
+        before = np.uint64(gap(entry))  # each frame, and the first too
+        reach = start + frames * (before + np.uint64(entry.frame_bytes))
+        sound &= bool((((start >= before) & (reach <= rows["bytes"] + before)) | (frames == 0)).all())
     for field in layout.fields:
         if isinstance(field, (Listed, Words)):
-            most = rows["bytes"] if isinstance(field, Words) else len(table.lists[field.key])
-            sound &= bool((rows[f"start:{field.key}"].astype(np.uint64) + rows[f"frames:{field.key}"] <= most).all())
+            most = rows["bytes"].astype(np.uint64) if isinstance(field, Words) else np.uint64(len(table.lists[field.key]))
+            start, count = (rows[f"{what}:{field.key}"].astype(np.uint64) for what in ("start", "frames"))
+            sound &= bool(((start <= most) & (count <= most - start)).all())  # a sum might begin again at 0
+        if isinstance(field, Listed) and field.classes is not None:
+            sound &= bool(((table.lists[field.key] >= 0) & (table.lists[field.key] < field.classes)).all())
     return sound
