@@ -205,6 +205,17 @@ def test_a_record_that_was_replaced_since_it_was_indexed(path: Path) -> None:
     assert vlpipe.verify(path, LAYOUT).ok
 
 
+def test_behind_damage_of_every_kind_the_index_goes_on(path: Path) -> None:
+    """Also where records are damaged by which the layout, and so the index, is told."""
+    vlpipe.build_index(path, LAYOUT)
+    (before, _), (begin, end) = places(path)[19:21]
+    for at in (path.read_bytes().index(b"label", before), begin, end - 6):
+        flip(path, at)
+    report = vlpipe.verify(path, LAYOUT)
+    assert [(problem.record, problem.kind) for problem in report.problems] == [(19, "data"), (20, "header"), (20, "data")]
+    assert (report.damaged, report.lost, report.records) == (2, 0, 40)
+
+
 # ---- compressed files ------------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +255,8 @@ def test_what_is_no_file(path: Path, tmp_path: Path) -> None:
     problem = only(report)
     assert (problem.kind, problem.record, problem.shard, report.damaged) == ("unreadable", None, str(tmp_path / "pipe"), 0)
     assert (problem.found, report.records, report.bytes) == ("it cannot be read (no regular file)", 40, size)
+    with pytest.raises(DatasetError, match="has no vlpipe.json"):
+        vlpipe.verify(tmp_path / "pipe")
     with pytest.raises(DatasetError, match="gone: not found"):
         vlpipe.verify(tmp_path / "gone", LAYOUT)
 
@@ -342,6 +355,20 @@ def test_an_index_that_says_something_else(path: Path, change: Callable[[extract
     assert (problem.kind, problem.record, report.damaged) == ("index", record, 1)
     assert f"{problem.found}, expected {problem.expected}".startswith(said)
     assert problem.action == "Remove what .vlpipe-index has of the file, beside it or in the user's cache: it is made anew."
+
+
+def test_an_index_of_records_that_do_not_fit(path: Path) -> None:
+    """Which nobody makes: it is forged."""
+    layout = build.choose_layout([str(path)], layouts.float_list("x", d=3, label="label", lists=("tags",)))
+    table = extract.extract(path, layout)
+    begin, end = places(path)[33]
+    content = path.read_bytes()
+    data = content[begin + 12 : end - 4].replace(b"\x01x", b"\x01z")
+    path.write_bytes(content[: begin + 12] + data + footer_of(masked_crc(data)) + content[end:])
+    table.rows["checksum"][33] = masked_crc(data)
+    assert store.save(str(path), layout, table, store.identity(path))
+    problem = only(vlpipe.verify(path, layout))
+    assert (problem.kind, problem.record, problem.found) == ("example", 33, 'has no feature "x"')
 
 
 def test_the_values_of_lists_are_compared_around_damage(path: Path) -> None:
