@@ -321,6 +321,18 @@ def test_a_wrong_d_is_found_at_every_record(tmp_path: Path) -> None:
     assert [problem.record for problem in report.problems] == list(range(100))
 
 
+@pytest.mark.parametrize("together", [1, 7, 1 << 16])
+def test_records_of_many_kinds_among_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    monkeypatch.setattr("vlpipe.verification.others.CHUNK_RECORDS", together)
+    kinds = [record(2, 3), b"\xff" * 9, example({"x": floats(range(4)), "label": ints(1)}), example({"label": ints(1)}), record(1)]
+    path = write(tmp_path / "a.tfrecord", [kinds[n % 5] for n in range(150)])
+    report = vlpipe.verify(path, LAYOUT)
+    assert (report.damaged, report.records, report.unlisted) == (90, 150, 0)
+    assert [problem.record for problem in report.problems] == [n for n in range(150) if n % 5 in (1, 2, 3)]
+    said = {1: "no tf.train.Example", 2: '"x", at byte', 3: 'has no feature "x"'}
+    assert all(problem.found.startswith(said[(problem.record or 0) % 5]) for problem in report.problems)
+
+
 def test_a_layout_that_does_not_serve(path: Path) -> None:
     with pytest.raises(SchemaError, match='the first records have no label "other"'):
         vlpipe.verify(path, layouts.float_list("x", d=3, label="other"))
