@@ -6,6 +6,7 @@ import math
 import os
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import vlpipe
-from tests.foreign_files import Case, cases, example, floats, ints, write
+from tests.foreign_files import Case, cases, example, floats, ints, raw, write
 from vlpipe import layouts, measurement
 from vlpipe.errors import DatasetError
 from vlpipe.foreign import store
@@ -22,7 +23,7 @@ from vlpipe.measurement import measured
 from vlpipe.opening import open_source
 from vlpipe.reading import Records
 from vlpipe.remote import open_anywhere
-from vlpipe.statistics import Moments
+from vlpipe.statistics import Moments, merged
 
 CASES = cases()
 LAYOUT = layouts.float_list("x", d=3, label="label")
@@ -114,6 +115,37 @@ def test_what_has_changed_is_read_again(files: list[Path], read: list[str]) -> N
     assert index.statistics == {}
     assert_of(measured(index).statistics["x"], ALL[:5] + frames + ALL[15:])
     assert read == [files[2].name] * 3
+    read.clear()
+    frames = [x + 1 for x in frames]  # other values, and every record where it was
+    write(files[2], [example({"x": floats(x), "label": ints(1), "other": ints(1)}) for x in frames])
+    assert_of(measured(vlpipe.build_index(files, LAYOUT)).statistics["x"], ALL[:5] + frames + ALL[15:])
+    assert read == [files[2].name] * 3
+
+
+def test_statistics_of_another_reading_are_not_those(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tfrecord", [example({"x": raw(np.arange(8, dtype=np.int16))})])
+    indexes = [vlpipe.build_index(path, layouts.raw_bytes("x", dtype=dtype, d=2)) for dtype in ("float16", "int16")]
+    measured(indexes[0])
+    (place,) = (tmp_path / store.DIRECTORY).glob("*.statistics")
+    assert_of(measured(indexes[1]).statistics["x"], [np.arange(8).reshape(4, 2)])
+    (other,) = set((tmp_path / store.DIRECTORY).glob("*.statistics")) - {place}
+    place.replace(other)
+    assert_of(measured(indexes[1]).statistics["x"], [np.arange(8).reshape(4, 2)])
+    (shard,), (part,) = indexes[1].shards, indexes[1].parts()
+    assert measurement.load_moments(indexes[1], shard, part) is not None
+    for name in ("frames", "start", "offset", "bytes", "checksum"):
+        rows = indexes[1].rows.copy()
+        rows[name] += 1
+        assert measurement.load_moments(replace(indexes[1], rows=rows), shard, part) is None
+
+
+def test_files_are_merged_in_their_order(files: list[Path]) -> None:
+    parts = [measured(vlpipe.build_index(path, LAYOUT)).statistics for path in files[1:]]
+    for place in (files[0].parent / store.DIRECTORY).glob("*.statistics"):
+        place.unlink()
+    found = measured(vlpipe.build_index(files, LAYOUT)).statistics["x"]
+    assert found.mean.tobytes() == merged(parts)["x"].mean.tobytes() != merged(parts[::-1])["x"].mean.tobytes()
+    assert found.variance.tobytes() == merged(parts)["x"].variance.tobytes()
 
 
 def test_it_goes_on_from_the_last_file_that_was_complete(files: list[Path], read: list[str]) -> None:
@@ -135,6 +167,7 @@ def test_statistics_that_are_damaged_or_of_something_else_are_computed_anew(file
     (place,) = (files[2].parent / store.DIRECTORY).glob("*.statistics")
     content = place.read_bytes()
     damages = [b"", content[:-1], b"{}\n{}", b"[" * 100_000, content.replace(b'"version": 1', b'"version": 2')]
+    damages.append(content[:-40] + content[-40:].translate(bytes.maketrans(b"12345678", b"23456781")))  # other numbers
     damages += [content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :] for at in range(0, len(content), 23)]
     for damage in damages:
         place.write_bytes(damage)

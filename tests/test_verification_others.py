@@ -205,6 +205,17 @@ def test_a_record_that_was_replaced_since_it_was_indexed(path: Path) -> None:
     assert vlpipe.verify(path, LAYOUT).ok
 
 
+def test_behind_damage_of_every_kind_the_index_goes_on(path: Path) -> None:
+    """Also where records are damaged by which the layout, and so the index, is told."""
+    vlpipe.build_index(path, LAYOUT)
+    (before, _), (begin, end) = places(path)[19:21]
+    for at in (path.read_bytes().index(b"label", before), begin, end - 6):
+        flip(path, at)
+    report = vlpipe.verify(path, LAYOUT)
+    assert [(problem.record, problem.kind) for problem in report.problems] == [(19, "data"), (20, "header"), (20, "data")]
+    assert (report.damaged, report.lost, report.records) == (2, 0, 40)
+
+
 # ---- compressed files ------------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +255,8 @@ def test_what_is_no_file(path: Path, tmp_path: Path) -> None:
     problem = only(report)
     assert (problem.kind, problem.record, problem.shard, report.damaged) == ("unreadable", None, str(tmp_path / "pipe"), 0)
     assert (problem.found, report.records, report.bytes) == ("it cannot be read (no regular file)", 40, size)
+    with pytest.raises(DatasetError, match="has no vlpipe.json"):
+        vlpipe.verify(tmp_path / "pipe")
     with pytest.raises(DatasetError, match="gone: not found"):
         vlpipe.verify(tmp_path / "gone", LAYOUT)
 
@@ -308,6 +321,18 @@ def test_a_wrong_d_is_found_at_every_record(tmp_path: Path) -> None:
     assert [problem.record for problem in report.problems] == list(range(100))
 
 
+@pytest.mark.parametrize("together", [1, 7, 1 << 16])
+def test_records_of_many_kinds_among_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    monkeypatch.setattr("vlpipe.verification.others.CHUNK_RECORDS", together)
+    kinds = [record(2, 3), b"\xff" * 9, example({"x": floats(range(4)), "label": ints(1)}), example({"label": ints(1)}), record(1)]
+    path = write(tmp_path / "a.tfrecord", [kinds[n % 5] for n in range(150)])
+    report = vlpipe.verify(path, LAYOUT)
+    assert (report.damaged, report.records, report.unlisted) == (90, 150, 0)
+    assert [problem.record for problem in report.problems] == [n for n in range(150) if n % 5 in (1, 2, 3)]
+    said = {1: "no tf.train.Example", 2: '"x", at byte', 3: 'has no feature "x"'}
+    assert all(problem.found.startswith(said[(problem.record or 0) % 5]) for problem in report.problems)
+
+
 def test_a_layout_that_does_not_serve(path: Path) -> None:
     with pytest.raises(SchemaError, match='the first records have no label "other"'):
         vlpipe.verify(path, layouts.float_list("x", d=3, label="other"))
@@ -342,6 +367,20 @@ def test_an_index_that_says_something_else(path: Path, change: Callable[[extract
     assert (problem.kind, problem.record, report.damaged) == ("index", record, 1)
     assert f"{problem.found}, expected {problem.expected}".startswith(said)
     assert problem.action == "Remove what .vlpipe-index has of the file, beside it or in the user's cache: it is made anew."
+
+
+def test_an_index_of_records_that_do_not_fit(path: Path) -> None:
+    """Which nobody makes: it is forged."""
+    layout = build.choose_layout([str(path)], layouts.float_list("x", d=3, label="label", lists=("tags",)))
+    table = extract.extract(path, layout)
+    begin, end = places(path)[33]
+    content = path.read_bytes()
+    data = content[begin + 12 : end - 4].replace(b"\x01x", b"\x01z")
+    path.write_bytes(content[: begin + 12] + data + footer_of(masked_crc(data)) + content[end:])
+    table.rows["checksum"][33] = masked_crc(data)
+    assert store.save(str(path), layout, table, store.identity(path))
+    problem = only(vlpipe.verify(path, layout))
+    assert (problem.kind, problem.record, problem.found) == ("example", 33, 'has no feature "x"')
 
 
 def test_the_values_of_lists_are_compared_around_damage(path: Path) -> None:

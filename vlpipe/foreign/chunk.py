@@ -26,10 +26,11 @@ _KINDS = {tag: kind or "empty" for kind, tag in _TAGS.items()}
 
 
 class MisfitError(DatasetError):
-    """A record is not as the layout says.
+    """Records are not as the layout says; the message names the first of them.
 
     Attributes:
-        found: what it has instead.
+        records: numbers of all that one and the same test refuses.
+        found: what each has instead, by its number.
         action: what to do next.
     """
 
@@ -38,9 +39,9 @@ class MisfitError(DatasetError):
         "not needed), or leave the file out."
     )
 
-    def __init__(self, where: str, found: str) -> None:
-        super().__init__(f"{where}: {found}. {self.action}")
-        self.found = found
+    def __init__(self, where: str, records: list[int], found: Callable[[int], str]) -> None:
+        super().__init__(f"{where}: {found(records[0])}. {self.action}")
+        self.records, self.found = records, found
 
 
 def frame_header(entry: Frames) -> bytes:
@@ -277,18 +278,21 @@ class Chunk:
         )
 
     def refuse(self, bad: np.ndarray, text: Callable[[int], str]) -> None:
-        """Raise for the first of these records, if there is one."""
+        """Raise for these records, if there is one."""
         if bad.any():
-            row = int(np.argmax(bad))
-            self.fail(row, text(row))
+            self._raise(np.flatnonzero(bad).tolist(), text)
 
     def fail(self, row: int, text: str) -> None:
-        """Raise an error that names the record; if its data are damaged, that is the error.
+        """Raise for one record.
 
         Raises:
             DatasetError: always.
         """
-        entry = self.rows[row]
+        self._raise([row], lambda _: text)
+
+    def _raise(self, rows: list[int], text: Callable[[int], str]) -> None:
+        """Raise an error that names the first record; if its data are damaged, that is the error."""
+        row, entry = rows[0], self.rows[rows[0]]
         where = f"{self.name}, record {self.first + row} at byte {entry['offset']}"
         found = masked_crc(self.data[self.begins[row] : self.ends[row]].tobytes())
         if found != entry["checksum"]:
@@ -296,7 +300,7 @@ class Chunk:
                 f"{where}: the checksum of its {entry['bytes']} bytes of data is {found:08x}, the file says {entry['checksum']:08x}: the "
                 "file is damaged. Restore it from a copy."
             )
-        raise MisfitError(where, text)
+        raise MisfitError(where, [self.first + row for row in rows], lambda record: text(record - self.first))
 
 
 def _have(data: np.ndarray, at: np.ndarray, header: bytes) -> np.ndarray:

@@ -97,8 +97,8 @@ def fill(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: i
         name: what to call it in an error.
 
     Raises:
-        MisfitError: a record is not as the layout says.
-        DatasetError: the data of that record are damaged.
+        MisfitError: records are not as the layout says.
+        DatasetError: the data of the first of them are damaged.
     """
     lists: dict[str, list[np.ndarray]] = {field.key: [] for field in layout.fields if isinstance(field, Listed)}
     for begin, stop in _chunks(rows["bytes"][first:end], CHUNK_BYTES if layout.given is None else GIVEN_BYTES):

@@ -19,7 +19,7 @@ from vlpipe import bulk
 from vlpipe.compression import compression_of, uncompressed
 from vlpipe.errors import DatasetError
 from vlpipe.foreign.chunk import MisfitError
-from vlpipe.foreign.extract import Table, fill, row_dtype
+from vlpipe.foreign.extract import CHUNK_RECORDS, Table, fill, row_dtype
 from vlpipe.foreign.store import load
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.sidecars import stated_count
@@ -176,12 +176,13 @@ class ForeignCheck(FileCheck):
         data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         rows = np.zeros(self.records, row_dtype(layout))
         rows["offset"], rows["bytes"] = self._offsets, np.minimum(self._sizes, (1 << 32) - 1)
-        whole = np.array(self._whole, bool)
         rows["checksum"] = self._checksums
+        whole = np.array(self._whole, bool)
         fitted = _Fitted(data, os.path.basename(self.path), layout, rows)
-        for first, end in np.flatnonzero(np.diff(whole, prepend=False, append=False)).reshape(-1, 2).tolist():
-            for record, misfit in fitted.take(first, end):
-                self._note(record, Finding("example", misfit.found, f"what the layout {layout.name} says", misfit.action))
+        records = np.flatnonzero(whole)
+        for first in range(0, len(records), CHUNK_RECORDS):
+            for record, found in sorted(fitted.take(records[first : first + CHUNK_RECORDS])):
+                self._note(record, Finding("example", found, f"what the layout {layout.name} says", MisfitError.action))
                 whole[record] = False
         for record, finding in fitted.differences(known, np.flatnonzero(whole)) if known is not None else ():
             self._note(record, finding)
@@ -194,18 +195,19 @@ class _Fitted:
         self._data, self._name, self._layout, self._rows = data, name, layout, rows
         self._lists: dict[str, list[np.ndarray]] = {field.key: [] for field in layout.fields if isinstance(field, Listed)}
 
-    def take(self, first: int, end: int) -> Iterator[tuple[int, MisfitError]]:
-        """Read these records; yields those that the layout does not fit."""
+    def take(self, records: np.ndarray) -> Iterator[tuple[int, str]]:
+        """Read these records; yields those that the layout does not fit, and what they have instead."""
+        rows = self._rows[records]
         try:
-            values = fill(self._data, self._name, self._layout, self._rows, first, end)
+            values = fill(self._data, self._name, self._layout, rows, 0, len(rows))
         except MisfitError as error:
-            if end - first == 1:
-                yield first, error
-                return
-            middle = (first + end) // 2  # an error ends the reading of all: halved until it is alone
-            yield from self.take(first, middle)
-            yield from self.take(middle, end)
+            yield from ((int(records[place]), error.found(place)) for place in error.records)
+            rest = np.delete(records, error.records)
+            # One test may refuse many at once. Those that are refused one by one do not each cost a reading of all the others.
+            for part in [rest] if len(error.records) > len(rest) // 8 else np.array_split(rest, 2):
+                yield from self.take(part)
         else:
+            self._rows[records] = rows
             for key, part in values.items():
                 self._lists[key].append(part)
 
