@@ -21,6 +21,7 @@ ROOMS = (
     "layers",
     "schema",
     "tfrecord",
+    "places",
     "compression",
     "record",
     "statistics",
