@@ -23,6 +23,7 @@ SECTIONS = {
     "training": sections.training,
     "scaling": sections.scaling,
     "memory": sections.memory,
+    "foreign": sections.foreign,
     "layers": sections.layers,
 }
 HEAD = """# What vlpipe costs, and where the time goes

@@ -59,6 +59,28 @@ def _way(name: str, way: dict[str, Any]) -> list[str]:
     ]
 
 
+def foreign(documents: Documents) -> str:
+    """Files that vlpipe did not write."""
+    document = documents["foreign"]
+    found = document["results"]
+    rounds = len(next(iter(found["sources"].values()))["index_seconds"])
+    text = ["## TFRecords of others", "", origin(document), ""]
+    text += [f"Thousand records a second, and times the pipeline that publishers document; medians of {rounds} interleaved rounds.", ""]
+    headings = ["files", "documented", "mapped", "x", "first epoch x", "graph x", "stream x", "indexed, k records/s", "indexed, MB/s"]
+    text += [markdown(headings, (_foreign_row(*item) for item in found["sources"].items())), ""]
+    again = found["again"]
+    return "\n".join([*text, f"A second run of the index over {again['files']:,} unchanged files: {again['seconds']:.2f} s.", ""])
+
+
+def _foreign_row(name: str, result: dict[str, Any]) -> list[str]:
+    ways, records = result["ways"], result["records"]
+    speeds = [f"{ways[way]['records_per_second'] / 1e3:.1f}" for way in ("documented", "vlpipe mapped")]
+    ratios = [ways["vlpipe mapped"]["ratio"], result["first_epoch_ratio"], ways["vlpipe graph"]["ratio"], ways["vlpipe stream"]["ratio"]]
+    indexed = result["indexed_per_second"]
+    megabytes = indexed * result["bytes"] / records / 1e6
+    return [name, *speeds, *(f"{ratio:.1f}" for ratio in ratios), f"{indexed / 1e3:.0f}", f"{megabytes:.0f}"]
+
+
 def anatomy(documents: Documents) -> str:
     """Where the time of a batch goes."""
     document = documents["anatomy"]

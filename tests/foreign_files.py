@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import wave
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import tensorflow as tf
 
 import vlpipe
 from vlpipe import layouts
+from vlpipe.record import varint
 
 Feature = tf.train.Feature
 
@@ -29,6 +33,29 @@ def raw(value: Any) -> Feature:
     return Feature(bytes_list=tf.train.BytesList(value=[value if isinstance(value, bytes) else value.tobytes()]))
 
 
+def loose_example(key: str, values: Any, label: int) -> bytes:
+    """An Example with floats that are not packed, byte by byte."""
+
+    def inside(tag: bytes, data: bytes) -> bytes:
+        return tag + varint(len(data)) + data
+
+    loose = b"".join(b"\x0d" + value.tobytes() for value in np.asarray(values, "<f4").ravel())
+    entries = [(key.encode(), inside(b"\x12", loose)), (b"label", ints(label).SerializeToString())]
+    return inside(b"\x0a", b"".join(inside(b"\x0a", inside(b"\x0a", name) + inside(b"\x12", value)) for name, value in entries))
+
+
+def audio_file(samples: np.ndarray, rate: int = 8000, kind: str = "WAV") -> bytes:
+    """16-bit samples `[T]` or `[T, channels]` as a WAV or FLAC file."""
+    file = io.BytesIO()
+    if kind == "FLAC":
+        soundfile.write(file, samples.astype("i2"), rate, format="FLAC", subtype="PCM_16")
+        return file.getvalue()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1 if samples.ndim == 1 else samples.shape[1], 2, rate, 0, "NONE", ""))
+        writer.writeframes(samples.astype("<i2").tobytes())
+    return file.getvalue()
+
+
 def example(features: Mapping[str, Feature]) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
@@ -40,9 +67,9 @@ def sequence_example(context: Mapping[str, Feature], lists: Mapping[str, list[Fe
     ).SerializeToString()
 
 
-def write(path: Path, records: Iterable[bytes]) -> Path:
+def write(path: Path, records: Iterable[bytes], compression: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
+    with tf.io.TFRecordWriter(str(path), compression) as writer:
         for record in records:
             writer.write(record)
     return path
@@ -72,6 +99,10 @@ def cases(records: int = 23) -> dict[str, Case]:
     rgb = [random.integers(0, 256, (t, 1024)).astype("u1") for t in lengths]
     scaled = [(q.astype("f4") * np.float32(4 / 255)) + np.float32(4 / 512 - 2) for q in rgb]
 
+    samples = [random.integers(-3000, 3000, 0 if not t else 290 + 31 * t).astype("i2") for t in lengths]
+    waves = [(recording / np.float32(32768))[:, None].astype("f4") for recording in samples]
+    stereo = np.stack([samples[1], samples[1] // 2 * 2], 1)
+
     def each(make: Any) -> list[bytes]:
         return [make(number) for number in range(records)]
 
@@ -80,7 +111,41 @@ def cases(records: int = 23) -> dict[str, Case]:
 
     half = [frames.astype("f2") for frames in x]
     short = [(frames * 100).astype("i2") for frames in x]
-    return {
+    recordings = {
+        "integers": Case(
+            each(lambda n: labelled(n, x=ints(*(short[n].astype("i8") * 70_000).ravel().tolist()), n=ints(len(short[n])))),
+            [frames.astype("i4") * 70_000 for frames in short],
+            labels,
+            layouts.int_list("x", d=5, dtype="int32", length="n", label="label"),
+        ),
+        "int16 samples": Case(
+            each(lambda n: labelled(n, x=ints(*samples[n].tolist()))),
+            [recording[:, None] for recording in samples],
+            labels,
+            layouts.int_list("x", d=1, dtype="int16", label="label"),
+        ),
+        "float samples": Case(each(lambda n: labelled(n, x=floats(waves[n]))), waves, labels, layouts.float_list("x", d=1, label="label")),
+        "wav": Case(
+            each(lambda n: labelled(n, x=raw(audio_file(stereo if n == 1 else samples[n])))),
+            [stereo.astype("f4").mean(1, keepdims=True) / 32768 if n == 1 else wave for n, wave in enumerate(waves)],
+            labels,
+            layouts.encoded_audio("x", label="label"),
+        ),
+        "flac": Case(
+            each(lambda n: labelled(n, x=raw(audio_file(samples[n], kind="FLAC" if n % 3 else "WAV")))),
+            waves,
+            labels,
+            layouts.encoded_audio("x", label="label"),
+        ),
+        "not packed": Case(
+            each(lambda n: loose_example("x", x[n], labels[n]) if n % 3 else labelled(n, x=floats(x[n]))),
+            x,
+            labels,
+            layouts.float_list("x", d=5, packed=False, label="label").only(),
+            False,
+        ),
+    }
+    return recordings | {
         "float_list": Case(each(lambda n: labelled(n, x=floats(x[n]))), x, labels, layouts.float_list("x", d=5, label="label"), False),
         "length": Case(
             each(lambda n: labelled(n, x=floats(x[n]), n=ints(len(x[n])))), x, labels, layouts.float_list("x", length="n", label="label")

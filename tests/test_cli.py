@@ -50,8 +50,8 @@ def run(*arguments: object, **options: str) -> click.testing.Result:
 
 def test_help_shows_what_there_is_with_examples() -> None:
     assert run("--help").exit_code == 0
-    assert {"ingest", "plan", "verify", "stats", "head", "histogram", "check-model"} <= set(run("-h").output.split())
-    for command in ("ingest", "plan", "verify", "stats", "head", "histogram", "check-model"):
+    assert {"ingest", "convert", "plan", "verify", "stats", "head", "histogram", "check-model"} <= set(run("-h").output.split())
+    for command in ("ingest", "convert", "plan", "verify", "stats", "head", "histogram", "check-model"):
         result = run(command, "--help")
         assert result.exit_code == 0
         assert re.search(rf"Examples:\n\s+vlpipe {command} ", result.output)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
-from tests.foreign_files import Case, cases, example, floats, ints, prepared_directory, raw, read, sequence_example, write
+from tests.foreign_files import Case, audio_file, cases, example, floats, ints, prepared_directory, raw, read, sequence_example, write
 from tests.test_engines import digest
 from vlpipe import layouts
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
@@ -19,7 +19,8 @@ from vlpipe.layouts.table import from_json, to_json
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
 CASES = cases()
-ENGINES = ("mapped", "graph")
+ENGINES = ("mapped", "graph")  # of one order
+EVERY_ENGINE = (*ENGINES, "stream")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def chosen(case: Case) -> dict[str, Any]:
     return {"layout": case.layout, "features": case.key}
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
 @pytest.mark.parametrize("name", CASES)
 def test_what_was_written_is_delivered(files: dict[str, Path], name: str, engine: str) -> None:
     case = CASES[name]
@@ -175,9 +176,7 @@ def test_a_run_is_resumed(files: dict[str, Path]) -> None:
     assert digest(resumed.take(5)) == digest(whole.skip(plan.steps_per_epoch + 2).take(5))
 
 
-def test_the_stream_engine_and_addresses_are_refused(files: dict[str, Path]) -> None:
-    with pytest.raises(ArgumentError, match='engine="stream": it reads only what vlpipe wrote'):
-        vlpipe.make_dataset(files["audioset"], layout="audioset", engine="stream")
+def test_addresses_are_refused() -> None:
     with pytest.raises(ArgumentError, match="layout: foreign records are read from local files only, gs://b/c is an address"):
         vlpipe.plan("gs://b/c", layout="audioset")
 
@@ -246,8 +245,36 @@ def test_a_directory_of_tensorflow_datasets(prepared: tuple[Path, list[np.ndarra
             assert y["speaker"][row].numpy() == b"s%d" % number
             assert y["gain"][row] == number / 2
     assert sorted(seen) == list(range(9))
-    _, label = vlpipe.make_dataset(path, features="speech", engine=engine).element_spec
+    _, label = vlpipe.make_dataset(path / "mine-test*", features="speech", engine=engine).element_spec
     assert label == tf.TensorSpec([None], tf.int64)  # what is supervised
+
+
+def recording(**more: Any) -> dict[str, Any]:
+    audio = {"shape": {"dimensions": ["-1"]}, "dtype": "int64", "sampleRate": "8000", "encoding": "none", **more}
+    return {"pythonClassName": "tensorflow_datasets.core.features.audio_feature.Audio", "audio": audio}
+
+
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
+@pytest.mark.parametrize(
+    ("feature", "encode", "decode"),
+    [
+        (recording(), lambda x: ints(*x.tolist()), lambda x: x[:, None]),
+        (recording(dtype="float32"), floats, lambda x: x[:, None]),
+        (recording(shape={"dimensions": ["-1", "2"]}), lambda x: ints(*np.repeat(x, 2).tolist()), lambda x: np.stack([x, x], 1)),
+        (recording(lazyDecode=True, dtype="int16"), lambda x: raw(audio_file(x)), lambda x: x[:, None] / 32768),
+    ],
+    ids=["integers", "floats", "stereo", "files"],
+)
+def test_recordings_of_tensorflow_datasets(tmp_path: Path, feature: dict[str, Any], encode: Any, decode: Any, engine: str) -> None:
+    samples = [np.arange(-t, t, dtype=np.int16) for t in (300, 5, 77)]
+    records = [example({"audio": encode(x), "word": ints(n)}) for n, x in enumerate(samples)]
+    path = prepared_directory(tmp_path, records, {"audio": feature, "word": PREPARED["word"]})
+    frames, _, _ = read(path, engine)
+    for number, x in enumerate(samples):
+        assert np.array_equal(frames[number], decode(x).astype("f4"))
+    prepared_directory(tmp_path, records, {"audio": recording(encoding="zlib"), "word": PREPARED["word"]})
+    with pytest.raises(SchemaError, match="none of its features is a sequence of frames that"):
+        vlpipe.build_index(path)
 
 
 def test_a_directory_of_tensorflow_datasets_that_lost_records(tmp_path: Path) -> None:
@@ -259,7 +286,7 @@ def test_a_directory_of_tensorflow_datasets_that_lost_records(tmp_path: Path) ->
     with pytest.raises(SchemaError, match="features.json: cannot be read as the features of TensorFlow Datasets"):
         vlpipe.build_index(path)
     (path / "features.json").write_text('{"featuresDict": {"features": {}}}')
-    with pytest.raises(SchemaError, match="features.json: none of its features is a sequence of frames of floats"):
+    with pytest.raises(SchemaError, match="features.json: none of its features is a sequence of frames that"):
         vlpipe.build_index(path)
 
 
@@ -329,3 +356,27 @@ def test_a_label_that_cannot_be_delivered(tmp_path: Path) -> None:
     write(tmp_path / "a.tfrecord", records)
     with pytest.raises(SchemaError, match='layout: "y" is no label that can be delivered: '):
         vlpipe.build_index(tmp_path, layouts.float_list("x", d=5, label="y"))
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "stream"])
+@pytest.mark.parametrize(("feature", "label"), [("a", "b"), ("b", "a"), ("x", "a"), ("x", "b")])
+def test_integers_are_features_or_a_label_whatever_the_layout_has_them_as(tmp_path: Path, engine: str, feature: str, label: str) -> None:
+    """`a` is listed in the index, `b` is parsed as a sequence."""
+    random = np.random.default_rng(2)
+    values = {key: [random.integers(-9, 40_000, t).astype("i4") for t in random.integers(0, 9, 11)] for key in ("a", "b")}
+    values["x"] = [random.normal(size=(t, 3)).astype("f4") for t in range(11)]
+    records = [
+        example({"a": ints(*values["a"][n].tolist()), "b": ints(*values["b"][n].tolist()), "x": floats(values["x"][n])}) for n in range(11)
+    ]
+    write(tmp_path / "a.tfrecord", records)
+    frames = (layouts.Frames("x", "floats", (3,)), layouts.Frames("b", "integers", (), "int32"))
+    layout = layouts.Layout("mine", frames, None, (layouts.Listed("a"),), closed=True)
+    arguments: dict[str, Any] = {"layout": layout, "features": feature, "label": label}
+    found, labels, lengths = read(tmp_path, engine, **arguments)
+    for number in range(11):
+        assert np.array_equal(found[number], values[feature][number].astype("f4"))
+        assert labels[number].dtype == np.int64
+        assert labels[number][: lengths[number]].tolist() == values[label][number].tolist()
+        assert (labels[number][lengths[number] :] == -1).all()
+    plain = vlpipe.make_dataset(tmp_path, engine=engine, batching="ragged", length_range=(0, None), remainder="pad", **arguments)
+    assert sum(int(tf.reduce_sum(weight)) for _, _, weight in plain) == 11

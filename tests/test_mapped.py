@@ -289,14 +289,15 @@ def test_a_shard_that_cannot_be_opened_says_what_to_do(source: Path, monkeypatch
 
 def test_shards_that_vanish_in_the_middle_end_the_graph_engine(tmp_path: Path) -> None:
     """In a process of its own, as it would never end."""
-    vlpipe.write(tmp_path / "d", [{"features": np.ones((9, 4), "f4"), "label": n} for n in range(600)], num_shards=4)
+    lengths = np.random.default_rng(0).integers(1, 41, 600).tolist()
+    vlpipe.write(tmp_path / "d", [{"features": np.ones((t, 8), "f4"), "label": n} for n, t in enumerate(lengths)], num_shards=16)
     script = f"""
 import os, pathlib
 import tensorflow as tf, vlpipe
 batches = iter(vlpipe.make_dataset({str(tmp_path / "d")!r}, engine="graph", batch_size=32, repeat=True, seed=1))
 for _ in range(5):
     next(batches)
-for shard in pathlib.Path({str(tmp_path / "d")!r}).glob("*.tfrecord"):
+for shard in sorted(pathlib.Path({str(tmp_path / "d")!r}).glob("*.tfrecord"), reverse=True):
     os.remove(shard)
 try:
     for _ in batches:

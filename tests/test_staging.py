@@ -96,7 +96,9 @@ def test_an_empty_directory_is_filled(tmp_path: Path) -> None:
 
 def test_a_target_that_exists_is_refused(tmp_path: Path) -> None:
     target = old_target(tmp_path)
-    with pytest.raises(DatasetExistsError, match=r"it: exists already\. Pass overwrite=True to replace it, or choose another target\."):
+    with pytest.raises(
+        DatasetExistsError, match=r"it: exists already\. Pass overwrite=True \(--overwrite\) to replace it, or choose another target\."
+    ):
         stage(target)
     assert listing(tmp_path) == ["it"]
 

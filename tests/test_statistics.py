@@ -44,6 +44,25 @@ def test_moments_are_those_of_all_frames_at_once(parts: list[np.ndarray]) -> Non
     assert moments.not_finite == np.count_nonzero(~np.isfinite(whole))
 
 
+@given(records())
+def test_its_state_gives_it_back_to_the_last_bit(parts: list[np.ndarray]) -> None:
+    moments = moments_of(parts, parts[0].shape[1] if parts else 2)
+    again = Moments.from_state(json.loads(json.dumps(moments.state())))
+    assert again.not_finite == moments.not_finite
+    for name in ("count", "mean", "_deviation"):
+        assert getattr(again, name).tobytes() == getattr(moments, name).tobytes()
+
+
+def test_more_values_than_are_taken_in_at_a_time() -> None:
+    values = np.random.default_rng(0).standard_normal((100_000, 3)).astype("f4")
+    values[70_000, 1] = np.nan
+    moments = moments_of([values, values[:5]], 3)
+    whole = np.concatenate([values, values[:5]]).astype("f8")
+    np.testing.assert_allclose(moments.mean, np.nanmean(whole, axis=0), rtol=1e-9)
+    np.testing.assert_allclose(moments.variance, np.nanvar(whole, axis=0), rtol=1e-12)
+    assert (moments.count.tolist(), moments.not_finite) == ([100_005, 100_004, 100_005], 1)
+
+
 def test_a_great_offset_does_not_cost_the_variance() -> None:
     # The sum of squares less the square of the sum would have no digit left here.
     values = 1e8 + np.random.default_rng(0).standard_normal((10_000, 1))

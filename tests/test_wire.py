@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.foreign_files import example, floats, ints, raw, sequence_example
-from vlpipe import bulk
+from vlpipe import bulk, wire
 from vlpipe.bulk import BYTES_LIST, FLOAT_LIST, INT64_LIST
 from vlpipe.record import varint as encoded
 from vlpipe.wire import Feature, WireError, integers, varint, walk
@@ -92,6 +92,7 @@ def test_unusual_encodings_mean_the_same() -> None:
         (field(1, entry(b"k", b"\x08\x01")), "a list of values with wire type 0"),
         (field(1, entry(b"k", field(2, field(1, b"12345")))), "5 bytes of packed floats, not a multiple of 4"),
         (field(1, entry(b"k", field(3, field(1, b"\x80")))), "a number that does not end"),
+        (field(1, entry(b"k", field(3, field(1, b"\x80" * 10 + b"\x00\x01")))), "a number that does not end"),
         (field(1, entry(b"k", field(2, b"\x08\x01"))), "a value of kind float with wire type 0"),
         (field(1, b"".join(entry(b"%x" % n, b"") for n in range(66_000))), "has more than 65536 keys"),
     ],
@@ -100,6 +101,13 @@ def test_what_is_no_such_message(data: bytes, problem: str) -> None:
     with pytest.raises(WireError, match=problem) as caught:
         walk(data)
     assert 0 <= caught.value.at <= len(data)
+
+
+@pytest.mark.parametrize("data", [field(2, entry(b"k", b"\x0a\x00" * 1001)), field(1, entry(b"k", field(1, b"\x0a\x00" * 1001)))])
+def test_two_bytes_are_no_hundred(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_MOST_PARTS", 1000)
+    with pytest.raises(WireError, match="a list of more than 1000 parts"):
+        walk(data)
 
 
 def test_hostile_bytes_are_an_error_or_a_record_but_nothing_else() -> None:
@@ -116,6 +124,14 @@ def test_hostile_bytes_are_an_error_or_a_record_but_nothing_else() -> None:
             continue
         for feature in found.features.values():
             assert all(0 <= begin <= end <= len(data) for begin, end in feature.ranges)
+
+
+@pytest.mark.parametrize("value", [5, 300, -1])
+def test_the_integers_of_a_long_record(value: int) -> None:
+    """They are looked at in pieces, which end between two numbers."""
+    values = [value, 1] * 20_000
+    data = example({"x": ints(*values)})
+    assert bulk.integers(data, walk(data).features["x"]).tolist() == values
 
 
 def in_bulk(records: list[bytes], keys: tuple[str, ...]) -> tuple[dict[str, bulk.Payloads], dict[str, bulk.Spans], np.ndarray, np.ndarray]:

@@ -11,7 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlpipe import wire
+from vlpipe.wire import Feature
+
 BYTES_LIST, FLOAT_LIST, INT64_LIST = 0x0A, 0x12, 0x1A  # the tags of a Feature's kinds
+_PIECE_BYTES = 1 << 16  # of the integers of a record that are looked at together
 _MOST_ENTRIES = 256  # of a map; a record with more is odd
 
 
@@ -193,6 +197,33 @@ def packed_integers(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> t
     too_long = np.searchsorted(before, starts[sizes > 10], side="right") - 1
     odd[too_long] = True
     return values, counts, odd
+
+
+def count_varints(data: np.ndarray) -> int:
+    """How many varints these bytes are; -1 where one of them does not end, or has more than 10 bytes."""
+    going_on = data >= 0x80
+    if not len(data) or going_on[-1]:
+        return -1 if len(data) else 0
+    count = len(data) - int(np.count_nonzero(going_on))
+    if len(data) <= 10:
+        return count
+    for step in (1, 2, 2, 4):  # then true where 2, 4, 6 and 10 in a row go on
+        going_on = going_on[step:] & going_on[:-step]
+    return -1 if going_on.any() else count
+
+
+def integers(data: bytes, feature: Feature) -> np.ndarray:
+    """int64: the values of an int64 feature of one record."""
+    if feature.whole is None:
+        return np.array(wire.integers(data, feature), np.int64)
+    begin, end = feature.whole
+    run, found = np.frombuffer(data, np.uint8)[begin:end], []
+    while len(run):  # in pieces: on the way there are 50 bytes for each of theirs
+        piece = run[:_PIECE_BYTES]
+        size = len(piece) - int(np.argmax(piece[::-1] < 0x80))
+        found.append(packed_integers(run, np.array([0]), np.array([size]))[0])
+        run = run[size:]
+    return np.concatenate([np.zeros(0, np.int64), *found])
 
 
 def ranges(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:

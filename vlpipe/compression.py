@@ -5,6 +5,7 @@ TensorFlow compresses a file as a whole, with GZIP (RFC 1952) or ZLIB (RFC 1950)
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import zlib
@@ -15,6 +16,7 @@ from vlpipe.tfrecord import HEADER_BYTES, length_in
 
 _BLOCK = 1 << 20
 _WINDOW = {"GZIP": 31, "ZLIB": 15}  # as zlib calls them
+COMPRESSIONS = ("", *_WINDOW)
 
 
 def compression_of(path: str | os.PathLike[str]) -> str:
@@ -41,21 +43,20 @@ def uncompressed(path: str | os.PathLike[str], compression: str) -> BinaryIO:
     source = _opened(path)
     if not compression:
         return source
-    with source:
-        target: Any = tempfile.TemporaryFile()  # noqa: SIM115
+    with source, contextlib.ExitStack() as unfinished:
         try:
+            target: Any = unfinished.enter_context(tempfile.TemporaryFile())
             _inflate(source, target, _WINDOW[compression])
+            target.seek(0)
         except (zlib.error, EOFError) as error:
-            target.close()
             raise DatasetError(
                 f"{path}: the file is damaged or was cut: what {compression} compressed cannot be read ({error}). Restore it from a copy."
             ) from error
         except OSError as error:
-            target.close()
             raise DatasetError(
                 f"{path}: cannot be uncompressed into {tempfile.gettempdir()} ({error.strerror or error}). Make room there, or set TMPDIR."
             ) from error
-    target.seek(0)
+        unfinished.pop_all()
     found: BinaryIO = target
     return found
 

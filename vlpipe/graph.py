@@ -13,18 +13,16 @@ import numpy as np
 import tensorflow as tf
 
 from vlpipe import hashing, schedule
+from vlpipe.assembly import Assembly
 from vlpipe.batching import Flat
 from vlpipe.hashing import uint64
-from vlpipe.index import Index, Stored, column
-from vlpipe.listed import multi_hot_in_graph, padded_in_graph, unpacked
+from vlpipe.index import Index
 from vlpipe.options import default_parallelism
 from vlpipe.planning import Plan
-from vlpipe.preparation import cropped_from, prepared_batch
-from vlpipe.record import parse_batch, require
+from vlpipe.preparation import prepared_batch
+from vlpipe.record import require
 from vlpipe.schedule import Schedule
-from vlpipe.schema import Fixed, Sequence, Text
 
-_SAME_WIDTH = {"float16": "uint16"}  # decode_raw to a fixed length has no kernel for it
 _DAMAGED = "The file is damaged, or was changed or replaced after it was written: restore it from a copy, or write the dataset again."
 
 
@@ -97,116 +95,23 @@ def _records_from(paths: tf.Tensor, offsets: tf.Tensor) -> tf.data.Dataset:
     return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
 
 
-def _foreign_values(raw: tf.Tensor, field: Sequence, stored: Stored, dtype: tf.DType) -> tf.Tensor:
-    """The frames `[..., *field.dimensions]` as delivered, of their bytes, uint8 `[..., gap + bytes of a frame]`."""
-    values = unpacked(raw, field.dtype, stored.byteorder, stored.gap)
-    values = tf.reshape(values, tf.concat([tf.shape(raw)[:-1], field.dimensions], 0)) if len(field.dimensions) != 1 else values
-    table = stored.table(dtype.as_numpy_dtype)
-    return tf.cast(values, dtype) if table is None else tf.gather(tf.constant(table), tf.cast(values, tf.int32))
-
-
 class _Reader:
     """Reads the records of a batch and makes the flat batch of them."""
 
     def __init__(self, index: Index, plan: Plan) -> None:
-        self._index, self._plan, self._options = index, plan, plan.options
+        self._plan = plan
         rows = index.rows[plan.rows]
-        self._rows = tf.constant(plan.rows)
         self._shard, self._offset, self._bytes = (tf.constant(rows[name].astype(np.int64)) for name in ("shard", "offset", "bytes"))
-        self._ids = tf.constant(index.ids[plan.rows])
         self._paths = tf.constant([shard.path for shard in index.shards])
         self._sizes = tf.constant([shard.bytes for shard in index.shards], tf.int64)
         self._names = tf.constant([shard.name for shard in index.shards])
-        selection, schema = plan.selection, index.schema
-        sequences = [name for name in (*selection.features, *selection.labels) if isinstance(schema.fields[name], Sequence)]
-        self._frames = {name: tf.constant(rows[column(schema, "frames", name)].astype(np.int64)) for name in sequences}
-        self._starts = {name: tf.constant(rows[column(schema, "start", name)].astype(np.int64)) for name in sequences}
-        inline = [name for name in selection.labels if f"value:{name}" in (rows.dtype.names or ())]
-        self._values = {name: tf.constant(rows[f"value:{name}"].astype(np.dtype(schema.fields[name].dtype))) for name in inline}  # type: ignore[union-attr]
-        self._boundaries = tf.constant(plan.boundaries or (0,), tf.int64)
-        placed = [name for name in selection.labels if name in index.lists or (index.foreign and isinstance(schema.fields[name], Text))]
-        self._placed = {name: [tf.constant(rows[f"{what}:{name}"].astype(np.int64)) for what in ("start", "frames")] for name in placed}
-        self._lists = {name: tf.constant(values) for name, values in index.lists.items() if name in placed}
+        self._assembled = Assembly(index, plan, plan.rows)
 
     def read(self, records: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
         """The flat batch of the records, which are positions among those of the plan."""
         records.set_shape([self._plan.static_shape[0]])
-        data = self._serialized(records)
-        selection, schema, options = self._plan.selection, self._index.schema, self._options
-        flat: Flat = {}
-        for name in selection.features:
-            flat |= self._feature(name, schema.sequences[name], data, records, bucket, epoch)
-        names = [name for name in selection.labels if self._is_parsed(name)]
-        parsed = parse_batch(schema, names, data) if names else {}
-        for name in selection.labels:
-            field = schema.fields[name]
-            if name in self._placed:
-                flat |= self._foreign_label(name, data, records)
-            elif isinstance(field, Sequence):
-                frames = tf.gather(self._frames[name], records)
-                dtype = tf.int64 if np.dtype(field.dtype).kind in "iu" else tf.as_dtype(field.dtype)
-                room = tf.reduce_max(frames)
-                payloads = self._payloads(name, field, data, records, frames)
-                flat[f"y:{name}"] = _padded(payloads, field, self._index.stored(name), frames, room, dtype, options.label_padding)
-                flat[f"n:y:{name}"] = tf.cast(frames, tf.int32)
-            else:
-                flat[f"y:{name}"] = parsed[name] if name in parsed else tf.gather(self._values[name], records)
-        if options.ids or options.prepares:
-            flat["id"] = tf.gather(self._ids, records)
-        if options.remainder == "pad":
-            flat["weight"] = tf.cast(tf.range(tf.size(records, tf.int64)) < real, tf.float32)
-        if options.prepares:
-            return prepared_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket})
-        return flat
-
-    def _is_parsed(self, name: str) -> bool:
-        return name not in self._values and name not in self._placed and not isinstance(self._index.schema.fields[name], Sequence)
-
-    def _foreign_label(self, name: str, data: tf.Tensor, records: tf.Tensor) -> Flat:
-        """A label that the index holds, or a text of which it knows the place."""
-        starts, counts = (tf.gather(column, records) for column in self._placed[name])
-        field = self._index.schema.fields[name]
-        if name not in self._lists:
-            return {f"y:{name}": tf.strings.substr(data, starts, counts)}
-        if isinstance(field, Fixed):
-            return {f"y:{name}": multi_hot_in_graph(self._lists[name], starts, counts, field.dimensions[0])}
-        values = padded_in_graph(self._lists[name], starts, counts, self._options.label_padding)
-        return {f"y:{name}": values, f"n:y:{name}": tf.cast(counts, tf.int32)}
-
-    def _feature(self, name: str, field: Sequence, data: tf.Tensor, records: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
-        options = self._options
-        key = name == self._plan.selection.key
-        frames, first = tf.gather(self._frames[name], records), None
-        if key and options.truncation is not None:
-            frames = tf.minimum(frames, options.truncation)
-        if key and options.crop is not None:
-            uncropped, frames = frames, tf.minimum(frames, options.crop.frames)
-            first = cropped_from(options, uncropped - frames, tf.gather(self._ids, records), epoch)
-        payloads = self._payloads(name, field, data, records, frames, first)
-        lengths = {f"n:x:{name}": tf.cast(frames, tf.int32)}
-        dtype, stored = tf.as_dtype(self._plan.reading_dtype(name)), self._index.stored(name)
-        if options.batching == "ragged" or options.prepares:
-            payload = tf.strings.reduce_join(payloads)
-            if stored == Stored():
-                values = tf.cast(tf.reshape(tf.io.decode_raw(payload, field.dtype), [-1, *field.dimensions]), dtype)
-            else:
-                raw = tf.reshape(tf.io.decode_raw(payload, tf.uint8), [-1, stored.gap + field.frame_bytes])
-                values = _foreign_values(raw, field, stored, dtype)
-            return {f"x:{name}": tf.RaggedTensor.from_row_lengths(values, frames, validate=False), **lengths}
-        room = self._boundaries[bucket] if key and options.pad_to == "boundary" else tf.reduce_max(frames)
-        return {f"x:{name}": _padded(payloads, field, stored, frames, room, dtype, options.padding_value), **lengths}
-
-    def _payloads(
-        self, name: str, field: Sequence, data: tf.Tensor, records: tf.Tensor, frames: tf.Tensor, first: tf.Tensor | None = None
-    ) -> tf.Tensor:
-        """string `[B]`: the bytes of so many frames of each record, from the first on, and what stands before each frame."""
-        gap = self._index.stored(name).gap
-        starts = tf.gather(self._starts[name], records)
-        if first is not None:
-            starts += first * (gap + field.frame_bytes)
-        if gap:  # a record without frames begins nowhere
-            starts = tf.maximum(starts - gap, 0)
-        return tf.strings.substr(data, starts, frames * (gap + field.frame_bytes))
+        flat = self._assembled(self._serialized(records), records, real, bucket, epoch)
+        return prepared_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}) if self._plan.prepares else flat
 
     def _serialized(self, records: tf.Tensor) -> tf.Tensor:
         """string `[B]`: the records, each tested by its own checksum."""
@@ -259,23 +164,3 @@ class _Reader:
         # Among those of the plan, as the index has no others in a graph.
         number = tf.math.count_nonzero((self._shard == shard) & (self._offset < offset))
         return tf.strings.join([self._names[shard], ", record ", tf.strings.as_string(number), " at byte ", tf.strings.as_string(offset)])
-
-
-def _padded(
-    payloads: tf.Tensor, field: Sequence, stored: Stored, frames: tf.Tensor, room: tf.Tensor, dtype: tf.DType, padding: float
-) -> tf.Tensor:
-    """The frames whose bytes these are, `[B, room, ...]`."""
-    # It pads with zeros, and knows no rows without a byte.
-    size = tf.cast(tf.maximum(room, 1) * (stored.gap + field.frame_bytes), tf.int32)
-    if stored == Stored():
-        values = tf.io.decode_raw(payloads, _SAME_WIDTH.get(field.dtype, field.dtype), fixed_length=size)
-        values = tf.reshape(values, [tf.size(payloads), -1, *field.dimensions])[:, :room]
-        values = tf.cast(tf.bitcast(values, field.dtype), dtype)
-    else:
-        raw = tf.io.decode_raw(payloads, tf.uint8, fixed_length=size)
-        raw = tf.reshape(raw, [tf.size(payloads), -1, stored.gap + field.frame_bytes])[:, :room]
-        values = _foreign_values(raw, field, stored, dtype)
-    if padding != 0 or np.signbit(padding) or stored.scale is not None:
-        inside = tf.sequence_mask(frames, room)[(...,) + (None,) * len(field.dimensions)]
-        values = tf.where(inside, values, tf.cast(tf.constant(padding, tf.float64 if isinstance(padding, float) else tf.int64), dtype))
-    return tf.ensure_shape(values, [None, None, *field.dimensions])

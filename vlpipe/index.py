@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -86,11 +87,15 @@ class Stored:
         gap: bytes before each frame that do not belong to it.
         byteorder: "little" or "big".
         scale: the values (bytes) are delivered as `q * scale[0] + scale[1]`, in float32; None: as they are.
+        parsed: how they are encoded, where their bytes are not those of the values: "integers" (varints), "floats" (perhaps not
+            packed), "audio" (the bytes of an audio file), "given" (by the user's own function); "" where they need only be copied. Where
+            they are parsed, the index does not know where they begin.
     """
 
     gap: int = 0
     byteorder: str = "little"
     scale: tuple[float, float] | None = None
+    parsed: str = ""
 
     def table(self, dtype: np.dtype) -> np.ndarray | None:
         """What each byte is delivered as, `[256]`; None: as it is."""
@@ -109,11 +114,13 @@ class Foreign:
         label: the field that is the label unless the user names another.
         stored: how each sequence lies in its records.
         lists: int64 values of each field that is a list of integers in the records: on the wire they have no fixed place.
+        parse: the user's own function in the graph, from a serialized record to all its fields by name; None: there is none.
     """
 
     label: str | None
     stored: dict[str, Stored]
     lists: dict[str, np.ndarray]
+    parse: Callable[[Any], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,10 +152,25 @@ class Index:
         """How the frames of the sequence `name` lie in their records."""
         return Stored() if self.foreign is None else self.foreign.stored.get(name, Stored())
 
+    def is_given(self, name: str) -> bool:
+        """Whether the user's own function gives the values of a field."""
+        return self.foreign is not None and self.foreign.parse is not None and name in self.schema.fields
+
     @property
     def lists(self) -> dict[str, np.ndarray]:
         """The fields whose values stand in the index."""
         return {} if self.foreign is None else self.foreign.lists
+
+    @property
+    def counted(self) -> list[str]:
+        """The sequences of which the index knows the frames: all, but for those that only the user's own function knows."""
+        return [name for name in self.schema.sequences if column(self.schema, "frames", name) in (self.rows.dtype.names or ())]
+
+    @property
+    def label(self) -> str | None:
+        """The field that is the label unless the user names another: as the layout says, or as the writer noted in the metadata."""
+        label = self.metadata.get("label") if self.foreign is None else self.foreign.label
+        return label if isinstance(label, str) and label in self.schema.fields else None
 
     def frames(self, name: str) -> np.ndarray:
         """int64 `[records]`: true frames of the sequence `name` in each record."""
@@ -214,6 +236,11 @@ class Index:
     def is_local(self) -> bool:
         """Whether the shards can be opened as files."""
         return not any("://" in shard.path for shard in self.shards)
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether a shard can only be read from its beginning."""
+        return any(shard.compression for shard in self.shards)
 
     def check_ends(self) -> None:
         """Compare the checksums of the first and the last record of each shard, which tells another file of the same size.

@@ -20,6 +20,7 @@ from vlpipe.index import Index, column
 from vlpipe.listed import multi_hot, padded
 from vlpipe.memory import Pool
 from vlpipe.options import Options
+from vlpipe.parsing import Parser
 from vlpipe.planning import Plan
 from vlpipe.preparation import prepared_batch
 from vlpipe.record import parse_batch
@@ -111,6 +112,7 @@ class _Fetch:
         self._block_size = BLOCK_STEPS if self._shards.fit else 1
         self._recent: dict[tuple[int, int, int], list[tuple[Any, ...]]] = {}
         self._lock = threading.Lock()
+        self._parser = Parser(index, plan)
         self._parsed: list[str] = []
         self._pools: list[Pool] = []
         self._parts = self._all_parts()
@@ -131,15 +133,18 @@ class _Fetch:
         for part, tensor in zip(self._parts, tensors, strict=True):
             tensor.set_shape(part.shape)
             batch[part.name] = tensor
+        epoch = place // self._plan.steps_per_epoch
+        data = batch.pop("records", None)
         if self._parsed:
-            values = parse_batch(self._index.schema, self._parsed, batch.pop("records"))
+            values = parse_batch(self._index.schema, self._parsed, data)
             batch |= {f"y:{name}": value for name, value in values.items()}
+        if self._parser:
+            frames = {name: batch.pop(f"frames:{name}") for name in self._parser.features}
+            batch |= self._parser(data, batch.pop("rows"), frames, batch["id"], epoch)
         for name in [name for name in batch if name.startswith("splits:")]:
             values = batch[name.removeprefix("splits:")]
             batch[name.removeprefix("splits:")] = tf.RaggedTensor.from_row_splits(values, batch.pop(name), validate=False)
-        if self._options.prepares:
-            return prepared_batch(self._plan, {**batch, "epoch": place // self._plan.steps_per_epoch})
-        return batch
+        return prepared_batch(self._plan, {**batch, "epoch": epoch}) if self._plan.prepares else batch
 
     def __call__(self, place: np.ndarray) -> list[np.ndarray]:
         epoch, step = divmod(int(place), self._plan.steps_per_epoch)
@@ -171,9 +176,11 @@ class _Fetch:
         options, selection, schema = self._options, self._plan.selection, self._index.schema
         parts: list[_Part] = []
         for name in selection.features:
-            parts += self._feature(name, schema.sequences[name])
+            parts += self._counts(name) if name in self._parser.features else self._feature(name, schema.sequences[name])
         for name in selection.labels:
             field = schema.fields[name]
+            if name in self._parser.labels:
+                continue
             if name in self._index.lists:
                 parts += self._listed(name, field)
             elif self._index.foreign is not None and isinstance(field, Text):
@@ -184,15 +191,22 @@ class _Fetch:
                 parts.append(_inline(name, field))  # type: ignore[arg-type]
             else:
                 self._parsed.append(name)
-        if self._parsed:
+        if self._parser:
+            parts.append(_Part("rows", tf.int64, [None], lambda block: block.split(block.rows)))
+        if self._parsed or self._parser:
             parts.append(_Part("records", tf.string, [None], lambda block: block.split(block.table), self._shards.records))
-        if options.ids or options.prepares:
+        if options.ids or self._plan.prepares or self._parser:
             parts.append(_Part("id", tf.int64, [None], lambda block: block.split(np.asarray(self._index.ids[block.rows]))))
         if options.remainder == "pad":
             parts.append(_Part("weight", tf.float32, [None], _weights))
-        if options.prepares and options.pad_to == "boundary":
+        if self._plan.prepares and options.pad_to == "boundary":
             parts.append(_Part("bucket", tf.int64, [], lambda block: [np.asarray(batch.bucket) for batch in block.batches]))
         return parts
+
+    def _counts(self, name: str) -> list[_Part]:
+        """How many frames the index says that a feature has which is parsed in the graph."""
+        key = column(self._index.schema, "frames", name)
+        return [_Part(f"frames:{name}", tf.int64, [None], lambda block: block.split(block.table[key].astype(np.int64)))]
 
     def _feature(self, name: str, field: Sequence) -> list[_Part]:
         dtype = tf.as_dtype(self._plan.reading_dtype(name))
@@ -201,7 +215,7 @@ class _Fetch:
         key = name == self._plan.selection.key
         span = _Span(self._index, name, self._options, limited=key)
         # Where the frames are changed first, they are padded after that.
-        unpadded = self._options.batching == "ragged" or self._options.prepares
+        unpadded = self._options.batching == "ragged" or self._plan.prepares
         padding = 0 if unpadded else self._options.padding_value
         copy = _Copier(self._index, span, dtype.as_numpy_dtype, padding, self._shards, pool)
         dims = list(field.dimensions)

@@ -291,7 +291,7 @@ def select(schema: Schema, options: Options, label: str | None = None) -> Select
     if features is None:
         features = only_candidate("features", schema, [name for name, entry in schema.sequences.items() if entry.dimensions])
         if features is None:
-            features = only_candidate("features", schema, list(schema.sequences))
+            features = only_candidate("features", schema, [name for name in schema.sequences if name != label])
     if labels is None:
         taken = (features,) if isinstance(features, str) else features or ()
         rest = [name for name in schema.fields if name not in taken]

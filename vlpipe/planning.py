@@ -134,6 +134,11 @@ class Plan:
         return self.index.schema.sequences[name].dtype if as_stored else self.options.dtype
 
     @property
+    def prepares(self) -> bool:
+        """Whether frames are parsed or changed between being read and being padded."""
+        return self.options.prepares or any(self.index.stored(name).parsed for name in self.selection.features)
+
+    @property
     def peak_batch_bytes(self) -> int:
         """Bytes of the features of the largest batch, at the most."""
         key = self.selection.key
@@ -253,9 +258,9 @@ def make_plan(index: Index, options: Options) -> Plan:
         ArgumentError: a record is out of `length_range` and `out_of_range` is "error", or the engine cannot do what is asked.
         SchemaError: the fields that are asked for are not in the schema.
     """
-    engine = choose_engine(options, local=index.is_local)
-    selection = select(index.schema, options, index.foreign.label if index.foreign else None)
-    _check_foreign(index, selection, options, engine)
+    engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
+    selection = select(index.schema, options, index.label)
+    _check_scaled(index, selection, options)
     frames = index.frames(selection.key)
     rows = np.arange(len(frames)) if options.shuffle else index.by_shard()  # as the reader meets them
     kept, frames, refused, truncated = _within_range(index, rows, frames[rows], selection, options)
@@ -302,35 +307,38 @@ def make_plan(index: Index, options: Options) -> Plan:
     )
 
 
-def choose_engine(options: Options, *, local: bool = True) -> str:
+def choose_engine(options: Options, *, local: bool = True, compressed: bool = False) -> str:
     """The engine that serves: the one that is asked for, or the first that can.
 
     Args:
         local: the shards are files that can be mapped.
+        compressed: a shard is compressed, so that it can only be read from its beginning.
 
     Raises:
         ArgumentError: the engine that is asked for cannot do what is asked for; the message says which can.
     """
-    first = "mapped" if local else "graph"
+    first = "stream" if compressed else "mapped" if local else "graph"
     engine = first if options.engine == "auto" else options.engine
+    instead = 'Use engine="mapped" or "graph"'
+    if compressed:
+        instead = "Its files are compressed, which no other engine reads: uncompress them, or make a dataset of them (vlpipe convert)"
     if engine == "mapped" and not local:
         raise ArgumentError('engine="mapped": only local files can be mapped into memory. Use engine="graph", or copy the dataset.')
+    if engine != "stream" and compressed:
+        raise ArgumentError(f"engine={engine!r}: cannot begin in the middle of a file. {instead}.")
     if engine == "stream" and options.resume is not None:
-        raise ArgumentError('resume: the stream engine cannot start in the middle of a run. Use engine="mapped" or "graph".')
+        raise ArgumentError(f"resume: the stream engine cannot start in the middle of a run. {instead}.")
     if engine == "stream" and options.shard[1] > 1:
-        raise ArgumentError(f'shard={options.shard}: the stream engine cannot keep ranks in step. Use engine="mapped" or "graph".')
+        raise ArgumentError(f"shard={options.shard}: the stream engine cannot keep ranks in step. {instead}.")
     return engine
 
 
-def _check_foreign(index: Index, selection: Selection, options: Options, engine: str) -> None:
-    """What the records of others cannot do.
+def _check_scaled(index: Index, selection: Selection, options: Options) -> None:
+    """Whether what is delivered as fractions is asked for as integers.
 
     Raises:
-        ArgumentError: the stream engine is asked for.
-        SchemaError: what is delivered as fractions is asked for as integers.
+        SchemaError: it is.
     """
-    if index.foreign is not None and engine == "stream":
-        raise ArgumentError('engine="stream": it reads only what vlpipe wrote. Use engine="mapped" or "graph".')
     for name in selection.features:
         if index.stored(name).scale is not None and options.dtype in INTEGER_DTYPES:
             raise SchemaError(f'dtype={options.dtype!r}: "{name}" is de-quantised to fractions, which would be lost. Use a float dtype.')

@@ -1,12 +1,36 @@
-"""Processes that work for this one, for what holds the interpreter."""
+"""Processes that share the work: each a Python of its own, which is told what to do by lines of text.
+
+Processes of `multiprocessing` (`start_pool`) run the user's script once more, which without an `if __name__ == "__main__"` starts others
+again: nothing that an innocent call of this library may ask for, but what commands do.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+
+def start(module: str, *arguments: str, **options: Any) -> subprocess.Popen:
+    """Run a module of this package, with pipes to its standard input and from its standard output.
+
+    Args:
+        module: its full name, such as "vlpipe.foreign".
+        options: of `subprocess.Popen`.
+
+    Raises:
+        OSError: the system cannot start it.
+    """
+    package = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, **options)
 
 
 def start_pool(workers: int) -> ProcessPoolExecutor:

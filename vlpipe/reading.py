@@ -9,7 +9,8 @@ from typing import BinaryIO
 import numpy as np
 
 from vlpipe.compression import uncompressed
-from vlpipe.errors import DatasetError
+from vlpipe.errors import AudioError, DatasetError
+from vlpipe.foreign.values import frames_in
 from vlpipe.index import RESTORE, Index, column
 from vlpipe.record import decode
 from vlpipe.schema import Fixed, Schema, Sequence, Text
@@ -65,6 +66,9 @@ class Records:
         """
         data = self.data(row)
         names = self.schema.fields if names is None else names
+        if self._index.foreign is not None and self._index.foreign.parse is not None:
+            given = {name: value.numpy() for name, value in self._index.foreign.parse(data).items()}
+            return {name: given[name] if isinstance(given[name], bytes) else np.asarray(given[name]) for name in names}
         if self._index.foreign is not None:
             return {name: self._foreign_value(name, row, data) for name in names}
         try:
@@ -91,6 +95,11 @@ class Records:
         """The frames of a sequence `[T, *shape]`, as they are delivered."""
         stored, schema, entry = self._index.stored(name), self._index.schema, self._rows[row]
         frames, begin = int(entry[column(schema, "frames", name)]), int(entry[column(schema, "start", name)])
+        if stored.parsed:
+            try:
+                return frames_in(data, name, field, stored.parsed)
+            except (ValueError, AudioError) as error:
+                raise DatasetError(f"{self._index.where(row)}: {error}.") from error
         dtype = np.dtype(field.dtype).newbyteorder("<" if stored.byteorder == "little" else ">")
         if not frames:
             return np.zeros((0, *field.dimensions), self.schema.sequences[name].dtype)

@@ -12,6 +12,7 @@ So a Sequence is read by a copy, and any TFRecord reader can read the file.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,18 +41,24 @@ def encode(schema: Schema, values: dict[str, np.ndarray | bytes]) -> Encoded:
     starts: list[int] = []
     position = 0
     for name, field in schema.fields.items():
-        payload, tag = _payload(field, values[name]), _list_tag(field)
-        numbers = _FIRST + varint(len(payload))
-        feature = tag + varint(len(numbers) + len(payload)) + numbers
-        key = name.encode("utf-8")
-        entry = _FIRST + varint(len(key)) + key + _SECOND + varint(len(feature) + len(payload)) + feature
-        head = _FIRST + varint(len(entry) + len(payload)) + entry
+        payload = _payload(field, values[name])
+        head = _head(name, _list_tag(field), len(payload))
         if isinstance(field, Sequence):
             starts.append(position + len(head))
         parts += head, payload
         position += len(head) + len(payload)
     outer = _FIRST + varint(position)
     return Encoded(b"".join([outer, *parts]), tuple(len(outer) + start for start in starts))
+
+
+@functools.lru_cache(4096)  # records of the same size are many
+def _head(name: str, tag: bytes, size: int) -> bytes:
+    """What stands before the payload of a field."""
+    numbers = _FIRST + varint(size)
+    feature = tag + varint(len(numbers) + size) + numbers
+    key = name.encode("utf-8")
+    entry = _FIRST + varint(len(key)) + key + _SECOND + varint(len(feature) + size) + feature
+    return _FIRST + varint(len(entry) + size) + entry
 
 
 def varint(number: int) -> bytes:
@@ -188,7 +195,7 @@ def _read_integers(data: bytes, begin: int, end: int, count: int) -> list[int]:
 def _list_tag(field: Sequence | Fixed | Text) -> bytes:
     if not isinstance(field, Fixed):
         return _FIRST
-    return _SECOND if np.dtype(field.dtype).kind == "f" else _THIRD
+    return _SECOND if field.dtype.startswith("float") else _THIRD
 
 
 def parse(schema: Schema, names: Iterable[str], data: tf.Tensor, where: Callable[[], tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -70,7 +70,7 @@ class Sequence:
     @property
     def frame_bytes(self) -> int:
         """Bytes that one frame takes on disk."""
-        return int(np.prod(self.dimensions, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.dimensions) * np.dtype(self.dtype).itemsize
 
     def check(self, value: Any) -> np.ndarray:
         """The value as a contiguous little-endian array, or a `ValueError` that says what is wrong with it."""

@@ -102,7 +102,9 @@ class StagedDirectory:
         if not any(self.target.iterdir()):
             return
         if not self._overwrite:
-            raise DatasetExistsError(f"{self.target}: exists already. Pass overwrite=True to replace it, or choose another target.")
+            raise DatasetExistsError(
+                f"{self.target}: exists already. Pass overwrite=True (--overwrite) to replace it, or choose another target."
+            )
         reason = self._replaceable(self.target)
         if reason:
             raise DatasetExistsError(f"{self.target}: not replaced, because {reason}. Choose another target, or remove it yourself.")

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+_BLOCK = 1 << 17  # values that are taken in at a time: as float64 they fit into a cache
+
 
 class Moments:
     """Running count, mean and squared deviation of every dimension of the frames seen.
@@ -25,18 +27,29 @@ class Moments:
         self.not_finite = 0
 
     def update(self, frames: np.ndarray) -> None:
-        """Take in the frames of one record: `[T, ...]`, each frame with as many numbers as there are dimensions."""
-        with np.errstate(invalid="ignore"):  # a signalling NaN
-            values = frames.reshape(len(frames), self.mean.size).astype(np.float64)
-        finite = np.isfinite(values)
-        count = finite.sum(axis=0)
-        self.not_finite += values.size - int(count.sum())
-        if self.not_finite:
-            values[~finite] = 0.0
-        with np.errstate(over="ignore", invalid="ignore"):  # a float64 whose square has none: null in the end, no reason to stop
-            mean = values.sum(axis=0) / np.maximum(count, 1)
-            difference = np.where(finite, values - mean, 0.0)
-            self._add(count, mean, np.square(difference).sum(axis=0))
+        """Take in frames: `[T, ...]`, each with as many numbers as there are dimensions."""
+        frames = frames.reshape(len(frames), self.mean.size)
+        step = max(1, _BLOCK // self.mean.size)
+        for first in range(0, len(frames), step):
+            self._update(frames[first : first + step])
+
+    def _update(self, frames: np.ndarray) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN; a float64 whose square has none: null in the end
+            values = frames.astype(np.float64)
+            count: Any = len(values)
+            total = values.sum(axis=0)
+            finite = None
+            if not np.isfinite(total).all():  # else all values are
+                finite = np.isfinite(values)
+                count = finite.sum(axis=0)
+                self.not_finite += values.size - int(count.sum())
+                values[~finite] = 0.0
+                total = values.sum(axis=0)
+            mean = total / np.maximum(count, 1)
+            values -= mean
+            if finite is not None:
+                values[~finite] = 0.0
+            self._add(count, mean, np.square(values, out=values).sum(axis=0))
 
     def merge(self, other: Moments) -> None:
         """Take in all that another has seen."""
@@ -64,6 +77,23 @@ class Moments:
             "variance": _finite_or_none(self.variance),
             "not_finite": self.not_finite,
         }
+
+    def state(self) -> dict[str, Any]:
+        """All that it knows, to the last bit, as a dict of Python's numbers; `from_state` gives it back."""
+        return {
+            "count": self.count.tolist(),
+            "mean": self.mean.tolist(),
+            "deviation": self._deviation.tolist(),
+            "not_finite": self.not_finite,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Moments:
+        """What had this `state`."""
+        moments = cls(len(state["count"]))
+        moments.count, moments.not_finite = np.array(state["count"], np.int64), state["not_finite"]
+        moments.mean, moments._deviation = np.array(state["mean"], np.float64), np.array(state["deviation"], np.float64)
+        return moments
 
     @classmethod
     def from_json(cls, document: Any, dimensions: int) -> Moments:

@@ -6,6 +6,7 @@ early, a record that cannot be read (the reader names neither file nor record), 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vlpipe.assembly import Assembly
 from vlpipe.batching import Flat, Grouping, group, measured
 from vlpipe.index import Index
 from vlpipe.options import default_parallelism
@@ -37,6 +39,11 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
         deliver: makes of a flat batch what the user gets.
     """
     table = _Table.of(index)
+    if index.foreign is None:
+        example = functools.partial(_example, index, table, plan)
+    else:
+        with tf.device("CPU:0"):
+            example = functools.partial(_foreign_example, table, plan, Assembly(index, plan, index.by_shard(), whole=True))
     # The boundary stands in for none, where there are no records.
     grouping = Grouping(plan.options, f"x:{plan.selection.key}", plan.boundaries or (1,), plan.batch_sizes or (1,))
 
@@ -50,7 +57,7 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
         if plan.refused.keys() - {"remainder"}:
             records = records.filter(lambda position, _: _within(table.frames[plan.selection.key][position], plan))
         examples = records.map(
-            lambda position, data: _example(index, table, plan, position, data, number),
+            lambda position, data: example(position, data, number),
             num_parallel_calls=default_parallelism(plan.options),
             deterministic=True,
         )
@@ -69,9 +76,11 @@ class _Table:
 
     paths: tf.Tensor
     names: tf.Tensor
+    compression: tf.Tensor
     first: tf.Tensor
     count: tf.Tensor
     offset: tf.Tensor
+    bytes: tf.Tensor
     id: tf.Tensor
     frames: dict[str, tf.Tensor]
 
@@ -84,11 +93,13 @@ class _Table:
             return cls(
                 paths=tf.constant([shard.path for shard in index.shards]),
                 names=tf.constant([shard.name for shard in index.shards]),
+                compression=tf.constant([shard.compression for shard in index.shards]),
                 first=tf.constant(np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)),
                 count=tf.constant(count),
                 offset=tf.constant(index.rows["offset"][order].astype(np.int64)),
+                bytes=tf.constant(index.rows["bytes"][order].astype(np.int64)),
                 id=tf.constant(index.ids[order]),
-                frames={name: tf.constant(index.frames(name)[order]) for name in index.schema.sequences},
+                frames={name: tf.constant(index.frames(name)[order]) for name in index.counted},
             )
 
     def where(self, position: tf.Tensor) -> tf.Tensor:
@@ -129,7 +140,8 @@ def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
     path = table.paths[shard]
     # A file that cannot even be opened would keep ignore_errors in an endless loop: this opens it first, and fails by its name.
     opened = tf.data.FixedLengthRecordDataset(path, record_bytes=1, buffer_size=1).take(1).filter(lambda _: False)
-    records = opened.concatenate(tf.data.TFRecordDataset(path, buffer_size=READ_BYTES).ignore_errors())
+    read = tf.data.TFRecordDataset(path, compression_type=table.compression[shard], buffer_size=READ_BYTES)
+    records = opened.concatenate(read.ignore_errors())
     blocks = records.batch(BLOCK)
     blocks = blocks.concatenate(tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)))
 
@@ -169,6 +181,23 @@ def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data:
         flat[f"y:{name}"] = tf.cast(values[name], tf.int64) if _is_integer_list(index, name) else values[name]
     if options.ids:
         flat["id"] = table.id[position]
+    return measured(flat)
+
+
+def _foreign_example(table: _Table, plan: Plan, assembled: Assembly, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
+    """The same of a record that vlpipe did not write: a batch of one, without its first axis."""
+    same = tf.strings.length(data) == tf.cast(table.bytes[position], tf.int32)
+    # Of another record, what stands at these places are no frames.
+    changed = require(same, lambda: tf.strings.join([table.where(position), ": is not the record that the index knows. ", _DAMAGED]))
+    with tf.control_dependencies([changed]):
+        data = tf.identity(data)
+    zero = tf.constant(0, tf.int64)
+    batch = assembled(data[None], position[None], zero, zero, epoch)
+    flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
+    if plan.options.prepares:
+        flat = prepared_record(plan, flat, flat["id"], epoch)
+    if not plan.options.ids:
+        flat.pop("id", None)
     return measured(flat)
 
 

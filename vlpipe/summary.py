@@ -17,7 +17,7 @@ from vlpipe.opening import Source
 from vlpipe.options import only_candidate
 from vlpipe.remote import open_anywhere, open_local
 from vlpipe.reporting import summary_table
-from vlpipe.schema import Fixed, Schema
+from vlpipe.schema import Fixed
 from vlpipe.statistics import Moments
 
 # Keras wants a weight of every class up to the greatest; a label beyond this is a number of something else.
@@ -132,12 +132,12 @@ def summarize(
         ArgumentError: `compute`, and the source is an address.
     """
     index = measured(open_local(source, layout), progress=progress) if compute else open_anywhere(source, layout)
-    names = _class_labels(index.schema) if by is None else [_class_label(index, by)]
+    names = _class_labels(index) if by is None else [_class_label(index, by)]
     return Summary(
         records=len(index),
         shards=len(index.shards),
         bytes=sum(shard.bytes for shard in index.shards),
-        sequences={name: _sequence(index, name) for name in index.schema.sequences},
+        sequences={name: _sequence(index, name) for name in index.counted},
         labels={name: _label(index, name, with_lengths=by is not None) for name in names},
     )
 
@@ -193,27 +193,30 @@ def _counts(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(index.rows[f"value:{name}"], return_counts=True)
 
 
-def _class_labels(schema: Schema) -> list[str]:
-    return [name for name, field in schema.fields.items() if isinstance(field, Fixed) and _is_class(field)]
+def _class_labels(index: Index) -> list[str]:
+    """The scalar integers of which the index has the values: all, but for those that only the user's own function gives."""
+    return [name for name in index.schema.fields if _is_class(index, name)]
 
 
-def _is_class(field: Fixed) -> bool:
-    return field.dimensions == () and np.dtype(field.dtype).kind in "iu"
+def _is_class(index: Index, name: str) -> bool:
+    field = index.schema.fields[name]
+    is_known = f"value:{name}" in (index.rows.dtype.names or ())
+    return is_known and isinstance(field, Fixed) and field.dimensions == () and np.dtype(field.dtype).kind in "iu"
 
 
 def _class_label(index: Index, label: str | None) -> str:
     """The name of the scalar integer that is meant."""
     schema = index.schema
-    if label is None and index.foreign is not None:
-        label = index.foreign.label
     if label is None:
-        label = "label" if "label" in schema.fields else only_candidate("label", schema, _class_labels(schema))
+        label = index.label
+    if label is None:
+        label = "label" if "label" in schema.fields else only_candidate("label", schema, _class_labels(index))
     field = schema.fields.get(label) if isinstance(label, str) else None
-    if not isinstance(field, Fixed) or not _is_class(field):
+    if label is None or field is None or not _is_class(index, label):
         found = "no such field" if field is None else repr(field)
-        known = _class_labels(schema) or "none"
-        raise SchemaError(f"label: {label!r} is {found}, expected a Fixed scalar of integers; of that kind the schema has {known}.")
-    return str(label)
+        known = _class_labels(index) or "none"
+        raise SchemaError(f"label: {label!r} is {found}, expected a Fixed scalar of integers; of that kind the index has {known}.")
+    return label
 
 
 def _label(index: Index, name: str, with_lengths: bool) -> LabelSummary:
@@ -237,7 +240,7 @@ def _class_names(index: Index, name: str) -> list[str]:
     names = index.metadata.get("classes")
     if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
         return []
-    return names if name == "label" or _class_labels(index.schema) == [name] else []
+    return names if name == "label" or _class_labels(index) == [name] else []
 
 
 def _hop_ms(index: Index, name: str) -> float | None:

@@ -5,12 +5,14 @@ Exit status: 0 done, 1 it could not be done (one message on stderr says why) or 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
 
 import vlpipe
 from vlpipe.cli.contents import head, histogram, stats, verify
+from vlpipe.cli.converting import convert
 from vlpipe.cli.forecast import plan
 from vlpipe.cli.foreign import index, inspect
 from vlpipe.cli.ingestion import ingest
@@ -33,7 +35,9 @@ class _Commands(click.Group):
 @click.version_option(vlpipe.__version__, prog_name="vlpipe")
 def main() -> None:
     """Input pipelines for variable-length sequences: from recordings to batches."""
+    # What TensorFlow tells on stderr while it loads is of no use to whoever gave a command.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-for command in (ingest, inspect, index, plan, verify, stats, head, histogram, check_model):
+for command in (ingest, inspect, index, convert, plan, verify, stats, head, histogram, check_model):
     main.add_command(command)

@@ -12,10 +12,6 @@ import click
 
 from vlpipe.errors import ArgumentError
 
-layout_option = click.option(
-    "--layout", metavar="NAME|JSON", help='A layout that needs no arguments, such as audioset; or one as {"NAME": {arguments}}.'
-)
-
 
 @contextmanager
 def progress(unit: str, per: float = 1) -> Iterator[Callable[[float, float], None]]:
@@ -54,11 +50,18 @@ def one_or_many(source: tuple[str, ...]) -> str | list[str]:
     return source[0] if len(source) == 1 else list(source)
 
 
+layout_option = click.option(
+    "--layout",
+    metavar="NAME|JSON",
+    help='A layout that needs no arguments, such as audioset; or one as {"NAME": {arguments}}, of which "only" lists the keys to keep.',
+)
+
+
 def parse_layout(text: str | None) -> Any:
-    """What `--layout` says, as the library takes it.
+    """What --layout says, as the library takes it.
 
     Raises:
-        ArgumentError: it is neither the name of a layout nor one with its arguments.
+        ArgumentError: it cannot be read.
     """
     from vlpipe.layouts import TABLE
 
@@ -68,8 +71,10 @@ def parse_layout(text: str | None) -> Any:
         ((name, arguments),) = json.loads(text).items()
         key = arguments.pop("key", None)
         keys = arguments.pop("keys", [] if key is None else [key])
+        only = arguments.pop("only", None)
         arguments = {option: tuple(value) if isinstance(value, list) else value for option, value in arguments.items()}
-        return TABLE[name](*keys, **arguments)
+        layout = TABLE[name](*keys, **arguments)
+        return layout if only is None else layout.only(*only)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArgumentError(
             f"--layout: {text} cannot be read ({error}), expected an object with one of {', '.join(TABLE)} and its arguments, such as "

@@ -37,10 +37,11 @@ def inspect_files(source: Any) -> dict[str, Any]:
     Raises:
         VlpipeError: the files cannot be read, or their records are no Examples.
     """
+    from vlpipe.compression import compression_of
     from vlpipe.foreign import files_of, is_foreign
     from vlpipe.layouts.detect import guess
     from vlpipe.layouts.facts import look
-    from vlpipe.layouts.prepared import prepared
+    from vlpipe.layouts.sidecars import described
 
     paths = files_of(source)
     sample = look(paths)
@@ -51,6 +52,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
         "records_read": len(sample.records),
     }
     report |= {
+        "compression": compression_of(paths[0]),
         "message": "SequenceExample" if sample.is_sequence else "Example",
         "keys": [fact.to_json() for fact in sample.facts.values()],
     }
@@ -60,9 +62,9 @@ def inspect_files(source: Any) -> dict[str, Any]:
             | {"layout": "vlpipe", "confidence": 1.0, "reasons": ["vlpipe.json lies beside it"], "candidates": []}
             | {"call": f"vlpipe.make_dataset({shown})"}
         )
-    known = prepared(os.path.dirname(paths[0]))
+    known = described(paths)
     if known is not None:
-        report |= {"layout": known.name, "confidence": 1.0, "reasons": ["features.json of TensorFlow Datasets lies beside it"]}
+        report |= {"layout": known[0].name, "confidence": 1.0, "reasons": [f"{known[1]} lies beside it"]}
         return report | {"call": f"vlpipe.make_dataset({shown})", "candidates": []}
     guesses = guess(sample)
     candidates = [
@@ -92,7 +94,9 @@ def _as_text(report: dict[str, Any]) -> str:
         place = "feature list" if fact["place"] == "lists" else "context" if report["message"] == "SequenceExample" else "features"
         spans = [_span(fact.get(name)) for name in ("counts", "bytes", "values")]
         table.add_row(printable(fact["key"]), place, fact["kind"], f"{fact['records']:,}", *spans)
-    lines = [f"{report['files']:,} files, {report['bytes']:,} bytes; the first {report['records_read']:,} records are {report['message']}s"]
+    compressed = f", compressed with {report['compression']}" if report["compression"] else ""
+    files = f"{report['files']:,} files, {report['bytes']:,} bytes{compressed}"
+    lines = [f"{files}; the first {report['records_read']:,} records are {report['message']}s"]
     lines += ["", text(table, width=120), ""]
     if report["layout"]:
         lines += [f"layout: {report['layout']}, {report['confidence']:.0%} sure: {'; '.join(report['reasons'])}", "", f"  {report['call']}"]
@@ -135,7 +139,7 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
     with progress("files") as advance:
         found = build_index(one_or_many(source), chosen, workers=workers, progress=advance)
     seconds = time.monotonic() - started
-    frames = {name: int(found.frames(name).sum()) for name in found.foreign.stored} if found.foreign else {}
+    frames = {name: int(found.frames(name).sum()) for name in found.foreign.stored if name not in found.lists} if found.foreign else {}
     size = sum(shard.bytes for shard in found.shards)
     click.echo(
         f"{len(found.shards):,} files, {len(found):,} records, {size / 1e6:,.1f} MB, layout {found.metadata['layout']}, in {seconds:.1f} s"

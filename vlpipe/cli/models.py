@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 
@@ -29,7 +28,6 @@ def check_model(model: Path, shortest: int | None, as_json: bool) -> None:
     """
     if not model.is_file():
         raise DatasetError(f"{model}: not found. Pass a model that Keras saved, such as model.keras.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
     from vlpipe import layers

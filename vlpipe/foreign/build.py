@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.foreign.extract import Table, extract, gap
+from vlpipe.foreign.chunk import gap
+from vlpipe.foreign.extract import Table, extract
 from vlpipe.foreign.moments import kept_moments
 from vlpipe.foreign.store import identity, load, save
 from vlpipe.foreign.workers import in_processes
 from vlpipe.index import METADATA_NAME, Foreign, Index, Shard, Stored
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.detect import guess
-from vlpipe.layouts.facts import FILES, Reader, Sample, look
-from vlpipe.layouts.prepared import prepared, shard_lengths
+from vlpipe.layouts.facts import FILES, Reader, Sample, look, read_records
 from vlpipe.layouts.resolve import resolve
+from vlpipe.layouts.sidecars import check_counts, described, files_in
 from vlpipe.layouts.table import named
 from vlpipe.opening import Source, expand
-from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES, read_frames
+from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES
 
 _log = logging.getLogger("vlpipe")
 # Below so many bytes a process that has to be started first takes longer than it saves.
@@ -45,14 +46,15 @@ def build_index(
     from the last file that was complete.
 
     Args:
-        source: files, a glob, a directory of TFRecord files, or one that TensorFlow Datasets prepared.
+        source: files, a glob, a directory of TFRecord files, or one that TensorFlow Datasets prepared or in which SeqIO cached a task; of
+            several splits name the files of one.
         layout: how the records are laid out, a `vlpipe.layouts` layout or the name of one that needs no arguments; None: from
-            the features.json of TensorFlow Datasets, or by the first records where they leave no doubt.
+            what TensorFlow Datasets or SeqIO left beside them, or by the first records where they leave no doubt.
         workers: processes; None: one a core where there is work for them.
         progress: called with the files that are done and the number of all, after each.
 
     Raises:
-        ArgumentError: there is no such layout.
+        ArgumentError: there is no such layout, or a directory has several splits.
         SchemaError: the layout is not that of the records, or none can be told; the message has the candidates.
         DatasetError: a file is missing or damaged, or a record is not as the layout says; the message names it.
 
@@ -66,7 +68,7 @@ def build_index(
     missing = [number for number, table in enumerate(tables) if table is None]
     done = len(paths) - len(missing)
     progress(done, len(paths))
-    for number in in_processes([paths[number] for number in missing], chosen, _processes(paths, missing, workers)):
+    for number in in_processes([paths[number] for number in missing], chosen, _processes(paths, missing, chosen, workers)):
         done += 1
         tables[missing[number]] = load(paths[missing[number]], chosen)
         progress(done, len(paths))
@@ -75,8 +77,9 @@ def build_index(
             tables[number] = index_file(paths[number], chosen)
             done += 1
             progress(min(done, len(paths)), len(paths))
-    _check_lengths(paths, [table for table in tables if table is not None])
-    index = _combine(paths, [table for table in tables if table is not None], chosen)
+    complete = [table for table in tables if table is not None]
+    check_counts(paths, [len(table.rows) for table in complete])
+    index = _combine(paths, complete, chosen)
     return replace(index, statistics=kept_moments(index))
 
 
@@ -93,7 +96,7 @@ def index_file(path: str, layout: Layout) -> Table:
     table = extract(path, layout)
     if identity(path) != before:
         raise DatasetError(f"{path}: was changed while it was indexed. Index it again when it is complete.")
-    if not save(path, layout, table, before):
+    if not save(path, layout, table, before) and layout.is_kept:
         _log.warning("%s: its index cannot be kept, neither beside it nor in the cache; it is made anew each time", path)
     return table
 
@@ -120,6 +123,8 @@ def files_of(source: Source) -> list[str]:
     paths: list[str] = []
     for path in expand(source):
         found = _records_in(path) if os.path.isdir(path) else [path]
+        if found and os.path.isdir(path):
+            found = [os.path.join(path, name) for name in files_in(path, [os.path.basename(name) for name in found])]
         if not found:
             raise DatasetError(f"{path}: has no file with .tfrecord in its name. Pass the files, or a glob of them.")
         paths += found
@@ -136,8 +141,8 @@ def _records_in(directory: str) -> list[str]:
     ]
 
 
-def choose_layout(paths: list[str], layout: Any = None, read: Reader = read_frames) -> Layout:
-    """The complete layout: the one that is asked for, that of TensorFlow Datasets, or the only one that the first records can have.
+def choose_layout(paths: list[str], layout: Any = None, read: Reader = read_records) -> Layout:
+    """The complete layout: the one that is asked for, that of a sidecar, or the only one that the first records can have.
 
     Args:
         read: the records of a file, of which the first are looked at.
@@ -146,9 +151,12 @@ def choose_layout(paths: list[str], layout: Any = None, read: Reader = read_fram
         SchemaError: as `build_index`.
         ArgumentError: there is no such layout.
     """
+    if isinstance(layout, Layout) and layout.given is not None:
+        return layout
     sample = _sample(paths, read)
     if layout is None:
-        layout = prepared(os.path.dirname(paths[0])) or guess(sample).certain(paths[0])
+        known = described(paths)
+        layout = known[0] if known is not None else guess(sample).certain(paths[0])
     return resolve(named(layout), sample)
 
 
@@ -157,22 +165,13 @@ def _sample(paths: list[str], read: Reader) -> Sample:
     return look(dict.fromkeys([*paths[::step], *paths]), read)  # some from everywhere; the others only where these have too few records
 
 
-def _processes(paths: list[str], missing: list[int], workers: int | None) -> int:
+def _processes(paths: list[str], missing: list[int], layout: Layout, workers: int | None) -> int:
+    if layout.given is not None:
+        return 1  # its functions are here
     size = sum(os.path.getsize(paths[number]) for number in missing)
     if workers is None:
         workers = os.cpu_count() or 1 if size >= BYTES_FOR_PROCESSES else 1
     return min(workers, len(missing))
-
-
-def _check_lengths(paths: list[str], tables: list[Table]) -> None:
-    """A directory of TensorFlow Datasets says how many records each file has."""
-    for path, table in zip(paths, tables, strict=True):
-        expected = shard_lengths(os.path.dirname(path)).get(os.path.basename(path))
-        if expected is not None and expected != len(table.rows):
-            raise DatasetError(
-                f"{path}: holds {len(table.rows)} records, dataset_info.json says {expected}: it was cut at the end of a record, or "
-                "replaced. Prepare the dataset again."
-            )
 
 
 def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
@@ -183,17 +182,27 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
     for key, parts in lists.items():
         values = np.array([len(part) for part in parts], np.uint64)
         rows[f"start:{key}"] += np.repeat(np.cumsum(values) - values, counts)
-    sizes = [int(found[-1]["offset"]) + int(found[-1]["bytes"]) + _FRAMING if len(found) else 0 for found, _ in tables]
-    shards = [Shard(path, size, count, "") for path, size, count in zip(paths, sizes, counts, strict=True)]
+    shards = [Shard(path, _size(path, table), len(table.rows), "", table.compression) for path, table in zip(paths, tables, strict=True)]
+    listed = {key: Stored(parsed="integers") for key in lists}  # the index has them as labels; as features they are parsed
+    rates = [entry.rate for entry in layout.frames if entry.rate is not None]
     return Index(
         schema=layout.schema,
         shards=tuple(shards),
         rows=rows,
         ids=np.arange(len(rows), dtype=np.int64),
-        metadata={"layout": layout.name},
+        metadata={"layout": layout.name} | ({"sample_rate": rates[0]} if rates else {}),
         foreign=Foreign(
             label=layout.label,
-            stored={entry.key: Stored(gap(entry), entry.byteorder, entry.scale) for entry in layout.frames},
+            stored=listed | {entry.key: Stored(gap(entry), entry.byteorder, entry.scale, entry.parsed) for entry in layout.frames},
             lists={key: np.concatenate(parts) for key, parts in lists.items()},
+            parse=None if layout.given is None else layout.given.parse,
         ),
     )
+
+
+def _size(path: str, table: Table) -> int:
+    """The bytes of a file, as they were when it was indexed."""
+    if table.compression:
+        return os.path.getsize(path)
+    last = table.rows[-1:]
+    return int((last["offset"] + last["bytes"]).sum()) + _FRAMING if len(last) else 0

@@ -19,6 +19,8 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from vlpipe.compression import COMPRESSIONS
+from vlpipe.foreign.chunk import gap
 from vlpipe.foreign.extract import Table, row_dtype
 from vlpipe.index import column
 from vlpipe.layouts.base import Layout, Listed, Words
@@ -46,7 +48,7 @@ def identity(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def load(path: str, layout: Layout) -> Table | None:
     """What is known of a file, if that is still the same; else None."""
-    for place in places(path, f"-{layout.digest}"):
+    for place in places(path, f"-{layout.digest}") if layout.is_kept else ():
         with contextlib.suppress(OSError):
             found = _parse(place.read_bytes(), identity(path), layout)
             if found is not None:
@@ -66,8 +68,9 @@ def save(path: str, layout: Layout, table: Table, of: dict[str, Any]) -> bool:
     for values in table.lists.values():
         np.save(body, values, allow_pickle=False)
     head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "file": of, "layout": layout.digest, "lists": list(table.lists)}
+    head["compression"] = table.compression
     head["crc32c"] = google_crc32c.value(body.getvalue())
-    return keep(json.dumps(head).encode() + b"\n" + body.getvalue(), places(path, f"-{layout.digest}"))
+    return layout.is_kept and keep(json.dumps(head).encode() + b"\n" + body.getvalue(), places(path, f"-{layout.digest}"))
 
 
 def keep(content: bytes, at: Iterable[Path]) -> bool:
@@ -101,7 +104,8 @@ def _parse(content: bytes, of: dict[str, Any], layout: Layout) -> Table | None:
     try:
         head = json.loads(line)
         expected = {"format": FORMAT, "version": VERSION, "file": of, "layout": layout.digest, "lists": keys}
-        if head != {**expected, "crc32c": google_crc32c.value(rest)}:
+        compression = head["compression"]
+        if head != {**expected, "compression": compression, "crc32c": google_crc32c.value(rest)} or compression not in COMPRESSIONS:
             return None
         body = io.BytesIO(rest)
         raw, *lists = [np.load(body, allow_pickle=False) for _ in range(1 + len(keys))]
@@ -110,7 +114,7 @@ def _parse(content: bytes, of: dict[str, Any], layout: Layout) -> Table | None:
         return None
     if raw.dtype != np.uint8 or raw.ndim != 1 or any(values.dtype != np.int64 or values.ndim != 1 for values in lists):
         return None
-    table = Table(rows, dict(zip(keys, lists, strict=True)))
+    table = Table(rows, dict(zip(keys, lists, strict=True)), compression)
     return table if _is_sound(table, of["bytes"], layout) else None
 
 
@@ -119,12 +123,20 @@ def _is_sound(table: Table, size: int, layout: Layout) -> bool:
     rows, schema = table.rows, layout.schema
     ends = rows["offset"] + rows["bytes"] + np.uint64(HEADER_BYTES + FOOTER_BYTES)
     begins = np.concatenate([[np.uint64(0)], ends])
-    sound = bool(np.array_equal(begins[:-1], rows["offset"]) and int(begins[-1]) == size and not rows["shard"].any())
+    sound = bool(np.array_equal(begins[:-1], rows["offset"]) and not rows["shard"].any())
+    sound &= int(begins[-1]) == size or bool(table.compression)
     for entry in layout.frames:
-        reach = rows[column(schema, "start", entry.key)] + rows[column(schema, "frames", entry.key)].astype(np.uint64) * entry.frame_bytes
-        sound &= bool((reach <= rows["bytes"]).all())
+        if entry.parsed:
+            continue
+        frames, start = (rows[column(schema, kind, entry.key)].astype(np.uint64) for kind in ("frames", "start"))
+        before = np.uint64(gap(entry))  # each frame, and the first too
+        reach = start + frames * (before + np.uint64(entry.frame_bytes))
+        sound &= bool((((start >= before) & (reach <= rows["bytes"] + before)) | (frames == 0)).all())
     for field in layout.fields:
         if isinstance(field, (Listed, Words)):
-            most = rows["bytes"] if isinstance(field, Words) else len(table.lists[field.key])
-            sound &= bool((rows[f"start:{field.key}"].astype(np.uint64) + rows[f"frames:{field.key}"] <= most).all())
+            most = rows["bytes"].astype(np.uint64) if isinstance(field, Words) else np.uint64(len(table.lists[field.key]))
+            start, count = (rows[f"{what}:{field.key}"].astype(np.uint64) for what in ("start", "frames"))
+            sound &= bool(((start <= most) & (count <= most - start)).all())  # a sum might begin again at 0
+        if isinstance(field, Listed) and field.classes is not None:
+            sound &= bool(((table.lists[field.key] >= 0) & (table.lists[field.key] < field.classes)).all())
     return sound

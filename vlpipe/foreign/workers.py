@@ -1,24 +1,16 @@
-"""Files indexed by several processes.
-
-Each is a Python of its own that is told the files by lines of text, and keeps what it finds beside them. (Processes of `multiprocessing`
-would run the user's script once more, which without an `if __name__ == "__main__"` starts others again: nothing that an innocent
-`make_dataset` may ask for.)
-"""
+"""Files indexed by several processes, each of which is told the files by lines of text, and keeps what it finds beside them."""
 
 from __future__ import annotations
 
 import json
-import os
 import queue
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 from vlpipe import errors
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.table import to_json
+from vlpipe.processes import start
 
 
 def in_processes(paths: list[str], layout: Layout, workers: int) -> Iterator[int]:
@@ -58,11 +50,8 @@ def in_processes(paths: list[str], layout: Layout, workers: int) -> Iterator[int
 
 def _serve(paths: list[str], layout: Layout, waiting: queue.SimpleQueue[int], done: queue.SimpleQueue[tuple[int, str, str] | None]) -> None:
     """Give one process file after file."""
-    package = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])}
-    command = [sys.executable, "-m", "vlpipe.foreign", json.dumps(to_json(layout))]
     try:
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        with start("vlpipe.foreign", json.dumps(to_json(layout)), text=True) as process:
             if process.stdin is None or process.stdout is None:
                 return
             while True:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import google_crc32c
 import numpy as np
@@ -15,7 +16,10 @@ from vlpipe.errors import ArgumentError
 from vlpipe.schema import SEQUENCE_DTYPES, Fixed, Schema, Sequence, Text
 from vlpipe.schema import Field as SchemaField
 
-FORMS = ("floats", "bytes", "tensor", "float_frames", "byte_frames")
+if TYPE_CHECKING:
+    from vlpipe.layouts.given import Given
+
+FORMS = ("floats", "bytes", "tensor", "float_frames", "byte_frames", "integers", "audio", "given")
 COUNTS = ("length", "shape", "row_lengths")
 
 
@@ -26,23 +30,28 @@ class Frames:
     Attributes:
         key: the key of the feature, or of the feature list.
         form: "floats" (all values in one FloatList), "bytes" (one value of raw bytes), "tensor" (one value, a TensorProto that
-            `tf.io.serialize_tensor` made), "float_frames" or "byte_frames" (a feature list of one FloatList, or one bytes value, a frame).
+            `tf.io.serialize_tensor` made), "float_frames" or "byte_frames" (a feature list of one FloatList, or one bytes value, a frame),
+            "integers" (all values in one Int64List), "audio" (one value, the bytes of an audio file), "given" (by the user's function).
         shape: of one frame; None: found in the first record, where it can be.
         dtype: of the values; None: found in the first record.
         byteorder: of raw bytes.
         count_key: an int64 key that says how many frames there are.
         count: how: "length" (T), "shape" (T and the shape of a frame) or "row_lengths" (the values in each of the T frames).
         scale: bytes are delivered as `q * scale[0] + scale[1]`, in float32.
+        packed: floats stand next to each other, as nearly every writer puts them.
+        rate: samples a second of audio; None: found in the first record.
     """
 
     key: str
-    form: Literal["floats", "bytes", "tensor", "float_frames", "byte_frames"]
+    form: Literal["floats", "bytes", "tensor", "float_frames", "byte_frames", "integers", "audio", "given"]
     shape: tuple[int, ...] | None = None
     dtype: str | None = "float32"
     byteorder: Literal["little", "big"] = "little"
     count_key: str | None = None
     count: Literal["length", "shape", "row_lengths"] = "length"
     scale: tuple[float, float] | None = None
+    packed: bool = True
+    rate: int | None = None
 
     def __post_init__(self) -> None:
         _check_key("key", self.key)
@@ -57,6 +66,13 @@ class Frames:
             raise ArgumentError(f"layout: dtype came as {self.dtype!r}, expected one of {', '.join(SEQUENCE_DTYPES)}.")
         if self.scale is not None and self.dtype != "uint8":
             raise ArgumentError(f'layout: scale is for bytes, came with dtype={self.dtype!r}; pass dtype="uint8".')
+
+    @property
+    def parsed(self) -> str:
+        """How the values are encoded, where they do not stand in the record as they are delivered: see `index.Stored`."""
+        if self.form in ("integers", "audio", "given"):
+            return self.form
+        return "" if self.packed else "floats"
 
     @property
     def values(self) -> int:
@@ -105,7 +121,19 @@ class Words:
         return Text()
 
 
-Field = Number | Listed | Words
+@dataclass(frozen=True)
+class Value:
+    """What the user's own function gives beside the frames; it is not in the index."""
+
+    key: str
+    kind: SchemaField
+
+    def field(self) -> SchemaField:
+        """What the schema says of it."""
+        return self.kind
+
+
+Field = Number | Listed | Words | Value
 
 
 @dataclass(frozen=True)
@@ -119,6 +147,7 @@ class Layout:
         fields: the other keys that can be delivered.
         kept: of what more the first records have, the keys that are added to them; None: all that can be delivered.
         closed: it is complete, nothing is added.
+        given: the user's own functions.
     """
 
     name: str
@@ -127,6 +156,46 @@ class Layout:
     fields: tuple[Field, ...] = ()
     kept: tuple[str, ...] | None = None
     closed: bool = False
+    given: Given | None = None
+
+    @classmethod
+    def custom(cls, parse_fn: Callable[[Any], Any], length_fn: Callable[[bytes], int] | None = None, *, name: str | None = None) -> Layout:
+        """A layout of the user's own, for records of any kind, Examples or not.
+
+        Args:
+            parse_fn: a function of a serialized record (a string scalar) in TensorFlow's operations, as one maps over a TFRecordDataset;
+                returns x `[T, ...]`, (x, label), or a dict of names and tensors. All axes but the first have to be known.
+            length_fn: a function of a serialized record (bytes) that returns T, or None: each record is parsed once to know. Of several
+                sequences of frames in a dict, all are counted by parsing.
+            name: under which the index is kept; change it when you change the functions. None: the index is made anew each time.
+
+        Raises:
+            ArgumentError: one of them is no function, or `parse_fn` fails or returns what cannot be delivered.
+
+        Example:
+            >>> def parse(data):
+            ...     values = tf.io.parse_tensor(data, tf.float32)
+            ...     return tf.ensure_shape(values, [None, 80])
+            >>> vlpipe.make_dataset("data/*.tfrecord", layout=vlpipe.layouts.Layout.custom(parse))
+        """
+        from vlpipe.layouts.given import Given, counter, trace
+
+        count = None if length_fn is None else counter(length_fn)
+        if name is not None:
+            _check_key("name", name)
+        parse, fields = trace(parse_fn)
+        sequences = [key for key, field in fields.items() if isinstance(field, Sequence)]
+        frames = [key for key in sequences if fields[key].dimensions] or sequences[:1]  # type: ignore[union-attr]
+        if count is not None and len(frames) > 1:
+            raise ArgumentError(f"length_fn: counts the frames of one sequence, but parse_fn gives {frames}. Leave it out.")
+        return cls(
+            "custom",
+            tuple(Frames(key, "given", fields[key].dimensions, fields[key].dtype) for key in frames),  # type: ignore[union-attr]
+            "label" if "label" in fields and "label" not in frames else None,
+            tuple(Value(key, field) for key, field in fields.items() if key not in frames),
+            closed=True,
+            given=Given(parse, count, name),
+        )
 
     def __post_init__(self) -> None:
         keys = self.keys
@@ -151,6 +220,11 @@ class Layout:
         return dataclasses.replace(self, kept=keys)
 
     @property
+    def is_kept(self) -> bool:
+        """Whether an index by this layout can be found again."""
+        return self.given is None or self.given.name is not None
+
+    @property
     def is_sequence(self) -> bool:
         """The frames stand in the feature lists of a SequenceExample."""
         return self.frames[0].form in ("float_frames", "byte_frames")
@@ -165,7 +239,7 @@ class Layout:
     def digest(self) -> str:
         """Tells layouts apart."""
         parts = [[type(entry).__name__, dataclasses.asdict(entry)] for entry in (*self.frames, *self.fields)]
-        document: list[Any] = [self.name, self.label, parts]
+        document: list[Any] = [self.name, self.label, parts, self.given and self.given.name]
         return f"{google_crc32c.value(json.dumps(document, sort_keys=True).encode()):08x}"
 
 

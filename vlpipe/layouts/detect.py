@@ -1,98 +1,26 @@
-"""Which layout the first records may have: each guess with its confidence and its reasons.
-
-A guess counts only where it leaves no doubt: it is complete, more than 90 % sure, and the only one. Otherwise the user has the candidates.
-"""
+"""Which layout the first records may have: each guess with its confidence and its reasons."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import SchemaError
-from vlpipe.layouts.base import Layout
-from vlpipe.layouts.facts import Fact, Sample
-from vlpipe.layouts.table import TABLE
+from vlpipe.audio.containers import read_header
+from vlpipe.errors import AudioError
+from vlpipe.layouts.facts import Fact, Record, Sample
+from vlpipe.layouts.guesses import Guess, Guesses
 from vlpipe.layouts.tensors import describe
 from vlpipe.wire import WireError
 
-CERTAIN = 0.9
 LABELS = ("label", "labels", "class", "target", "targets", "y")
 ENCODED = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG"}
-WAVEFORM = 256  # more integers than that are no label
+_LOUD = 256  # of 32,768: there are hardly quieter recordings
+WAVEFORM = 128  # fewer numbers than that are no recording
+FEW_VALUES = 4  # no more in a frame may as well be boxes, points, or begin and end of something
 FEW_LENGTHS = 3  # as many different ones as tell a length from a number that happens to divide
-
-
-@dataclass(frozen=True)
-class Guess:
-    """A layout that the records may have.
-
-    Attributes:
-        function: of `vlpipe.layouts`.
-        keys: its positional arguments.
-        options: its others; `...` where the user has to say.
-        confidence: 0 to 1.
-        reasons: what speaks for it.
-    """
-
-    function: str
-    keys: tuple[str, ...]
-    options: dict[str, Any]
-    confidence: float
-    reasons: tuple[str, ...]
-
-    @property
-    def is_complete(self) -> bool:
-        """Nothing is left for the user to say."""
-        return ... not in self.options.values()
-
-    @property
-    def call(self) -> str:
-        """As one writes it."""
-        options = [f"{name}={'...' if value is ... else repr(value)}" for name, value in self.options.items() if value is not None]
-        return f"vlpipe.layouts.{self.function}({', '.join([*map(repr, self.keys), *options])})"
-
-    def layout(self) -> Layout:
-        """The layout itself."""
-        return TABLE[self.function](*self.keys, **self.options)
-
-
-@dataclass(frozen=True)
-class Guesses:
-    """The candidates, the most likely first, and what is there that cannot be read."""
-
-    sample: Sample
-    candidates: tuple[Guess, ...]
-    refusals: tuple[str, ...]
-
-    @cached_property
-    def only(self) -> Guess | None:
-        """The one that leaves no doubt."""
-        sure = [guess for guess in self.candidates if guess.confidence > CERTAIN and guess.is_complete]
-        return sure[0] if len(sure) == 1 else None
-
-    def certain(self, path: str) -> Layout:
-        """The layout that leaves no doubt.
-
-        Raises:
-            SchemaError: there is none; the message has the candidates, or what the records have.
-        """
-        if self.only is not None:
-            return self.only.layout()
-        calls = [f"layout={guess.call} ({guess.confidence:.0%}: {'; '.join(guess.reasons)})" for guess in self.candidates[:4]]
-        facts = [
-            f"{fact.key!r}: {fact.kind or 'empty'} x {fact.counts[0]} to {fact.counts[1]}" for fact in list(self.sample.facts.values())[:8]
-        ]
-        what = f"could be {' or '.join(calls)}" if calls else f"are of no layout that is known here, they have {{{', '.join(facts)}}}"
-        refused = "".join(f" {refusal}." for refusal in self.refusals)
-        raise SchemaError(
-            f"{path}: its records are not vlpipe's own (no vlpipe.json lies beside it) and {what}.{refused} Say which: pass layout=..., "
-            "see `vlpipe inspect FILE`; or copy vlpipe.json and index.npy to it if vlpipe wrote it."
-        )
 
 
 def guess(sample: Sample) -> Guesses:
@@ -123,7 +51,7 @@ def _sequences(sample: Sample) -> Iterator[Guess]:
         options: dict[str, Any] = {} if len(known) == 2 else {"features": known}
         yield Guess("youtube8m", (), options, 0.99, tuple(f"feature list {key} of {bytes_of[key]} bytes" for key in known))
     floats = [fact for fact in _always(sample, "lists", "float") if 0 < fact.sizes[0] == fact.sizes[1] and fact.packed]
-    wide = [fact for fact in floats if fact.sizes[0] > 4]
+    wide = [fact for fact in floats if fact.sizes[0] > 4 * FEW_VALUES]
     if floats:
         reasons = tuple(f"feature list {fact.key} of {fact.sizes[0] // 4} floats a frame" for fact in wide or floats)
         keys = tuple(fact.key for fact in wide or floats)
@@ -136,19 +64,15 @@ def _sequences(sample: Sample) -> Iterator[Guess]:
 
 
 def _examples(sample: Sample) -> Iterator[Guess]:
-    floats, raw = _always(sample, "features", "float"), _always(sample, "features", "bytes")
+    floats, raw, integers = (_always(sample, "features", kind) for kind in ("float", "bytes", "int64"))
+    long = [fact for fact in integers if fact.counts[1] > WAVEFORM]
     explained: set[str] = set()
-    for guess in (*_tensors(sample, raw), *_ragged(sample, floats), *_counted(sample, floats, raw)):
+    for guess in (*_tensors(sample, raw), *_audio(sample, raw), *_ragged(sample, floats), *_counted(sample, floats, raw, long)):
         explained.update(guess.keys)
         yield guess
-    for fact in floats:
-        if fact.key not in explained and fact.counts[1] > 1 and "/ragged_" not in fact.key and fact.packed:
-            counts = [record.walked.features[fact.key].count for record in sample.records]
-            divisor = math.gcd(*counts)
-            reason = (
-                f"{fact.counts[0]} to {fact.counts[1]} floats in {fact.key}, all multiples of {divisor}; how many make a frame is not said"
-            )
-            yield Guess("float_list", (fact.key,), {"d": ..., "label": _label(sample, {fact.key})}, 0.6, (reason,))
+    for fact in (*floats, *long):
+        if fact.key not in explained and fact.counts[1] > 1 and "/ragged_" not in fact.key:
+            yield _of_unknown_width(sample, fact)
     for fact in raw:
         if fact.key not in explained and fact.counts == (1, 1) and fact.sizes[1] > 8 and not fact.is_text and not _encoded(fact):
             dtype = "float32" if fact.sizes[0] % 4 == 0 and _plausible(sample, fact.key, "<f4") else ...
@@ -156,6 +80,67 @@ def _examples(sample: Sample) -> Iterator[Guess]:
             yield Guess(
                 "raw_bytes", (fact.key,), options, 0.4, (f"{fact.sizes[0]} to {fact.sizes[1]} bytes in {fact.key}, of unknown frames",)
             )
+
+
+def _of_unknown_width(sample: Sample, fact: Fact) -> Guess:
+    """Numbers of which nothing says how many make a frame: one, if no other number divides the lengths and they look like a recording."""
+    counts = {record.walked.features[fact.key].count for record in sample.records}
+    divisor = math.gcd(*counts)
+    span = f"{fact.counts[0]} to {fact.counts[1]} {'floats' if fact.kind == 'float' else 'integers'} in {fact.key}"
+    function, options = ("float_list", {}) if fact.kind == "float" else ("int_list", {"dtype": _narrowest(fact)})
+    label = _label(sample, {fact.key})
+    values = _values(sample, fact)
+    if (
+        divisor == 1
+        and len(counts) >= FEW_LENGTHS
+        and fact.counts[1] > WAVEFORM
+        and _swings(values, 1 if fact.kind == "float" else 1 << 15)
+    ):
+        extremes = f"values from {values.min():g} to {values.max():g}"
+        reasons = (f"{span}, which nothing but 1 divides", f"{extremes}, as samples of a recording")
+        return Guess(function, (fact.key,), {"d": 1, **options, "label": label}, 0.92, reasons)
+    reason = f"{span}, all multiples of {divisor}; how many make a frame is not said"
+    return Guess(function, (fact.key,), {"d": ..., **options, "label": label}, 0.6 if fact.kind == "float" else 0.4, (reason,))
+
+
+def _values(sample: Sample, fact: Fact) -> np.ndarray:
+    """All that were seen of a key of numbers."""
+    if fact.kind == "int64":
+        return np.concatenate([np.array(record.numbers(fact.key) or [], np.int64) for record in sample.records])
+    values = [np.frombuffer(record.data[begin:end], "<f4") for record in sample.records for begin, end in _ranges(record, fact.key)]
+    return np.concatenate([np.zeros(0, np.float32), *values])
+
+
+def _swings(values: np.ndarray, most: int) -> bool:
+    """As samples of a recording do, about zero; unlike numbers of words among which a negative one means none, or small differences."""
+    low, high = -float(values.min()), float(values.max())
+    negative = np.count_nonzero(values < 0) / len(values)
+    loud = 0 < max(low, high) <= most and (most == 1 or max(low, high) >= _LOUD)
+    return loud and min(low, high) * 8 >= max(low, high) and 0.1 < negative < 0.9
+
+
+def _ranges(record: Record, key: str) -> list[tuple[int, int]]:
+    return record.walked.features[key].ranges
+
+
+def _narrowest(fact: Fact) -> str:
+    """The dtype of the samples: 16 bits, as most recordings have, where that is enough."""
+    low, high = fact.values or (0, 0)
+    return next(dtype for dtype in ("int16", "int32", "int64") if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max)
+
+
+def _audio(sample: Sample, raw: list[Fact]) -> Iterator[Guess]:
+    for fact in raw:
+        if fact.counts != (1, 1) or not _encoded(fact):
+            continue
+        try:
+            headers = [read_header(record.bytes_of(fact.key) or b"", fact.key) for record in sample.records]
+        except AudioError:
+            continue
+        kinds, rates = {header.kind for header in headers}, {header.rate for header in headers}
+        if len(rates) == 1:
+            reason = f"{' and '.join(sorted(kinds))} of {rates.pop()} Hz in {fact.key}"
+            yield Guess("encoded_audio", (fact.key,), {"label": _label(sample, {fact.key})}, 0.97, (reason,))
 
 
 def _tensors(sample: Sample, raw: list[Fact]) -> Iterator[Guess]:
@@ -170,7 +155,13 @@ def _tensors(sample: Sample, raw: list[Fact]) -> Iterator[Guess]:
         if len(kinds) == 1:
             dtype, shape = kinds.pop()
             reason = f"serialized tensors of {dtype} [T{''.join(f', {size}' for size in shape)}] in {fact.key}"
-            yield Guess("serialized_tensor", (fact.key,), {"label": _label(sample, {fact.key})}, 0.97 if shape else 0.7, (reason,))
+            sure = bool(shape) and _is_sequence({shape[0] for _, shape in filter(None, found)}, shape)
+            yield Guess("serialized_tensor", (fact.key,), {"label": _label(sample, {fact.key})}, 0.97 if sure else 0.7, (reason,))
+
+
+def _is_sequence(lengths: set[int], shape: tuple[int, ...]) -> bool:
+    """Whether arrays `[T, *shape]` of these lengths are no pictures: those have one size, or a last axis of colours."""
+    return len(lengths) > 1 and not (len(shape) > 1 and shape[-1] in (1, 3, 4))
 
 
 def _ragged(sample: Sample, floats: list[Fact]) -> Iterator[Guess]:
@@ -181,32 +172,35 @@ def _ragged(sample: Sample, floats: list[Fact]) -> Iterator[Guess]:
             continue
         if rows.values[0] == rows.values[1] > 0:
             reason = f"{rows.values[0]} values in every row of {rows.key}"
-            yield Guess("ragged_rows", (key,), {"label": _label(sample, {fact.key, rows.key})}, 0.95, (reason,))
+            confidence = 0.95 if rows.values[0] > FEW_VALUES else 0.6
+            yield Guess("ragged_rows", (key,), {"label": _label(sample, {fact.key, rows.key})}, confidence, (reason,))
 
 
-def _counted(sample: Sample, floats: list[Fact], raw: list[Fact]) -> Iterator[Guess]:
+def _counted(sample: Sample, floats: list[Fact], raw: list[Fact], long: list[Fact]) -> Iterator[Guess]:
     """Keys whose values are as many as another key says."""
     integers = _always(sample, "features", "int64")
-    for fact in (*floats, *raw):
-        if (fact.kind == "bytes" and fact.counts != (1, 1)) or not fact.packed:
+    for fact in (*floats, *raw, *long):
+        if fact.kind == "bytes" and fact.counts != (1, 1):
             continue
         for other in integers:
-            found = _agreement(sample, fact, other)
+            found = _agreement(sample, fact, other) if other is not fact and other not in long else None
             if found is None:
                 continue
             option, unit, sure = found
             options: dict[str, Any] = {option: other.key, "label": _label(sample, {fact.key, other.key})}
             reason = f"{other.key} is the {option} of {fact.key} in all of {len(sample.records)} records, {unit} {_unit(fact, option)}"
-            if fact.kind == "float":
-                yield Guess("float_list", (fact.key,), options, (0.97 if option == "shape" else 0.95) if sure else 0.6, (reason,))
+            if fact.kind != "bytes":
+                function, dtype = ("float_list", {}) if fact.kind == "float" else ("int_list", {"dtype": _narrowest(fact)})
+                confidence = (0.97 if option == "shape" else 0.95) if sure else 0.6
+                yield Guess(function, (fact.key,), {**dtype, **options}, confidence, (reason,))
                 continue
-            dtype, order = _dtype(sample, fact.key, unit, option)
-            options = {"dtype": dtype or ..., "byteorder": order} | options
-            yield Guess("raw_bytes", (fact.key,), options, 0.92 if sure and dtype else 0.5, (reason, f"values that make sense as {dtype}"))
+            kind, order = _dtype(sample, fact.key, unit, option)
+            options = {"dtype": kind or ..., "byteorder": order} | options
+            yield Guess("raw_bytes", (fact.key,), options, 0.92 if sure and kind else 0.5, (reason, f"values that make sense as {kind}"))
 
 
 def _unit(fact: Fact, option: str) -> str:
-    return ("values" if fact.kind == "float" else "bytes") + (" a frame" if option == "length" else " a value")
+    return ("values" if fact.kind != "bytes" else "bytes") + (" a frame" if option == "length" else " a value")
 
 
 def _agreement(sample: Sample, fact: Fact, other: Fact) -> tuple[str, int, bool] | None:
@@ -217,7 +211,7 @@ def _agreement(sample: Sample, fact: Fact, other: Fact) -> tuple[str, int, bool]
     units, lengths, shapes = set(), set(), set()
     for record in sample.records:
         said = record.numbers(other.key) or []
-        has = record.walked.features[fact.key].count if fact.kind == "float" else len(record.bytes_of(fact.key) or b"")
+        has = record.walked.features[fact.key].count if fact.kind != "bytes" else len(record.bytes_of(fact.key) or b"")
         if not said or min(said) < 0:
             return None
         total = math.prod(said)
@@ -230,8 +224,8 @@ def _agreement(sample: Sample, fact: Fact, other: Fact) -> tuple[str, int, bool]
         return None
     unit, shape = units.pop(), shapes.pop()
     if shape:
-        return ("shape", unit, True) if unit == 1 or fact.kind == "bytes" else None
-    return "length", unit, len(lengths) >= FEW_LENGTHS and unit > 1
+        return ("shape", unit, _is_sequence(lengths, shape)) if unit == 1 or fact.kind == "bytes" else None
+    return "length", unit, len(lengths) >= FEW_LENGTHS and unit > FEW_VALUES * (4 if fact.kind == "bytes" else 1)
 
 
 def _dtype(sample: Sample, key: str, unit: int, option: str) -> tuple[str | None, str]:
@@ -258,11 +252,13 @@ def _plausible(sample: Sample, key: str, dtype: str) -> bool:
 
 
 def _label(sample: Sample, taken: set[str]) -> str | None:
-    """The key that is called like a label, or the only integer of its own."""
+    """The key that is called like a label, or the only integer of its own that is neither always the same nor always another."""
     facts = {key: fact for key, fact in sample.facts.items() if fact.place == "features" and key not in taken}
     usual = [key for key in LABELS if key in facts and facts[key].kind in ("int64", "float")]
     whole = [key for key, fact in facts.items() if fact.kind == "int64" and fact.counts == (1, 1) and fact.records == len(sample.records)]
-    return next(iter(usual), whole[0] if len(whole) == 1 else None)
+    different = {key: len({tuple(record.numbers(key) or ()) for record in sample.records}) for key in whole}
+    classes = [key for key in whole if 1 < different[key] < len(sample.records)]
+    return next(iter(usual), classes[0] if len(classes) == 1 else None)
 
 
 def _encoded(fact: Fact) -> str | None:
@@ -270,14 +266,16 @@ def _encoded(fact: Fact) -> str | None:
 
 
 def _refusals(sample: Sample) -> Iterator[str]:
-    """What is there but cannot be read from where it stands."""
+    """What is there but cannot be read."""
     for fact in sample.facts.values():
-        if _encoded(fact):
-            yield f'"{fact.key}" holds encoded {_encoded(fact)}, which is not decoded here: unpack it and use `vlpipe ingest`'
-        elif fact.kind == "int64" and fact.counts[1] > WAVEFORM:
-            yield (
-                f'"{fact.key}" holds up to {fact.counts[1]} integers as varints, whose bytes are not those of the values: frames of '
-                "integers are not read from an Int64List, write them anew with vlpipe.Writer"
-            )
-        elif fact.kind == "float" and not fact.packed:
-            yield f'"{fact.key}" holds floats that are not packed, between which other bytes stand: write them anew with vlpipe.Writer'
+        kind = _encoded(fact)
+        if kind in ("JPEG", "PNG"):
+            yield f'"{fact.key}" holds encoded {kind}, which is no sequence'
+        elif kind:
+            try:
+                rates = {read_header(record.bytes_of(fact.key) or b"", fact.key).rate for record in sample.records}
+            except AudioError as error:
+                yield f'"{fact.key}" begins like {kind}, but {error}'.rstrip(".")
+            else:
+                if len(rates) > 1:
+                    yield f'"{fact.key}" holds {kind} of {sorted(rates)} Hz, where all need one rate: unpack it and use `vlpipe ingest`'

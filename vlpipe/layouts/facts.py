@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from vlpipe.bulk import integers
+from vlpipe.compression import compression_of, uncompressed
 from vlpipe.errors import DatasetError
 from vlpipe.tfrecord import HEADER_BYTES, RecordFrame, read_frames
-from vlpipe.wire import Feature, Walked, WireError, integers, walk
+from vlpipe.wire import Feature, Walked, WireError, walk
 
 Reader = Callable[[str | os.PathLike[str]], Iterable[RecordFrame]]
 
@@ -28,7 +30,7 @@ class Record:
     def numbers(self, key: str) -> list[int] | None:
         """The values of an int64 key, None where it has none."""
         found = self.walked.features.get(key)
-        return integers(self.data, found) if found is not None and found.kind == "int64" else None
+        return integers(self.data, found).tolist() if found is not None and found.kind == "int64" else None
 
     def bytes_of(self, key: str) -> bytes | None:
         """The one bytes value of a key, None where it has not one."""
@@ -87,8 +89,9 @@ class Fact:
             self.is_text &= _is_text(value)
         if feature.kind == "int64" and feature.count:
             found = integers(record.data, feature)
-            low, high = self.values or (found[0], found[0])
-            self.values = min(low, *found), max(high, *found)
+            least, most = int(found.min()), int(found.max())
+            low, high = self.values or (least, most)
+            self.values = min(low, least), max(high, most)
 
 
 def _widened(span: tuple[int, int], value: int) -> tuple[int, int]:
@@ -115,7 +118,17 @@ class Sample:
         return any(record.walked.is_sequence for record in self.records)
 
 
-def look(paths: Iterable[str | os.PathLike[str]], read: Reader = read_frames) -> Sample:
+def read_records(path: str | os.PathLike[str]) -> Iterator[RecordFrame]:
+    """The records of a file, compressed or not.
+
+    Raises:
+        DatasetError: it cannot be read, or is damaged.
+    """
+    with uncompressed(path, compression_of(path)) as content:
+        yield from read_frames(path, content)
+
+
+def look(paths: Iterable[str | os.PathLike[str]], read: Reader = read_records) -> Sample:
     """The first records of the first files.
 
     Args:

@@ -6,15 +6,14 @@ FloatList, integers and truth values as an Int64List; a nested sequence as `KEY/
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from vlpipe.errors import SchemaError
-from vlpipe.layouts.base import Field, Frames, Layout, Listed, Number, Words
+from vlpipe.layouts.base import Field, Frames, Layout
+from vlpipe.layouts.described import UNREADABLE, Split, layout_of, part, ragged_rows, read_object
 
 FEATURES_NAME, INFO_NAME = "features.json", "dataset_info.json"
 
@@ -23,65 +22,70 @@ def prepared(directory: str) -> Layout | None:
     """The layout of a prepared directory; None where there is no features.json.
 
     Raises:
-        SchemaError: it is there and cannot be read, or none of its features is a sequence of frames of floats.
+        SchemaError: it is there and cannot be read, or none of its features is a sequence of frames.
     """
     path = os.path.join(directory, FEATURES_NAME)
     if not os.path.exists(path):
         return None
     try:
-        with open(path, encoding="utf-8") as file:
-            found = list(_features(json.load(file), "", ()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        found = list(_features(read_object(path), "", ()))
+    except UNREADABLE as error:
         raise SchemaError(
             f"{path}: cannot be read as the features of TensorFlow Datasets ({error!r}). Pass layout=..., or remove it."
         ) from error
-    frames = tuple(part for part in found if isinstance(part, Frames))
-    if not frames:
+    layout = layout_of("prepared", found, (_supervised(directory), "label"))
+    if layout is None:
         raise SchemaError(
-            f"{path}: none of its features is a sequence of frames of floats that can be read in place (integers, encoded audio and images "
-            "cannot). Pass layout=..., or write the records anew with vlpipe.Writer."
+            f"{path}: none of its features is a sequence of frames that can be delivered (images and compressed recordings cannot). "
+            "Pass layout=..., or write the records anew with vlpipe.Writer."
         )
-    fields: tuple[Field, ...] = tuple(part for part in found if not isinstance(part, Frames))
-    return Layout("prepared", frames, _label(directory, {field.key for field in fields}), fields, closed=True)
+    return layout
 
 
-def shard_lengths(directory: str) -> dict[str, int]:
-    """How many records each file of a prepared directory has, as far as its dataset_info.json says."""
-    lengths: dict[str, int] = {}
+def splits(directory: str, names: Collection[str]) -> list[Split]:
+    """The splits that a prepared directory has files of, as far as its dataset_info.json states them.
+
+    Args:
+        names: of everything in the directory.
+    """
     info = _info(directory)
+    found = []
     try:
         for split in info.get("splits", []):
-            counts = [int(count) for count in split["shardLengths"]]
-            template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-            for number, count in enumerate(counts):
-                values = {"DATASET": info["name"], "SPLIT": split["name"], "FILEFORMAT": info.get("fileFormat", "tfrecord")}
-                values["SHARD_X_OF_Y"] = f"{number:05d}-of-{len(counts):05d}"
-                name = template
-                for key, value in values.items():
-                    name = name.replace(f"{{{key}}}", str(value))
-                lengths[name] = count
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}  # written by another version: what it does not say is not compared
-    return lengths
+            counts = _shard_lengths(info, split)
+            files = tuple(name for name in counts if name in names)
+            missing = sum(count > 0 for name, count in counts.items() if name not in names)
+            if files:  # the others were not copied
+                found.append(Split(str(split["name"]), INFO_NAME, files, missing, counts))
+    except UNREADABLE:
+        return []  # written by another version: what it does not say is not compared
+    return found
+
+
+def _shard_lengths(info: dict[str, Any], split: dict[str, Any]) -> dict[str, int]:
+    """How many records each file of a split has."""
+    counts = [int(count) for count in split["shardLengths"]]
+    values = {"DATASET": info["name"], "SPLIT": split["name"], "FILEFORMAT": info.get("fileFormat", "tfrecord")}
+    template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    for key, value in values.items():
+        template = template.replace(f"{{{key}}}", str(value))
+    return {template.replace("{SHARD_X_OF_Y}", f"{number:05d}-of-{len(counts):05d}"): count for number, count in enumerate(counts)}
 
 
 def _info(directory: str) -> dict[str, Any]:
     try:
-        with open(os.path.join(directory, INFO_NAME), encoding="utf-8") as file:
-            found = json.load(file)
-    except (OSError, ValueError, RecursionError):
+        return read_object(os.path.join(directory, INFO_NAME))
+    except UNREADABLE:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _label(directory: str, keys: set[str]) -> str | None:
-    """What is supervised, as the dataset says; else a field that is called label."""
+def _supervised(directory: str) -> str:
+    """The key of what is to be learnt, as the dataset says; "" where it does not."""
     try:
-        items = _info(directory)["supervisedKeys"]["tuple"]["items"]
-        key = items[1]["featureKey"]
+        key = _info(directory)["supervisedKeys"]["tuple"]["items"][1]["featureKey"]
     except (KeyError, TypeError, IndexError):
-        key = "label"
-    return key if key in keys else None
+        return ""
+    return key if isinstance(key, str) else ""
 
 
 def _features(document: dict[str, Any], key: str, outer: tuple[int | None, ...]) -> Iterator[Frames | Field]:
@@ -95,27 +99,36 @@ def _features(document: dict[str, Any], key: str, outer: tuple[int | None, ...])
     elif "classLabel" in document:
         yield from _tensor(key, outer, (), "int64")
     elif "text" in document:
-        yield from [Words(key)] if not outer else []
+        yield from _tensor(key, outer, (), "string")
     elif "tensor" in document and document["tensor"].get("encoding", "none") == "none":
-        tensor = document["tensor"]
-        shape = tuple(None if int(size) < 0 else int(size) for size in tensor.get("shape", {}).get("dimensions", []))
-        yield from _tensor(key, outer, shape, tensor["dtype"])
+        yield from _tensor(key, outer, _shape(document["tensor"]), document["tensor"]["dtype"])
+    elif "audio" in document and not outer:
+        yield from _audio(key, document["audio"])
+
+
+def _shape(tensor: dict[str, Any]) -> tuple[int | None, ...]:
+    return tuple(None if int(size) < 0 else int(size) for size in tensor.get("shape", {}).get("dimensions", []))
+
+
+def _audio(key: str, audio: dict[str, Any]) -> Iterator[Frames]:
+    """A recording (core/features/audio_feature.py): its samples, `[T]` as `[T, 1]`, or `[T, channels]`; with lazy decoding its file."""
+    if audio.get("encoding", "none").lower() != "none":
+        return
+    if audio.get("lazyDecode"):
+        yield Frames(key, "audio", (1,))
+        return
+    shape, rate = _shape(audio), int(audio.get("sampleRate", 0))
+    entry = part(key, shape if len(shape) > 1 else (*shape, 1), audio.get("dtype", "int64"))
+    if isinstance(entry, Frames):
+        yield replace(entry, rate=rate if rate > 0 else None)
 
 
 def _tensor(key: str, outer: tuple[int | None, ...], inner: tuple[int | None, ...], dtype: str) -> Iterator[Frames | Field]:
     shape = outer + inner
-    kind = "b" if dtype == "bool" else "S" if dtype == "string" else np.dtype(dtype).kind if dtype != "bfloat16" else "f"
-    if kind == "S":
-        yield from [Words(key)] if not shape else []
-    elif None not in shape:
-        size = tuple(int(length or 0) for length in shape)
-        if kind == "f" and np.prod(size, dtype=np.int64) <= 4096:
-            yield Number(key, "float32", size)
-        elif kind in "iub" and not size:
-            yield Number(key)
-    elif kind in "iub" and shape == (None,):
-        yield Listed(key)
-    elif kind == "f" and shape[0] is None and None not in shape[1:] and len(outer) < 2:
-        yield Frames(key, "floats", tuple(int(length or 0) for length in shape[1:]))
-    elif kind == "f" and len(outer) == 2 and shape == (None, None):
-        yield Frames(f"{key}/ragged_flat_values", "floats", None, count_key=f"{key}/ragged_row_lengths_0", count="row_lengths")
+    entry = part(key, shape, dtype)
+    if len(outer) > 1 and isinstance(entry, Frames):  # nested sequences are serialised as ragged rows
+        return
+    if len(outer) == 2 and shape == (None, None):
+        entry = ragged_rows(key, f"{key}/ragged_flat_values", f"{key}/ragged_row_lengths_0", dtype)
+    if entry is not None:
+        yield entry

@@ -10,6 +10,8 @@ from vlpipe.layouts.base import Frames, Layout, Listed
 
 Shape = int | tuple[int, ...]
 
+_INTEGERS = ("uint8", "int8", "int16", "uint16", "int32", "int64")
+
 # q * 4 / 255 + 4 / 512 - 2: the quantisation of YouTube-8M (and its `Dequantize`), of [-2, 2] to a byte.
 _YOUTUBE8M_SCALE = (4 / 255, 4 / 512 - 2)
 
@@ -20,10 +22,11 @@ def float_list(
     d: Shape | None = None,
     length: str | None = None,
     shape: str | None = None,
+    packed: bool = True,
     label: str | None = None,
     lists: Iterable[str] = (),
 ) -> Layout:
-    """An Example whose frames `[T, d]` are one flat FloatList.
+    """An Example whose frames `[T, d]` are one flat FloatList; with d=1, the samples of a recording.
 
     What `tf.io.FixedLenSequenceFeature([d], tf.float32, allow_missing=True)` reads, as in the TensorFlow guide "TFRecord and
     tf.train.Example"; with `shape`, the older vectors of OpenNMT-tf (`values` and `shape`).
@@ -33,6 +36,7 @@ def float_list(
         d: values in a frame, or the shape of one; None: found by `length` or `shape`.
         length: key of the number of frames T.
         shape: key of the shape, T first.
+        packed: False where the writer, which is rare, put each float by itself: they are then parsed, and not copied.
         label: key of the label.
         lists: int64 keys that have any number of values, where the first records do not show it.
 
@@ -42,7 +46,54 @@ def float_list(
     Example:
         >>> vlpipe.make_dataset("data/*.tfrecord", layout=vlpipe.layouts.float_list("mel", d=80, label="class"))
     """
-    return Layout("float_list", (Frames(key, "floats", _shape(d, length, shape), **_counted(length, shape)),), label, _listed(lists))
+    frames = Frames(key, "floats", _shape(d, length, shape), packed=packed, **_counted(length, shape))
+    return Layout("float_list", (frames,), label, _listed(lists))
+
+
+def int_list(
+    key: str,
+    *,
+    d: Shape | None = None,
+    dtype: str = "int64",
+    length: str | None = None,
+    shape: str | None = None,
+    label: str | None = None,
+    lists: Iterable[str] = (),
+) -> Layout:
+    """An Example whose frames `[T, d]` are one flat Int64List, as TensorFlow Datasets has the samples of a recording (with d=1).
+
+    The values are parsed (an Int64List holds varints, whatever the integers were) and delivered as they are, in the dtype of
+    `make_dataset`: to have 16-bit samples in [-1, 1), divide by 32768 in a `transform`.
+
+    Args:
+        key: of the Int64List.
+        d: values in a frame, or the shape of one; None: found by `length` or `shape`.
+        dtype: of the values before they were written: one that does not hold it is refused.
+        length: key of the number of frames T.
+        shape: key of the shape, T first.
+        label: key of the label.
+        lists: int64 keys that have any number of values, where the first records do not show it.
+
+    Raises:
+        ArgumentError: as `float_list`, or the dtype is not one of integers.
+    """
+    if dtype not in _INTEGERS:
+        raise ArgumentError(f"layout: dtype came as {dtype!r}, expected one of integers: {', '.join(_INTEGERS)}.")
+    frames = Frames(key, "integers", _shape(d, length, shape), dtype, **_counted(length, shape))
+    return Layout("int_list", (frames,), label, _listed(lists))
+
+
+def encoded_audio(key: str, *, label: str | None = None, lists: Iterable[str] = ()) -> Layout:
+    """An Example with the bytes of an audio file (WAV, FLAC, Ogg Vorbis or MP3), which is decoded on read: float32 `[T, 1]` in [-1, 1].
+
+    Channels are mixed down to one, as `vlpipe.audio.load` does. All records need one sample rate, that of the first.
+
+    Args:
+        key: of the bytes.
+        label: key of the label.
+        lists: int64 keys that have any number of values, where the first records do not show it.
+    """
+    return Layout("encoded_audio", (Frames(key, "audio", (1,)),), label, _listed(lists))
 
 
 def raw_bytes(

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from vlpipe.errors import SchemaError
+from vlpipe.audio.containers import read_header
+from vlpipe.errors import AudioError, SchemaError
 from vlpipe.layouts.base import Field, Frames, Layout, Listed, Number, Words
 from vlpipe.layouts.facts import Fact, Record, Sample
 from vlpipe.layouts.tensors import describe
@@ -69,6 +70,10 @@ def _frames(entry: Frames, sample: Sample) -> Frames:
     if fact is None or fact.place != place:
         which = "feature list" if place == "lists" else "feature"
         raise SchemaError(f'layout: {sample.records[0].where} has no {which} "{entry.key}"; it has {_what(sample)}. Pass another layout.')
+    if entry.form == "floats" and not fact.packed:
+        entry = dataclasses.replace(entry, packed=False)
+    if entry.form == "audio" and entry.rate is None:
+        entry = dataclasses.replace(entry, rate=_rate(entry, sample))
     if entry.shape is not None and entry.dtype is not None:
         return entry
     for record in sample.records:
@@ -79,6 +84,15 @@ def _frames(entry: Frames, sample: Sample) -> Frames:
         f'layout: how many values a frame of "{entry.key}" has does not follow from the first {len(sample.records)} records '
         f"({fact.to_json()}). Pass d=... or another layout."
     )
+
+
+def _rate(entry: Frames, sample: Sample) -> int:
+    """The sample rate of the audio file in the first record."""
+    first = sample.records[0]
+    try:
+        return read_header(first.bytes_of(entry.key) or b"", f'{first.where}: "{entry.key}"').rate
+    except AudioError as error:
+        raise SchemaError(f"layout: {error} Pass another layout.") from error
 
 
 def _shape_in(entry: Frames, record: Record) -> tuple[str, tuple[int, ...]] | None:
@@ -106,7 +120,7 @@ def _shape_in(entry: Frames, record: Record) -> tuple[str, tuple[int, ...]] | No
         return (dtype, tuple(counts[1:])) if all(size > 0 for size in counts[1:]) else None
     if entry.count == "row_lengths":
         return dtype, (counts[0],)
-    values = feature.count if entry.form == "floats" else (len(record.bytes_of(entry.key) or b"") // np.dtype(dtype).itemsize)
+    values = feature.count if entry.form in ("floats", "integers") else (len(record.bytes_of(entry.key) or b"") // np.dtype(dtype).itemsize)
     return (dtype, (values // counts[0],)) if values and values % counts[0] == 0 else None
 
 

@@ -15,6 +15,7 @@ TABLE: dict[str, Callable[..., Layout]] = {
     function.__name__: function
     for function in (
         published.float_list,
+        published.int_list,
         published.raw_bytes,
         published.serialized_tensor,
         published.ragged_rows,
@@ -22,6 +23,7 @@ TABLE: dict[str, Callable[..., Layout]] = {
         published.byte_frames,
         published.audioset,
         published.youtube8m,
+        published.encoded_audio,
     )
 }
 _PARTS = {part.__name__: part for part in (Frames, Number, Listed, Words)}
@@ -57,7 +59,7 @@ def from_json(document: dict[str, Any]) -> Layout:
         name: tuple(_PARTS[kind](**{key: _tupled(value) for key, value in values.items()}) for kind, values in document[name])
         for name in ("frames", "fields")
     }
-    return Layout(**{**document, **parts})
+    return Layout(**{**{name: _tupled(value) for name, value in document.items()}, **parts})
 
 
 def _tupled(value: Any) -> Any:
