@@ -15,6 +15,7 @@ from tests.test_engines import digest
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.foreign import build
 from vlpipe.layouts import Layout
+from vlpipe.measurement import measured
 from vlpipe.reading import Records
 from vlpipe.summary import summarize
 
@@ -232,3 +233,30 @@ def test_what_the_index_does_not_know(path: Path) -> None:
         vlpipe.class_weights(path, layout=Layout.custom(parse))
     with pytest.raises(DatasetError, match='normalize="global": the statistics of "features"'):
         vlpipe.plan(path, layout=Layout.custom(parse), normalize="global", length_range=(0, None))
+
+
+@pytest.mark.parametrize("length_fn", [None, length])
+def test_verify_finds_each_record_that_the_function_fails_on(path: Path, length_fn: Any) -> None:
+    layout = Layout.custom(parse, length_fn)
+    assert (vlpipe.verify(path, layout).ok, vlpipe.verify(path, layout).layout) == (True, "custom")
+    records = [np.int32(label).tobytes() + x.tobytes() for x, label in zip(FRAMES, LABELS, strict=True)]
+    if length_fn is None:  # no whole number of frames, which `length` does not see
+        records[2], records[6] = records[2][:-1], b""
+    else:
+        layout = Layout.custom(parse, lambda data: -1 if data in (records[2], records[6]) else length(data))
+    write(path, records)
+    report = vlpipe.verify(path, layout)
+    assert [(problem.record, problem.kind) for problem in report.problems] == [(2, "example"), (6, "example")]
+    assert (report.damaged, report.records) == (2, 8)
+    for problem in report.problems:
+        assert problem.found.startswith("the layout's own function " + ("fails (" if length_fn is None else "gives -1 frames"))
+        assert problem.action == "Mend it, or leave the file out."
+
+
+def test_statistics_are_computed_in_this_process(path: Path) -> None:
+    other = write(path.parent / "b.tfrecord", [np.int32(1).tobytes() + FRAMES[2].tobytes()])
+    index = vlpipe.build_index([path, other], Layout.custom(lambda data: parse(data)))  # which cannot be sent to another
+    found = measured(index, workers=2).statistics["features"]
+    whole = np.concatenate([*FRAMES, FRAMES[2]]).astype(np.float64)
+    np.testing.assert_allclose(found.mean, whole.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.variance, whole.var(axis=0), rtol=1e-12)

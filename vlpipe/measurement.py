@@ -59,7 +59,9 @@ def measured(index: Index, *, workers: int | None = None, progress: Callable[[in
         progress(done, sum(sizes))
 
     tell(0)
-    if workers is None:
+    if index.foreign is not None and index.foreign.parse is not None:  # a function of the user's, which may not go to another process
+        workers = 1
+    elif workers is None:
         workers = os.cpu_count() or 1 if sum(sizes) >= BYTES_FOR_PROCESSES else 1
     tasks = [_alone(index, number, parts[number]) for number in missing]
     for number, of in zip(missing, _all(tasks, names, sizes, min(workers, len(tasks)), tell), strict=True):

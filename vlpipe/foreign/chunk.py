@@ -23,6 +23,10 @@ from vlpipe.wire import Feature, WireError, integers, is_plain, walk
 _TAGS = {"": 0, "bytes": BYTES_LIST, "float": FLOAT_LIST, "int64": INT64_LIST}
 _BY_TENSORFLOW = ("integers", "floats")  # what `parsing` leaves to TensorFlow's own parser
 _KINDS = {tag: kind or "empty" for kind, tag in _TAGS.items()}
+_PASS_ANOTHER = (
+    "Pass the layout that these records have (vlpipe inspect FILE shows what is in them; LAYOUT.only() passes over all keys that are "
+    "not needed), or leave the file out."
+)
 
 
 class MisfitError(DatasetError):
@@ -34,14 +38,9 @@ class MisfitError(DatasetError):
         action: what to do next.
     """
 
-    action = (
-        "Pass the layout that these records have (vlpipe inspect FILE shows what is in them; LAYOUT.only() passes over all keys that are "
-        "not needed), or leave the file out."
-    )
-
-    def __init__(self, where: str, records: list[int], found: Callable[[int], str]) -> None:
-        super().__init__(f"{where}: {found(records[0])}. {self.action}")
-        self.records, self.found = records, found
+    def __init__(self, where: str, records: list[int], found: Callable[[int], str], action: str = _PASS_ANOTHER) -> None:
+        super().__init__(f"{where}: {found(records[0])}. {action}")
+        self.records, self.found, self.action = records, found, action
 
 
 def frame_header(entry: Frames) -> bytes:

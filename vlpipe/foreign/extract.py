@@ -113,7 +113,7 @@ def _fill_given(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, f
     """Fill in the rows of records that only the user's own functions can read."""
     begins = rows["offset"][first:end].astype(np.int64) + HEADER_BYTES
     records = [data[at : at + size].tobytes() for at, size in zip(begins.tolist(), rows["bytes"][first:end].tolist(), strict=True)]
-    count_frames(layout, rows[first:end], records, lambda row: f"{name}, record {first + row} at byte {rows['offset'][first + row]}")
+    count_frames(layout, rows[first:end], records, name, first)
 
 
 def _chunks(sizes: np.ndarray, most_bytes: int) -> Iterator[tuple[int, int]]:

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import DatasetError
+from vlpipe.foreign.chunk import MisfitError
 from vlpipe.index import column
 from vlpipe.layouts.base import Layout
 
 MOST_FRAMES = 2**31 - 2
 
 
-def count_frames(layout: Layout, rows: np.ndarray, records: list[bytes], where: Callable[[int], str]) -> None:
+def count_frames(layout: Layout, rows: np.ndarray, records: list[bytes], name: str, first: int) -> None:
     """Fill in the rows of some records.
 
     Args:
-        where: names the record of a row.
+        name: of the file.
+        first: number of the first of the records in it.
 
     Raises:
-        DatasetError: a function of the user's fails, or gives no number of frames; the message names the record.
+        MisfitError: a function of the user's fails, or gives no number of frames; the message names the record.
     """
     names = [column(layout.schema, "frames", entry.key) for entry in layout.frames]
     counted = _by_length(layout, records) if layout.given and layout.given.length else _by_parsing(layout, records)
     for row in range(len(records)):
-        try:
-            counts = next(counted)
-        except Exception as error:  # a user's function raises what it will
-            raise DatasetError(
-                f"{where(row)}: the layout's own function fails ({type(error).__name__}: {error}). Mend it, or leave the file out."
-            ) from error
-        for name, count in zip(names, counts, strict=True):
-            if not 0 <= count <= MOST_FRAMES:
-                raise DatasetError(
-                    f"{where(row)}: the layout's own function gives {count} frames, expected a number from 0 to {MOST_FRAMES}."
-                )
-            rows[name][row] = count
+        counts, problem = _next(counted)
+        if problem:
+            where = f"{name}, record {first + row} at byte {rows['offset'][row]}"
+            raise MisfitError(where, [first + row], functools.partial(_found, problem), "Mend it, or leave the file out.")
+        for entry, count in zip(names, counts, strict=True):
+            rows[entry][row] = count
+
+
+def _next(counted: Iterator[Sequence[int]]) -> tuple[Sequence[int], str]:
+    """The frames of each sequence of the next record, and what is wrong with them."""
+    try:
+        counts = next(counted)
+    except Exception as error:  # a user's function raises what it will
+        return (), f"fails ({type(error).__name__}: {error})"
+    wrong = [count for count in counts if not 0 <= count <= MOST_FRAMES]
+    return counts, f"gives {wrong[0]} frames, expected a number from 0 to {MOST_FRAMES}" if wrong else ""
+
+
+def _found(problem: str, _record: int) -> str:
+    return f"the layout's own function {problem}"
 
 
 def _by_length(layout: Layout, records: list[bytes]) -> Iterator[tuple[int]]:

@@ -181,8 +181,8 @@ class ForeignCheck(FileCheck):
         fitted = _Fitted(data, os.path.basename(self.path), layout, rows)
         records = np.flatnonzero(whole)
         for first in range(0, len(records), CHUNK_RECORDS):
-            for record, found in sorted(fitted.take(records[first : first + CHUNK_RECORDS])):
-                self._note(record, Finding("example", found, f"what the layout {layout.name} says", MisfitError.action))
+            for record, found, action in sorted(fitted.take(records[first : first + CHUNK_RECORDS])):
+                self._note(record, Finding("example", found, f"what the layout {layout.name} says", action))
                 whole[record] = False
         for record, finding in fitted.differences(known, np.flatnonzero(whole)) if known is not None else ():
             self._note(record, finding)
@@ -195,13 +195,13 @@ class _Fitted:
         self._data, self._name, self._layout, self._rows = data, name, layout, rows
         self._lists: dict[str, list[np.ndarray]] = {field.key: [] for field in layout.fields if isinstance(field, Listed)}
 
-    def take(self, records: np.ndarray) -> Iterator[tuple[int, str]]:
-        """Read these records; yields those that the layout does not fit, and what they have instead."""
+    def take(self, records: np.ndarray) -> Iterator[tuple[int, str, str]]:
+        """Read these records; yields those that the layout does not fit, what they have instead, and what to do."""
         rows = self._rows[records]
         try:
             values = fill(self._data, self._name, self._layout, rows, 0, len(rows))
         except MisfitError as error:
-            yield from ((int(records[place]), error.found(place)) for place in error.records)
+            yield from ((int(records[place]), error.found(place), error.action) for place in error.records)
             rest = np.delete(records, error.records)
             # One test may refuse many at once. Those that are refused one by one do not each cost a reading of all the others.
             for part in [rest] if len(error.records) > len(rest) // 8 else np.array_split(rest, 2):
