@@ -22,6 +22,7 @@ ROOMS = (
     "layers",
     "schema",
     "tfrecord",
+    "places",
     "compression",
     "record",
     "statistics",

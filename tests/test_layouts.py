@@ -176,11 +176,6 @@ def test_a_run_is_resumed(files: dict[str, Path]) -> None:
     assert digest(resumed.take(5)) == digest(whole.skip(plan.steps_per_epoch + 2).take(5))
 
 
-def test_addresses_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="layout: foreign records are read from local files only, gs://b/c is an address"):
-        vlpipe.plan("gs://b/c", layout="audioset")
-
-
 TENSOR = {"pythonClassName": "tensorflow_datasets.core.features.tensor_feature.Tensor"}
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import zlib
 from typing import IO, Any, BinaryIO
 
 from vlpipe.errors import DatasetError
+from vlpipe.places import is_address, open_file
 from vlpipe.tfrecord import HEADER_BYTES, length_in
 
 _BLOCK = 1 << 20
@@ -40,21 +42,37 @@ def uncompressed(path: str | os.PathLike[str], compression: str) -> BinaryIO:
     Raises:
         DatasetError: it cannot be read, is damaged or cut, or there is no room for what is in it.
     """
-    source = _opened(path)
-    if not compression:
-        return source
-    with source, contextlib.ExitStack() as unfinished:
+    return _in_temporary_file(path, compression) if compression else _opened(path)
+
+
+def on_disk(path: str | os.PathLike[str], compression: str) -> BinaryIO:
+    """The same, but always a file of this machine, which can be mapped: what stands at an address is copied into a temporary one.
+
+    Raises:
+        DatasetError: as `uncompressed`.
+    """
+    return _in_temporary_file(path, compression) if compression or is_address(path) else _opened(path)
+
+
+def _in_temporary_file(path: str | os.PathLike[str], compression: str) -> BinaryIO:
+    with _opened(path) as source, contextlib.ExitStack() as unfinished:
         try:
             target: Any = unfinished.enter_context(tempfile.TemporaryFile())
-            _inflate(source, target, _WINDOW[compression])
+            if compression:
+                _inflate(source, target, _WINDOW[compression])
+            else:
+                shutil.copyfileobj(source, target, _BLOCK)
             target.seek(0)
         except (zlib.error, EOFError) as error:
             raise DatasetError(
                 f"{path}: the file is damaged or was cut: what {compression} compressed cannot be read ({error}). Restore it from a copy."
             ) from error
+        except DatasetError:
+            raise
         except OSError as error:
+            what = "uncompressed" if compression else "copied"
             raise DatasetError(
-                f"{path}: cannot be uncompressed into {tempfile.gettempdir()} ({error.strerror or error}). Make room there, or set TMPDIR."
+                f"{path}: cannot be {what} into {tempfile.gettempdir()} ({error.strerror or error}). Make room there, or set TMPDIR."
             ) from error
         unfinished.pop_all()
     found: BinaryIO = target
@@ -80,6 +98,6 @@ def _inflate(source: BinaryIO, target: IO[bytes], window: int) -> None:
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return open_file(path)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror}), expected a TFRecord file.") from error

@@ -76,7 +76,8 @@ def make_dataset(
     lengths after crop and transform, so that buckets and steps are exact. What is random depends on (seed, epoch, record) alone.
 
     Args:
-        source: dataset directory, glob, file, or a list of these; or the address of a dataset directory, such as gs://bucket/train.
+        source: dataset directory, glob, file, or a list of these; or the address of a dataset directory, such as gs://bucket/train, or
+            addresses of files that vlpipe did not write, such as gs://bucket/*.tfrecord.
         batching: "bucket" (sequences of similar length together), "pad" (whatever comes next), "ragged" (the same, unpadded),
             or "same_length" (only sequences of one length together).
         batch_size: sequences a batch; None: 32, or no limit where `frames_per_batch` is given.

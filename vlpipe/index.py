@@ -20,6 +20,7 @@ import google_crc32c
 import numpy as np
 
 from vlpipe.errors import DatasetError
+from vlpipe.places import is_address
 from vlpipe.schema import Fixed, Schema
 from vlpipe.statistics import Moments
 from vlpipe.tfrecord import HEADER_BYTES, masked_crc
@@ -235,7 +236,7 @@ class Index:
     @property
     def is_local(self) -> bool:
         """Whether the shards can be opened as files."""
-        return not any("://" in shard.path for shard in self.shards)
+        return not any(is_address(shard.path) for shard in self.shards)
 
     @property
     def is_compressed(self) -> bool:

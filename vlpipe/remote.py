@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.foreign import build_index, is_foreign, kept_moments
 from vlpipe.index import INDEX_NAME, METADATA_NAME, Index
-from vlpipe.opening import Source, open_directory, open_source
+from vlpipe.opening import Source, items, open_directory, open_source
+from vlpipe.places import is_address
 
 
 def open_anywhere(source: Source, layout: Any = None) -> Index:
-    """The index of a source: at an address, one dataset directory; on local file systems whatever `open_source` or `build_index` takes.
+    """The index of a source: whatever `open_source` or `build_index` takes, or the address of one dataset directory.
 
     Args:
         layout: how the records are laid out that vlpipe did not write; None: vlpipe wrote them, or it can be told.
@@ -24,12 +26,11 @@ def open_anywhere(source: Source, layout: Any = None) -> Index:
     Raises:
         VlpipeError: as `open_source` and `build_index`; or what is at the address cannot be read.
     """
-    if isinstance(source, str) and "://" in source:
-        if layout is not None:
-            raise ArgumentError(f"layout: foreign records are read from local files only, {source} is an address. Copy the files.")
-        return _open_address(source.rstrip("/"))
+    source = source if isinstance(source, (str, os.PathLike)) else items(source)  # it is gone through twice
     if layout is not None or is_foreign(source):
         return build_index(source, layout)
+    if isinstance(source, str) and is_address(source):
+        return _open_address(source.rstrip("/"))
     index = open_source(source)
     known = all(name in index.statistics for name in index.schema.sequences)
     return index if known else replace(index, statistics={**kept_moments(index), **index.statistics})
@@ -51,10 +52,11 @@ def refuse_address(source: Source) -> None:
     Raises:
         ArgumentError: the source is one.
     """
-    if isinstance(source, str) and "://" in source:
-        raise ArgumentError(
-            f"source: {source} is an address, and this reads local files only. Copy the whole dataset directory here first."
-        )
+    for item in source if isinstance(source, (list, tuple)) else [source]:
+        if isinstance(item, str) and is_address(item):
+            raise ArgumentError(
+                f"source: {item} is an address, and this reads local files only. Copy the whole dataset directory here first."
+            )
 
 
 def _open_address(address: str) -> Index:

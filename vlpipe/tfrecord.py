@@ -77,7 +77,8 @@ def read_frames(path: str | os.PathLike[str], content: BinaryIO | None = None) -
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror}), expected an uncompressed TFRecord file.") from error
     with stream as file:
-        size = os.fstat(file.fileno()).st_size
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         offset = number = 0
         while offset < size:
             where = f"{path.name}, record {number} at byte {offset}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -42,13 +41,14 @@ def inspect_files(source: Any) -> dict[str, Any]:
     from vlpipe.layouts.detect import guess
     from vlpipe.layouts.facts import look
     from vlpipe.layouts.sidecars import described
+    from vlpipe.places import each, measured
 
     paths = files_of(source)
     sample = look(paths)
     shown = repr(source)
     report: dict[str, Any] = {
         "files": len(paths),
-        "bytes": sum(os.path.getsize(path) for path in paths),
+        "bytes": sum(found.bytes for found in each(measured, paths)),
         "records_read": len(sample.records),
     }
     report |= {

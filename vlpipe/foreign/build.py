@@ -6,25 +6,26 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.errors import DatasetError
 from vlpipe.foreign.chunk import gap
 from vlpipe.foreign.extract import Table, extract
 from vlpipe.foreign.moments import kept_moments
+from vlpipe.foreign.sources import files_of
 from vlpipe.foreign.store import identity, load, save
 from vlpipe.foreign.workers import in_processes
-from vlpipe.index import METADATA_NAME, Foreign, Index, Shard, Stored
+from vlpipe.index import Foreign, Index, Shard, Stored
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.detect import guess
 from vlpipe.layouts.facts import FILES, Reader, Sample, look, read_records
 from vlpipe.layouts.resolve import resolve
-from vlpipe.layouts.sidecars import check_counts, described, files_in
+from vlpipe.layouts.sidecars import check_counts, described
 from vlpipe.layouts.table import named
-from vlpipe.opening import Source, expand
+from vlpipe.opening import Source
+from vlpipe.places import each, is_address, measured
 from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES
 
 _log = logging.getLogger("vlpipe")
@@ -42,12 +43,12 @@ def build_index(
     """The index of TFRecord files that vlpipe did not write. `make_dataset` and `plan` make it too, where it is not there.
 
     It is kept in a hidden directory `.vlpipe-index` beside the files, or in the user's cache (XDG_CACHE_HOME, or ~/.cache) where that
-    cannot be written; a file whose size, time, head or tail has changed is indexed again, and only that. Stopped at any moment, it goes on
-    from the last file that was complete.
+    cannot be written, and for files at an address, each of which is read once; a file whose size, time, head or tail has changed is indexed
+    again, and only that. Stopped at any moment, it goes on from the last file that was complete.
 
     Args:
         source: files, a glob, a directory of TFRecord files, or one that TensorFlow Datasets prepared or in which SeqIO cached a task; of
-            several splits name the files of one.
+            several splits name the files of one. By paths, or by addresses that TensorFlow's file systems know (gs://bucket/*.tfrecord).
         layout: how the records are laid out, a `vlpipe.layouts` layout or the name of one that needs no arguments; None: from
             what TensorFlow Datasets or SeqIO left beside them, or by the first records where they leave no doubt.
         workers: processes; None: one a core where there is work for them.
@@ -64,7 +65,7 @@ def build_index(
     """
     paths = files_of(source)
     chosen = choose_layout(paths, layout)
-    tables = [load(path, chosen) for path in paths]
+    tables: list[Table | None] = list(each(lambda path: load(path, chosen), paths))
     missing = [number for number, table in enumerate(tables) if table is None]
     done = len(paths) - len(missing)
     progress(done, len(paths))
@@ -72,11 +73,11 @@ def build_index(
         done += 1
         tables[missing[number]] = load(paths[missing[number]], chosen)
         progress(done, len(paths))
-    for number, table in enumerate(tables):
-        if table is None:
-            tables[number] = index_file(paths[number], chosen)
-            done += 1
-            progress(min(done, len(paths)), len(paths))
+    missing = [number for number, table in enumerate(tables) if table is None]
+    for number, table in zip(missing, each(lambda path: index_file(path, chosen), [paths[number] for number in missing]), strict=True):
+        done += 1
+        tables[number] = table
+        progress(min(done, len(paths)), len(paths))
     complete = [table for table in tables if table is not None]
     check_counts(paths, [len(table.rows) for table in complete])
     index = _combine(paths, complete, chosen)
@@ -92,53 +93,13 @@ def index_file(path: str, layout: Layout) -> Table:
     try:
         before = identity(path)
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror}), expected an uncompressed TFRecord file.") from error
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error}), expected a TFRecord file.") from error
     table = extract(path, layout)
     if identity(path) != before:
         raise DatasetError(f"{path}: was changed while it was indexed. Index it again when it is complete.")
     if not save(path, layout, table, before) and layout.is_kept:
         _log.warning("%s: its index cannot be kept, neither beside it nor in the cache; it is made anew each time", path)
     return table
-
-
-def is_foreign(source: Source) -> bool:
-    """Whether a source is TFRecord files without the metadata of vlpipe."""
-    if isinstance(source, str) and "://" in source:
-        return False
-    paths = expand(source)
-    return all(
-        not os.path.exists(os.path.join(path if os.path.isdir(path) else os.path.dirname(path), METADATA_NAME))
-        and (os.path.isfile(path) or (os.path.isdir(path) and bool(_records_in(path))))
-        for path in paths
-    )
-
-
-def files_of(source: Source) -> list[str]:
-    """The files of a source, each once.
-
-    Raises:
-        ArgumentError: a file is named twice.
-        DatasetError: a directory has no TFRecord files, or what is named is not there.
-    """
-    paths: list[str] = []
-    for path in expand(source):
-        found = _records_in(path) if os.path.isdir(path) else [path]
-        if found and os.path.isdir(path):
-            found = [os.path.join(path, name) for name in files_in(path, [os.path.basename(name) for name in found])]
-        if not found:
-            raise DatasetError(f"{path}: has no file with .tfrecord in its name. Pass the files, or a glob of them.")
-        paths += found
-    if len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise ArgumentError(f"source: {paths[0]} or another file is named twice; name each once, or its records would be delivered twice.")
-    return [os.path.abspath(path) for path in paths]
-
-
-def _records_in(directory: str) -> list[str]:
-    return [
-        str(path)
-        for path in sorted(Path(directory).iterdir())
-        if ".tfrec" in path.name and path.is_file() and not path.name.startswith(".")
-    ]
 
 
 def choose_layout(paths: list[str], layout: Any = None, read: Reader = read_records) -> Layout:
@@ -166,9 +127,9 @@ def _sample(paths: list[str], read: Reader) -> Sample:
 
 
 def _processes(paths: list[str], missing: list[int], layout: Layout, workers: int | None) -> int:
-    if layout.given is not None:
-        return 1  # its functions are here
-    size = sum(os.path.getsize(paths[number]) for number in missing)
+    if layout.given is not None or any(map(is_address, paths)):
+        return 1  # its functions are here; for addresses, `each` has threads
+    size = sum(measured(paths[number]).bytes for number in missing)
     if workers is None:
         workers = os.cpu_count() or 1 if size >= BYTES_FOR_PROCESSES else 1
     return min(workers, len(missing))
@@ -203,6 +164,6 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
 def _size(path: str, table: Table) -> int:
     """The bytes of a file, as they were when it was indexed."""
     if table.compression:
-        return os.path.getsize(path)
+        return measured(path).bytes
     last = table.rows[-1:]
     return int((last["offset"] + last["bytes"]).sum()) + _FRAMING if len(last) else 0

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlpipe.compression import compression_of, uncompressed
+from vlpipe.compression import compression_of, on_disk
 from vlpipe.errors import DatasetError
 from vlpipe.foreign.chunk import Chunk
 from vlpipe.foreign.given import count_frames
@@ -71,7 +71,7 @@ def extract(path: str | os.PathLike[str], layout: Layout) -> Table:
     """
     name = os.path.basename(path)
     compression = compression_of(path)
-    with uncompressed(path, compression) as file:
+    with on_disk(path, compression) as file:
         try:
             size = os.fstat(file.fileno()).st_size
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""

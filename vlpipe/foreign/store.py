@@ -1,4 +1,5 @@
-"""What was found out about a foreign file: in `.vlpipe-index/NAME-LAYOUT` beside it, or in the user's cache where that cannot be written.
+"""What was found out about a foreign file: in `.vlpipe-index/NAME-LAYOUT` beside it, or in the user's cache where that cannot be written,
+and for a file at an address.
 
 One line of JSON (which file it belongs to, by size, time and a digest of head and tail; which layout; a checksum of the rest), then the
 bytes of the rows and the values of each list as NumPy saves arrays. Whatever does not fit is not used: the file is indexed again.
@@ -24,6 +25,7 @@ from vlpipe.foreign.chunk import gap
 from vlpipe.foreign.extract import Table, row_dtype
 from vlpipe.index import column
 from vlpipe.layouts.base import Layout, Listed, Words
+from vlpipe.places import is_address, measured, open_file
 from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES
 
 FORMAT, VERSION = "vlpipe-foreign-index", 1
@@ -37,13 +39,12 @@ def identity(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         OSError: it cannot be read.
     """
-    file = os.open(path, os.O_RDONLY)
-    try:
-        found = os.fstat(file)
-        ends = os.pread(file, _ENDS, 0) + os.pread(file, _ENDS, max(0, found.st_size - _ENDS))
-    finally:
-        os.close(file)
-    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "digest": f"crc32c:{google_crc32c.value(ends):08x}"}
+    found = measured(path)
+    with open_file(path) as file:
+        ends = file.read(_ENDS)
+        file.seek(max(0, found.bytes - _ENDS))
+        ends += file.read(_ENDS)
+    return {"bytes": found.bytes, "mtime_ns": found.mtime_ns, "digest": f"crc32c:{google_crc32c.value(ends):08x}"}
 
 
 def load(path: str, layout: Layout) -> Table | None:
@@ -92,7 +93,7 @@ def places(path: str, ending: str, *, beside: bool = True) -> Iterator[Path]:
     """Where something about a file may be kept: beside it, and in the user's cache."""
     directory, name = os.path.split(path)
     name += ending
-    if beside:
+    if beside and not is_address(path):
         yield Path(directory) / DIRECTORY / name
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     yield Path(cache) / "vlpipe" / "index" / hashlib.sha256(os.fsencode(directory)).hexdigest()[:24] / name

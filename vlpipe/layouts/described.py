@@ -13,6 +13,7 @@ import numpy as np
 
 from vlpipe.layouts.base import Field, Frames, Layout, Listed, Number, Words
 from vlpipe.layouts.resolve import MOST_NUMBERS
+from vlpipe.places import open_file
 from vlpipe.schema import SEQUENCE_DTYPES
 
 # What json.load and the look at what it gave raise where a file is not what it should be; 1e999 is an infinity that is no integer.
@@ -46,8 +47,8 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         OSError, ValueError, RecursionError: there is none.
     """
-    with open(path, encoding="utf-8") as file:
-        found = json.load(file)
+    with open_file(path) as file:
+        found = json.loads(file.read().decode("utf-8"))
     if not isinstance(found, dict):
         raise ValueError(f"found {type(found).__name__}, expected an object")
     return found

@@ -25,10 +25,10 @@ def prepared(directory: str) -> Layout | None:
         SchemaError: it is there and cannot be read, or none of its features is a sequence of frames.
     """
     path = os.path.join(directory, FEATURES_NAME)
-    if not os.path.exists(path):
-        return None
     try:
         found = list(_features(read_object(path), "", ()))
+    except FileNotFoundError:
+        return None
     except UNREADABLE as error:
         raise SchemaError(
             f"{path}: cannot be read as the features of TensorFlow Datasets ({error!r}). Pass layout=..., or remove it."

@@ -11,6 +11,7 @@ from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.layouts import prepared, seqio
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.described import Split
+from vlpipe.places import names_in
 
 
 def described(paths: Sequence[str]) -> tuple[Layout, str] | None:
@@ -97,7 +98,7 @@ def _check_split(directory: str, split: Split, found: dict[str, int]) -> None:
 
 def _splits(directory: str) -> list[Split]:
     try:
-        names = frozenset(os.listdir(directory))
+        names = frozenset(names_in(directory))
     except OSError:  # its files may be named one by one all the same
         return []
     return prepared.splits(directory, names) or seqio.splits(directory, names)
