@@ -243,7 +243,7 @@ def test_every_command_takes_a_layout(command: str, others: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert all(letter.isprintable() or letter == "\n" for letter in result.output)
     document(command, others, "--layout", LAYOUT, *more)
-    for wrong, said in (("{", "--layout: { cannot be read"), ("other", "layout: came as 'other', expected")):
+    for wrong, said in (("{", "--layout: { cannot be read"), ("other", "--layout: other cannot be read")):
         result = run(command, others, "--layout", wrong, *more)
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.startswith(f"vlpipe: {said}")

@@ -96,7 +96,7 @@ def test_records_of_every_layout(tmp_path: Path, name: str, compression: str) ->
 def test_what_compressed_files_cannot(tmp_path: Path) -> None:
     write(tmp_path / "a.tfrecord", CASES["audioset"].records, "GZIP")
     for engine in ("mapped", "graph"):
-        with pytest.raises(ArgumentError, match=f"engine='{engine}': cannot begin in the middle of a file. Its files are"):
+        with pytest.raises(ArgumentError, match=f"engine='{engine}': cannot begin in the middle of a file that is"):
             vlpipe.plan(tmp_path, engine=engine)
     with pytest.raises(ArgumentError, match=r"resume: .* or make a dataset of them \(vlpipe convert\)"):
         vlpipe.plan(tmp_path, repeat=True, seed=1, resume={})

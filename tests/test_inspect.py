@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 import vlpipe
 from tests.foreign_files import audio_file, cases, example, floats, ints, prepared_directory, raw, sequence_example, write
 from vlpipe import cli
+from vlpipe.cli.common import parse_layout
 
 CASES = cases()
 
@@ -42,6 +43,7 @@ def test_each_layout_is_named(tmp_path: Path, name: str) -> None:
     call = best["call"]
     if case.detected:
         built = eval(call.replace("make_dataset", "build_index"))  # the exact call
+        assert np.array_equal(vlpipe.build_index(tmp_path / "a.tfrecord", parse_layout(best["option"])).rows, built.rows)
         assert built.frames(case.key).tolist() == [len(frames) for frames in case.frames]
         assert built.foreign.label == case.layout.label
     else:
@@ -234,3 +236,28 @@ def test_index(tmp_path: Path) -> None:
         assert "--layout: " in result.stderr
         assert "cannot be read (" in result.stderr
         assert "expected an object with one of float_list, " in result.stderr
+
+
+def test_what_vlpipe_wrote_has_an_index(tmp_path: Path) -> None:
+    vlpipe.write(tmp_path / "own", [{"x": np.ones((2, 3), np.float32)}])
+    result = run("index", str(tmp_path / "own"))
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"vlpipe: {tmp_path / 'own'}: vlpipe wrote it, with its index: there is nothing to make.\n",
+    )
+
+
+def test_files_of_several_kinds(tmp_path: Path) -> None:
+    paths = [str(write(tmp_path / f"{name}.tfrecord", CASES[name].records)) for name in ("audioset", "wav", "length")]
+    result = run("inspect", *paths)
+    assert "records are Example and SequenceExamples" in result.stdout
+    assert "layout: not known" in result.stdout
+    assert "the file is empty" not in result.stdout
+
+
+@pytest.mark.parametrize("text", ["nosuch", "float_list(x)", '{"float_list": 3}', "{", '{"nosuch": {}}'])
+def test_a_layout_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    result = run("plan", str(write(tmp_path / "a.tfrecord", CASES["length"].records)), "--layout", text)
+    assert result.exit_code == 1
+    assert f"--layout: {text} cannot be read (" in result.stderr
+    assert 'such as {"float_list": {"key": "mel", "d": 80}}' in result.stderr

@@ -306,6 +306,12 @@ def test_a_layout_that_cannot_be(make: Any, message: str) -> None:
         make()
 
 
+@pytest.mark.parametrize("what", ["d", "dtype"])
+def test_what_inspect_leaves_open_has_to_be_said(what: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"layout: {what} came as ..., in whose place you have to say it, such as {what}="):
+        layouts.raw_bytes("x", **{"d": 3, "dtype": "int16", what: ...})  # type: ignore[arg-type]
+
+
 def test_a_layout_by_name(files: dict[str, Path]) -> None:
     with pytest.raises(ArgumentError, match="layout: came as 'kaldi', expected a vlpipe.layouts layout, or a name of float_list, "):
         vlpipe.plan(files["audioset"], layout="kaldi")

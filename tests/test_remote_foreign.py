@@ -7,6 +7,7 @@ import itertools
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,7 @@ def test_one_file_and_what_its_records_are_without_being_told(source: Path, addr
     frames, labels, _ = read(f"{address}/c.tfrecord", "graph")
     assert [len(frames[number]) for number in range(11)] == [(3 * k + 11) % 8 for k in range(11)]
     assert labels == {number: 10 * number + 11 for number in range(11)}
+    assert vlpipe.plan(iter([f"{address}/c.tfrecord"]), length_range=(0, None)).total == 11
     index = vlpipe.build_index(f"{address}/c.tfrecord")
     assert index.metadata["layout"] == "float_list"
     assert index.shards[0].path == f"{address}/c.tfrecord"
@@ -169,7 +171,7 @@ def test_an_index_is_made_once_of_one_read_of_each_file(
     assert (of["bytes"], of["digest"]) == (size, store.identity(path)["digest"])
 
 
-def test_a_file_that_has_changed_is_indexed_anew(address: str, indexed: list[str]) -> None:
+def test_a_file_that_has_changed_is_indexed_anew(address: str, indexed: list[str], tmp_path: Path) -> None:
     pattern = f"{address}/*.tfrecord"
     assert vlpipe.build_index(pattern, LAYOUT).rows["value:label"].tolist()[:2] == [7, 17]
     indexed.clear()
@@ -181,6 +183,33 @@ def test_a_file_that_has_changed_is_indexed_anew(address: str, indexed: list[str
     put(f"{address}/c.tfrecord", content[offset:] + content[:offset])  # of the same size
     assert vlpipe.build_index(pattern, LAYOUT).rows["value:label"].tolist()[3:5] == [21, 31]
     assert indexed == [f"{address}/a.tfrecord", f"{address}/c.tfrecord"]
+    large = write(tmp_path / "large.tfrecord", [record(900, 1), record(900, 2)]).read_bytes()
+    place, layout = f"{address}/large.tfrecord", build.choose_layout([f"{address}/a.tfrecord"], LAYOUT)
+    put(place, large)
+    build.index_file(place, layout)
+    for content, same in ((large, True), (large[:-1] + b"?", False), (b"?" + large[1:], False), (large, True)):
+        put(place, content)
+        assert (store.load(place, layout) is not None) == same
+
+
+def test_the_time_of_a_file_counts_where_there_is_one(address: str, indexed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tf.io.gfile.stat
+    time = 0
+
+    def known(path: str) -> SimpleNamespace:
+        found = plain(path)
+        return SimpleNamespace(length=found.length, mtime_nsec=time, is_directory=found.is_directory)
+
+    monkeypatch.setattr(tf.io.gfile, "stat", known)
+    for time in (5, 5, 7):  # noqa: B007
+        vlpipe.build_index(f"{address}/a.tfrecord", LAYOUT)
+    assert len(indexed) == 2
+
+
+def test_directories_in_a_bucket_have_a_slash_behind(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tf.io.gfile.listdir
+    monkeypatch.setattr(tf.io.gfile, "listdir", lambda path: [*plain(path), "old.tfrecords/"])
+    assert len(vlpipe.build_index(address, LAYOUT)) == 21
 
 
 def test_an_index_that_cannot_be_kept_is_made_anew(
@@ -318,6 +347,8 @@ def test_what_is_not_there_is_named(address: str) -> None:
     tf.io.gfile.makedirs(f"{address}/empty")
     with pytest.raises(DatasetError, match=rf"^{address}/empty: has no file with .tfrecord in its name"):
         vlpipe.build_index(f"{address}/empty")
+    with pytest.raises(DatasetError, match=rf"^{address}/empty/vlpipe.json: cannot be read"):
+        vlpipe.plan(f"{address}/empty")
     with pytest.raises(ArgumentError, match=rf"source: {address}/a.tfrecord or another file is named twice"):
         vlpipe.build_index([f"{address}/a.tfrecord", address], LAYOUT)
     with pytest.raises(DatasetError, match=r"cannot be read \(.*\), expected a TFRecord file"):

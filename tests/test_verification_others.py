@@ -135,7 +135,7 @@ def test_a_damaged_length_says_what_it_costs(path: Path) -> None:
         "and its checksum. Restore the file from a copy, or write the dataset again."
     )
     report = vlpipe.verify(path, LAYOUT).report()
-    assert f": 1 records and {left:,} bytes behind damaged lengths are damaged or lost, 1 problems" in report
+    assert f": 1 records and {left:,} bytes that cannot be reached are damaged or lost, 1 problems" in report
     flip(path, begin + 1)
     flip(path, 0)
     for layout in (None, LAYOUT):

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 CONSTANT = 1e-7  # of the mean: float32 has 24 bits
 
-_PATHS = "Pass a dataset directory that vlpipe wrote, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote."
+_PATHS = (
+    "Pass a dataset directory that vlpipe wrote, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote (of TFRecords of "
+    "others, with --compute)."
+)
 
 
 class MeanVariance(NamedTuple):

@@ -68,7 +68,7 @@ def measured(path: Path) -> Measures:
 
 
 def names_in(directory: Path) -> list[str]:
-    """The names of everything in a directory, sorted.
+    """The names of everything in a directory, sorted; in a bucket, those of directories may have a slash behind.
 
     Raises:
         OSError: there is none, or it cannot be listed.
@@ -76,7 +76,7 @@ def names_in(directory: Path) -> list[str]:
     if not is_address(directory):
         return sorted(os.listdir(directory))
     with _as_os_errors(directory) as gfile:
-        return sorted(name.rstrip("/") for name in gfile.listdir(directory))  # directories in a bucket have a slash behind
+        return sorted(gfile.listdir(directory))
 
 
 def globbed(pattern: str) -> list[str]:

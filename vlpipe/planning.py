@@ -321,11 +321,14 @@ def choose_engine(options: Options, *, local: bool = True, compressed: bool = Fa
     engine = first if options.engine == "auto" else options.engine
     instead = 'Use engine="mapped" or "graph"'
     if compressed:
-        instead = "Its files are compressed, which no other engine reads: uncompress them, or make a dataset of them (vlpipe convert)"
+        instead = "Its files are compressed, which only that engine reads: uncompress them, or make a dataset of them (vlpipe convert)"
     if engine == "mapped" and not local:
         raise ArgumentError('engine="mapped": only local files can be mapped into memory. Use engine="graph", or copy the dataset.')
     if engine != "stream" and compressed:
-        raise ArgumentError(f"engine={engine!r}: cannot begin in the middle of a file. {instead}.")
+        raise ArgumentError(
+            f"engine={engine!r}: cannot begin in the middle of a file that is compressed. Leave engine out, uncompress the files, or make "
+            "a dataset of them (vlpipe convert)."
+        )
     if engine == "stream" and options.resume is not None:
         raise ArgumentError(f"resume: the stream engine cannot start in the middle of a run. {instead}.")
     if engine == "stream" and options.shard[1] > 1:

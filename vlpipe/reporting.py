@@ -176,7 +176,7 @@ def verification_table(report: Report) -> str:
     actions = [f"{', '.join(dict.fromkeys(of))}: {action}" for action, of in kinds.items()]
     more = [f"… and {report.unlisted:,} more problems"] if report.unlisted else []
     actions += [f"note: {_NOT_COMPARED}"] if report.layout is None else []
-    lost = f" and {report.lost:,} bytes behind damaged lengths" if report.lost else ""
+    lost = f" and {report.lost:,} bytes that cannot be reached" if report.lost else ""
     total = f"{read}: {report.damaged:,} records{lost} are damaged or lost, {problems:,} problems"
     return text(total, grid, *more, "\n".join(actions), width=_WIDE)
 

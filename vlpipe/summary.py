@@ -244,9 +244,11 @@ def _class_names(index: Index, name: str) -> list[str]:
 
 
 def _hop_ms(index: Index, name: str) -> float | None:
-    """Milliseconds from one frame to the next, which `vlpipe ingest` notes of the first sequence."""
-    features = index.metadata.get("features")
+    """Milliseconds from one frame to the next, of the first sequence: as `vlpipe ingest` notes it, or of the samples of recordings."""
+    features, rate = index.metadata.get("features"), index.metadata.get("sample_rate")
     hop = features.get("hop_ms") if isinstance(features, dict) else None
+    if type(rate) is int and rate > 0:
+        hop = 1000 / rate
     if isinstance(hop, bool) or not isinstance(hop, (int, float)) or not 0 < hop < math.inf:
         return None
     return float(hop) if name == next(iter(index.schema.sequences)) else None

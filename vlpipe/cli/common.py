@@ -65,7 +65,7 @@ def parse_layout(text: str | None) -> Any:
     """
     from vlpipe.layouts import TABLE
 
-    if text is None or not text.lstrip().startswith("{"):
+    if text is None or text in TABLE:
         return text
     try:
         ((name, arguments),) = json.loads(text).items()

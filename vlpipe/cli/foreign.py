@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Any
 
 import click
 
 from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json, progress
+from vlpipe.errors import ArgumentError
 
 
 @click.command()
@@ -53,7 +55,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
     }
     report |= {
         "compression": compression_of(paths[0]),
-        "message": "SequenceExample" if sample.is_sequence else "Example",
+        "message": " and ".join(sorted({"SequenceExample" if record.walked.is_sequence else "Example" for record in sample.records})),
         "keys": [fact.to_json() for fact in sample.facts.values()],
     }
     if not is_foreign(source):
@@ -73,10 +75,11 @@ def inspect_files(source: Any) -> dict[str, Any]:
             "confidence": found.confidence,
             "reasons": list(found.reasons),
             "call": f"vlpipe.make_dataset({shown}, layout={found.call})",
+            "option": found.argument if found.is_complete else None,
         }
         for found in guesses.candidates
     ]
-    best: dict[str, Any] = {"layout": None, "confidence": 0.0, "reasons": [], "call": None}
+    best: dict[str, Any] = {"layout": None, "confidence": 0.0, "reasons": [], "call": None, "option": None}
     if guesses.only is not None:
         best = candidates[guesses.candidates.index(guesses.only)]
     return report | best | {"candidates": candidates, "refusals": list(guesses.refusals)}
@@ -100,6 +103,7 @@ def _as_text(report: dict[str, Any]) -> str:
     lines += ["", text(table, width=120), ""]
     if report["layout"]:
         lines += [f"layout: {report['layout']}, {report['confidence']:.0%} sure: {'; '.join(report['reasons'])}", "", f"  {report['call']}"]
+        lines += [f"  --layout {shlex.quote(report['option'])}"] if report.get("option") else []
     else:
         lines.append("layout: not known" + ("; it could be" if report["candidates"] else ""))
         for candidate in report["candidates"]:
@@ -132,8 +136,10 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
       vlpipe index 'bal_train/*.tfrecord'
       vlpipe index 'data/*.tfrecord' --layout '{"float_list": {"key": "mel", "d": 80, "label": "class"}}'
     """
-    from vlpipe.foreign import build_index
+    from vlpipe.foreign import build_index, is_foreign
 
+    if layout is None and not is_foreign(one_or_many(source)):
+        raise ArgumentError(f"{', '.join(source)}: vlpipe wrote it, with its index: there is nothing to make.")
     started = time.monotonic()
     chosen = parse_layout(layout)
     with progress("files") as advance:

@@ -51,7 +51,7 @@ def files_of(source: Source) -> list[str]:
     """
     named = [path for item in opening.items(source) for path in _named(item)]
     paths = [path for found in each(_files_at, named) for path in found]
-    if len({path if is_address(path) else os.path.realpath(path) for path in paths}) < len(paths):
+    if len(set(map(os.path.realpath, paths))) < len(paths):
         raise ArgumentError(f"source: {paths[0]} or another file is named twice; name each once, or its records would be delivered twice.")
     return [path if is_address(path) else os.path.abspath(path) for path in paths]
 
@@ -61,7 +61,7 @@ def _named(item: str) -> list[str]:
     if not is_address(item):
         return opening.matches(item)
     if not glob.has_magic(item):
-        return [item.rstrip("/")]
+        return [item]
     try:
         found = [path for path in globbed(item) if os.path.basename(path) not in (METADATA_NAME, INDEX_NAME)]
     except OSError as error:
@@ -88,7 +88,7 @@ def _files_at(path: str) -> list[str]:
 def _records_in(directory: str) -> list[str]:
     """The names of the TFRecord files in a directory; at an address, where each question takes its time, whatever is called so."""
     try:
-        names = [name for name in names_in(directory) if ".tfrec" in name and not name.startswith(".")]
+        names = [name for name in names_in(directory) if ".tfrec" in name and not name.startswith(".") and not name.endswith("/")]
     except OSError as error:
         raise DatasetError(f"{directory}: cannot be listed ({error.strerror}). Pass its files one by one.") from error
     return [name for name in names if is_address(directory) or is_file(os.path.join(directory, name))]

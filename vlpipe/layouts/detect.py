@@ -269,11 +269,12 @@ def _refusals(sample: Sample) -> Iterator[str]:
     """What is there but cannot be read."""
     for fact in sample.facts.values():
         kind = _encoded(fact)
+        files = [data for data in (record.bytes_of(fact.key) for record in sample.records) if data is not None]
         if kind in ("JPEG", "PNG"):
             yield f'"{fact.key}" holds encoded {kind}, which is no sequence'
         elif kind:
             try:
-                rates = {read_header(record.bytes_of(fact.key) or b"", fact.key).rate for record in sample.records}
+                rates = {read_header(data, fact.key).rate for data in files}
             except AudioError as error:
                 yield f'"{fact.key}" begins like {kind}, but {error}'.rstrip(".")
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -42,6 +43,13 @@ class Guess:
         """As one writes it."""
         options = [f"{name}={'...' if value is ... else repr(value)}" for name, value in self.options.items() if value is not None]
         return f"vlpipe.layouts.{self.function}({', '.join([*map(repr, self.keys), *options])})"
+
+    @property
+    def argument(self) -> str:
+        """As --layout takes it."""
+        keys: dict[str, Any] = {"key": self.keys[0]} if len(self.keys) == 1 else {"keys": self.keys} if self.keys else {}
+        options = {name: value for name, value in self.options.items() if value is not None and value is not ...}
+        return json.dumps({self.function: keys | options}) if keys or options else self.function
 
     def layout(self) -> Layout:
         """The layout itself."""

@@ -10,6 +10,7 @@ from vlpipe.layouts.base import Frames, Layout, Listed
 
 Shape = int | tuple[int, ...]
 
+_SUCH = {"d": "80", "dtype": '"float32"'}  # values
 _INTEGERS = ("uint8", "int8", "int16", "uint16", "int32", "int64")
 
 # q * 4 / 255 + 4 / 512 - 2: the quantisation of YouTube-8M (and its `Dequantize`), of [-2, 2] to a byte.
@@ -122,6 +123,7 @@ def raw_bytes(
     Raises:
         ArgumentError: as `float_list`, or there is no such dtype.
     """
+    _refuse_ellipsis("dtype", dtype)
     frames = Frames(key, "bytes", _shape(d, length, shape), dtype, byteorder, **_counted(length, shape))
     return Layout("raw_bytes", (frames,), label, _listed(lists))
 
@@ -178,6 +180,7 @@ def byte_frames(*keys: str, dtype: str, d: Shape | None = None, label: str | Non
         label: key of the label, in the context.
         lists: int64 keys that have any number of values, where the first records do not show it.
     """
+    _refuse_ellipsis("dtype", dtype)
     shape = (d,) if isinstance(d, int) else d
     return Layout("byte_frames", tuple(Frames(key, "byte_frames", shape, dtype) for key in keys), label, _listed(lists))
 
@@ -231,7 +234,14 @@ def _counted(length: str | None, shape: str | None) -> dict[str, Any]:
     return {"count_key": length or shape, "count": "shape" if shape else "length"}
 
 
+def _refuse_ellipsis(what: str, value: Any) -> None:
+    """`vlpipe inspect` writes `...` for what it cannot know."""
+    if value is ...:
+        raise ArgumentError(f"layout: {what} came as ..., in whose place you have to say it, such as {what}={_SUCH[what]}.")
+
+
 def _shape(d: Shape | None, length: str | None, shape: str | None) -> tuple[int, ...] | None:
+    _refuse_ellipsis("d", d)
     if d is None and length is None and shape is None:
         raise ArgumentError(
             "layout: how many values a frame has is not known. Pass d=..., or the key that says it: length=... or shape=..."
