@@ -26,12 +26,12 @@ from vlpipe.foreign import build, extract, store
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
-LAYOUT = vlpipe.layouts.float_list("x", d=3, label="label")
+LAYOUT = vlpipe.layouts.float_list("x", d=5, label="label")
 NUMBERS = itertools.count()
 
 
 def record(frames: int, label: int) -> bytes:
-    return example({"x": floats(np.arange(3 * frames) + label), "label": ints(label), "n": ints(frames)})
+    return example({"x": floats(np.arange(5 * frames) + label), "label": ints(label), "n": ints(frames)})
 
 
 def put(address: str, content: bytes) -> None:
@@ -387,14 +387,14 @@ def test_the_command_line(address: str) -> None:
     report = json.loads(run(cli.main, ["inspect", f"{address}/*.tfrecord", "--json"]).stdout)
     assert (report["files"], report["layout"], report["records_read"]) == (4, "float_list", 21)
     assert report["bytes"] == sum(tf.io.gfile.stat(path).length for path in tf.io.gfile.glob(f"{address}/*.tfrecord"))
-    arguments = ["index", f"{address}/*.tfrecord", "--layout", '{"float_list": {"key": "x", "d": 3}}', "--workers", "2"]
+    arguments = ["index", f"{address}/*.tfrecord", "--layout", '{"float_list": {"key": "x", "d": 5}}', "--workers", "2"]
     assert "4 files, 21 records" in run(cli.main, arguments).stdout
 
 
 def test_a_layout_of_the_users_own(source: Path, address: str) -> None:
     def parse(data: tf.Tensor) -> tf.Tensor:
-        spec = {"x": tf.io.FixedLenSequenceFeature([3], tf.float32, allow_missing=True)}
-        return tf.ensure_shape(tf.io.parse_single_example(data, spec)["x"], [None, 3])
+        spec = {"x": tf.io.FixedLenSequenceFeature([5], tf.float32, allow_missing=True)}
+        return tf.ensure_shape(tf.io.parse_single_example(data, spec)["x"], [None, 5])
 
     layout = vlpipe.layouts.Layout.custom(parse)
     arguments: dict[str, Any] = {"layout": layout, "seed": 1, "length_range": (0, None), "engine": "graph"}
