@@ -15,6 +15,7 @@ from tests.test_verification import rewrite_index
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.opening import open_source
 from vlpipe.preview import first_records
+from vlpipe.reading import Records
 from vlpipe.schema import Fixed, Schema, Sequence, Text
 from vlpipe.tfrecord import footer_of, header_of, masked_crc
 
@@ -127,7 +128,7 @@ def test_a_shard_that_went_away(dataset: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"record 0 at byte 0: cannot be read \(No such file or directory\), expected \d+ bytes\. Restore it from"
     ):
-        index.read_record(0)
+        Records(index).data(0)
 
 
 @pytest.mark.parametrize("name", cases())

@@ -10,7 +10,7 @@ from vlpipe.index import Index, Stored, column
 from vlpipe.listed import multi_hot_in_graph, padded_in_graph, unpacked
 from vlpipe.parsing import Parser
 from vlpipe.planning import Plan
-from vlpipe.preparation import cropped_from
+from vlpipe.preparation import kept
 from vlpipe.record import parse_batch
 from vlpipe.schema import Fixed, Sequence, Text
 
@@ -38,7 +38,7 @@ class Assembly:
         indexed = [name for name in sequences if name not in self._parser.labels]
         self._frames = {name: tf.constant(table[column(schema, "frames", name)].astype(np.int64)) for name in indexed}
         self._starts = {name: tf.constant(table[column(schema, "start", name)].astype(np.int64)) for name in indexed}
-        inline = [name for name in selection.labels if f"value:{name}" in (table.dtype.names or ())]
+        inline = [name for name in selection.labels if index.is_inline(name)]
         self._values = {name: tf.constant(table[f"value:{name}"].astype(np.dtype(schema.fields[name].dtype))) for name in inline}  # type: ignore[union-attr]
         self._boundaries = tf.constant(plan.boundaries or (0,), tf.int64)
         labels = [name for name in selection.labels if name not in self._parser.labels]
@@ -105,11 +105,8 @@ class Assembly:
         options = self._options
         key = name == self._plan.selection.key
         frames, first = tf.gather(self._frames[name], records), None
-        if key and options.truncation is not None:
-            frames = tf.minimum(frames, options.truncation)
-        if key and options.crop is not None:
-            uncropped, frames = frames, tf.minimum(frames, options.crop.frames)
-            first = cropped_from(options, uncropped - frames, tf.gather(self._ids, records), epoch)
+        if key:
+            frames, first = kept(options, frames, tf.gather(self._ids, records), epoch)
         payloads = self._payloads(name, field, data, records, frames, first)
         lengths = {f"n:x:{name}": tf.cast(frames, tf.int32)}
         dtype, stored = tf.as_dtype(self._plan.reading_dtype(name)), self._index.stored(name)

@@ -20,6 +20,7 @@ from vlpipe.index import Index
 from vlpipe.options import default_parallelism
 from vlpipe.planning import Plan
 from vlpipe.preparation import prepared_batch
+from vlpipe.reading import check_ends
 from vlpipe.record import require
 from vlpipe.schedule import Schedule
 
@@ -34,7 +35,7 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
         deliver: makes of a flat batch what the user gets.
     """
     if plan.options.verify != "never" and index.is_local:
-        index.check_ends()
+        check_ends(index)
     untouched = tf.autograph.experimental.do_not_convert
     order = _Order(plan.schedule)
     with tf.device("CPU:0"):  # even where there is a GPU: tf.data runs there

@@ -23,7 +23,6 @@ from vlpipe.errors import DatasetError
 from vlpipe.places import is_address
 from vlpipe.schema import Fixed, Schema
 from vlpipe.statistics import Moments
-from vlpipe.tfrecord import HEADER_BYTES, masked_crc
 
 FORMAT = "vlpipe"
 VERSION = 1
@@ -162,6 +161,10 @@ class Index:
         """The fields whose values stand in the index."""
         return {} if self.foreign is None else self.foreign.lists
 
+    def is_inline(self, name: str) -> bool:
+        """Whether the values of a `Fixed` field stand in the rows."""
+        return f"value:{name}" in (self.rows.dtype.names or ())
+
     @property
     def counted(self) -> list[str]:
         """The sequences of which the index knows the frames: all, but for those that only the user's own function knows."""
@@ -242,38 +245,6 @@ class Index:
     def is_compressed(self) -> bool:
         """Whether a shard can only be read from its beginning."""
         return any(shard.compression for shard in self.shards)
-
-    def check_ends(self) -> None:
-        """Compare the checksums of the first and the last record of each shard, which tells another file of the same size.
-
-        Raises:
-            DatasetError: one is not the record that was written; the message names it.
-        """
-        if not len(self):
-            return
-        order = self.by_shard()
-        firsts = np.flatnonzero(np.diff(self.rows["shard"][order].astype(np.int64), prepend=-1))
-        lasts = np.append(firsts[1:], len(order)) - 1
-        for row in order[np.union1d(firsts, lasts)].tolist():
-            self.read_record(row)
-
-    def read_record(self, row: int) -> bytes:
-        """The data of a record, compared with the checksum that it was written with.
-
-        Raises:
-            DatasetError: it cannot be read, or is not the record that was written; the message names it.
-        """
-        entry = self.rows[row]
-        try:
-            with open(self.shards[int(entry["shard"])].path, "rb") as file:
-                file.seek(int(entry["offset"]) + HEADER_BYTES)
-                data = file.read(int(entry["bytes"]))
-        except OSError as error:
-            raise DatasetError(
-                f"{self.where(row)}: cannot be read ({error.strerror}), expected {entry['bytes']} bytes. {RESTORE}"
-            ) from error
-        self.check_record(row, masked_crc(data))
-        return data
 
     def check_record(self, row: int, checksum: int) -> None:
         """Compare the checksum of a record's data with the one that it was written with.

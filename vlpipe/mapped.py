@@ -187,7 +187,7 @@ class _Fetch:
                 parts.append(self._text(name))
             elif isinstance(field, Sequence):
                 parts += self._list(name, field)
-            elif f"value:{name}" in (self._index.rows.dtype.names or ()):
+            elif self._index.is_inline(name):
                 parts.append(_inline(name, field))  # type: ignore[arg-type]
             else:
                 self._parsed.append(name)

@@ -17,7 +17,7 @@ from vlpipe.errors import AudioError, DatasetError
 from vlpipe.foreign.values import samples_of
 from vlpipe.index import Index
 from vlpipe.planning import Plan
-from vlpipe.preparation import cropped_from
+from vlpipe.preparation import kept
 from vlpipe.record import require
 from vlpipe.schema import Fixed, Sequence, Text
 from vlpipe.wire import walk
@@ -160,16 +160,9 @@ def _spec(field: Sequence | Fixed | Text) -> Any:
 
 def _cut(plan: Plan, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
     """What is kept of each sequence of the key feature: truncated, then cropped."""
-    options, counts = plan.options, sequences.row_lengths()
-    if options.truncation is None and options.crop is None:
+    if plan.options.truncation is None and plan.options.crop is None:
         return sequences
-    firsts = tf.zeros_like(counts)
-    if options.truncation is not None:
-        counts = tf.minimum(counts, options.truncation)
-    if options.crop is not None:
-        uncropped, counts = counts, tf.minimum(counts, options.crop.frames)
-        drawn = cropped_from(options, uncropped - counts, ids, epoch)
-        firsts = firsts if drawn is None else drawn
-    begins = sequences.row_starts() + firsts
-    kept = tf.gather(sequences.values, tf.ragged.range(begins, begins + counts).values)
-    return tf.RaggedTensor.from_row_lengths(kept, counts, validate=False)
+    counts, firsts = kept(plan.options, sequences.row_lengths(), ids, epoch)
+    begins = sequences.row_starts() if firsts is None else sequences.row_starts() + firsts
+    values = tf.gather(sequences.values, tf.ragged.range(begins, begins + counts).values)
+    return tf.RaggedTensor.from_row_lengths(values, counts, validate=False)

@@ -19,13 +19,23 @@ from vlpipe.schedule import CROPS, MASKS
 from vlpipe.transformation import transformed
 
 
-def cropped_from(options: Options, left_out: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor | None:
-    """int64 `[B]`: the first frame that is kept of each sequence; None: they begin at the beginning."""
+def kept(options: Options, frames: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """What is kept of each sequence of the key feature, truncated and then cropped: how many frames, and the first (None: 0).
+
+    Args:
+        frames: int64 `[B]`, how many each has.
+        ids: int64 `[B]`.
+        epoch: int64 scalar.
+    """
     crop = options.crop
-    if crop is None or not crop.random:
-        return None
-    first: tf.Tensor = crop.firsts(left_out, draws(options.seed or 0, epoch, CROPS, ids, 1)[:, 0])
-    return first
+    if options.truncation is not None:
+        frames = tf.minimum(frames, options.truncation)
+    if crop is None:
+        return frames, None
+    counts = tf.minimum(frames, crop.frames)
+    if not crop.random:
+        return counts, None
+    return counts, crop.firsts(frames - counts, draws(options.seed or 0, epoch, CROPS, ids, 1)[:, 0])
 
 
 def prepared_batch(plan: Plan, batch: Flat) -> Flat:

@@ -12,6 +12,7 @@ from vlpipe.compression import uncompressed
 from vlpipe.errors import AudioError, DatasetError
 from vlpipe.foreign.values import frames_in
 from vlpipe.index import RESTORE, Index, column
+from vlpipe.places import open_file
 from vlpipe.record import decode
 from vlpipe.schema import Fixed, Schema, Sequence, Text
 from vlpipe.tfrecord import HEADER_BYTES, masked_crc
@@ -81,7 +82,7 @@ class Records:
 
     def _foreign_value(self, name: str, row: int, data: bytes) -> np.ndarray | bytes:
         field, entry, lists = self._index.schema.fields[name], self._rows[row], self._index.lists
-        if f"value:{name}" in (self._rows.dtype.names or ()):
+        if self._index.is_inline(name):
             return np.asarray(entry[f"value:{name}"]).astype(field.dtype)  # type: ignore[union-attr]
         if name in lists or isinstance(field, Text):
             begin, count = int(entry[f"start:{name}"]), int(entry[f"frames:{name}"])
@@ -114,7 +115,8 @@ class Records:
         if self._open is None or shard != self._shard:
             self.close()
             entry = self._index.shards[shard]
-            self._open, self._shard = uncompressed(entry.path, entry.compression), shard
+            self._open = uncompressed(entry.path, entry.compression) if entry.compression else open_file(entry.path)
+            self._shard = shard
         return self._open
 
     def close(self) -> None:
@@ -128,6 +130,22 @@ class Records:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def check_ends(index: Index) -> None:
+    """Compare the checksums of the first and the last record of each shard, which tells another file of the same size.
+
+    Raises:
+        DatasetError: one is not the record that was written; the message names it.
+    """
+    if not len(index):
+        return
+    order = index.by_shard()
+    firsts = np.flatnonzero(np.diff(index.rows["shard"][order].astype(np.int64), prepend=-1))
+    lasts = np.append(firsts[1:], len(order)) - 1
+    with Records(index) as records:
+        for row in order[np.union1d(firsts, lasts)].tolist():
+            records.data(row)
 
 
 def _multi_hot(classes: np.ndarray, field: Fixed) -> np.ndarray:

@@ -19,7 +19,7 @@ from vlpipe.batching import Flat, Grouping, group, measured
 from vlpipe.index import Index
 from vlpipe.options import default_parallelism
 from vlpipe.planning import Plan
-from vlpipe.preparation import cropped_from, prepared_record
+from vlpipe.preparation import kept, prepared_record
 from vlpipe.record import parse, require
 
 SHUFFLE_BYTES = 1 << 28  # of serialized records in the shuffle buffer
@@ -203,12 +203,10 @@ def _foreign_example(table: _Table, plan: Plan, assembled: Assembly, position: t
 
 def _cut(plan: Plan, frames: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
     """What is kept of the frames of a record with this id: truncated, then cropped."""
-    frames = frames[: plan.options.truncation]
-    if plan.options.crop is None:
+    if plan.options.truncation is None and plan.options.crop is None:
         return frames
-    most = plan.options.crop.frames
-    first = cropped_from(plan.options, tf.maximum(tf.shape(frames, tf.int64)[:1] - most, 0), number[None], epoch)
-    return frames[:most] if first is None else frames[first[0] :][:most]
+    counts, firsts = kept(plan.options, tf.shape(frames, tf.int64)[:1], number[None], epoch)
+    return frames[: counts[0]] if firsts is None else frames[firsts[0] :][: counts[0]]
 
 
 def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tensor) -> tf.Tensor:

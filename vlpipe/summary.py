@@ -200,8 +200,7 @@ def _class_labels(index: Index) -> list[str]:
 
 def _is_class(index: Index, name: str) -> bool:
     field = index.schema.fields[name]
-    is_known = f"value:{name}" in (index.rows.dtype.names or ())
-    return is_known and isinstance(field, Fixed) and field.dimensions == () and np.dtype(field.dtype).kind in "iu"
+    return index.is_inline(name) and isinstance(field, Fixed) and field.dimensions == () and np.dtype(field.dtype).kind in "iu"
 
 
 def _class_label(index: Index, label: str | None) -> str:
