@@ -105,8 +105,13 @@ def _parameters(function: Any) -> list[str]:
     """Each parameter by its kind, name and default."""
     entries = inspect.signature(function).parameters.values()
     return [
-        f"{entry.kind.name.lower()} {entry.name}" + ("" if entry.default is entry.empty else f" = {entry.default!r}") for entry in entries
+        f"{entry.kind.name.lower()} {entry.name}" + ("" if entry.default is entry.empty else f" = {_default(entry.default)}")
+        for entry in entries
     ]
+
+
+def _default(value: Any) -> str:
+    return "a function" if inspect.isfunction(value) else repr(value)
 
 
 def _option(option: click.Parameter) -> dict[str, Any]:
