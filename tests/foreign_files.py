@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import vlpipe
 from vlpipe import layouts
-from vlpipe.record import varint
+from vlpipe.storage.example import varint
 
 Feature = tf.train.Feature
 

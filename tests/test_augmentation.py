@@ -12,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.changes_numpy import MASK, augmented, draw
-from vlpipe import ArgumentError, SpecAugment, hashing, schedule
-from vlpipe.augmentation import masked
+from vlpipe import ArgumentError, SpecAugment
+from vlpipe.engines import splitmix_graph
+from vlpipe.planning import schedule
+from vlpipe.transforms.augment import masked
 
 
 def masks_of(augment: SpecAugment, lengths: list[int], d: int, seed: int = 1, epoch: int = 0) -> list[np.ndarray]:
     """bool [T, d] of each of the records 0, 1, ...: what is masked."""
     ones = tf.RaggedTensor.from_row_lengths(tf.ones([sum(lengths), d]), tf.constant(lengths, tf.int64))
-    numbers = hashing.draws(seed, tf.constant(epoch, tf.int64), MASK, tf.range(len(lengths), dtype=tf.int64), augment.draws)
+    numbers = splitmix_graph.draws(seed, tf.constant(epoch, tf.int64), MASK, tf.range(len(lengths), dtype=tf.int64), augment.draws)
     values = masked(augment, ones, tf.zeros([len(lengths), d]), numbers).numpy()
     return [part == 0 for part in np.split(values, np.cumsum(lengths)[:-1])]
 
@@ -44,7 +46,7 @@ def test_the_masks_are_those_of_the_reference(
 
 @given(seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 2**62), records=st.lists(st.integers(0, 2**40), min_size=1, max_size=5))
 def test_numpy_graph_and_reference_draw_the_same_numbers(seed: int, epoch: int, records: list[int]) -> None:
-    in_graph = hashing.draws(seed, tf.constant(epoch, tf.int64), 3, tf.constant(records, tf.int64), 2).numpy()
+    in_graph = splitmix_graph.draws(seed, tf.constant(epoch, tf.int64), 3, tf.constant(records, tf.int64), 2).numpy()
     for purpose in (3, 4):
         expected = [draw(seed, epoch, purpose, record) for record in records]
         assert schedule.draws(seed, epoch, purpose, np.array(records)).tolist() == expected == in_graph[:, purpose - 3].tolist()

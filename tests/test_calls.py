@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
-from vlpipe.calls import _Calls, outlived
+from vlpipe.engines.python_calls import _Calls, outlived
 
 # What is registered first runs last. The hang itself comes about one time in three, with calls that take less than a millisecond.
 SCRIPT = """
@@ -50,7 +50,7 @@ def test_a_script_that_stops_while_the_next_batch_is_made(tmp_path: Path, end: s
 
 def test_calls_after_the_end_fail_and_those_under_way_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = _Calls()
-    monkeypatch.setattr("vlpipe.calls._calls", calls)
+    monkeypatch.setattr("vlpipe.engines.python_calls._calls", calls)
     double = outlived(lambda value: 2 * value)
     calls.end()  # none was ever made: no wait
     calls.ending = False
@@ -61,7 +61,7 @@ def test_calls_after_the_end_fail_and_those_under_way_are_waited_for(monkeypatch
         double(4)
     assert calls.running == 0
     calls.change(1)
-    monkeypatch.setattr("vlpipe.calls.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("vlpipe.engines.python_calls.PATIENCE_SECONDS", 0.05)
     calls.end()  # not for ever
 
 

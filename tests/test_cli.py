@@ -16,7 +16,7 @@ import vlpipe
 from tests.tones import work_in_threads as _work_in_threads
 from tests.tones import write_tones, write_wav
 from vlpipe.cli import main
-from vlpipe.opening import open_directory
+from vlpipe.sources.native import open_directory
 
 SMALL = ["--sample-rate", "8000", "--mels", "8", "--num-shards", "2"]
 

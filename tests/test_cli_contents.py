@@ -14,8 +14,8 @@ import vlpipe
 from tests.foreign_files import cases
 from tests.foreign_files import write as foreign_write
 from tests.test_cli import run
-from vlpipe.preview import first_records
-from vlpipe.summary import summarize
+from vlpipe.inspection.head import first_records
+from vlpipe.inspection.summary import summarize
 
 COMMANDS = ("verify", "stats", "head", "histogram")
 

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 import vlpipe
 from tests.foreign_files import cases, read, write
-from vlpipe.compression import COMPRESSIONS, compression_of, uncompressed
 from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.files.compression import COMPRESSIONS, compression_of, uncompressed
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 

@@ -18,10 +18,10 @@ from tests.test_writer import contents, listing
 from vlpipe import layouts
 from vlpipe.conversion import convert, workers
 from vlpipe.errors import ArgumentError, DatasetError, DatasetExistsError, SchemaError, VlpipeError
-from vlpipe.layouts.table import from_json, to_json
-from vlpipe.opening import open_directory
-from vlpipe.reading import Records
-from vlpipe.remote import open_anywhere
+from vlpipe.layouts.registry import from_json, to_json
+from vlpipe.sources.native import open_directory
+from vlpipe.sources.open import open_anywhere
+from vlpipe.sources.records import Records
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
@@ -313,7 +313,7 @@ def test_a_key_that_can_be_no_name_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_record_that_becomes_too_large_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "a.tfrecord", [record(1), record(300)])
-    monkeypatch.setattr("vlpipe.portion.MAX_RECORD_BYTES", 3000)
+    monkeypatch.setattr("vlpipe.storage.shard_writer.MAX_RECORD_BYTES", 3000)
     with pytest.raises(SchemaError, match=r"^a.tfrecord, record 1 at byte \d+: takes \d+ bytes, a TFRecord Example can hold 3000"):
         convert(source, tmp_path / "d", layout=LAYOUT)
 

@@ -25,9 +25,9 @@ from tests.test_ingest import in_session
 from tests.test_writer import contents, listing
 from vlpipe import layouts
 from vlpipe.conversion import convert, workers
-from vlpipe.layouts.table import to_json
-from vlpipe.opening import open_directory
+from vlpipe.layouts.registry import to_json
 from vlpipe.processes import start
+from vlpipe.sources.native import open_directory
 
 LAYOUT = '{"float_list": {"key": "x", "d": 3, "label": "label"}}'
 RECORDS = 60_000

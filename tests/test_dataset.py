@@ -183,7 +183,7 @@ def test_without_shuffle_the_order_is_that_of_the_files(source: Path) -> None:
     dataset = vlpipe.make_dataset(source, batching="pad", shuffle=False, ids=True)
     first, second = orders(dataset, 2)
     assert first == second
-    index = vlpipe.opening.open_source(source)
+    index = vlpipe.sources.native.open_source(source)
     assert flat(first) == index.ids[np.lexsort((index.rows["offset"], index.rows["shard"]))].tolist()
 
 
@@ -205,7 +205,7 @@ def test_repeat_is_one_endless_run_that_every_iterator_enters_at_the_same_place(
 
 
 def test_records_out_of_range_are_refused_dropped_or_truncated(source: Path, caplog: pytest.LogCaptureFixture) -> None:
-    frames = vlpipe.opening.open_source(source).frames("features")
+    frames = vlpipe.sources.native.open_source(source).frames("features")
     with pytest.raises(vlpipe.ArgumentError, match=r"train-0000\d-of-00003.tfrecord, record \d+ at byte \d+: \"features\" has \d+ frames"):
         vlpipe.make_dataset(source, length_range=(5, 20))
     for policy, expected in (("drop", (frames >= 5) & (frames <= 20)), ("truncate", frames >= 5)):
@@ -321,7 +321,7 @@ def test_the_signature_is_that_of_the_options() -> None:
     import dataclasses
     import inspect
 
-    from vlpipe.options import Options
+    from vlpipe.planning.options import Options
 
     signature = {name: entry.default for name, entry in inspect.signature(vlpipe.make_dataset).parameters.items() if name != "source"}
     assert signature == {entry.name: entry.default for entry in dataclasses.fields(Options)}

@@ -14,12 +14,13 @@ import tensorflow as tf
 import vlpipe
 from tests.foreign_files import audio_file, cases, example, floats, ints, loose_example, raw, read, sequence_example, write
 from tests.test_wire import entry, field
-from vlpipe import foreign, layouts
+from vlpipe import layouts
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.foreign import build, extract, store
-from vlpipe.reading import Records
-from vlpipe.record import varint
-from vlpipe.tfrecord import header_of, masked_crc, read_frames, scan
+from vlpipe.files.tfrecord import header_of, masked_crc, read_frames, scan
+from vlpipe.sources.foreign import build_index as build
+from vlpipe.sources.foreign import cache, find_files, index_file
+from vlpipe.sources.records import Records
+from vlpipe.storage.example import varint
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
@@ -46,9 +47,9 @@ def indexed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are indexed, as that happens."""
     names: list[str] = []
 
-    def noted(path: str, layout: layouts.Layout) -> extract.Table:
+    def noted(path: str, layout: layouts.Layout) -> index_file.Table:
         names.append(os.path.basename(path))
-        return extract.extract(path, layout)
+        return index_file.extract(path, layout)
 
     monkeypatch.setattr(build, "extract", noted)
     return names
@@ -73,7 +74,7 @@ def test_an_index_is_made_once_and_the_same_when_it_is_read(files: list[Path], i
     ]
     other = vlpipe.build_index(files, layouts.float_list("x", d=1, label="label"))  # of another layout, beside the first
     assert other.frames("x").tolist() == [3 * n for n in first.frames("x")]
-    assert len(list((files[0].parent / store.DIRECTORY).iterdir())) == 8
+    assert len(list((files[0].parent / cache.DIRECTORY).iterdir())) == 8
 
 
 def test_only_what_has_changed_is_indexed_anew(files: list[Path], indexed: list[str]) -> None:
@@ -96,7 +97,7 @@ def test_only_what_has_changed_is_indexed_anew(files: list[Path], indexed: list[
 def test_an_index_that_is_damaged_or_lies_is_made_anew(files: list[Path], indexed: list[str]) -> None:
     good = vlpipe.build_index(files[3], LAYOUT)
     indexed.clear()
-    (place,) = (files[3].parent / store.DIRECTORY).iterdir()
+    (place,) = (files[3].parent / cache.DIRECTORY).iterdir()
     content = place.read_bytes()
     damages = [b"", content[:-1], content[:100], b"{}\n", b"[" * 100_000, content.replace(b'"version": 1', b'"version": 2')]
     damages += [content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :] for at in range(0, len(content), 37)]
@@ -105,8 +106,8 @@ def test_an_index_that_is_damaged_or_lies_is_made_anew(files: list[Path], indexe
         assert np.array_equal(vlpipe.build_index(files[3], LAYOUT).rows, good.rows)
     assert len(indexed) == len(damages)
     layout = build.choose_layout([str(files[3])], LAYOUT)
-    table = extract.extract(files[3], layout)
-    of = store.identity(files[3])
+    table = index_file.extract(files[3], layout)
+    of = cache.identity(files[3])
     for name, value in (
         ("frames", 999),
         ("start", 999),
@@ -118,34 +119,34 @@ def test_an_index_that_is_damaged_or_lies_is_made_anew(files: list[Path], indexe
     ):
         rows = table.rows.copy()
         rows[name][2] = value
-        assert store.save(str(files[3]), layout, extract.Table(rows, table.lists), of)
-        assert store.load(str(files[3]), layout) is None
-    assert store.save(str(files[3]), layout, extract.Table(table.rows, {"tags": table.lists["tags"].astype(np.int32)}), of)
-    assert store.load(str(files[3]), layout) is None
+        assert cache.save(str(files[3]), layout, index_file.Table(rows, table.lists), of)
+        assert cache.load(str(files[3]), layout) is None
+    assert cache.save(str(files[3]), layout, index_file.Table(table.rows, {"tags": table.lists["tags"].astype(np.int32)}), of)
+    assert cache.load(str(files[3]), layout) is None
 
 
 def test_an_index_that_lies_of_frames_at_steps_is_made_anew(tmp_path: Path) -> None:
     """What stands before each frame is read with it, and has to be inside too; and classes are those that there are."""
     path = write(tmp_path / "a.tfrecord", cases()["audioset"].records)
     layout = build.choose_layout([str(path)], layouts.audioset(classes=527))
-    table, of = extract.extract(path, layout), store.identity(path)
+    table, of = index_file.extract(path, layout), cache.identity(path)
     longest = int(table.rows["frames"].argmax())
-    assert store.save(str(path), layout, table, of)
-    assert store.load(str(path), layout) is not None
+    assert cache.save(str(path), layout, table, of)
+    assert cache.load(str(path), layout) is not None
     for name, value in (("frames", table.rows["bytes"][longest] // 128), ("start", 3)):
         rows = table.rows.copy()
         rows[name][longest] = value
-        assert store.save(str(path), layout, extract.Table(rows, table.lists), of)
-        assert store.load(str(path), layout) is None
+        assert cache.save(str(path), layout, index_file.Table(rows, table.lists), of)
+        assert cache.load(str(path), layout) is None
     for wrong in (-1, 527):
-        assert store.save(str(path), layout, extract.Table(table.rows, {"labels": np.full_like(table.lists["labels"], wrong)}), of)
-        assert store.load(str(path), layout) is None
+        assert cache.save(str(path), layout, index_file.Table(table.rows, {"labels": np.full_like(table.lists["labels"], wrong)}), of)
+        assert cache.load(str(path), layout) is None
 
 
 def test_where_nothing_can_be_written_beside_the_files_the_cache_is_used(
     files: list[Path], indexed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / store.DIRECTORY).write_text("in the way")
+    (tmp_path / cache.DIRECTORY).write_text("in the way")
     vlpipe.build_index(files, LAYOUT)
     vlpipe.build_index(files, LAYOUT)
     assert len(indexed) == 4
@@ -175,8 +176,8 @@ def test_it_goes_on_from_the_last_file_that_was_complete(files: list[Path], inde
 
 
 def test_a_file_that_changes_meanwhile_is_refused(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(path: str, layout: layouts.Layout) -> extract.Table:
-        found = extract.extract(path, layout)
+    def slow(path: str, layout: layouts.Layout) -> index_file.Table:
+        found = index_file.extract(path, layout)
         os.utime(path, ns=(5, 5))
         return found
 
@@ -198,15 +199,15 @@ def test_sources(files: list[Path], tmp_path: Path) -> None:
     assert len(vlpipe.build_index([files[3], nothing], LAYOUT)) == 4
     with pytest.raises(DatasetError, match=r"nothing.tfrecord: holds no record, and neither do the others of 1 files"):
         vlpipe.build_index(nothing, LAYOUT)
-    assert foreign.is_foreign(tmp_path)
+    assert find_files.is_foreign(tmp_path)
     vlpipe.write(tmp_path / "own", [{"x": np.ones((2, 3), np.float32)}])
-    assert not foreign.is_foreign(tmp_path / "own")
+    assert not find_files.is_foreign(tmp_path / "own")
     own = vlpipe.build_index(tmp_path / "own", layouts.raw_bytes("x", dtype="float32", d=3))
     assert own.frames("x").tolist() == [2]
     with pytest.raises(DatasetError, match=r"gone.tfrecord: cannot be read"):
         build.index_file(str(tmp_path / "gone.tfrecord"), LAYOUT)
     with pytest.raises(DatasetError, match=r"own: cannot be read .*expected a TFRecord file"):
-        extract.extract(tmp_path / "own", LAYOUT)
+        index_file.extract(tmp_path / "own", LAYOUT)
 
 
 @pytest.mark.parametrize("engine", ["mapped", "graph"])
@@ -244,7 +245,7 @@ def test_each_flipped_byte_of_a_record_is_an_error_that_names_it_or_is_found_whe
 def attempt(path: Path, layout: layouts.Layout) -> tuple[int, str]:
     """The checksum that is found for the third record, or the message of the error."""
     try:
-        return int(extract.extract(path, layout).rows["checksum"][2]), ""
+        return int(index_file.extract(path, layout).rows["checksum"][2]), ""
     except DatasetError as error:
         return 0, str(error)
 

@@ -12,9 +12,9 @@ import vlpipe
 from tests.foreign_files import write
 from vlpipe import layouts
 from vlpipe.errors import DatasetError
-from vlpipe.reading import Records
-from vlpipe.record import varint
-from vlpipe.wire import signed
+from vlpipe.protobuf.wire import signed
+from vlpipe.sources.records import Records
+from vlpipe.storage.example import varint
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vlpipe
-from vlpipe import gather as room
-from vlpipe.gather import address, gather
+from vlpipe.engines import gather_copy as room
+from vlpipe.engines.gather_copy import address, gather
 
 SOURCE = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8)
 

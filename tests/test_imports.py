@@ -144,11 +144,11 @@ def test_imports_point_one_way(room: str) -> None:
 
 def test_the_finder_of_imports_sees_them_all() -> None:
     source = """
-import vlpipe.schema as s, os
+import vlpipe.storage.schema as s, os
 if TYPE_CHECKING:
     from vlpipe.dataset import hidden
 else:
-    from vlpipe.stream import shown
+    from vlpipe.engines.stream import shown
 def f():
     from vlpipe import planning
     class C:
@@ -158,7 +158,7 @@ def f():
             except ImportError:
                 from .lengths import near
 """
-    expected = ["vlpipe.schema", "os", "vlpipe.stream.shown", "vlpipe.planning", "vlpipe.cli", ".lengths.near"]
+    expected = ["vlpipe.storage.schema", "os", "vlpipe.engines.stream.shown", "vlpipe.planning.make_plan", "vlpipe.cli", ".lengths.near"]
     assert list(imports_of(ast.parse(source))) == expected
 
 
@@ -173,7 +173,7 @@ LIGHT_WORK = {
     "class weights": "vlpipe.write(directory, records); assert vlpipe.class_weights(directory)",
     "foreign": "vlpipe.write(directory, records); vlpipe.plan(directory, layout=vlpipe.layouts.raw_bytes('x', dtype='float32', d=2))",
     "foreign tools": "vlpipe.write(directory, records); layout = vlpipe.layouts.raw_bytes('x', dtype='float32', d=2)\n"
-    "from vlpipe.preview import first_records; from vlpipe.summary import summarize\n"
+    "from vlpipe.inspection.head import first_records; from vlpipe.inspection.summary import summarize\n"
     "assert vlpipe.verify(directory, layout).ok; list(first_records(directory, 2, layout))\n"
     "summarize(directory, None, layout, compute=True)",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",

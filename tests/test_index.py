@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 import vlpipe
 from tests.twin import equal
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError, VlpipeError
-from vlpipe.index import Index, digest_of_rows, row_dtype
-from vlpipe.opening import open_directory, open_source
-from vlpipe.schema import Fixed, Schema, Sequence, Text
+from vlpipe.sources.native import open_directory, open_source
+from vlpipe.storage.index import Index, digest_of_rows, row_dtype
+from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 
 SCHEMA = Schema(features=Sequence(2, "float32"), label=Fixed((), "int16"), words=Sequence((), "int32"), text=Text(), wide=Fixed(9, "int64"))
 LENGTHS = (3, 0, 1, 7, 2, 5)
@@ -109,7 +109,7 @@ def test_frames_metadata_and_places(dataset: Path) -> None:
 
 def test_the_rows_of_a_large_index_stay_in_the_file_until_they_are_used(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = open_source(dataset).rows
-    monkeypatch.setattr("vlpipe.opening.IN_MEMORY_BYTES", small.nbytes - 1)
+    monkeypatch.setattr("vlpipe.sources.native.IN_MEMORY_BYTES", small.nbytes - 1)
     large = open_source(dataset).rows
     assert isinstance(large, np.memmap)
     assert not isinstance(small, np.memmap)

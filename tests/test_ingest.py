@@ -23,7 +23,7 @@ from tests.tones import RATE, tone, work_in_threads, write_tones, write_wav
 from vlpipe import ingest as room
 from vlpipe.audio import LogMel
 from vlpipe.ingest import Recording
-from vlpipe.opening import open_directory
+from vlpipe.sources.native import open_directory
 
 FEATURES = LogMel(sample_rate=RATE, mels=8)
 

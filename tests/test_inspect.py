@@ -75,7 +75,7 @@ def test_vlpipes_own_and_prepared_files(tmp_path: Path) -> None:
 
 
 def framed(*records: bytes) -> bytes:
-    from vlpipe.tfrecord import footer_of, header_of, masked_crc
+    from vlpipe.files.tfrecord import footer_of, header_of, masked_crc
 
     return b"".join(header_of(len(record)) + record + footer_of(masked_crc(record)) for record in records)
 

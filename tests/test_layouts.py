@@ -14,7 +14,7 @@ from tests.foreign_files import Case, audio_file, cases, example, floats, ints, 
 from tests.test_engines import digest
 from vlpipe import layouts
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.layouts.table import from_json, to_json
+from vlpipe.layouts.registry import from_json, to_json
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 

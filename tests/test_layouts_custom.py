@@ -13,11 +13,11 @@ import vlpipe
 from tests.foreign_files import read, write
 from tests.test_engines import digest
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.foreign import build
+from vlpipe.inspection.summary import summarize
 from vlpipe.layouts import Layout
-from vlpipe.measurement import measured
-from vlpipe.reading import Records
-from vlpipe.summary import summarize
+from vlpipe.sources.compute_statistics import measured
+from vlpipe.sources.foreign import build_index as build
+from vlpipe.sources.records import Records
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlpipe.lengths import bins, histogram, optimal_boundaries
+from vlpipe.planning.buckets import bins, histogram, optimal_boundaries
 
 LENGTHS = st.lists(st.integers(0, 30) | st.integers(0, 2**31), max_size=12)
 

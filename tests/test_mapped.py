@@ -17,10 +17,10 @@ import tensorflow as tf
 
 import vlpipe
 from tests.test_stream import cuts_and_flips, framed, share_of
-from vlpipe import mapped, shards
-from vlpipe.opening import open_source
-from vlpipe.options import Options
-from vlpipe.planning import make_plan
+from vlpipe.engines import mapped, mapped_shards
+from vlpipe.planning.make_plan import make_plan
+from vlpipe.planning.options import Options
+from vlpipe.sources.native import open_source
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
@@ -151,7 +151,7 @@ def test_a_shard_that_grew_is_an_error(source: Path, shard: Path, engine: str) -
 
 
 def test_a_shard_that_changes_its_size_while_it_is_opened(source: Path, shard: Path) -> None:
-    mapped_files = shards.Shards(open_source(source), "first")
+    mapped_files = mapped_shards.Shards(open_source(source), "first")
     with shard.open("ab") as file:
         file.write(b"more")
     with pytest.raises(vlpipe.DatasetError, match=r"found \d+ bytes, expected \d+ with 5 records: it was changed while it was read"):
@@ -159,7 +159,7 @@ def test_a_shard_that_changes_its_size_while_it_is_opened(source: Path, shard: P
 
 
 def test_an_index_that_changes_while_it_is_read(source: Path, shard: Path) -> None:
-    files = shards.Shards(open_source(source), "never")
+    files = mapped_shards.Shards(open_source(source), "never")
     size = shard.stat().st_size
     for begin, length in ((size - 1, 2), (-1, 1), (0, -1), (2**62, 1)):
         expected = rf"{shard}: the index names the bytes {begin} to {begin + length} of its {size}: the index was changed"
@@ -168,16 +168,16 @@ def test_an_index_that_changes_while_it_is_read(source: Path, shard: Path) -> No
 
 
 def test_a_disk_that_fails(source: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "gather", lambda target, pieces: 4)
-    files = shards.Shards(open_source(source), "never")
+    monkeypatch.setattr(mapped_shards, "gather", lambda target, pieces: 4)
+    files = mapped_shards.Shards(open_source(source), "never")
     with pytest.raises(vlpipe.DatasetError, match=rf"{shard}: the bytes 9 to 12 cannot be read: it was cut while it was read, or its disk"):
         files.copy(np.empty(7, np.uint8), files.pieces(*np.array([[0, 0], [0, 9], [4, 3]])))
 
 
 def test_verify_says_when_checksums_are_tested(source: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tested: list[int] = []
-    real = shards.masked_crc
-    monkeypatch.setattr(shards, "masked_crc", lambda data: tested.append(1) or real(data))
+    real = mapped_shards.masked_crc
+    monkeypatch.setattr(mapped_shards, "masked_crc", lambda data: tested.append(1) or real(data))
     for verify, expected in (("never", 0), ("first", 5), ("always", 15)):
         tested.clear()
         dataset = vlpipe.make_dataset(source, verify=verify)
@@ -277,7 +277,7 @@ def test_a_dataset_that_is_gone_leaves_no_files_and_no_memory(source: Path) -> N
 
 
 def test_a_shard_that_cannot_be_opened_says_what_to_do(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = shards.Shards(open_source(source), "never")
+    files = mapped_shards.Shards(open_source(source), "never")
 
     def too_many(*arguments: Any) -> None:
         raise OSError(24, "Too many open files")

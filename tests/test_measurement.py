@@ -15,15 +15,16 @@ import pytest
 
 import vlpipe
 from tests.foreign_files import Case, cases, example, floats, ints, raw, write
-from vlpipe import layouts, measurement
+from vlpipe import layouts
 from vlpipe.errors import DatasetError
-from vlpipe.foreign import store
-from vlpipe.index import Index
-from vlpipe.measurement import measured
-from vlpipe.opening import open_source
-from vlpipe.reading import Records
-from vlpipe.remote import open_anywhere
-from vlpipe.statistics import Moments, merged
+from vlpipe.sources import compute_statistics
+from vlpipe.sources.compute_statistics import measured
+from vlpipe.sources.foreign import cache
+from vlpipe.sources.native import open_source
+from vlpipe.sources.open import open_anywhere
+from vlpipe.sources.records import Records
+from vlpipe.storage.index import Index
+from vlpipe.storage.statistics import Moments, merged
 
 CASES = cases()
 LAYOUT = layouts.float_list("x", d=3, label="label")
@@ -126,22 +127,22 @@ def test_statistics_of_another_reading_are_not_those(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tfrecord", [example({"x": raw(np.arange(8, dtype=np.int16))})])
     indexes = [vlpipe.build_index(path, layouts.raw_bytes("x", dtype=dtype, d=2)) for dtype in ("float16", "int16")]
     measured(indexes[0])
-    (place,) = (tmp_path / store.DIRECTORY).glob("*.statistics")
+    (place,) = (tmp_path / cache.DIRECTORY).glob("*.statistics")
     assert_of(measured(indexes[1]).statistics["x"], [np.arange(8).reshape(4, 2)])
-    (other,) = set((tmp_path / store.DIRECTORY).glob("*.statistics")) - {place}
+    (other,) = set((tmp_path / cache.DIRECTORY).glob("*.statistics")) - {place}
     place.replace(other)
     assert_of(measured(indexes[1]).statistics["x"], [np.arange(8).reshape(4, 2)])
     (shard,), (part,) = indexes[1].shards, indexes[1].parts()
-    assert measurement.load_moments(indexes[1], shard, part) is not None
+    assert compute_statistics.load_moments(indexes[1], shard, part) is not None
     for name in ("frames", "start", "offset", "bytes", "checksum"):
         rows = indexes[1].rows.copy()
         rows[name] += 1
-        assert measurement.load_moments(replace(indexes[1], rows=rows), shard, part) is None
+        assert compute_statistics.load_moments(replace(indexes[1], rows=rows), shard, part) is None
 
 
 def test_files_are_merged_in_their_order(files: list[Path]) -> None:
     parts = [measured(vlpipe.build_index(path, LAYOUT)).statistics for path in files[1:]]
-    for place in (files[0].parent / store.DIRECTORY).glob("*.statistics"):
+    for place in (files[0].parent / cache.DIRECTORY).glob("*.statistics"):
         place.unlink()
     found = measured(vlpipe.build_index(files, LAYOUT)).statistics["x"]
     assert found.mean.tobytes() == merged(parts)["x"].mean.tobytes() != merged(parts[::-1])["x"].mean.tobytes()
@@ -164,7 +165,7 @@ def test_it_goes_on_from_the_last_file_that_was_complete(files: list[Path], read
 def test_statistics_that_are_damaged_or_of_something_else_are_computed_anew(files: list[Path], read: list[str]) -> None:
     index = vlpipe.build_index(files[2], LAYOUT)
     good = measured(index).statistics["x"]
-    (place,) = (files[2].parent / store.DIRECTORY).glob("*.statistics")
+    (place,) = (files[2].parent / cache.DIRECTORY).glob("*.statistics")
     content = place.read_bytes()
     damages = [b"", content[:-1], b"{}\n{}", b"[" * 100_000, content.replace(b'"version": 1', b'"version": 2')]
     damages.append(content[:-40] + content[-40:].translate(bytes.maketrans(b"12345678", b"23456781")))  # other numbers
@@ -176,16 +177,16 @@ def test_statistics_that_are_damaged_or_of_something_else_are_computed_anew(file
         assert len(read) == 10
     (shard,), (part,) = index.shards, index.parts()
     for wrong in ({}, {"x": Moments(2)}, {"y": Moments(3)}):
-        assert measurement.save_moments(index, shard, part, wrong)
-        assert measurement.load_moments(index, shard, part) is None
-    assert measurement.save_moments(index, shard, part, {"x": good})
-    assert measurement.load_moments(index, shard, part) is not None
+        assert compute_statistics.save_moments(index, shard, part, wrong)
+        assert compute_statistics.load_moments(index, shard, part) is None
+    assert compute_statistics.save_moments(index, shard, part, {"x": good})
+    assert compute_statistics.load_moments(index, shard, part) is not None
 
 
 def test_where_nothing_can_be_written_beside_the_files_the_cache_is_used(
     files: list[Path], read: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / store.DIRECTORY).write_text("in the way")
+    (tmp_path / cache.DIRECTORY).write_text("in the way")
     measured(vlpipe.build_index(files, LAYOUT))
     assert_of(vlpipe.build_index(files, LAYOUT).statistics["x"], ALL)
     assert len(list((tmp_path / "cache").rglob("*.statistics"))) == 3
@@ -198,7 +199,7 @@ def test_where_nothing_can_be_written_beside_the_files_the_cache_is_used(
 def test_processes_find_the_same_bits(files: list[Path], tmp_path: Path) -> None:
     index = vlpipe.build_index(files, LAYOUT)
     alone = measured(index).statistics["x"]
-    for place in (tmp_path / store.DIRECTORY).glob("*.statistics"):
+    for place in (tmp_path / cache.DIRECTORY).glob("*.statistics"):
         place.unlink()
     told: list[tuple[int, int]] = []
     together = measured(index, workers=2, progress=lambda *done: told.append(done)).statistics["x"]
@@ -206,7 +207,7 @@ def test_processes_find_the_same_bits(files: list[Path], tmp_path: Path) -> None
     assert together.variance.tobytes() == alone.variance.tobytes()
     assert told[-1] == (int(index.rows["bytes"].sum()),) * 2
     assert len(told) == 4
-    assert len(list((tmp_path / store.DIRECTORY).glob("*.statistics"))) == 3
+    assert len(list((tmp_path / cache.DIRECTORY).glob("*.statistics"))) == 3
 
 
 def test_a_process_that_dies_leaves_its_files_to_this_one(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,13 +220,13 @@ def test_a_process_that_dies_leaves_its_files_to_this_one(files: list[Path], mon
         def shutdown(self, **_: Any) -> None:
             pass
 
-    monkeypatch.setattr(measurement, "start_pool", lambda workers: Dying())
+    monkeypatch.setattr(compute_statistics, "start_pool", lambda workers: Dying())
     assert_of(measured(vlpipe.build_index(files, LAYOUT), workers=2).statistics["x"], ALL)
 
 
 @pytest.mark.parametrize("numbers", [1, 20, 60, 10**6])
 def test_how_many_are_taken_in_together_does_not_matter(files: list[Path], monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
-    monkeypatch.setattr(measurement, "_NUMBERS", numbers)
+    monkeypatch.setattr(compute_statistics, "_NUMBERS", numbers)
     assert_of(measured(vlpipe.build_index(files, LAYOUT)).statistics["x"], ALL)
 
 

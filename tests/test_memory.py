@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from vlpipe.memory import ALIGNMENT, MOST_BYTES, Pool
+from vlpipe.engines.buffer_pool import ALIGNMENT, MOST_BYTES, Pool
 
 
 def address(array: np.ndarray) -> int:

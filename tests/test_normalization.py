@@ -20,8 +20,8 @@ from tests.foreign_files import write as foreign_write
 from tests.test_cli import run
 from tests.test_dataset import make_records, write
 from vlpipe import ArgumentError, DatasetError
-from vlpipe.normalization import by_utterance
-from vlpipe.summary import summarize
+from vlpipe.inspection.summary import summarize
+from vlpipe.transforms.normalize import by_utterance
 
 special = st.sampled_from([0.0, 1.0, -1.0, 3e4, 1e-30, float("nan"), float("inf"), float("-inf")])
 
@@ -116,8 +116,8 @@ def test_statistics_without_numbers_are_refused(tmp_path: Path) -> None:
 )
 def test_integers_cannot_hold_it(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
-        vlpipe.options.Options.of(dtype="int32", **arguments)
-    vlpipe.options.Options.of(dtype="int32", augment=vlpipe.SpecAugment(fill="zero"))
+        vlpipe.planning.options.Options.of(dtype="int32", **arguments)
+    vlpipe.planning.options.Options.of(dtype="int32", augment=vlpipe.SpecAugment(fill="zero"))
 
 
 # ---- records of others -----------------------------------------------------------------------------------------------------------

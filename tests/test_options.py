@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlpipe.augmentation import SpecAugment
-from vlpipe.cropping import Crop
 from vlpipe.errors import ArgumentError, SchemaError
-from vlpipe.options import Options, default_parallelism, select
-from vlpipe.schema import Fixed, Schema, Sequence, Text
-from vlpipe.transformation import Transform
+from vlpipe.planning.options import Options, default_parallelism, select
+from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
+from vlpipe.transforms.augment import SpecAugment
+from vlpipe.transforms.crop import Crop
+from vlpipe.transforms.transform import Transform
 
 GOOD: dict[str, list[Any]] = {
     "batching": ["bucket", "pad", "ragged", "same_length"],

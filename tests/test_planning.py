@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import vlpipe
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.index import Index, Shard, row_dtype
-from vlpipe.options import Options
-from vlpipe.planning import Plan, make_plan
-from vlpipe.schema import Fixed, Schema, Sequence
+from vlpipe.planning.make_plan import Plan, make_plan
+from vlpipe.planning.options import Options
+from vlpipe.storage.index import Index, Shard, row_dtype
+from vlpipe.storage.schema import Fixed, Schema, Sequence
 
 SCHEMA = Schema(features=Sequence(3, "int16"), label=Fixed())
 LENGTHS = st.lists(st.integers(0, 40), max_size=40)

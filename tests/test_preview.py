@@ -13,11 +13,11 @@ from tests.foreign_files import cases, example, floats, raw
 from tests.foreign_files import write as foreign_write
 from tests.test_verification import rewrite_index
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.opening import open_source
-from vlpipe.preview import first_records
-from vlpipe.reading import Records
-from vlpipe.schema import Fixed, Schema, Sequence, Text
-from vlpipe.tfrecord import footer_of, header_of, masked_crc
+from vlpipe.files.tfrecord import footer_of, header_of, masked_crc
+from vlpipe.inspection.head import first_records
+from vlpipe.sources.native import open_source
+from vlpipe.sources.records import Records
+from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 
 SCHEMA = Schema(
     x=Sequence((2, 2), "float16"), tokens=Sequence((), "int64"), label=Fixed((), "int8"), vector=Fixed(8, "float32"), text=Text()

@@ -10,8 +10,8 @@ import pytest
 import vlpipe
 from tests.foreign_files import cases, write
 from vlpipe.errors import DatasetError
-from vlpipe.reading import Records
-from vlpipe.remote import open_anywhere
+from vlpipe.sources.open import open_anywhere
+from vlpipe.sources.records import Records
 
 CASES = cases()
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.twin import equal
-from vlpipe.record import decode, encode, parse, varint
-from vlpipe.schema import FIXED_DTYPES, SEQUENCE_DTYPES, Field, Fixed, Schema, Sequence, Text
+from vlpipe.storage.example import decode, encode, parse, varint
+from vlpipe.storage.schema import FIXED_DTYPES, SEQUENCE_DTYPES, Field, Fixed, Schema, Sequence, Text
 
 NAMES = st.text(
     st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters="\u00a0\u2007\u202f"), min_size=1, max_size=8

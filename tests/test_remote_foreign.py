@@ -20,9 +20,11 @@ from tests.foreign_files import example, floats, ints, prepared_directory, read,
 from tests.test_engines import digest
 from tests.test_layouts_seqio import FEATURES, INPUTS, LENGTHS, RECORDS, TARGETS
 from tests.test_layouts_seqio import cache as cached_task
-from vlpipe import cli, compression, places
+from vlpipe import cli
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.foreign import build, extract, store
+from vlpipe.files import compression, filesystem
+from vlpipe.sources.foreign import build_index as build
+from vlpipe.sources.foreign import cache, index_file
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
@@ -76,9 +78,9 @@ def indexed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that are indexed, as that happens."""
     names: list[str] = []
 
-    def noted(path: str, layout: vlpipe.layouts.Layout) -> extract.Table:
+    def noted(path: str, layout: vlpipe.layouts.Layout) -> index_file.Table:
         names.append(path)
-        return extract.extract(path, layout)
+        return index_file.extract(path, layout)
 
     monkeypatch.setattr(build, "extract", noted)
     return names
@@ -88,14 +90,14 @@ def indexed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def transferred(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many bytes are read of each file."""
     counts: Counter[str] = Counter()
-    plain = places._Remote.readinto
+    plain = filesystem._Remote.readinto
 
     def counted(remote: Any, buffer: Any) -> int:
         count = plain(remote, buffer)
         counts[remote._address] += count
         return count
 
-    monkeypatch.setattr(places._Remote, "readinto", counted)
+    monkeypatch.setattr(filesystem._Remote, "readinto", counted)
     return counts
 
 
@@ -150,7 +152,7 @@ def test_paths_and_addresses_together(source: Path, address: str) -> None:
 def test_an_index_is_made_once_of_one_read_of_each_file(
     tmp_path: Path, indexed: list[str], transferred: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(filesystem, "BUFFER_BYTES", 4096)
     path = write(tmp_path / "big" / "a.tfrecord", [record(3000, number) for number in range(100)])
     size = path.stat().st_size
     address = f"{copied(path.parent)}/a.tfrecord"
@@ -167,18 +169,18 @@ def test_an_index_is_made_once_of_one_read_of_each_file(
     # Head and tail, and the first records, which complete the layout.
     assert transferred[address] < sampled + 20 * 4096 < size / 2
     assert len(list((tmp_path / "cache" / "vlpipe" / "index").glob("*/a.tfrecord-*"))) == 1
-    of = store.identity(address)
-    assert (of["bytes"], of["digest"]) == (size, store.identity(path)["digest"])
+    of = cache.identity(address)
+    assert (of["bytes"], of["digest"]) == (size, cache.identity(path)["digest"])
 
 
 def test_a_file_that_has_changed_is_indexed_anew(address: str, indexed: list[str], tmp_path: Path) -> None:
     pattern = f"{address}/*.tfrecord"
     assert vlpipe.build_index(pattern, LAYOUT).rows["value:label"].tolist()[:2] == [7, 17]
     indexed.clear()
-    put(f"{address}/a.tfrecord", places.open_file(f"{address}/d.tfrecord").read())
+    put(f"{address}/a.tfrecord", filesystem.open_file(f"{address}/d.tfrecord").read())
     assert vlpipe.build_index(pattern, LAYOUT).rows["value:label"].tolist()[:2] == [3, 13]
     assert indexed == [f"{address}/a.tfrecord"]
-    content = places.open_file(f"{address}/c.tfrecord").read()
+    content = filesystem.open_file(f"{address}/c.tfrecord").read()
     offset = int(vlpipe.build_index(f"{address}/c.tfrecord", LAYOUT).rows["offset"][1])
     put(f"{address}/c.tfrecord", content[offset:] + content[:offset])  # of the same size
     assert vlpipe.build_index(pattern, LAYOUT).rows["value:label"].tolist()[3:5] == [21, 31]
@@ -189,7 +191,7 @@ def test_a_file_that_has_changed_is_indexed_anew(address: str, indexed: list[str
     build.index_file(place, layout)
     for content, same in ((large, True), (large[:-1] + b"?", False), (b"?" + large[1:], False), (large, True)):
         put(place, content)
-        assert (store.load(place, layout) is not None) == same
+        assert (cache.load(place, layout) is not None) == same
 
 
 def test_the_time_of_a_file_counts_where_there_is_one(address: str, indexed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,8 +235,8 @@ def test_a_file_that_changes_or_is_cut_while_it_is_read_is_an_error_that_names_i
     def indexed_while(meanwhile: bytes, *, copied: bool) -> None:
         """Index the file, which is written anew when half of it is copied, or all."""
 
-        def extracted(path: str, layout: vlpipe.layouts.Layout) -> extract.Table:
-            plain = places._Remote.readinto
+        def extracted(path: str, layout: vlpipe.layouts.Layout) -> index_file.Table:
+            plain = filesystem._Remote.readinto
 
             def slow(remote: Any, buffer: Any) -> int:
                 if remote._at > len(content) // 2:
@@ -244,8 +246,8 @@ def test_a_file_that_changes_or_is_cut_while_it_is_read_is_an_error_that_names_i
 
             with monkeypatch.context() as patch:
                 if not copied:
-                    patch.setattr(places._Remote, "readinto", slow)
-                found = extract.extract(path, layout)
+                    patch.setattr(filesystem._Remote, "readinto", slow)
+                found = index_file.extract(path, layout)
             put(place, meanwhile)
             return found
 
@@ -266,12 +268,12 @@ def test_a_file_that_changes_or_is_cut_while_it_is_read_is_an_error_that_names_i
 def test_what_a_remote_file_says_when_it_ends_too_early(address: str) -> None:
     place = f"{address}/x"
     put(place, bytes(1 << 20))
-    with places.open_file(place) as file:
+    with filesystem.open_file(place) as file:
         put(place, bytes(100))
         with pytest.raises(DatasetError, match=rf"{place}: ends after 100 bytes, it had 1048576 when it was opened: it was cut meanwhile"):
             file.read()
     put(place, bytes(1 << 20))
-    with places.open_file(place) as file:
+    with filesystem.open_file(place) as file:
         file.seek(1 << 19)
         put(place, bytes(100))
         with pytest.raises(DatasetError, match=rf"{place}: cannot be read from byte 524288 on \(.*end of file.*Try again, or copy"):
@@ -282,7 +284,7 @@ def test_what_a_remote_file_says_when_it_ends_too_early(address: str) -> None:
 def test_a_file_that_was_cut_after_it_was_indexed_is_named_when_it_is_read(address: str, engine: str) -> None:
     place = f"{address}/c.tfrecord"
     dataset = vlpipe.make_dataset(place, layout=LAYOUT, engine=engine, batch_size=2, length_range=(0, None))
-    put(place, places.open_file(place).read()[:-5])
+    put(place, filesystem.open_file(place).read()[:-5])
     with pytest.raises(tf.errors.OpError, match=r"c.tfrecord, record 10 at byte \d+: cannot be read"):
         list(dataset)
     with pytest.raises(DatasetError, match=r"c.tfrecord, record 10 at byte \d+: the header says"):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_planning import plan_of
-from vlpipe.schedule import Cuts, Schedule, cut, hashes, mix
+from vlpipe.planning.schedule import Cuts, Schedule, cut, hashes, mix
 
 MASK = 2**64 - 1
 COUNTS = st.lists(st.integers(0, 12), min_size=1, max_size=6)

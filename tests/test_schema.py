@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.twin import equal
 from vlpipe.errors import SchemaError
-from vlpipe.schema import FIXED_DTYPES, SEQUENCE_DTYPES, Fixed, Schema, Sequence, Text
+from vlpipe.storage.schema import FIXED_DTYPES, SEQUENCE_DTYPES, Fixed, Schema, Sequence, Text
 
 BIG_ENDIAN = np.arange(6, dtype=">f4").reshape(3, 2)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from vlpipe import staging
 from vlpipe.errors import DatasetError, DatasetExistsError, VlpipeError
-from vlpipe.staging import StagedDirectory
+from vlpipe.files import atomic_directory
+from vlpipe.files.atomic_directory import StagedDirectory
 
 
 def stage(target: Path, overwrite: bool = False, reason: str | None = None) -> StagedDirectory:
@@ -70,7 +70,7 @@ def test_the_old_stays_until_the_new_is_complete(tmp_path: Path) -> None:
 
 
 def test_without_an_exchange_the_old_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "_exchange", lambda *_: False)  # as on macOS
+    monkeypatch.setattr(atomic_directory, "_exchange", lambda *_: False)  # as on macOS
     target = old_target(tmp_path)
     fill(stage(target, overwrite=True)).commit()
     assert (target / "file").read_text() == "new"
@@ -83,9 +83,9 @@ def test_the_exchange_is_made_by_the_system_in_one_step(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    assert staging._exchange(tmp_path / "a", tmp_path / "b")
+    assert atomic_directory._exchange(tmp_path / "a", tmp_path / "b")
     assert (listing(tmp_path / "a"), listing(tmp_path / "b")) == (["b"], ["a"])
-    assert not staging._exchange(tmp_path / "a", tmp_path / "missing")
+    assert not atomic_directory._exchange(tmp_path / "a", tmp_path / "missing")
 
 
 def test_an_empty_directory_is_filled(tmp_path: Path) -> None:
@@ -141,14 +141,14 @@ def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path, overwri
 
 def test_a_target_that_appears_during_the_flush_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     staged = fill(stage(tmp_path / "it"))
-    flush = staging._flush
+    flush = atomic_directory._flush
 
     def slow_flush(path: Path) -> None:
         flush(path)
         if path == staged.path:
             old_target(tmp_path)
 
-    monkeypatch.setattr(staging, "_flush", slow_flush)
+    monkeypatch.setattr(atomic_directory, "_flush", slow_flush)
     with pytest.raises(DatasetExistsError, match="it: exists already"):
         staged.commit()
     assert (tmp_path / "it" / "file").read_text() == "old"
@@ -169,7 +169,7 @@ def test_the_second_is_refused_by_the_name_of_the_first(tmp_path: Path) -> None:
 
 def test_a_process_that_holds_the_lock_is_named(tmp_path: Path) -> None:
     make = f"StagedDirectory({str(tmp_path / 'it')!r}, overwrite=False, replaceable=str)"
-    code = f"from vlpipe.staging import StagedDirectory; staged = {make}; print('ready'); input()"
+    code = f"from vlpipe.files.atomic_directory import StagedDirectory; staged = {make}; print('ready'); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"ready\n"
@@ -185,7 +185,7 @@ def test_a_process_that_holds_the_lock_is_named(tmp_path: Path) -> None:
 def test_a_worker_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_path: Path) -> None:
     code = """
 import os, sys, time
-from vlpipe.staging import StagedDirectory
+from vlpipe.files.atomic_directory import StagedDirectory
 staged = StagedDirectory(sys.argv[1], overwrite=False, replaceable=str)
 if os.fork() == 0:
     staged.abort()  # as when an exception leaves the block there: what is staged is the parent's

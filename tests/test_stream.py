@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
-from vlpipe.index import digest_of_rows
-from vlpipe.opening import open_source
-from vlpipe.tfrecord import footer_of, header_of, masked_crc
+from vlpipe.files.tfrecord import footer_of, header_of, masked_crc
+from vlpipe.sources.native import open_source
+from vlpipe.storage.index import digest_of_rows
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 

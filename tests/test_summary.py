@@ -17,9 +17,9 @@ import vlpipe
 from tests.foreign_files import cases, example, floats, ints
 from tests.foreign_files import write as foreign_write
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.opening import open_source
-from vlpipe.schema import Fixed, Schema, Sequence, Text
-from vlpipe.summary import Lengths, bin_lengths, summarize
+from vlpipe.inspection.summary import Lengths, bin_lengths, summarize
+from vlpipe.sources.native import open_source
+from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 
 SCHEMA = Schema(features=Sequence(3, "float32"), label=Fixed(), speaker=Fixed((), "uint8"), wide=Fixed(2), words=Sequence((), "int32"))
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlpipe.errors import DatasetError
-from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES, RecordFrame, footer_of, header_of, masked_crc, read_frames
+from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES, RecordFrame, footer_of, header_of, masked_crc, read_frames
 
 RECORDS = st.lists(st.binary(max_size=300), max_size=6)
 NEXT_STEP = r"The file is damaged or was cut: restore it from a copy, or write the dataset again\."

@@ -12,7 +12,7 @@ import tensorflow as tf
 import vlpipe
 from tests.test_dataset import make_records, write
 from vlpipe import ArgumentError, Crop, Transform
-from vlpipe.schedule import CROPS, draws
+from vlpipe.planning.schedule import CROPS, draws
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 

@@ -19,11 +19,11 @@ from hypothesis import given, settings
 import vlpipe
 from tests.test_record import schemas_and_records
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.index import digest_of_rows
-from vlpipe.opening import open_directory
-from vlpipe.record import encode
-from vlpipe.schema import Fixed, Schema, Sequence, Text
-from vlpipe.tfrecord import footer_of, header_of, masked_crc
+from vlpipe.files.tfrecord import footer_of, header_of, masked_crc
+from vlpipe.sources.native import open_directory
+from vlpipe.storage.example import encode
+from vlpipe.storage.index import digest_of_rows
+from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 from vlpipe.verification import Problem, Report, files
 
 SCHEMA = Schema(x=Sequence(2, "float32"), wörter=Sequence((), "int16"), label=Fixed((), "int16"), half=Fixed(2, "float16"), text=Text())

@@ -19,8 +19,9 @@ from tests.foreign_files import Case, cases, example, floats, ints, prepared_dir
 from tests.test_verification import _Failing
 from vlpipe import layouts
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.foreign import build, extract, store
-from vlpipe.tfrecord import footer_of, header_of, masked_crc, read_frames
+from vlpipe.files.tfrecord import footer_of, header_of, masked_crc, read_frames
+from vlpipe.sources.foreign import build_index as build
+from vlpipe.sources.foreign import cache, index_file
 from vlpipe.verification import Problem, Report, files
 
 CASES = cases()
@@ -342,7 +343,7 @@ def test_a_layout_that_does_not_serve(path: Path) -> None:
         vlpipe.verify("gs://a/b", LAYOUT)
 
 
-def altered(column: str, row: int, value: Any) -> Callable[[extract.Table], None]:
+def altered(column: str, row: int, value: Any) -> Callable[[index_file.Table], None]:
     return lambda table: table.rows[column].__setitem__(row, value)
 
 
@@ -356,12 +357,12 @@ def altered(column: str, row: int, value: Any) -> Callable[[extract.Table], None
         (lambda table: table.lists["tags"].__setitem__(-1, 7), 39, 'the values of "tags", expected others, as the index says'),
     ],
 )
-def test_an_index_that_says_something_else(path: Path, change: Callable[[extract.Table], None], record: int, said: str) -> None:
+def test_an_index_that_says_something_else(path: Path, change: Callable[[index_file.Table], None], record: int, said: str) -> None:
     layout = build.choose_layout([str(path)], layouts.float_list("x", d=3, label="label", lists=("tags",)))
-    table = extract.extract(path, layout)
+    table = index_file.extract(path, layout)
     change(table)
-    assert store.save(str(path), layout, table, store.identity(path))
-    assert store.load(str(path), layout) is not None
+    assert cache.save(str(path), layout, table, cache.identity(path))
+    assert cache.load(str(path), layout) is not None
     report = vlpipe.verify(path, layout)
     problem = only(report)
     assert (problem.kind, problem.record, report.damaged) == ("index", record, 1)
@@ -372,13 +373,13 @@ def test_an_index_that_says_something_else(path: Path, change: Callable[[extract
 def test_an_index_of_records_that_do_not_fit(path: Path) -> None:
     """Which nobody makes: it is forged."""
     layout = build.choose_layout([str(path)], layouts.float_list("x", d=3, label="label", lists=("tags",)))
-    table = extract.extract(path, layout)
+    table = index_file.extract(path, layout)
     begin, end = places(path)[33]
     content = path.read_bytes()
     data = content[begin + 12 : end - 4].replace(b"\x01x", b"\x01z")
     path.write_bytes(content[: begin + 12] + data + footer_of(masked_crc(data)) + content[end:])
     table.rows["checksum"][33] = masked_crc(data)
-    assert store.save(str(path), layout, table, store.identity(path))
+    assert cache.save(str(path), layout, table, cache.identity(path))
     problem = only(vlpipe.verify(path, layout))
     assert (problem.kind, problem.record, problem.found) == ("example", 33, 'has no feature "x"')
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.foreign_files import example, floats, ints, raw, sequence_example
-from vlpipe import bulk, wire
-from vlpipe.bulk import BYTES_LIST, FLOAT_LIST, INT64_LIST
-from vlpipe.record import varint as encoded
-from vlpipe.wire import Feature, WireError, integers, varint, walk
+from vlpipe.protobuf import vectorized, wire
+from vlpipe.protobuf.vectorized import BYTES_LIST, FLOAT_LIST, INT64_LIST
+from vlpipe.protobuf.wire import Feature, WireError, integers, varint, walk
+from vlpipe.storage.example import varint as encoded
 
 KEYS = st.text(min_size=1, max_size=6)
 VALUES = st.one_of(
@@ -131,16 +131,18 @@ def test_the_integers_of_a_long_record(value: int) -> None:
     """They are looked at in pieces, which end between two numbers."""
     values = [value, 1] * 20_000
     data = example({"x": ints(*values)})
-    assert bulk.integers(data, walk(data).features["x"]).tolist() == values
+    assert vectorized.integers(data, walk(data).features["x"]).tolist() == values
 
 
-def in_bulk(records: list[bytes], keys: tuple[str, ...]) -> tuple[dict[str, bulk.Payloads], dict[str, bulk.Spans], np.ndarray, np.ndarray]:
+def in_bulk(
+    records: list[bytes], keys: tuple[str, ...]
+) -> tuple[dict[str, vectorized.Payloads], dict[str, vectorized.Spans], np.ndarray, np.ndarray]:
     data = np.frombuffer(b"??".join([b"", *records, b"????????"]), np.uint8)
     sizes = np.array([len(record) for record in records])
     begins = np.cumsum(sizes + 2) - sizes
-    context, lists = bulk.messages(data, begins, begins + sizes)
-    features = bulk.entries(data, context, keys)
-    return {key: bulk.payloads(data, span) for key, span in features.items()}, bulk.entries(data, lists, keys), data, begins
+    context, lists = vectorized.messages(data, begins, begins + sizes)
+    features = vectorized.entries(data, context, keys)
+    return {key: vectorized.payloads(data, span) for key, span in features.items()}, vectorized.entries(data, lists, keys), data, begins
 
 
 @given(st.lists(st.tuples(st.dictionaries(st.sampled_from("abc"), VALUES), st.booleans()), min_size=1, max_size=20))
@@ -209,7 +211,7 @@ def test_packed_integers_in_bulk(records: list[list[int]]) -> None:
     data = np.frombuffer(b"?".join([b"", *packed, b""]), np.uint8)
     sizes = np.array([len(part) for part in packed])
     begins = np.cumsum(sizes + 1) - sizes
-    values, counts, odd = bulk.packed_integers(data, begins, begins + sizes)
+    values, counts, odd = vectorized.packed_integers(data, begins, begins + sizes)
     assert counts.tolist() == [len(numbers) for numbers in records]
     assert values.tolist() == [number for numbers in records for number in numbers]
     assert not odd.any()
@@ -217,7 +219,7 @@ def test_packed_integers_in_bulk(records: list[list[int]]) -> None:
 
 def test_packed_integers_that_do_not_end_are_odd() -> None:
     data = np.frombuffer(b"\x01\x80" + b"\xff" * 10 + b"\x01" + b"\x07", np.uint8)
-    assert bulk.packed_integers(data, np.array([0, 13]), np.array([2, 14]))[2].tolist() == [True, False]
-    assert bulk.packed_integers(data, np.array([0, 2, 13]), np.array([1, 13, 14]))[2].tolist() == [False, True, False]
+    assert vectorized.packed_integers(data, np.array([0, 13]), np.array([2, 14]))[2].tolist() == [True, False]
+    assert vectorized.packed_integers(data, np.array([0, 2, 13]), np.array([1, 13, 14]))[2].tolist() == [False, True, False]
     with pytest.raises(WireError, match="a number that does not end"):
         varint(b"\xff" * 10 + b"\x01", 0, 11)

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 import vlpipe
 from vlpipe.errors import ArgumentError, DatasetError, DatasetExistsError, SchemaError, VlpipeError
-from vlpipe.opening import open_source
-from vlpipe.schema import Fixed, Schema, Sequence, Text
-from vlpipe.tfrecord import read_frames
+from vlpipe.files.tfrecord import read_frames
+from vlpipe.sources.native import open_source
+from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 
 SCHEMA = Schema(features=Sequence(2, "float32"), label=Fixed())
 
@@ -324,7 +324,7 @@ def test_a_closed_writer_takes_no_records(tmp_path: Path) -> None:
 
 
 def test_a_record_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlpipe.portion.MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr("vlpipe.storage.shard_writer.MAX_RECORD_BYTES", 1000)
     with pytest.raises(
         SchemaError, match=r"d, record 1: takes \d{4} bytes, a TFRecord Example can hold 1000\. Cut it into shorter records\."
     ):
@@ -423,7 +423,7 @@ def test_a_full_disk_commits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return path_open(path, mode, *arguments)
 
     if when == "while records come":
-        monkeypatch.setattr("vlpipe.portion._BUFFER_BYTES", 10)
+        monkeypatch.setattr("vlpipe.storage.shard_writer._BUFFER_BYTES", 10)
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(DatasetError, match=r"d: cannot be written \(No space left on device\); nothing is committed\. Make room for it"):
         vlpipe.write(tmp_path / "d", [record(1), record(2)], overwrite=True)
@@ -465,7 +465,7 @@ def test_the_second_process_fails_at_once_and_names_the_first(tmp_path: Path) ->
 DRIVER = """
 import json, os, signal, sys, time
 import numpy as np
-from vlpipe.writer import Writer
+from vlpipe.storage.writer import Writer
 from vlpipe import staging
 
 def write(target):

@@ -17,20 +17,20 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "make_dataset": "vlpipe.dataset",
-    "plan": "vlpipe.planning",
-    "build_index": "vlpipe.foreign",
-    "Plan": "vlpipe.planning",
-    "Schema": "vlpipe.schema",
-    "Sequence": "vlpipe.schema",
-    "Fixed": "vlpipe.schema",
-    "Text": "vlpipe.schema",
-    "Crop": "vlpipe.cropping",
-    "Transform": "vlpipe.transformation",
-    "SpecAugment": "vlpipe.augmentation",
-    "Writer": "vlpipe.writer",
-    "write": "vlpipe.writer",
+    "plan": "vlpipe.planning.make_plan",
+    "build_index": "vlpipe.sources.foreign.build_index",
+    "Plan": "vlpipe.planning.make_plan",
+    "Schema": "vlpipe.storage.schema",
+    "Sequence": "vlpipe.storage.schema",
+    "Fixed": "vlpipe.storage.schema",
+    "Text": "vlpipe.storage.schema",
+    "Crop": "vlpipe.transforms.crop",
+    "Transform": "vlpipe.transforms.transform",
+    "SpecAugment": "vlpipe.transforms.augment",
+    "Writer": "vlpipe.storage.writer",
+    "write": "vlpipe.storage.writer",
     "verify": "vlpipe.verification",
-    "class_weights": "vlpipe.summary",
+    "class_weights": "vlpipe.inspection.summary",
     "VlpipeError": "vlpipe.errors",
     "ArgumentError": "vlpipe.errors",
     "SchemaError": "vlpipe.errors",
@@ -49,8 +49,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe import callbacks as callbacks
     from vlpipe import layers as layers
     from vlpipe import layouts as layouts
-    from vlpipe.augmentation import SpecAugment as SpecAugment
-    from vlpipe.cropping import Crop as Crop
     from vlpipe.dataset import make_dataset as make_dataset
     from vlpipe.errors import ArgumentError as ArgumentError
     from vlpipe.errors import AudioError as AudioError
@@ -59,18 +57,20 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.errors import MissingExtraError as MissingExtraError
     from vlpipe.errors import SchemaError as SchemaError
     from vlpipe.errors import VlpipeError as VlpipeError
-    from vlpipe.foreign import build_index as build_index
-    from vlpipe.planning import Plan as Plan
-    from vlpipe.planning import plan as plan
-    from vlpipe.schema import Fixed as Fixed
-    from vlpipe.schema import Schema as Schema
-    from vlpipe.schema import Sequence as Sequence
-    from vlpipe.schema import Text as Text
-    from vlpipe.summary import class_weights as class_weights
-    from vlpipe.transformation import Transform as Transform
+    from vlpipe.inspection.summary import class_weights as class_weights
+    from vlpipe.planning.make_plan import Plan as Plan
+    from vlpipe.planning.make_plan import plan as plan
+    from vlpipe.sources.foreign.build_index import build_index as build_index
+    from vlpipe.storage.schema import Fixed as Fixed
+    from vlpipe.storage.schema import Schema as Schema
+    from vlpipe.storage.schema import Sequence as Sequence
+    from vlpipe.storage.schema import Text as Text
+    from vlpipe.storage.writer import Writer as Writer
+    from vlpipe.storage.writer import write as write
+    from vlpipe.transforms.augment import SpecAugment as SpecAugment
+    from vlpipe.transforms.crop import Crop as Crop
+    from vlpipe.transforms.transform import Transform as Transform
     from vlpipe.verification import verify as verify
-    from vlpipe.writer import Writer as Writer
-    from vlpipe.writer import write as write
 
 
 def __getattr__(name: str) -> Any:

@@ -35,11 +35,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.batching import Flat, Grouping, group, measured
+from vlpipe.engines.grouping import Flat, Grouping, group, measured
 from vlpipe.errors import ArgumentError
-from vlpipe.lengths import histogram
-from vlpipe.options import MAX_FRAMES, Options, checked_padding
-from vlpipe.planning import boundaries_for
+from vlpipe.planning.buckets import histogram
+from vlpipe.planning.make_plan import boundaries_for
+from vlpipe.planning.options import MAX_FRAMES, Options, checked_padding
 
 __all__ = ["bucket", "pad", "ragged", "same_length"]
 

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 
 from vlpipe.errors import DatasetError
-from vlpipe.options import integer
-from vlpipe.planning import Plan
-from vlpipe.staging import StagedDirectory
+from vlpipe.files.atomic_directory import StagedDirectory
+from vlpipe.planning.make_plan import Plan
+from vlpipe.planning.options import integer
 
 STATE_NAME = "state.json"
 WEIGHTS_NAME = "model.weights.h5"

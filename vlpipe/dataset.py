@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe import graph, mapped, stream
-from vlpipe.augmentation import SpecAugment
-from vlpipe.batching import Flat
-from vlpipe.cropping import Crop
+from vlpipe.engines import graph, mapped, stream
+from vlpipe.engines.grouping import Flat
 from vlpipe.errors import ArgumentError
-from vlpipe.opening import Source
-from vlpipe.options import Options
-from vlpipe.planning import Plan, make_plan
-from vlpipe.remote import open_anywhere
-from vlpipe.state import check_state
-from vlpipe.transformation import Transform
+from vlpipe.planning.make_plan import Plan, make_plan
+from vlpipe.planning.options import Options
+from vlpipe.planning.resume import check_state
+from vlpipe.sources.native import Source
+from vlpipe.sources.open import open_anywhere
+from vlpipe.transforms.augment import SpecAugment
+from vlpipe.transforms.crop import Crop
+from vlpipe.transforms.transform import Transform
 
 _log = logging.getLogger("vlpipe")
 
@@ -106,7 +106,7 @@ def make_dataset(
         normalize: each dimension to mean 0 and variance 1: "utterance", of each sequence's own frames as delivered; or "global", by the
             statistics of the source's stored frames (in its `vlpipe.json`, or as `vlpipe stats SOURCE --compute` found them; of several
             datasets, pooled); or, for validation data, a path: by the statistics of the dataset there, of its `vlpipe.json`, or of what
-            `vlpipe stats SOURCE --json` wrote. See `vlpipe.normalization`.
+            `vlpipe stats SOURCE --json` wrote. See `vlpipe.transforms.normalize`.
         augment: a `vlpipe.SpecAugment`: stretches of time and frequency masked, anew in every epoch.
         layout: how the records are laid out that vlpipe did not write: a layout of `vlpipe.layouts`, or the name of one that needs no
             arguments, such as "audioset"; None: by the first records, where they leave no doubt.

@@ -21,7 +21,7 @@ def start(module: str, *arguments: str, **options: Any) -> subprocess.Popen:
     """Run a module of this package, with pipes to its standard input and from its standard output.
 
     Args:
-        module: its full name, such as "vlpipe.foreign".
+        module: its full name, such as "vlpipe.sources.foreign".
         options: of `subprocess.Popen`.
 
     Raises:

@@ -69,7 +69,7 @@ def stats(source: tuple[str, ...], layout: str | None, by: str | None, compute: 
       vlpipe stats 'bal_train/*.tfrecord' --layout audioset --compute
       vlpipe stats data/train --json > train.json    # for make_dataset(validation, normalize="train.json")
     """
-    from vlpipe import summary
+    from vlpipe.inspection import summary
 
     chosen = parse_layout(layout)
     with progress("MB", 1e6) if compute else nullcontext(lambda done, total: None) as show:
@@ -94,7 +94,7 @@ def head(source: tuple[str, ...], layout: str | None, records: int, as_json: boo
       vlpipe head data/train -n 1 --json
       vlpipe head 'bal_train/*.tfrecord' --layout audioset
     """
-    from vlpipe import preview
+    from vlpipe.inspection import head as preview
 
     views = preview.first_records(one_or_many(source), records, parse_layout(layout))
     if as_json:
@@ -119,12 +119,13 @@ def histogram(source: tuple[str, ...], layout: str | None, output: Path | None, 
       vlpipe histogram data/train
       vlpipe histogram data/train -o lengths.png --bins 80
     """
-    from vlpipe import reporting, summary
+    from vlpipe import text_tables
+    from vlpipe.inspection import summary
 
     name, found = summary.bin_lengths(one_or_many(source), bins, features, parse_layout(layout))
     if output:
-        reporting.plot_lengths(name, found, output)
+        text_tables.plot_lengths(name, found, output)
     if as_json:
         print_json({"features": name} | dataclasses.asdict(found))
     elif not output:
-        click.echo(reporting.lengths_table(found))
+        click.echo(text_tables.lengths_table(found))

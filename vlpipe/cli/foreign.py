@@ -38,12 +38,12 @@ def inspect_files(source: Any) -> dict[str, Any]:
     Raises:
         VlpipeError: the files cannot be read, or their records are no Examples.
     """
-    from vlpipe.compression import compression_of
-    from vlpipe.foreign import files_of, is_foreign
+    from vlpipe.files.compression import compression_of
+    from vlpipe.files.filesystem import each, measured
     from vlpipe.layouts.detect import guess
-    from vlpipe.layouts.facts import look
+    from vlpipe.layouts.sample import look
     from vlpipe.layouts.sidecars import described
-    from vlpipe.places import each, measured
+    from vlpipe.sources.foreign.find_files import files_of, is_foreign
 
     paths = files_of(source)
     sample = look(paths)
@@ -88,7 +88,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
 def _as_text(report: dict[str, Any]) -> str:
     from rich.table import Table
 
-    from vlpipe.reporting import printable, text
+    from vlpipe.text_tables import printable, text
 
     table = Table(box=None, pad_edge=False, header_style="")
     for heading in ("key", "in", "kind", "records", "values or frames", "bytes each", "range"):
@@ -136,7 +136,8 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
       vlpipe index 'bal_train/*.tfrecord'
       vlpipe index 'data/*.tfrecord' --layout '{"float_list": {"key": "mel", "d": 80, "label": "class"}}'
     """
-    from vlpipe.foreign import build_index, is_foreign
+    from vlpipe.sources.foreign.build_index import build_index
+    from vlpipe.sources.foreign.find_files import is_foreign
 
     if layout is None and not is_foreign(one_or_many(source)):
         raise ArgumentError(f"{', '.join(source)}: vlpipe wrote it, with its index: there is nothing to make.")

@@ -9,14 +9,14 @@ from typing import Any
 
 from vlpipe.conversion.work import Part
 from vlpipe.conversion.workers import in_processes, job
-from vlpipe.draft import Draft
 from vlpipe.errors import ArgumentError
-from vlpipe.index import Index, column
 from vlpipe.layouts.base import Layout
-from vlpipe.layouts.table import named
-from vlpipe.opening import Source, expand
-from vlpipe.reading import Records
-from vlpipe.remote import open_anywhere
+from vlpipe.layouts.registry import named
+from vlpipe.sources.native import Source, expand
+from vlpipe.sources.open import open_anywhere
+from vlpipe.sources.records import Records
+from vlpipe.storage.index import Index, column
+from vlpipe.storage.transaction import Draft
 
 # Processes have to be started first: for less work, about half a second, that takes longer than it saves.
 BYTES_FOR_PROCESSES = 1 << 28

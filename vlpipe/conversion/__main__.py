@@ -15,8 +15,8 @@ from typing import Any
 
 from vlpipe.conversion.work import Part
 from vlpipe.errors import DatasetError, VlpipeError
-from vlpipe.layouts.table import from_json
-from vlpipe.remote import open_anywhere
+from vlpipe.layouts.registry import from_json
+from vlpipe.sources.open import open_anywhere
 
 
 def main() -> None:

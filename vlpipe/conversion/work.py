@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vlpipe.draft import os_errors_named
 from vlpipe.errors import SchemaError
-from vlpipe.index import Index
-from vlpipe.portion import Portion, Shard, shards_of
-from vlpipe.reading import Records, Values
-from vlpipe.schema import Text
+from vlpipe.sources.records import Records, Values
+from vlpipe.storage.index import Index
+from vlpipe.storage.schema import Text
+from vlpipe.storage.shard_writer import Portion, Shard, shards_of
+from vlpipe.storage.transaction import os_errors_named
 
 PROGRESS_BYTES = 1 << 20  # of records between two calls of `progress`
 

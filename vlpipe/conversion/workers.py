@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from vlpipe import errors
-from vlpipe.draft import Draft
 from vlpipe.errors import VlpipeError
-from vlpipe.index import Index, row_dtype
 from vlpipe.layouts.base import Layout
-from vlpipe.layouts.table import to_json
-from vlpipe.portion import Shard, shards_of
+from vlpipe.layouts.registry import to_json
 from vlpipe.processes import start
-from vlpipe.schema import Schema
+from vlpipe.storage.index import Index, row_dtype
+from vlpipe.storage.schema import Schema
+from vlpipe.storage.shard_writer import Shard, shards_of
+from vlpipe.storage.transaction import Draft
 
 _DONE = 1 << 62  # a record behind the last
 Messages = queue.SimpleQueue[tuple[int, dict[str, Any] | None]]

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import DatasetExistsError, VlpipeError
-from vlpipe.index import METADATA_NAME
 from vlpipe.ingest.extraction import Features, IngestError, extract
 from vlpipe.ingest.recordings import Recording, split_of
-from vlpipe.opening import open_directory
-from vlpipe.schema import Field, Fixed, Schema, Sequence, Text
-from vlpipe.writer import Writer
+from vlpipe.sources.native import open_directory
+from vlpipe.storage.index import METADATA_NAME
+from vlpipe.storage.schema import Field, Fixed, Schema, Sequence, Text
+from vlpipe.storage.writer import Writer
 
 __all__ = ["IngestError", "Summary", "Totals", "ingest"]
 

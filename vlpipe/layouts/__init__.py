@@ -26,7 +26,7 @@ from vlpipe.layouts.published import (
     serialized_tensor,
     youtube8m,
 )
-from vlpipe.layouts.table import TABLE
+from vlpipe.layouts.registry import TABLE
 
 __all__ = [
     "TABLE",

@@ -13,11 +13,11 @@ import google_crc32c
 import numpy as np
 
 from vlpipe.errors import ArgumentError
-from vlpipe.schema import SEQUENCE_DTYPES, Fixed, Schema, Sequence, Text
-from vlpipe.schema import Field as SchemaField
+from vlpipe.storage.schema import SEQUENCE_DTYPES, Fixed, Schema, Sequence, Text
+from vlpipe.storage.schema import Field as SchemaField
 
 if TYPE_CHECKING:
-    from vlpipe.layouts.given import Given
+    from vlpipe.layouts.custom import Given
 
 FORMS = ("floats", "bytes", "tensor", "float_frames", "byte_frames", "integers", "audio", "given")
 COUNTS = ("length", "shape", "row_lengths")
@@ -178,7 +178,7 @@ class Layout:
             ...     return tf.ensure_shape(values, [None, 80])
             >>> vlpipe.make_dataset("data/*.tfrecord", layout=vlpipe.layouts.Layout.custom(parse))
         """
-        from vlpipe.layouts.given import Given, counter, trace
+        from vlpipe.layouts.custom import Given, counter, trace
 
         count = None if length_fn is None else counter(length_fn)
         if name is not None:

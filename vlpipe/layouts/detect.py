@@ -10,10 +10,10 @@ import numpy as np
 
 from vlpipe.audio.containers import read_header
 from vlpipe.errors import AudioError
-from vlpipe.layouts.facts import Fact, Record, Sample
 from vlpipe.layouts.guesses import Guess, Guesses
-from vlpipe.layouts.tensors import describe
-from vlpipe.wire import WireError
+from vlpipe.layouts.sample import Fact, Record, Sample
+from vlpipe.protobuf.tensor_proto import describe
+from vlpipe.protobuf.wire import WireError
 
 LABELS = ("label", "labels", "class", "target", "targets", "y")
 ENCODED = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG"}

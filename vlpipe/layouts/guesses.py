@@ -9,8 +9,8 @@ from typing import Any
 
 from vlpipe.errors import SchemaError
 from vlpipe.layouts.base import Layout
-from vlpipe.layouts.facts import Sample
-from vlpipe.layouts.table import TABLE
+from vlpipe.layouts.registry import TABLE
+from vlpipe.layouts.sample import Sample
 
 CERTAIN = 0.9  # and complete, and the only one
 

@@ -9,9 +9,9 @@ import numpy as np
 from vlpipe.audio.containers import read_header
 from vlpipe.errors import AudioError, SchemaError
 from vlpipe.layouts.base import Field, Frames, Layout, Listed, Number, Words
-from vlpipe.layouts.facts import Fact, Record, Sample
-from vlpipe.layouts.tensors import describe
-from vlpipe.wire import WireError
+from vlpipe.layouts.sample import Fact, Record, Sample
+from vlpipe.protobuf.tensor_proto import describe
+from vlpipe.protobuf.wire import WireError
 
 MOST_NUMBERS = 4096  # of a vector that is kept in the index
 

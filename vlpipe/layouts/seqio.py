@@ -14,7 +14,7 @@ from typing import Any
 
 from vlpipe.errors import SchemaError
 from vlpipe.layouts.base import Field, Frames, Layout
-from vlpipe.layouts.described import UNREADABLE, Split, layout_of, part, ragged_rows, read_object
+from vlpipe.layouts.sidecar_features import UNREADABLE, Split, layout_of, part, ragged_rows, read_object
 
 _FILE = re.compile(r"(.+)\.tfrecord-\d+-of-(\d+)")
 LABELS = ("targets", "label")  # what a task calls what is to be learnt; the first that is there

@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.layouts import prepared, seqio
+from vlpipe.files.filesystem import names_in
+from vlpipe.layouts import seqio, tfds
 from vlpipe.layouts.base import Layout
-from vlpipe.layouts.described import Split
-from vlpipe.places import names_in
+from vlpipe.layouts.sidecar_features import Split
 
 
 def described(paths: Sequence[str]) -> tuple[Layout, str] | None:
@@ -20,9 +20,9 @@ def described(paths: Sequence[str]) -> tuple[Layout, str] | None:
     Raises:
         SchemaError: a sidecar cannot be read, describes nothing that can be delivered, or the sidecars describe different features.
     """
-    layout = prepared.prepared(os.path.dirname(paths[0]))
+    layout = tfds.prepared(os.path.dirname(paths[0]))
     if layout is not None:
-        return layout, f"{prepared.FEATURES_NAME} of TensorFlow Datasets"
+        return layout, f"{tfds.FEATURES_NAME} of TensorFlow Datasets"
     places = dict.fromkeys((os.path.dirname(path), seqio.split_of(os.path.basename(path))) for path in paths)
     found = {
         os.path.join(directory, seqio.info_name(split)): layout
@@ -101,7 +101,7 @@ def _splits(directory: str) -> list[Split]:
         names = frozenset(names_in(directory))
     except OSError:  # its files may be named one by one all the same
         return []
-    return prepared.splits(directory, names) or seqio.splits(directory, names)
+    return tfds.splits(directory, names) or seqio.splits(directory, names)
 
 
 def _pattern(split: Split) -> str:

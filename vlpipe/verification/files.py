@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from vlpipe.tfrecord import length_in, masked_crc
+from vlpipe.files.tfrecord import length_in, masked_crc
 from vlpipe.verification.report import MOST_PROBLEMS, Problem
 
 REPORT_EVERY = 1 << 23  # bytes between two calls of `progress`

@@ -15,17 +15,17 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vlpipe import bulk
-from vlpipe.compression import compression_of, uncompressed
 from vlpipe.errors import DatasetError
-from vlpipe.foreign.chunk import MisfitError
-from vlpipe.foreign.extract import CHUNK_RECORDS, Table, fill, row_dtype
-from vlpipe.foreign.store import load
+from vlpipe.files.compression import compression_of, uncompressed
+from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES, RecordFrame, length_in, masked_crc
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.sidecars import stated_count
-from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES, RecordFrame, length_in, masked_crc
+from vlpipe.protobuf import vectorized
+from vlpipe.protobuf.wire import WireError, walk
+from vlpipe.sources.foreign.cache import load
+from vlpipe.sources.foreign.chunk import MisfitError
+from vlpipe.sources.foreign.index_file import CHUNK_RECORDS, Table, fill, row_dtype
 from vlpipe.verification.files import FileCheck, Finding, Meter, UnreadableError, frame_findings, is_whole, opened
-from vlpipe.wire import WireError, walk
 
 _FRAMING = HEADER_BYTES + FOOTER_BYTES
 _REPLACE = "It is no TFRecord file, or its beginning is damaged: pass another, or restore it from a copy."
@@ -226,6 +226,6 @@ class _Fitted:
             counts = found[f"frames:{key}"].astype(np.int64)
             if np.array_equal(counts, noted[f"frames:{key}"]):
                 values = np.concatenate([np.zeros(0, np.int64), *parts])
-                others = known.lists[key][bulk.ranges(noted[f"start:{key}"].astype(np.int64), counts)]
+                others = known.lists[key][vectorized.ranges(noted[f"start:{key}"].astype(np.int64), counts)]
                 for record in np.unique(np.repeat(fitting, counts)[values != others]).tolist():
                     yield record, Finding("index", f'the values of "{key}"', "others, as the index says", _AGAIN)

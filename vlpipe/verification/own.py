@@ -12,10 +12,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vlpipe.index import Index, column, row_dtype
-from vlpipe.record import decode
-from vlpipe.schema import Schema
-from vlpipe.tfrecord import FOOTER_BYTES, HEADER_BYTES
+from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
+from vlpipe.storage.example import decode
+from vlpipe.storage.index import Index, column, row_dtype
+from vlpipe.storage.schema import Schema
 from vlpipe.verification.files import TOGETHER, FileCheck, Finding, Meter, UnreadableError, frame_findings, is_whole
 
 _BLOCK = 1 << 20

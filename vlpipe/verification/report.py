@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from vlpipe.reporting import verification_table
+from vlpipe.text_tables import verification_table
 
 MOST_PROBLEMS = 100  # that a report lists; a shard that was replaced has as many as records
 

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.foreign import choose_layout, files_of, is_foreign
 from vlpipe.layouts.base import Layout
-from vlpipe.opening import Source, open_source
-from vlpipe.options import integer
-from vlpipe.remote import refuse_address
+from vlpipe.planning.options import integer
+from vlpipe.sources.foreign.build_index import choose_layout
+from vlpipe.sources.foreign.find_files import files_of, is_foreign
+from vlpipe.sources.native import Source, open_source
+from vlpipe.sources.open import refuse_address
 from vlpipe.verification.files import FileCheck, Meter
 from vlpipe.verification.others import ForeignCheck, sound_records
 from vlpipe.verification.own import ShardCheck

@@ -1,0 +1,1 @@
+"""From a plan to batches of tensors: mapped, graph and stream."""

@@ -1,0 +1,109 @@
+"""From frames as they were read to frames as they are padded: transformed, normalised, augmented, in the graph.
+
+The frames of all sequences of a batch stand one after another, `[N, ...]`, with nothing between them, so that padding is never counted,
+masked or computed with (on padded batches the same takes six times as long). They are padded at the end. A dataset without these
+arguments does not come by here.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from vlpipe.engines.grouping import Flat, padding_for
+from vlpipe.engines.splitmix_graph import draws
+from vlpipe.planning.make_plan import Plan
+from vlpipe.planning.options import Options
+from vlpipe.planning.schedule import CROPS, MASKS
+from vlpipe.transforms.augment import masked
+from vlpipe.transforms.normalize import by_moments, by_utterance, means
+from vlpipe.transforms.transform import transformed
+
+
+def kept(options: Options, frames: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """What is kept of each sequence of the key feature, truncated and then cropped: how many frames, and the first (None: 0).
+
+    Args:
+        frames: int64 `[B]`, how many each has.
+        ids: int64 `[B]`.
+        epoch: int64 scalar.
+    """
+    crop = options.crop
+    if options.truncation is not None:
+        frames = tf.minimum(frames, options.truncation)
+    if crop is None:
+        return frames, None
+    counts = tf.minimum(frames, crop.frames)
+    if not crop.random:
+        return counts, None
+    return counts, crop.firsts(frames - counts, draws(options.seed or 0, epoch, CROPS, ids, 1)[:, 0])
+
+
+def prepared_batch(plan: Plan, batch: Flat) -> Flat:
+    """A flat batch as it is delivered.
+
+    Args:
+        batch: x:NAME are ragged, of `plan.reading_dtype(NAME)`; and besides what a batch has, it has "id", "epoch" (int64 scalar), and with
+            pad_to="boundary" "bucket" (int64 scalar).
+    """
+    epoch, bucket = batch.pop("epoch"), batch.pop("bucket", None)
+    prepared = dict(batch)
+    for name in plan.selection.features:
+        sequences = _prepared(plan, name, batch[f"x:{name}"], batch["id"], epoch)
+        prepared[f"n:x:{name}"] = tf.cast(sequences.row_lengths(), tf.int32)
+        at_boundary = bucket if plan.options.pad_to == "boundary" and name == plan.selection.key else None
+        prepared[f"x:{name}"] = sequences if plan.options.batching == "ragged" else _padded(plan, name, sequences, at_boundary)
+    return prepared
+
+
+def prepared_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tensor) -> Flat:
+    """A single record's features x:NAME `[T, ...]` as they are delivered.
+
+    Args:
+        number: int64 scalar, its id.
+        epoch: int64 scalar.
+    """
+
+    def one(name: str, frames: tf.Tensor) -> tf.Tensor:
+        sequence = tf.RaggedTensor.from_row_lengths(frames, tf.shape(frames, tf.int64)[:1], validate=False)
+        values = _prepared(plan, name, sequence, number[None], epoch).values
+        return tf.ensure_shape(values, [None, *plan.dimensions(name)])
+
+    return {**record, **{f"x:{name}": one(name, record[f"x:{name}"]) for name in plan.selection.features}}
+
+
+def _prepared(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
+    """A feature `[B, None, ...]` in its order: transformed, normalised, augmented."""
+    options, changes = plan.options, plan.changes
+    key = name == plan.selection.key
+    if key and changes.traced is not None and changes.lengths is not None:
+        sequences = transformed(changes.traced, sequences, changes.lengths, ids)
+    if options.normalize is not None:
+        values = tf.cast(sequences.values, tf.float64)
+        if options.normalize == "utterance":
+            values = by_utterance(values, sequences.value_rowids(), sequences.nrows())
+        else:
+            values = by_moments(values, changes.moments[name])
+        sequences = sequences.with_values(values)
+    if key and options.augment is not None:
+        fill = _fill(sequences, options.augment.fill)
+        numbers = draws(options.seed or 0, epoch, MASKS, ids, options.augment.draws)
+        sequences = sequences.with_values(masked(options.augment, sequences, fill, numbers))
+    return sequences.with_values(tf.cast(sequences.values, options.dtype))
+
+
+def _fill(sequences: tf.RaggedTensor, fill: str) -> tf.Tensor:
+    """`[B, d]`, what masked values of each sequence become."""
+    values = sequences.values
+    if fill == "zero":
+        return tf.zeros([sequences.nrows(), *values.shape[1:]], values.dtype)
+    return tf.cast(means(tf.cast(values, tf.float64), sequences.value_rowids(), sequences.nrows()), values.dtype)
+
+
+def _padded(plan: Plan, name: str, sequences: tf.RaggedTensor, bucket: tf.Tensor | None) -> tf.Tensor:
+    """`[B, room, ...]`: to the longest of the batch, or to the boundary of a bucket."""
+    dimensions = plan.dimensions(name)
+    padding = padding_for(f"x:{name}", sequences.dtype, plan.options)
+    room = tf.reduce_max(sequences.row_lengths()) if bucket is None else tf.constant(plan.boundaries or (0,), tf.int64)[bucket]
+    shape = tf.stack([sequences.nrows(), room, *(tf.constant(n, tf.int64) for n in dimensions)])
+    static = sequences.shape[0]
+    return tf.ensure_shape(sequences.to_tensor(padding, shape=shape), [static, None, *dimensions])

@@ -1,0 +1,157 @@
+"""From single records to batches in the graph: the machinery under `builders` and the stream engine.
+
+Between the rooms a record, and a batch of them, travels as one flat dict of tensors:
+
+    x:NAME    a feature, [T, ...] and then [B, T, ...]
+    y:NAME    a part of the label
+    n:x:NAME  int32, true length of each x (and n:y:NAME of each y) whose first axis varies
+    id        int64, the record's row in the index
+    weight    float32 [B], 0 for rows that repeat others to complete a batch (remainder="pad")
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from vlpipe.planning.options import MAX_BATCH_SIZE, Options
+
+Flat = dict[str, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How records come together in batches.
+
+    Attributes:
+        options: `batching`, `pad_to`, `remainder` and the paddings are what counts here.
+        key: the feature whose length counts, such as "x:features".
+        boundaries: inclusive upper lengths of the buckets, ascending; nothing is longer than the last.
+        batch_sizes: sequences in a batch of each bucket.
+    """
+
+    options: Options
+    key: str
+    boundaries: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+
+    @property
+    def drop_remainder(self) -> bool:
+        """A short batch is left out."""
+        return self.options.remainder == "drop"
+
+    def size_for(self, frames: tf.Tensor) -> tf.Tensor:
+        """`Options.batch_size_for` in the graph, int64."""
+        cap = tf.constant(MAX_BATCH_SIZE if self.options.batch_cap is None else self.options.batch_cap, tf.int64)
+        if self.options.frames_per_batch is None:
+            return cap
+        return tf.minimum(cap, tf.maximum(self.options.frames_per_batch // tf.maximum(tf.cast(frames, tf.int64), 1), 1))
+
+
+def measured(record: Flat) -> Flat:
+    """The record with the true length of every part whose first axis varies."""
+    lengths = {f"n:{name}": tf.shape(value)[0] for name, value in record.items() if _varies(tf.TensorSpec.from_tensor(value))}
+    return {**record, **lengths}
+
+
+def _varies(spec: tf.TensorSpec) -> bool:
+    return spec.shape.rank != 0 and spec.shape[0] is None
+
+
+def group(records: tf.data.Dataset, grouping: Grouping) -> tf.data.Dataset:
+    """Batches of `measured` records."""
+    way = {"bucket": _bucket, "pad": _pad, "ragged": _ragged, "same_length": _same_length}[grouping.options.batching]
+    batches = way(records, grouping)
+    return batches.map(lambda batch: _completed(_to_boundary(batch, grouping), grouping))
+
+
+def _bucket(records: tf.data.Dataset, grouping: Grouping) -> tf.data.Dataset:
+    # Its boundaries are exclusive, and the last bucket is open. Its own padding to the boundary would pad labels as well.
+    return records.bucket_by_sequence_length(
+        element_length_func=lambda record: record[f"n:{grouping.key}"],
+        bucket_boundaries=[boundary + 1 for boundary in grouping.boundaries[:-1]],
+        bucket_batch_sizes=list(grouping.batch_sizes),
+        padded_shapes=_shapes(records),
+        padding_values=_paddings(records, grouping),
+        drop_remainder=grouping.drop_remainder,
+    )
+
+
+def _pad(records: tf.data.Dataset, grouping: Grouping) -> tf.data.Dataset:
+    return _padded(records, grouping.batch_sizes[0], grouping)
+
+
+def _padded(records: tf.data.Dataset, batch_size: int | tf.Tensor, grouping: Grouping) -> tf.data.Dataset:
+    shapes, paddings = _shapes(records), _paddings(records, grouping)
+    return records.padded_batch(batch_size, shapes, paddings, drop_remainder=grouping.drop_remainder)
+
+
+def _same_length(records: tf.data.Dataset, grouping: Grouping) -> tf.data.Dataset:
+    return records.group_by_window(
+        key_func=lambda record: tf.cast(record[f"n:{grouping.key}"], tf.int64),
+        reduce_func=lambda length, window: _padded(window, grouping.size_for(length), grouping),
+        window_size_func=grouping.size_for,
+    )
+
+
+def _ragged(records: tf.data.Dataset, grouping: Grouping) -> tf.data.Dataset:
+    batches = records.ragged_batch(grouping.batch_sizes[0], drop_remainder=grouping.drop_remainder)
+    paddings = _paddings(records, grouping)
+
+    def labels_padded(batch: Flat) -> Flat:
+        return {
+            name: value.to_tensor(paddings[name]) if name.startswith("y:") and isinstance(value, tf.RaggedTensor) else value
+            for name, value in batch.items()
+        }
+
+    return batches.map(labels_padded)
+
+
+def _shapes(records: tf.data.Dataset) -> dict[str, tf.TensorShape]:
+    return {name: spec.shape for name, spec in records.element_spec.items()}
+
+
+def _paddings(records: tf.data.Dataset, grouping: Grouping) -> Flat:
+    return {name: padding_for(name, spec.dtype, grouping.options) for name, spec in records.element_spec.items()}
+
+
+def padding_for(name: str, dtype: tf.DType, options: Options) -> tf.Tensor:
+    """What the part of a flat batch of this name is padded with."""
+    if dtype == tf.string:
+        return tf.constant("")
+    value = options.label_padding if name.startswith("y:") else options.padding_value
+    return tf.cast(tf.constant(value, tf.float64 if isinstance(value, float) else tf.int64), dtype)
+
+
+def _to_boundary(batch: Flat, grouping: Grouping) -> Flat:
+    """The key feature padded on to the upper length of its bucket."""
+    if grouping.options.pad_to != "boundary":
+        return batch
+    x = batch[grouping.key]
+    missing = tf.constant(grouping.boundaries)[_bucket_of(batch, grouping)] - tf.shape(x)[1]
+    paddings = [[0, 0], [0, missing]] + [[0, 0]] * (x.shape.rank - 2)
+    shape = x.shape
+    x = tf.pad(x, paddings, constant_values=padding_for(grouping.key, x.dtype, grouping.options))
+    frames = grouping.boundaries[0] if len(grouping.boundaries) == 1 else None
+    return {**batch, grouping.key: tf.ensure_shape(x, [shape[0], frames, *shape[2:]])}
+
+
+def _bucket_of(batch: Flat, grouping: Grouping) -> tf.Tensor:
+    longest = tf.reduce_max(batch[f"n:{grouping.key}"])
+    return tf.searchsorted(tf.constant(grouping.boundaries), longest[None], side="left")[0]
+
+
+def _completed(batch: Flat, grouping: Grouping) -> Flat:
+    """With remainder="pad", a short batch filled up by repeating its rows in turn, with weight 0."""
+    if grouping.options.remainder != "pad":
+        return batch
+    lengths = batch[f"n:{grouping.key}"]
+    rows = tf.shape(lengths)[0]
+    if grouping.options.batching == "same_length":
+        size = tf.cast(grouping.size_for(lengths[0]), tf.int32)
+    else:
+        size = tf.constant(grouping.batch_sizes)[_bucket_of(batch, grouping)]
+    chosen = tf.range(size)
+    completed = {name: tf.gather(value, chosen % rows) for name, value in batch.items()}
+    return {**completed, "weight": tf.cast(chosen < rows, tf.float32)}

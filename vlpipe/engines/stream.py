@@ -1,0 +1,232 @@
+"""The stream engine: an epoch read from the shards in order, shuffled in a buffer, batched by the builders' machinery.
+
+What TensorFlow's reader leaves silent or unnamed is caught in the graph, by the counts of the index: a shard that ends
+early, a record that cannot be read (the reader names neither file nor record), frames that are not those that were written.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vlpipe.engines.apply_transforms import kept, prepared_record
+from vlpipe.engines.decode import Assembly
+from vlpipe.engines.grouping import Flat, Grouping, group, measured
+from vlpipe.planning.make_plan import Plan
+from vlpipe.planning.options import default_parallelism
+from vlpipe.storage.example import parse, require
+from vlpipe.storage.index import Index
+
+SHUFFLE_BYTES = 1 << 28  # of serialized records in the shuffle buffer
+READ_BYTES = 1 << 20
+BLOCK = 32  # records that are read from a shard at a time
+INTERLEAVED = 8  # shards that are read in turn
+PREFETCHED = 1  # batches that wait, ready, for the model: whatever comes together in buckets is made one after the other
+
+_DAMAGED = "The file is damaged, was cut or replaced after it was written: restore it from a copy, or write the dataset again."
+
+
+def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
+    """The batches of the epochs.
+
+    Args:
+        epochs: pairs of int64: the number of an epoch, and its first batch: 0, or beyond the last where there shall be none.
+        deliver: makes of a flat batch what the user gets.
+    """
+    table = _Table.of(index)
+    if index.foreign is None:
+        example = functools.partial(_example, index, table, plan)
+    else:
+        with tf.device("CPU:0"):
+            example = functools.partial(_foreign_example, table, plan, Assembly(index, plan, index.by_shard(), whole=True))
+    # The boundary stands in for none, where there are no records.
+    grouping = Grouping(plan.options, f"x:{plan.selection.key}", plan.boundaries or (1,), plan.batch_sizes or (1,))
+
+    @tf.autograph.experimental.do_not_convert  # nothing here needs it, and converting takes most of the time to trace
+    def epoch(number: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
+        # Whatever tf.random.set_seed says outside, the order depends on the seed of this dataset alone. (In tf.data's debug mode,
+        # where this runs eagerly, it would set the user's own.)
+        if not tf.executing_eagerly():
+            tf.random.set_seed(1)
+        records = _read(index, table, plan, number)
+        if plan.refused.keys() - {"remainder"}:
+            records = records.filter(lambda position, _: _within(table.frames[plan.selection.key][position], plan))
+        examples = records.map(
+            lambda position, data: example(position, data, number),
+            num_parallel_calls=default_parallelism(plan.options),
+            deterministic=True,
+        )
+        return group(examples, grouping)
+
+    untouched = tf.autograph.experimental.do_not_convert
+    return epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """The index as tensors, in the order in which a reader of the shards meets the records.
+
+    A record is known in the graph by its position in this order.
+    """
+
+    paths: tf.Tensor
+    names: tf.Tensor
+    compression: tf.Tensor
+    first: tf.Tensor
+    count: tf.Tensor
+    offset: tf.Tensor
+    bytes: tf.Tensor
+    id: tf.Tensor
+    frames: dict[str, tf.Tensor]
+
+    @classmethod
+    def of(cls, index: Index) -> _Table:
+        order = index.by_shard()
+        count = np.bincount(index.rows["shard"], minlength=len(index.shards)).astype(np.int64)
+        # On the CPU even where there is a GPU: tf.data runs there.
+        with tf.device("CPU:0"):
+            return cls(
+                paths=tf.constant([shard.path for shard in index.shards]),
+                names=tf.constant([shard.name for shard in index.shards]),
+                compression=tf.constant([shard.compression for shard in index.shards]),
+                first=tf.constant(np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)),
+                count=tf.constant(count),
+                offset=tf.constant(index.rows["offset"][order].astype(np.int64)),
+                bytes=tf.constant(index.rows["bytes"][order].astype(np.int64)),
+                id=tf.constant(index.ids[order]),
+                frames={name: tf.constant(index.frames(name)[order]) for name in index.counted},
+            )
+
+    def where(self, position: tf.Tensor) -> tf.Tensor:
+        """Names a record as `Index.where` does."""
+        shard = tf.searchsorted(self.first, position[None], side="right")[0] - 1
+        number = tf.strings.as_string(position - self.first[shard])
+        return tf.strings.join([self.names[shard], ", record ", number, " at byte ", tf.strings.as_string(self.offset[position])])
+
+
+def _read(index: Index, table: _Table, plan: Plan, number: tf.Tensor) -> tf.data.Dataset:
+    """The records of an epoch as (position, serialized Example)."""
+    shards = tf.range(table.count.shape[0], dtype=tf.int64)
+    if not plan.options.shuffle:
+        return tf.data.Dataset.from_tensor_slices(shards).flat_map(lambda shard: _read_shard(table, shard)).unbatch()
+    seeds = tf.random.stateless_uniform([2], seed=[plan.options.seed or 0, number], minval=None, maxval=None, dtype=tf.int64)
+    shards = tf.gather(shards, tf.argsort(tf.random.stateless_uniform(tf.shape(shards), seed=seeds), stable=True))
+    blocks = tf.data.Dataset.from_tensor_slices(shards).interleave(
+        lambda shard: _read_shard(table, shard),
+        cycle_length=min(INTERLEAVED, table.count.shape[0]),
+        num_parallel_calls=min(default_parallelism(plan.options), INTERLEAVED, table.count.shape[0]),
+        deterministic=True,
+    )
+    return blocks.unbatch().shuffle(_shuffle_buffer(index), seed=seeds[0], reshuffle_each_iteration=False)
+
+
+def _shuffle_buffer(index: Index) -> int:
+    """Records in the shuffle buffer: all of them, or as many as its memory allows; it holds them whole, as they were read."""
+    record_bytes = 64 + int(index.rows["bytes"].mean()) if len(index) else 64
+    return max(1, min(len(index), SHUFFLE_BYTES // record_bytes))
+
+
+def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
+    """Blocks of (position [n], serialized Example [n]) of one shard, whose number must be that of the index in the end.
+
+    The reader's own errors name neither file nor record, and a shard that is cut inside the last header reads as a clean end. So
+    every end is taken for a clean one, and an empty block after it tells that the shard has been read and can be counted.
+    """
+    path = table.paths[shard]
+    # A file that cannot even be opened would keep ignore_errors in an endless loop: this opens it first, and fails by its name.
+    opened = tf.data.FixedLengthRecordDataset(path, record_bytes=1, buffer_size=1).take(1).filter(lambda _: False)
+    read = tf.data.TFRecordDataset(path, compression_type=table.compression[shard], buffer_size=READ_BYTES)
+    records = opened.concatenate(read.ignore_errors())
+    blocks = records.batch(BLOCK)
+    blocks = blocks.concatenate(tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)))
+
+    def count(seen: tf.Tensor, block: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+        size = tf.size(block, out_type=tf.int64)
+        total = seen + size
+        expected = table.count[shard]
+
+        def missing() -> tf.Tensor:
+            where = table.where(table.first[shard] + seen)
+            read = [": cannot be read; read ", tf.strings.as_string(seen), " of ", tf.strings.as_string(expected), " records. "]
+            return tf.strings.join([where, *read, _DAMAGED])
+
+        def more() -> tf.Tensor:
+            return tf.strings.join([table.names[shard], ": holds more than ", tf.strings.as_string(expected), " records. ", _DAMAGED])
+
+        with tf.control_dependencies([require((size > 0) | (total == expected), missing), require(total <= expected, more)]):
+            return total, (table.first[shard] + seen + tf.range(size), tf.identity(block))
+
+    return blocks.scan(tf.constant(0, tf.int64), count)
+
+
+def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
+    """One record, parsed, checked against the index, and as the options want it."""
+    options, selection = plan.options, plan.selection
+    values = parse(index.schema, (*selection.features, *selection.labels), data, lambda: table.where(position))
+    checks = [_frames_agree(table, position, name, values[name]) for name in values if name in table.frames]
+    with tf.control_dependencies(checks):
+        values = {name: tf.identity(value) for name, value in values.items()}
+    flat = {}
+    for name in selection.features:
+        frames = _cut(plan, values[name], table.id[position], epoch) if name == selection.key else values[name]
+        flat[f"x:{name}"] = tf.cast(frames, plan.reading_dtype(name))
+    if options.prepares:
+        flat = prepared_record(plan, flat, table.id[position], epoch)
+    for name in selection.labels:
+        flat[f"y:{name}"] = tf.cast(values[name], tf.int64) if _is_integer_list(index, name) else values[name]
+    if options.ids:
+        flat["id"] = table.id[position]
+    return measured(flat)
+
+
+def _foreign_example(table: _Table, plan: Plan, assembled: Assembly, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
+    """The same of a record that vlpipe did not write: a batch of one, without its first axis."""
+    same = tf.strings.length(data) == tf.cast(table.bytes[position], tf.int32)
+    # Of another record, what stands at these places are no frames.
+    changed = require(same, lambda: tf.strings.join([table.where(position), ": is not the record that the index knows. ", _DAMAGED]))
+    with tf.control_dependencies([changed]):
+        data = tf.identity(data)
+    zero = tf.constant(0, tf.int64)
+    batch = assembled(data[None], position[None], zero, zero, epoch)
+    flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
+    if plan.options.prepares:
+        flat = prepared_record(plan, flat, flat["id"], epoch)
+    if not plan.options.ids:
+        flat.pop("id", None)
+    return measured(flat)
+
+
+def _cut(plan: Plan, frames: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+    """What is kept of the frames of a record with this id: truncated, then cropped."""
+    if plan.options.truncation is None and plan.options.crop is None:
+        return frames
+    counts, firsts = kept(plan.options, tf.shape(frames, tf.int64)[:1], number[None], epoch)
+    return frames[: counts[0]] if firsts is None else frames[firsts[0] :][: counts[0]]
+
+
+def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tensor) -> tf.Tensor:
+    """Another file in the place of the shard has, as a rule, records of other lengths."""
+    found, expected = tf.shape(value, tf.int64)[0], table.frames[name][position]
+
+    def message() -> tf.Tensor:
+        numbers = tf.strings.as_string(found), tf.strings.as_string(expected)
+        return tf.strings.join(
+            [table.where(position), f': "{name}" has ', numbers[0], " frames, the index says ", numbers[1], ". ", _DAMAGED]
+        )
+
+    return require(found == expected, message)
+
+
+def _is_integer_list(index: Index, name: str) -> bool:
+    sequence = index.schema.sequences.get(name)
+    return sequence is not None and np.dtype(sequence.dtype).kind in "iu"
+
+
+def _within(frames: tf.Tensor, plan: Plan) -> tf.Tensor:
+    shortest, longest = plan.options.length_range
+    return (frames >= shortest) & (frames <= (2**62 if longest is None or plan.options.out_of_range == "truncate" else longest))

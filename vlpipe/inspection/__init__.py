@@ -1,0 +1,1 @@
+"""What a dataset holds: summaries, first records, histograms of lengths."""

@@ -1,0 +1,352 @@
+"""The arguments of `make_dataset` and `plan`, checked once and then immutable."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from vlpipe.errors import ArgumentError, SchemaError
+from vlpipe.storage.schema import Fixed, Schema, Sequence
+from vlpipe.transforms.augment import SpecAugment
+from vlpipe.transforms.crop import Crop
+from vlpipe.transforms.transform import Transform
+
+DEFAULT_BATCH_SIZE = 32
+MAX_BATCH_SIZE = 2**24  # TensorFlow reserves room for a batch before it has seen one, and the process dies where there is none
+MAX_FRAMES = 2**31 - 2  # of a boundary; one more is still an int32
+FLOAT_DTYPES = ("float32", "float16", "float64", "bfloat16")
+INTEGER_DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64")
+
+_CHOICES = {
+    "batching": ("bucket", "pad", "ragged", "same_length"),
+    "pad_to": ("longest", "boundary"),
+    "remainder": ("keep", "drop", "pad"),
+    "out_of_range": ("error", "drop", "truncate"),
+    "engine": ("auto", "mapped", "graph", "stream"),
+    "verify": ("first", "always", "never"),
+    "dtype": FLOAT_DTYPES + INTEGER_DTYPES,
+}
+NORMALIZE = ("utterance", "global")
+_FLAGS = ("shuffle", "repeat", "lengths", "ids")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `make_dataset` was asked for; the meaning of each field is in its docstring.
+
+    Raises:
+        ArgumentError: a value is not one that the option can take, or two options exclude each other.
+    """
+
+    batching: Literal["bucket", "pad", "ragged", "same_length"] = "bucket"
+    batch_size: int | None = None
+    frames_per_batch: int | None = None
+    buckets: int | tuple[int, ...] | None = None
+    pad_to: Literal["longest", "boundary"] = "longest"
+    remainder: Literal["keep", "drop", "pad"] = "keep"
+    length_range: tuple[int | None, int | None] = (1, None)
+    out_of_range: Literal["error", "drop", "truncate"] = "error"
+    shuffle: bool = True
+    seed: int | None = None
+    repeat: bool = False
+    resume: dict[str, Any] | None = None
+    features: str | tuple[str, ...] | None = None
+    label: str | tuple[str, ...] | Literal[False] | None = None
+    lengths: bool = False
+    ids: bool = False
+    label_padding: int = -1
+    padding_value: float = 0.0
+    dtype: str = "float32"
+    crop: Crop | None = None
+    transform: Transform | None = None
+    normalize: str | None = None  # "utterance", "global", or an absolute path
+    augment: SpecAugment | None = None
+    layout: Any = None
+    shard: tuple[int, int] = (0, 1)
+    engine: Literal["auto", "mapped", "graph", "stream"] = "auto"
+    verify: Literal["first", "always", "never"] = "first"
+    num_parallel_calls: int | None = None
+
+    @classmethod
+    def of(cls, **arguments: Any) -> Options:
+        """The options named by keyword; a name that is none is refused with the list of those that are.
+
+        Raises:
+            ArgumentError: as the class, or a name is unknown.
+        """
+        known = [entry.name for entry in dataclasses.fields(cls)]
+        unknown = sorted(set(arguments) - set(known))
+        if unknown:
+            raise ArgumentError(f"unknown argument {', '.join(unknown)}; the arguments are {', '.join(known)}.")
+        return cls(**arguments)
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in choices:
+                raise ArgumentError(f"{name}: came as {getattr(self, name)!r}, expected one of {', '.join(map(repr, choices))}.")
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ArgumentError(f"{name}: came as {getattr(self, name)!r}, expected True or False.")
+        for name, most in (("batch_size", MAX_BATCH_SIZE), ("frames_per_batch", 2**62), ("num_parallel_calls", 2**16)):
+            if getattr(self, name) is not None:
+                self._set(name, integer(name, getattr(self, name), 1, most))
+        if self.seed is not None:
+            self._set("seed", integer("seed", self.seed, 0))
+        self._set("label_padding", integer("label_padding", self.label_padding, -(2**63)))
+        self._set("buckets", checked_buckets(self.buckets))
+        self._set("length_range", _checked_range(self.length_range))
+        self._set("shard", _checked_shard(self.shard))
+        self._set("padding_value", checked_padding(self.padding_value, self.dtype))
+        self._set("features", _checked_names("features", self.features))
+        if self.label is not False:
+            self._set("label", _checked_names("label", self.label))
+        self._check_changes()
+        self._check_together()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_changes(self) -> None:
+        """What is done to the frames before they are padded."""
+        if self.crop is not None and not isinstance(self.crop, Crop):
+            self._set("crop", Crop(integer("crop", self.crop, 1, MAX_FRAMES)))
+        if self.transform is not None and not isinstance(self.transform, Transform):
+            self._set("transform", Transform(self.transform))
+        self._set("normalize", _checked_normalize(self.normalize))
+        if self.augment is not None and not isinstance(self.augment, SpecAugment):
+            raise ArgumentError(f"augment: came as {self.augment!r}, expected a vlpipe.SpecAugment(...) or None.")
+        if self.dtype in INTEGER_DTYPES and (self.normalize or (self.augment and self.augment.fill == "mean")):
+            name = "normalize" if self.normalize else "augment"
+            raise ArgumentError(f'{name}: makes fractions, which dtype={self.dtype!r} cannot hold. Use dtype="float32".')
+
+    def _check_together(self) -> None:
+        if self.buckets is not None and self.batching != "bucket":
+            raise ArgumentError(f'buckets: has a meaning only with batching="bucket", came with batching={self.batching!r}. Leave it out.')
+        if self.pad_to == "boundary" and self.batching in ("ragged", "same_length"):
+            raise ArgumentError(f'pad_to="boundary": batching={self.batching!r} pads nothing. Leave it out, or use "bucket" or "pad".')
+        if self.shard[1] > 1 and self.remainder == "keep":
+            raise ArgumentError(
+                f'shard={self.shard}: with remainder="keep" the ranks would not all have the same number of steps. Use remainder="pad" '
+                '(short batches are completed by repeated rows of weight 0) or remainder="drop" (counted).'
+            )
+        if self.resume is not None and not self.repeat:
+            raise ArgumentError("resume: needs repeat=True, one endless run of epochs that can be entered at any batch.")
+        if self.resume is not None and self.seed is None and self.is_random:
+            raise ArgumentError("resume: needs the seed of the run that it continues. Pass seed=...")
+
+    @property
+    def is_random(self) -> bool:
+        """Whether what is delivered depends on the seed."""
+        return bool(self.shuffle or self.augment or (self.crop and self.crop.random))
+
+    @property
+    def prepares(self) -> bool:
+        """Whether frames are changed between being read and being padded (a crop only leaves some unread)."""
+        return bool(self.transform or self.normalize or self.augment)
+
+    @property
+    def truncation(self) -> int | None:
+        """Frames of the key feature to which `length_range` truncates; None where it does not."""
+        return self.length_range[1] if self.out_of_range == "truncate" else None
+
+    @property
+    def batch_cap(self) -> int | None:
+        """Sequences a batch at the most; None where only the budget of frames counts."""
+        if self.batch_size is not None or self.frames_per_batch is not None:
+            return self.batch_size
+        return DEFAULT_BATCH_SIZE
+
+    def batch_size_for(self, frames: int) -> int:
+        """Sequences in a batch that is padded to `frames` frames: the cap, or fewer to stay within the budget of frames."""
+        sizes = [MAX_BATCH_SIZE if self.batch_cap is None else self.batch_cap]
+        if self.frames_per_batch is not None:
+            sizes.append(max(1, self.frames_per_batch // max(1, frames)))
+        return min(sizes)
+
+
+def integer(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
+    """`value` as an int from `least` to `most`, or an `ArgumentError` that calls it `name`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
+        raise ArgumentError(f"{name}: came as {value!r}, expected an integer >= {least}, at most {most}.")
+    return int(value)
+
+
+def checked_buckets(buckets: Any) -> int | tuple[int, ...] | None:
+    """None, how many, or ascending inclusive upper lengths, as an int or a tuple of ints.
+
+    Raises:
+        ArgumentError: it is none of these.
+    """
+    if buckets is None:
+        return None
+    if isinstance(buckets, (int, np.integer)) and not isinstance(buckets, bool):
+        return integer("buckets", buckets, 1)
+    if not isinstance(buckets, Iterable) or isinstance(buckets, (str, bytes)):
+        raise ArgumentError(f"buckets: came as {buckets!r}, expected how many, or a list of their inclusive upper lengths.")
+    boundaries = tuple(integer("buckets", boundary, 1, MAX_FRAMES) for boundary in buckets)
+    if not boundaries or any(after <= before for before, after in itertools.pairwise(boundaries)):
+        raise ArgumentError(f"buckets: came as {list(boundaries)}, expected upper lengths that ascend, such as [100, 200, 400].")
+    return boundaries
+
+
+def checked_padding(value: Any, dtype: str) -> int | float:
+    """A padding value that `dtype` can hold.
+
+    Raises:
+        ArgumentError: it is no number, or the dtype cannot hold it.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ArgumentError(f"padding_value: came as {value!r}, expected a number.")
+    value = value.item() if isinstance(value, np.generic) else value  # Python compares numbers of any size exactly
+    if dtype in FLOAT_DTYPES:
+        most = float(np.finfo("float32" if dtype == "bfloat16" else dtype).max)
+        fits = value in (math.inf, -math.inf) or value != value or -most <= value <= most
+    else:
+        fits = value == value // 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+    if not fits:
+        raise ArgumentError(f"padding_value: came as {value!r}, which dtype={dtype!r} cannot hold.")
+    return float(value) if dtype in FLOAT_DTYPES else int(value)
+
+
+def _checked_range(length_range: Any) -> tuple[int, int | None]:
+    if not isinstance(length_range, (tuple, list)) or len(length_range) != 2:
+        raise ArgumentError(f"length_range: came as {length_range!r}, expected (shortest, longest), such as (1, None).")
+    shortest, longest = length_range
+    shortest = 0 if shortest is None else integer("length_range[0]", shortest, 0)
+    longest = None if longest is None else integer("length_range[1]", longest, 0)
+    if longest is not None and longest < shortest:
+        raise ArgumentError(f"length_range: came as {length_range!r}, expected shortest <= longest.")
+    return shortest, longest
+
+
+def _checked_shard(shard: Any) -> tuple[int, int]:
+    if not isinstance(shard, (tuple, list)) or len(shard) != 2:
+        raise ArgumentError(f"shard: came as {shard!r}, expected (rank, world), such as (0, 8).")
+    rank, world = shard
+    rank, world = integer("shard[0]", rank, 0), integer("shard[1]", world, 1)
+    if rank >= world:
+        raise ArgumentError(f"shard: came as {shard!r}, expected a rank from 0 to {world - 1}.")
+    return rank, world
+
+
+def _checked_normalize(normalize: Any) -> str | None:
+    """None, a way to normalise, or the absolute path of statistics, which so is none of these names."""
+    if normalize is None or (isinstance(normalize, str) and normalize in NORMALIZE):
+        return normalize
+    if isinstance(normalize, (str, os.PathLike)) and os.path.exists(normalize):
+        return os.path.abspath(os.fsdecode(normalize))
+    raise ArgumentError(
+        f"normalize: came as {normalize!r}, expected one of None, {', '.join(map(repr, NORMALIZE))}, or a path that exists: a dataset "
+        "directory, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote."
+    )
+
+
+def _checked_names(option: str, names: Any) -> str | tuple[str, ...] | None:
+    if names is None or isinstance(names, str):
+        return names
+    if isinstance(names, (tuple, list)) and names and all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
+        return tuple(names)
+    raise ArgumentError(f"{option}: came as {names!r}, expected the name of a field or a tuple of different names.")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which fields of the schema are delivered, and how they are named there.
+
+    Attributes:
+        features: the sequences; the first is the one that buckets.
+        labels: the fields that make the label; none: elements are `(x,)`.
+        single_feature: x is the array itself and not a dict.
+        single_label: y is the array itself and not a dict.
+    """
+
+    features: tuple[str, ...]
+    labels: tuple[str, ...]
+    single_feature: bool
+    single_label: bool
+
+    @property
+    def key(self) -> str:
+        """The feature whose length counts."""
+        return self.features[0]
+
+
+def select(schema: Schema, options: Options, label: str | None = None) -> Selection:
+    """The fields that the options ask for.
+
+    Args:
+        label: the field that is the label unless the options say another.
+
+    Raises:
+        SchemaError: a name is not in the schema or has the wrong kind, or none was given and several could be meant.
+    """
+    features, labels = options.features, options.label
+    if features is None:
+        features = only_candidate("features", schema, [name for name, entry in schema.sequences.items() if entry.dimensions])
+        if features is None:
+            features = only_candidate("features", schema, [name for name in schema.sequences if name != label])
+    if labels is None:
+        taken = (features,) if isinstance(features, str) else features or ()
+        rest = [name for name in schema.fields if name not in taken]
+        labels = label if label in rest else "label" if "label" in rest else None
+    if labels is None:
+        labels = only_candidate("label", schema, [name for name in rest if isinstance(schema.fields[name], Fixed)])
+        if labels is None:
+            numbers = [name for name in rest if name in schema.sequences and not schema.sequences[name].dimensions]
+            labels = only_candidate("label", schema, numbers)
+    names = (features,) if isinstance(features, str) else tuple(features or ())
+    label_names = () if labels is None or labels is False else (labels,) if isinstance(labels, str) else tuple(labels)
+    for option, given in (("features", names), ("label", label_names)):
+        for name in given:
+            if name not in schema.fields:
+                raise SchemaError(f'{option}: the schema has no field "{name}", it has {list(schema.fields)}.')
+    for name in names:
+        if not isinstance(schema.fields[name], Sequence):
+            raise SchemaError(f'features: "{name}" is {schema.fields[name]!r}, expected a Sequence; deliver it as label="{name}".')
+        _check_dtype(name, schema.sequences[name], options.dtype)
+    selection = Selection(names, label_names, not isinstance(features, tuple), isinstance(labels, str))
+    _check_collisions(schema, selection, options)
+    return selection
+
+
+def only_candidate(option: str, schema: Schema, candidates: list[str]) -> str | None:
+    """The candidate that bears the option's own name, else the only one, else None if there is none at all."""
+    if option in candidates:
+        return option
+    if len(candidates) > 1:
+        raise SchemaError(f"{option}: {candidates} could be meant, the schema is {schema}. Say which: {option}={candidates[0]!r}.")
+    return candidates[0] if candidates else None
+
+
+def _check_dtype(name: str, entry: Sequence, dtype: str) -> None:
+    if dtype in INTEGER_DTYPES and not np.can_cast(entry.dtype, dtype, "safe"):
+        raise SchemaError(f'dtype={dtype!r}: "{name}" is stored as {entry.dtype}, which would be changed. Use a wider dtype, or a float.')
+
+
+def _check_collisions(schema: Schema, selection: Selection, options: Options) -> None:
+    """With several features the names of the schema and those of lengths and ids share one dict."""
+    added: list[str] = []
+    if options.lengths:
+        added += ["lengths"] if selection.single_feature else [f"{name}_lengths" for name in selection.features]
+        lists = [name for name in selection.labels if isinstance(schema.fields[name], Sequence)]
+        added += ["label_lengths" for _ in lists] if selection.single_label else [f"{name}_lengths" for name in lists]
+    added += ["id"] if options.ids else []
+    names = [*added, *(["features"] if selection.single_feature else selection.features)]
+    both = sorted({name for name in names if names.count(name) > 1})
+    overlap = sorted(set(selection.features) & set(selection.labels))
+    if both:
+        raise SchemaError(f"features: {both} are names of fields and of what lengths=True or ids=True adds. Rename the fields.")
+    if overlap:
+        raise SchemaError(f"label: {overlap} is asked for as features too. Name each field once.")
+
+
+def default_parallelism(options: Options, per_core: int = 1) -> int:
+    """How many batches or records are made at a time, if the user does not say."""
+    return options.num_parallel_calls or max(1, min(8, per_core * (os.cpu_count() or 1)))

@@ -1,0 +1,1 @@
+"""The wire format of tf.train.Example and SequenceExample, without TensorFlow."""

@@ -1,0 +1,1 @@
+"""The index of TFRecord files that vlpipe did not write, made once and kept beside them."""

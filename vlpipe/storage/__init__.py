@@ -1,0 +1,1 @@
+"""vlpipe's own format on disk: schema, index, statistics, and the writer."""

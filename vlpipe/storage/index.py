@@ -1,0 +1,272 @@
+"""The index of a dataset: one row a record, in the order in which the records were written.
+
+A dataset is a directory (format version 1):
+
+    vlpipe.json     what the rest is: format, schema, table of shards, statistics, lengths (keys: see `Metadata`)
+    index.npy       a structured little-endian NumPy array, one row a record; its columns: see `row_dtype`
+    *.tfrecord      the shards
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from vlpipe.errors import DatasetError
+from vlpipe.files.filesystem import is_address
+from vlpipe.storage.schema import Fixed, Schema
+from vlpipe.storage.statistics import Moments
+
+FORMAT = "vlpipe"
+VERSION = 1
+METADATA_NAME = "vlpipe.json"
+INDEX_NAME = "index.npy"
+# A Fixed value of at most this many bytes stands in the index too, so that labels are known without reading a record.
+INLINE_BYTES = 64
+
+
+def row_dtype(schema: Schema) -> np.dtype:
+    """The columns of an index.
+
+    `shard`, `offset` (of the record's header in its file), `bytes` (of its data), `checksum` (masked CRC32C of its
+    data); `frames` and `start` (where in the data the frames begin) of the first sequence, `frames:NAME` and `start:NAME` of
+    the others; `value:NAME` of every `Fixed` field of at most 64 bytes.
+    """
+    columns: list[tuple[Any, ...]] = [("shard", "<u4"), ("offset", "<u8"), ("bytes", "<u4"), ("checksum", "<u4")]
+    for name in schema.sequences:
+        columns += [(column(schema, "frames", name), "<u4"), (column(schema, "start", name), "<u4")]
+    for name, entry in schema.fields.items():
+        if isinstance(entry, Fixed):
+            dtype = np.dtype(entry.dtype).newbyteorder("<")
+            if dtype.itemsize * int(np.prod(entry.dimensions, dtype=np.int64)) <= INLINE_BYTES:
+                columns.append((f"value:{name}", dtype.str, entry.dimensions))
+    return np.dtype(columns)
+
+
+def column(schema: Schema, kind: str, name: str) -> str:
+    """Name of the column that holds `kind` ("frames" or "start") of the sequence `name`."""
+    return kind if name == next(iter(schema.sequences)) else f"{kind}:{name}"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a dataset, as the metadata describe it.
+
+    Attributes:
+        path: where it is.
+        bytes: its size.
+        records: how many it has.
+        digest: of the whole file; "" where vlpipe did not write it.
+        compression: "GZIP", "ZLIB", or "" for none; the offsets of records are those in what was compressed.
+    """
+
+    path: str
+    bytes: int
+    records: int
+    digest: str
+    compression: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file's name without its directory."""
+        return os.path.basename(self.path)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How the frames of a sequence lie in their records, where vlpipe did not write them.
+
+    Attributes:
+        gap: bytes before each frame that do not belong to it.
+        byteorder: "little" or "big".
+        scale: the values (bytes) are delivered as `q * scale[0] + scale[1]`, in float32; None: as they are.
+        parsed: how they are encoded, where their bytes are not those of the values: "integers" (varints), "floats" (perhaps not
+            packed), "audio" (the bytes of an audio file), "given" (by the user's own function); "" where they need only be copied. Where
+            they are parsed, the index does not know where they begin.
+    """
+
+    gap: int = 0
+    byteorder: str = "little"
+    scale: tuple[float, float] | None = None
+    parsed: str = ""
+
+    def table(self, dtype: np.dtype) -> np.ndarray | None:
+        """What each byte is delivered as, `[256]`; None: as it is."""
+        if self.scale is None:
+            return None
+        return (np.arange(256, dtype=np.float32) * np.float32(self.scale[0]) + np.float32(self.scale[1])).astype(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """What an index of files that vlpipe did not write knows beyond its rows.
+
+    A text has the columns `frames:NAME`, its bytes, and `start:NAME`, where in the data they begin. A list has the same of `lists`.
+
+    Attributes:
+        label: the field that is the label unless the user names another.
+        stored: how each sequence lies in its records.
+        lists: int64 values of each field that is a list of integers in the records: on the wire they have no fixed place.
+        parse: the user's own function in the graph, from a serialized record to all its fields by name; None: there is none.
+    """
+
+    label: str | None
+    stored: dict[str, Stored]
+    lists: dict[str, np.ndarray]
+    parse: Callable[[Any], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """What is known of a dataset without reading a record.
+
+    Attributes:
+        schema: the fields of every record.
+        shards: the files; a row's `shard` is a position in this tuple.
+        rows: `[records]`, dtype `row_dtype(schema)`.
+        ids: int64 `[records]`, the row of each record in the index on disk (of several datasets: in all of them, one after the other).
+        metadata: what the writer noted, such as class names; of several datasets, what all of them note alike.
+        statistics: of each sequence, the mean and variance that the writer noted; without those that are not known of just these records.
+        foreign: None where vlpipe wrote the records.
+    """
+
+    schema: Schema
+    shards: tuple[Shard, ...]
+    rows: np.ndarray
+    ids: np.ndarray
+    metadata: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Moments] = field(default_factory=dict)
+    foreign: Foreign | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def stored(self, name: str) -> Stored:
+        """How the frames of the sequence `name` lie in their records."""
+        return Stored() if self.foreign is None else self.foreign.stored.get(name, Stored())
+
+    def is_given(self, name: str) -> bool:
+        """Whether the user's own function gives the values of a field."""
+        return self.foreign is not None and self.foreign.parse is not None and name in self.schema.fields
+
+    @property
+    def lists(self) -> dict[str, np.ndarray]:
+        """The fields whose values stand in the index."""
+        return {} if self.foreign is None else self.foreign.lists
+
+    def is_inline(self, name: str) -> bool:
+        """Whether the values of a `Fixed` field stand in the rows."""
+        return f"value:{name}" in (self.rows.dtype.names or ())
+
+    @property
+    def counted(self) -> list[str]:
+        """The sequences of which the index knows the frames: all, but for those that only the user's own function knows."""
+        return [name for name in self.schema.sequences if column(self.schema, "frames", name) in (self.rows.dtype.names or ())]
+
+    @property
+    def label(self) -> str | None:
+        """The field that is the label unless the user names another: as the layout says, or as the writer noted in the metadata."""
+        label = self.metadata.get("label") if self.foreign is None else self.foreign.label
+        return label if isinstance(label, str) and label in self.schema.fields else None
+
+    def frames(self, name: str) -> np.ndarray:
+        """int64 `[records]`: true frames of the sequence `name` in each record."""
+        return self.rows[column(self.schema, "frames", name)].astype(np.int64)
+
+    def by_shard(self) -> np.ndarray:
+        """int64 `[records]`: the rows in the order in which a reader of the shards meets them."""
+        rows = np.asarray(self.rows)  # a memmap is a subclass, which its copies would be too
+        shards = rows["shard"].astype(np.min_scalar_type(len(self.shards)))
+        order = np.argsort(shards, kind="stable")  # by radix, up to 65,535 shards: a tenth of the time of a lexsort
+        shards, offsets = shards[order], rows["offset"].astype(np.uint64)[order]
+        # As they were written, the rows of a shard ascend; but whoever wrote the file may have sorted them.
+        if np.any((offsets[1:] <= offsets[:-1]) & (shards[1:] == shards[:-1])):
+            return np.lexsort((rows["offset"], rows["shard"]))
+        return order
+
+    def parts(self) -> list[np.ndarray]:
+        """int64: the rows of each shard, in the order in which a reader of it meets them."""
+        order = self.by_shard()
+        ends = np.searchsorted(self.rows["shard"][order], np.arange(1, len(self.shards)))
+        return np.split(order, ends)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells data apart: a digest of what the index knows of every record, its checksum too, and of the files' names.
+
+        It does not depend on where the files are. Made once: 0.3 s for ten million records.
+        """
+        names = json.dumps([self.schema.to_json(), [[shard.name, shard.bytes, shard.records] for shard in self.shards]])
+        crc = google_crc32c.extend(google_crc32c.value(names.encode()), self.ids.astype("<i8").tobytes())
+        for name, values in self.lists.items():
+            crc = google_crc32c.extend(google_crc32c.extend(crc, name.encode()), values.astype("<i8").tobytes())
+        return f"{digest_of_rows(self.rows)}-{crc:08x}"
+
+    def where(self, row: int) -> str:
+        """Names a record for an error: `train-00003-of-00016.tfrecord, record 17 at byte 88120`."""
+        shard, offset = int(self.rows["shard"][row]), int(self.rows["offset"][row])
+        position = int(np.count_nonzero((self.rows["shard"] == shard) & (self.rows["offset"] < offset)))
+        return f"{self.shards[shard].name}, record {position} at byte {offset}"
+
+    def check_files(self) -> None:
+        """Compare the shards on disk with the table.
+
+        Raises:
+            DatasetError: a shard is missing, or has another size than the metadata say.
+        """
+        for shard in self.shards:
+            try:
+                size = os.stat(shard.path).st_size
+            except OSError as error:
+                raise DatasetError(
+                    f"{shard.path}: cannot be read ({error.strerror}), expected a shard of {shard.bytes} bytes with {shard.records} "
+                    f"records. {RESTORE}"
+                ) from error
+            if size != shard.bytes:
+                what = "cut" if size < shard.bytes else "changed"
+                raise DatasetError(
+                    f"{shard.path}: found {size} bytes, expected {shard.bytes} with {shard.records} records: it was {what} after it was "
+                    f"written. {RESTORE}"
+                )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the shards can be opened as files."""
+        return not any(is_address(shard.path) for shard in self.shards)
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether a shard can only be read from its beginning."""
+        return any(shard.compression for shard in self.shards)
+
+    def check_record(self, row: int, checksum: int) -> None:
+        """Compare the checksum of a record's data with the one that it was written with.
+
+        Raises:
+            DatasetError: it is another; the message names the record.
+        """
+        entry = self.rows[row]
+        if checksum != entry["checksum"]:
+            raise DatasetError(
+                f"{self.where(row)}: the checksum of its {entry['bytes']} bytes of data is {checksum:08x}, the index says "
+                f"{entry['checksum']:08x}: the file is damaged, or was changed or replaced after it was written. {RESTORE}"
+            )
+
+
+RESTORE = "Restore it from a copy, or write the dataset again."
+
+
+def digest_of_rows(rows: np.ndarray) -> str:
+    """The digest by which `vlpipe.json` knows its `index.npy`."""
+    crc = 0
+    step = max(1, (1 << 24) // rows.dtype.itemsize)  # 16 MiB at a time: an index may be larger than memory
+    for first in range(0, len(rows), step):
+        crc = google_crc32c.extend(crc, rows[first : first + step].tobytes())
+    return f"crc32c:{crc:08x}"

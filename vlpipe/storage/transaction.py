@@ -1,0 +1,143 @@
+"""A dataset that is being written: the directory in which its shards grow, and how it becomes the target, complete or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlpipe.errors import ArgumentError, DatasetError, VlpipeError
+from vlpipe.files.atomic_directory import StagedDirectory
+from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, column, digest_of_rows
+from vlpipe.storage.schema import Schema
+from vlpipe.storage.shard_writer import Shard
+from vlpipe.storage.statistics import merged
+
+MAX_SHARDS = 100_000  # five digits in a shard's name
+_OUR_FILES = re.compile(rf"{re.escape(METADATA_NAME)}|{re.escape(INDEX_NAME)}|.*-\d{{5}}-of-\d{{5,6}}\.tfrecord", re.DOTALL)
+
+
+class Draft:
+    """A dataset that is being written.
+
+    Args:
+        path: the directory to make.
+        num_shards: number of TFRecord files.
+        overwrite: replace a dataset that exists; it stays until the new one is complete.
+
+    Attributes:
+        path: as it was given.
+        directory: where the shards are written.
+        names: the file of each shard, by its number.
+
+    Raises:
+        ArgumentError: the path can be no directory, or there cannot be so many shards.
+        DatasetExistsError: the target exists and `overwrite` is false, or another process is writing it.
+        DatasetError: there is no place for it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], num_shards: int, *, overwrite: bool) -> None:
+        if not isinstance(num_shards, (int, np.integer)) or isinstance(num_shards, bool) or not 1 <= num_shards <= MAX_SHARDS:
+            raise ArgumentError(f"num_shards: came as {num_shards!r}, expected an integer from 1 to {MAX_SHARDS}.")
+        if not isinstance(path, (str, os.PathLike)) or not _is_directory_name(os.fspath(path)):
+            raise ArgumentError(f"path: came as {path!r}, expected the directory to make.")
+        self.path = os.fspath(path)
+        name = os.path.basename(os.path.realpath(path))
+        self.names = {number: f"{name}-{number:05d}-of-{num_shards:05d}.tfrecord" for number in range(num_shards)}
+        self._staged = StagedDirectory(path, overwrite=overwrite, replaceable=_why_not_replaceable)
+        self.directory = self._staged.path
+
+    def commit(self, schema: Schema, rows: np.ndarray, shards: dict[int, Shard], metadata: dict[str, Any]) -> None:
+        """Make the target of the shards and what is known of them.
+
+        Args:
+            rows: the index, in the order of the records.
+            shards: every shard, by its number.
+
+        Raises:
+            ArgumentError: the metadata hold what JSON cannot express.
+            DatasetError: the system cannot write the files; nothing is committed.
+            DatasetExistsError: the target appeared meanwhile.
+        """
+        with os_errors_named(self.path):
+            self._describe(schema, rows, shards, metadata)
+            self._staged.commit()
+
+    def abort(self) -> None:
+        """Give up: remove what was written and leave the target as it was. Does nothing after a commit."""
+        self._staged.abort()
+
+    def _describe(self, schema: Schema, rows: np.ndarray, shards: dict[int, Shard], metadata: dict[str, Any]) -> None:
+        _save(self.directory / INDEX_NAME, rows)
+        numbers, firsts = np.unique(rows["shard"], return_index=True)
+        # In the order in which the shards were begun. Sums of floats differ in the last bits in any other.
+        begun = [shards[number].moments for number in numbers[np.argsort(firsts)].tolist()]
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "schema": schema.to_json(),
+            "records": len(rows),
+            "shards": [shards[number].to_json() for number in self.names],
+            "index": {"name": INDEX_NAME, "digest": digest_of_rows(rows)},
+            "statistics": {name: moments.to_json() for name, moments in merged(begun).items()},
+            "lengths": {name: _lengths(rows[column(schema, "frames", name)]) for name in schema.sequences if len(rows)},
+            "metadata": metadata,
+        }
+        try:
+            lines = [f'"{key}": {json.dumps(value, ensure_ascii=False, allow_nan=False)}' for key, value in document.items()]
+            text = ("{\n " + ",\n ".join(lines) + "\n}\n").encode("utf-8")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError(f"{self.path}: Writer.metadata holds what JSON cannot express ({error}).") from error
+        (self.directory / METADATA_NAME).write_bytes(text)
+
+
+@contextmanager
+def os_errors_named(path: str) -> Iterator[None]:
+    """What the system cannot do (no room, no permission), said of the dataset and not of a file that is gone afterwards."""
+    try:
+        yield
+    except VlpipeError:
+        raise
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: cannot be written ({error.strerror or error}); nothing is committed. Make room for it, or choose another target."
+        ) from error
+
+
+def _lengths(frames: np.ndarray) -> list[list[int]]:
+    """Each length that there is, and how many records have it."""
+    return np.stack(np.unique(frames.astype(np.int64), return_counts=True), axis=1).tolist()
+
+
+def _save(path: Path, rows: np.ndarray) -> None:
+    """As `numpy.save`, which warns where a name is not Latin-1 and the file therefore of NumPy's format 3.0."""
+    version = None if all(ord(letter) < 256 for letter in str(rows.dtype.names)) else (3, 0)
+    write_array: Any = np.lib.format.write_array
+    with path.open("wb") as file:
+        write_array(file, rows, version=version, allow_pickle=False)
+
+
+def _is_directory_name(path: str) -> bool:
+    try:
+        return bool(os.path.basename(os.path.realpath(path)).encode("utf-8"))
+    except (ValueError, AttributeError):  # a NUL, a lone surrogate, bytes
+        return False
+
+
+def _why_not_replaceable(directory: Path) -> str | None:
+    """Overwriting removes a directory, so it must hold nothing but a dataset that vlpipe wrote."""
+    try:
+        with (directory / METADATA_NAME).open("rb") as file:
+            beginning = file.read(100)  # enough even of one that was cut
+    except OSError:
+        return f"it holds no {METADATA_NAME} and so is not a vlpipe dataset"
+    if f'"format": "{FORMAT}"'.encode() not in beginning:
+        return f"its {METADATA_NAME} is not one that vlpipe wrote"
+    others = [entry.name for entry in directory.iterdir() if not _OUR_FILES.fullmatch(entry.name) or not entry.is_file()]
+    return f"it also holds {sorted(others)[:5]}, which vlpipe did not write" if others else None

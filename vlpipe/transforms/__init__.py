@@ -1,0 +1,1 @@
+"""What happens to the frames between reading and padding: crop, transform, normalise, augment."""
