@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results
-from tests import zoo
+from tests.layers import zoo
 from vlpipe import layers
 
 

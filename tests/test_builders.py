@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vlpipe
-from tests.twin import bucket_order, equal, pad_rows, plain_order
+from tests.helpers.numpy_reference import bucket_order, equal, pad_rows, plain_order
 from vlpipe import builders
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")

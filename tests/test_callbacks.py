@@ -28,7 +28,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(source: Path, directory: Path, backend: str, epochs: int, stop_after: int = 0) -> str:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.training", str(source), str(directory), str(epochs), str(stop_after)]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.helpers.training", str(source), str(directory), str(epochs), str(stop_after)]
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=200, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

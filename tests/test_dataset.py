@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vlpipe
-from tests.twin import equal, pad_rows
+from tests.helpers.numpy_reference import equal, pad_rows
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 

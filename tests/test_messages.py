@@ -43,7 +43,7 @@ def cases() -> Iterator[tuple[str, set[str]]]:
 @pytest.fixture(scope="module")
 def tests() -> str:
     """All tests as one text, without the escapes of regular expressions."""
-    text = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    text = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     return re.sub(r"\\(.)", r"\1", text)
 
 

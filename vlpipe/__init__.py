@@ -19,7 +19,7 @@ _HOMES = {
     "make_dataset": "vlpipe.dataset",
     "plan": "vlpipe.planning.make_plan",
     "build_index": "vlpipe.sources.foreign.build_index",
-    "Plan": "vlpipe.planning.make_plan",
+    "Plan": "vlpipe.planning.plan",
     "Schema": "vlpipe.storage.schema",
     "Sequence": "vlpipe.storage.schema",
     "Fixed": "vlpipe.storage.schema",
@@ -58,8 +58,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.errors import SchemaError as SchemaError
     from vlpipe.errors import VlpipeError as VlpipeError
     from vlpipe.inspection.summary import class_weights as class_weights
-    from vlpipe.planning.make_plan import Plan as Plan
     from vlpipe.planning.make_plan import plan as plan
+    from vlpipe.planning.plan import Plan as Plan
     from vlpipe.sources.foreign.build_index import build_index as build_index
     from vlpipe.storage.schema import Fixed as Fixed
     from vlpipe.storage.schema import Schema as Schema

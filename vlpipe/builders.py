@@ -37,8 +37,7 @@ import tensorflow as tf
 
 from vlpipe.engines.grouping import Flat, Grouping, group, measured
 from vlpipe.errors import ArgumentError
-from vlpipe.planning.buckets import histogram
-from vlpipe.planning.make_plan import boundaries_for
+from vlpipe.planning.buckets import boundaries_for, histogram
 from vlpipe.planning.options import MAX_FRAMES, Options, checked_padding
 
 __all__ = ["bucket", "pad", "ragged", "same_length"]

@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 
+from vlpipe.arguments import integer
 from vlpipe.errors import DatasetError
 from vlpipe.files.atomic_directory import StagedDirectory
-from vlpipe.planning.make_plan import Plan
-from vlpipe.planning.options import integer
+from vlpipe.planning.plan import Plan
 
 STATE_NAME = "state.json"
 WEIGHTS_NAME = "model.weights.h5"

@@ -15,11 +15,12 @@ import tensorflow as tf
 from vlpipe.engines import graph, mapped, stream
 from vlpipe.engines.grouping import Flat
 from vlpipe.errors import ArgumentError
-from vlpipe.planning.make_plan import Plan, make_plan
+from vlpipe.planning.make_plan import make_plan
 from vlpipe.planning.options import Options
+from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
-from vlpipe.sources.native import Source
 from vlpipe.sources.open import open_anywhere
+from vlpipe.storage.paths import Source
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
@@ -130,7 +131,7 @@ def make_dataset(
     plan = make_plan(index, options)
     _check_run(plan)
     _report(plan)
-    start = (0, 0) if options.resume is None else check_state(plan, options.resume)
+    start = (0, 0) if options.resume is None else check_state(plan.identity, plan.steps_per_epoch, options.resume)
     make_batches = {"mapped": mapped.batches, "graph": graph.batches, "stream": stream.batches}[plan.engine]
     batches = make_batches(index, plan, _epochs(options.repeat, start), lambda batch: deliver(batch, plan))
     batches = batches.apply(

@@ -17,8 +17,8 @@ from vlpipe.audio.containers import Header, read_header
 from vlpipe.errors import ArgumentError, AudioError, import_extra
 
 _BLOCK = 1 << 18
-_MOST_SAMPLES_A_BYTE = 1024  # silence in FLAC has some 400
-_MOST_RESAMPLING = 1000  # from 1 Hz to 1 MHz soxr never ends; a header that says 1 Hz would fill the memory
+_MAX_SAMPLES_A_BYTE = 1024  # silence in FLAC has some 400
+_MAX_RESAMPLING = 1000  # from 1 Hz to 1 MHz soxr never ends; a header that says 1 Hz would fill the memory
 # One sample of silence: decoding it proves that the native library loads.
 _PROBE = b"RIFF\x26\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\x02\0\0\0\0\0"
 
@@ -112,7 +112,7 @@ def _tensorflow_io() -> ModuleType:
 
 def _is_native(header: Header, size: int) -> bool:
     """Whether tensorflow-io decodes it rightly: it takes 32-bit integers of a WAV file for floats, and believes any length."""
-    if header.samples is not None and header.samples > _MOST_SAMPLES_A_BYTE * size:
+    if header.samples is not None and header.samples > _MAX_SAMPLES_A_BYTE * size:
         return False
     if header.kind == "WAV":
         return header.plain and (header.bits == 32 if header.floating else header.bits in (8, 16, 24))
@@ -185,9 +185,9 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
             raise ArgumentError(f"{what}: came as {value!r}, expected a positive number of Hz.")
     if rate == sample_rate:
         return samples
-    if max(rate, sample_rate) > _MOST_RESAMPLING * min(rate, sample_rate):
+    if max(rate, sample_rate) > _MAX_RESAMPLING * min(rate, sample_rate):
         raise AudioError(
-            f"cannot be resampled from {rate} to {sample_rate} Hz, expected a factor of at most {_MOST_RESAMPLING}. "
+            f"cannot be resampled from {rate} to {sample_rate} Hz, expected a factor of at most {_MAX_RESAMPLING}. "
             "Check the rate in its header."
         )
     soxr = import_extra("soxr", extra="audio", needed_for=f"resampling from {rate} to {sample_rate} Hz")

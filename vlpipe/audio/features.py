@@ -21,8 +21,8 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, AudioError
 
-_MOST_FFT = 1 << 14
-_MOST_MELS = 4096
+_MAX_FFT = 1 << 14
+_MAX_MELS = 4096
 _MINUTE_MS = 60_000
 _LOUDEST = 1e9  # beyond it, powers leave the range of numbers
 
@@ -151,8 +151,8 @@ class LogMel(_Framed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.mels, bool) or not isinstance(self.mels, (int, np.integer)) or not 1 <= self.mels <= _MOST_MELS:
-            raise ArgumentError(f"mels: came as {self.mels!r}, expected an integer >= 1, at most {_MOST_MELS}.")
+        if isinstance(self.mels, bool) or not isinstance(self.mels, (int, np.integer)) or not 1 <= self.mels <= _MAX_MELS:
+            raise ArgumentError(f"mels: came as {self.mels!r}, expected an integer >= 1, at most {_MAX_MELS}.")
         _check_number("low_hz", self.low_hz, "a frequency in Hz")
         _check_number("high_hz", self.sample_rate / 2 if self.high_hz is None else self.high_hz, "a frequency in Hz")
         _check_number("floor", self.floor, "a positive energy")
@@ -244,7 +244,7 @@ def _filters(features: LogMel) -> np.ndarray:
     low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (features.low_hz, features._high))
     edges = 700 * (10 ** (np.linspace(low, high, features.mels + 2) / 2595) - 1)
     points = 1 << (features.window - 1).bit_length()
-    while points <= max(_MOST_FFT, features.window * 2):
+    while points <= max(_MAX_FFT, features.window * 2):
         resolution = features.sample_rate / points
         inside = (np.floor(edges[:-2] / resolution) + 1) * resolution  # the first bin above the lower edge of each filter
         if np.all(inside < edges[2:]):
@@ -254,7 +254,7 @@ def _filters(features: LogMel) -> np.ndarray:
             return np.maximum(0, np.minimum(rising, falling))
         points *= 2
     raise ArgumentError(
-        f"mels: {features.mels} filters between {features.low_hz} and {features._high} Hz are narrower than an FFT of {_MOST_FFT} points "
+        f"mels: {features.mels} filters between {features.low_hz} and {features._high} Hz are narrower than an FFT of {_MAX_FFT} points "
         "resolves. Take fewer."
     )
 

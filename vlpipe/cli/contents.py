@@ -94,9 +94,9 @@ def head(source: tuple[str, ...], layout: str | None, records: int, as_json: boo
       vlpipe head data/train -n 1 --json
       vlpipe head 'bal_train/*.tfrecord' --layout audioset
     """
-    from vlpipe.inspection import head as preview
+    from vlpipe.inspection.head import first_records
 
-    views = preview.first_records(one_or_many(source), records, parse_layout(layout))
+    views = first_records(one_or_many(source), records, parse_layout(layout))
     if as_json:
         print_json([dataclasses.asdict(view) for view in views])
     else:
@@ -119,13 +119,12 @@ def histogram(source: tuple[str, ...], layout: str | None, output: Path | None, 
       vlpipe histogram data/train
       vlpipe histogram data/train -o lengths.png --bins 80
     """
-    from vlpipe import text_tables
-    from vlpipe.inspection import summary
+    from vlpipe.inspection.histogram import bin_lengths, lengths_table, plot_lengths
 
-    name, found = summary.bin_lengths(one_or_many(source), bins, features, parse_layout(layout))
+    name, found = bin_lengths(one_or_many(source), bins, features, parse_layout(layout))
     if output:
-        text_tables.plot_lengths(name, found, output)
+        plot_lengths(name, found, output)
     if as_json:
         print_json({"features": name} | dataclasses.asdict(found))
     elif not output:
-        click.echo(text_tables.lengths_table(found))
+        click.echo(lengths_table(found))

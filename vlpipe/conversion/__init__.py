@@ -12,10 +12,10 @@ from vlpipe.conversion.workers import in_processes, job
 from vlpipe.errors import ArgumentError
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import named
-from vlpipe.sources.native import Source, expand
 from vlpipe.sources.open import open_anywhere
 from vlpipe.sources.records import Records
 from vlpipe.storage.index import Index, column
+from vlpipe.storage.paths import Source, expand
 from vlpipe.storage.transaction import Draft
 
 # Processes have to be started first: for less work, about half a second, that takes longer than it saves.

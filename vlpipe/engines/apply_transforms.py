@@ -11,15 +11,15 @@ import tensorflow as tf
 
 from vlpipe.engines.grouping import Flat, padding_for
 from vlpipe.engines.splitmix_graph import draws
-from vlpipe.planning.make_plan import Plan
 from vlpipe.planning.options import Options
-from vlpipe.planning.schedule import CROPS, MASKS
+from vlpipe.planning.plan import Plan
+from vlpipe.planning.splitmix import CROPS, MASKS
 from vlpipe.transforms.augment import masked
 from vlpipe.transforms.normalize import by_moments, by_utterance, means
 from vlpipe.transforms.transform import transformed
 
 
-def kept(options: Options, frames: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+def crop_range(options: Options, frames: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
     """What is kept of each sequence of the key feature, truncated and then cropped: how many frames, and the first (None: 0).
 
     Args:
@@ -38,7 +38,7 @@ def kept(options: Options, frames: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) 
     return counts, crop.firsts(frames - counts, draws(options.seed or 0, epoch, CROPS, ids, 1)[:, 0])
 
 
-def prepared_batch(plan: Plan, batch: Flat) -> Flat:
+def transform_batch(plan: Plan, batch: Flat) -> Flat:
     """A flat batch as it is delivered.
 
     Args:
@@ -48,14 +48,14 @@ def prepared_batch(plan: Plan, batch: Flat) -> Flat:
     epoch, bucket = batch.pop("epoch"), batch.pop("bucket", None)
     prepared = dict(batch)
     for name in plan.selection.features:
-        sequences = _prepared(plan, name, batch[f"x:{name}"], batch["id"], epoch)
+        sequences = _transformed(plan, name, batch[f"x:{name}"], batch["id"], epoch)
         prepared[f"n:x:{name}"] = tf.cast(sequences.row_lengths(), tf.int32)
         at_boundary = bucket if plan.options.pad_to == "boundary" and name == plan.selection.key else None
         prepared[f"x:{name}"] = sequences if plan.options.batching == "ragged" else _padded(plan, name, sequences, at_boundary)
     return prepared
 
 
-def prepared_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tensor) -> Flat:
+def transform_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tensor) -> Flat:
     """A single record's features x:NAME `[T, ...]` as they are delivered.
 
     Args:
@@ -65,24 +65,24 @@ def prepared_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tenso
 
     def one(name: str, frames: tf.Tensor) -> tf.Tensor:
         sequence = tf.RaggedTensor.from_row_lengths(frames, tf.shape(frames, tf.int64)[:1], validate=False)
-        values = _prepared(plan, name, sequence, number[None], epoch).values
+        values = _transformed(plan, name, sequence, number[None], epoch).values
         return tf.ensure_shape(values, [None, *plan.dimensions(name)])
 
     return {**record, **{f"x:{name}": one(name, record[f"x:{name}"]) for name in plan.selection.features}}
 
 
-def _prepared(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
+def _transformed(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
     """A feature `[B, None, ...]` in its order: transformed, normalised, augmented."""
-    options, changes = plan.options, plan.changes
+    options, frame_plan = plan.options, plan.frame_plan
     key = name == plan.selection.key
-    if key and changes.traced is not None and changes.lengths is not None:
-        sequences = transformed(changes.traced, sequences, changes.lengths, ids)
+    if key and frame_plan.traced is not None and frame_plan.lengths is not None:
+        sequences = transformed(frame_plan.traced, sequences, frame_plan.lengths, ids)
     if options.normalize is not None:
         values = tf.cast(sequences.values, tf.float64)
         if options.normalize == "utterance":
             values = by_utterance(values, sequences.value_rowids(), sequences.nrows())
         else:
-            values = by_moments(values, changes.moments[name])
+            values = by_moments(values, frame_plan.moments[name])
         sequences = sequences.with_values(values)
     if key and options.augment is not None:
         fill = _fill(sequences, options.augment.fill)

@@ -10,7 +10,7 @@ import numpy as np
 
 # TensorFlow takes over an array without copying it where its data are aligned like this (Eigen's AVX-512 packets).
 ALIGNMENT = 64
-MOST_BYTES = 1 << 30  # of a buffer that is kept
+MAX_BYTES = 1 << 30  # of a buffer that is kept
 
 
 class Pool:
@@ -25,7 +25,7 @@ class Pool:
     """
 
     def __init__(self, capacity: int, keep: int) -> None:
-        self._capacity, self._keep = min(capacity, MOST_BYTES), keep
+        self._capacity, self._keep = min(capacity, MAX_BYTES), keep
         self._free: list[np.ndarray] = []
         self._lock = threading.Lock()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import kept
+from vlpipe.engines.apply_transforms import crop_range
 from vlpipe.engines.grouping import Flat
 from vlpipe.engines.labels import multi_hot_in_graph, padded_in_graph, unpacked
 from vlpipe.engines.parse import Parser
-from vlpipe.planning.make_plan import Plan
+from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse_batch
 from vlpipe.storage.index import Index, Stored, column
 from vlpipe.storage.schema import Fixed, Sequence, Text
@@ -17,7 +17,7 @@ from vlpipe.storage.schema import Fixed, Sequence, Text
 _SAME_WIDTH = {"float16": "uint16"}  # decode_raw to a fixed length has no kernel for it
 
 
-class Assembly:
+class BatchDecoder:
     """Makes flat batches of records.
 
     Args:
@@ -71,7 +71,7 @@ class Assembly:
         for name in selection.labels:
             if name not in self._parser.labels:
                 flat |= self._label(name, data, records, parsed)
-        if self._options.ids or self._plan.prepares:
+        if self._options.ids or self._plan.has_transforms:
             flat["id"] = ids
         if self._weighted:
             flat["weight"] = tf.cast(tf.range(tf.size(records, tf.int64)) < real, tf.float32)
@@ -106,11 +106,11 @@ class Assembly:
         key = name == self._plan.selection.key
         frames, first = tf.gather(self._frames[name], records), None
         if key:
-            frames, first = kept(options, frames, tf.gather(self._ids, records), epoch)
+            frames, first = crop_range(options, frames, tf.gather(self._ids, records), epoch)
         payloads = self._payloads(name, field, data, records, frames, first)
         lengths = {f"n:x:{name}": tf.cast(frames, tf.int32)}
         dtype, stored = tf.as_dtype(self._plan.reading_dtype(name)), self._index.stored(name)
-        if self._ragged or self._plan.prepares:
+        if self._ragged or self._plan.has_transforms:
             payload = tf.strings.reduce_join(payloads)
             if stored == Stored():
                 values = tf.cast(tf.reshape(tf.io.decode_raw(payload, field.dtype), [-1, *field.dimensions]), dtype)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-MOST_PIECES = 1024  # in a call (IOV_MAX)
+MAX_PIECES = 1024  # in a call (IOV_MAX)
 
 Copy = Callable[[int, np.ndarray, int], int]  # address of the target, pieces, their bytes -> bytes copied
 
@@ -32,7 +32,7 @@ def gather(target: np.ndarray, pieces: np.ndarray) -> int:
     copy = _system_call() or _one_by_one
     place, left = address(target), target.nbytes
     while left:
-        some = pieces[:MOST_PIECES]
+        some = pieces[:MAX_PIECES]
         asked = left if len(some) == len(pieces) else int(some[:, 1].sum())
         copied = copy(place, some, asked) if asked else 0
         if copied < asked and copied <= 0:

@@ -13,13 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from vlpipe.engines import splitmix_graph
-from vlpipe.engines.apply_transforms import prepared_batch
-from vlpipe.engines.decode import Assembly
+from vlpipe.engines.apply_transforms import transform_batch
+from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.grouping import Flat
 from vlpipe.engines.splitmix_graph import uint64
-from vlpipe.planning import schedule
-from vlpipe.planning.make_plan import Plan
+from vlpipe.planning import splitmix
 from vlpipe.planning.options import default_parallelism
+from vlpipe.planning.plan import Plan
 from vlpipe.planning.schedule import Schedule
 from vlpipe.sources.records import check_ends
 from vlpipe.storage.example import require
@@ -71,15 +71,15 @@ class _Order:
         if plan.seed is None:
             return tf.constant(plan.records_in_order(0)), tf.constant(plan.batches_in_order(0))
         left, right, either = tf.bitwise.left_shift, tf.bitwise.right_shift, tf.bitwise.bitwise_or
-        packed = right(self._hashes(epoch, schedule.RECORDS, len(plan.bucket_of)), uint64(64 - plan.hash_bits))
+        packed = right(self._hashes(epoch, splitmix.RECORDS, len(plan.bucket_of)), uint64(64 - plan.hash_bits))
         packed = either(packed, left(tf.cast(self._buckets, tf.uint64), uint64(plan.hash_bits)))
         packed = either(left(packed, uint64(plan.index_bits)), tf.cast(tf.range(len(plan.bucket_of), dtype=tf.int64), tf.uint64))
         records = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << plan.index_bits) - 1)
-        cuts = tf.argsort(tf.bitcast(self._hashes(epoch, schedule.BATCHES, plan.steps), tf.int64), stable=True)
+        cuts = tf.argsort(tf.bitcast(self._hashes(epoch, splitmix.BATCHES, plan.steps), tf.int64), stable=True)
         return records, tf.cast(cuts, tf.int64)
 
     def _hashes(self, epoch: tf.Tensor, purpose: int, count: int) -> tf.Tensor:
-        """`schedule.hashes`."""
+        """`splitmix.hashes`."""
         return splitmix_graph.hashes(self._schedule.seed or 0, epoch, uint64(purpose), tf.range(count, dtype=tf.int64))
 
     def _batch(self, records: tf.Tensor, cut: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -107,13 +107,13 @@ class _Reader:
         self._paths = tf.constant([shard.path for shard in index.shards])
         self._sizes = tf.constant([shard.bytes for shard in index.shards], tf.int64)
         self._names = tf.constant([shard.name for shard in index.shards])
-        self._assembled = Assembly(index, plan, plan.rows)
+        self._assembled = BatchDecoder(index, plan, plan.rows)
 
     def read(self, records: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
         """The flat batch of the records, which are positions among those of the plan."""
         records.set_shape([self._plan.static_shape[0]])
         flat = self._assembled(self._serialized(records), records, real, bucket, epoch)
-        return prepared_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}) if self._plan.prepares else flat
+        return transform_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}) if self._plan.has_transforms else flat
 
     def _serialized(self, records: tf.Tensor) -> tf.Tensor:
         """string `[B]`: the records, each tested by its own checksum."""

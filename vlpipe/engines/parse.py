@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import kept
+from vlpipe.engines.apply_transforms import crop_range
 from vlpipe.engines.grouping import Flat
-from vlpipe.engines.python_calls import outlived
+from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.errors import AudioError, DatasetError
-from vlpipe.planning.make_plan import Plan
+from vlpipe.planning.plan import Plan
 from vlpipe.protobuf.wire import walk
 from vlpipe.sources.foreign.decode import samples_of
 from vlpipe.storage.example import require
@@ -111,7 +111,7 @@ class Parser:
                     raise DatasetError(f"{index.where(row)}: {error}") from error
             return np.concatenate(found), np.array([len(samples) for samples in found[1:]], np.int64)
 
-        values, lengths = tf.numpy_function(outlived(decode), [data, rows], [tf.float32, tf.int64], stateful=False)
+        values, lengths = tf.numpy_function(wait_at_exit(decode), [data, rows], [tf.float32, tf.int64], stateful=False)
         values.set_shape([None, 1])
         lengths.set_shape(data.shape)
         return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
@@ -140,7 +140,7 @@ class Parser:
 
     def _where(self, row: tf.Tensor) -> tf.Tensor:
         """Names a record as `Index.where` does; asked for only when there is something to say."""
-        return tf.numpy_function(outlived(lambda row: self._index.where(int(row)).encode()), [row], tf.string, stateful=False)
+        return tf.numpy_function(wait_at_exit(lambda row: self._index.where(int(row)).encode()), [row], tf.string, stateful=False)
 
     def _label(self, name: str, value: Any) -> Flat:
         if not isinstance(value, tf.RaggedTensor):
@@ -162,7 +162,7 @@ def _cut(plan: Plan, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tenso
     """What is kept of each sequence of the key feature: truncated, then cropped."""
     if plan.options.truncation is None and plan.options.crop is None:
         return sequences
-    counts, firsts = kept(plan.options, sequences.row_lengths(), ids, epoch)
+    counts, firsts = crop_range(plan.options, sequences.row_lengths(), ids, epoch)
     begins = sequences.row_starts() if firsts is None else sequences.row_starts() + firsts
     values = tf.gather(sequences.values, tf.ragged.range(begins, begins + counts).values)
     return tf.RaggedTensor.from_row_lengths(values, counts, validate=False)

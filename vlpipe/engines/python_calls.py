@@ -83,7 +83,7 @@ def _stay() -> None:
         _thread.known = ctypes.pythonapi.PyGILState_Ensure()  # and never released
 
 
-def outlived(function: Callable[..., Any]) -> Callable[..., Any]:
+def wait_at_exit(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function for `tf.numpy_function` whose calls have come back before the interpreter ends."""
 
     def call(*arguments: Any) -> Any:

@@ -1,10 +1,10 @@
-"""SplitMix64 in a TensorFlow graph: the integers of `schedule`, from the same arithmetic."""
+"""SplitMix64 in a TensorFlow graph: the integers of `splitmix`, from the same arithmetic."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from vlpipe.planning import schedule
+from vlpipe.planning import splitmix
 
 
 def uint64(number: int) -> tf.Tensor:
@@ -13,26 +13,26 @@ def uint64(number: int) -> tf.Tensor:
 
 
 def mix(numbers: tf.Tensor) -> tf.Tensor:
-    """`schedule.mix`, of every element."""
-    for shift, multiplier in zip(schedule.SHIFTS, (*schedule.MULTIPLIERS, 1), strict=True):
+    """`splitmix.mix`, of every element."""
+    for shift, multiplier in zip(splitmix.SHIFTS, (*splitmix.MULTIPLIERS, 1), strict=True):
         numbers = tf.bitwise.bitwise_xor(numbers, tf.bitwise.right_shift(numbers, uint64(shift))) * uint64(multiplier)
     return numbers
 
 
 def hashes(seed: int, epoch: tf.Tensor, purpose: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-    """The outputs of SplitMix64 with these numbers, from 0: `schedule.hashes` has the first of them.
+    """The outputs of SplitMix64 with these numbers, from 0: `splitmix.hashes` has the first of them.
 
     Args:
         epoch: int64 scalar.
         purpose: uint64.
         numbers: int64, of a shape that goes with that of `purpose`.
     """
-    start = mix(mix(uint64(schedule.mix(seed)) + tf.cast(epoch, tf.uint64)) + purpose)
-    return mix(tf.cast(numbers + 1, tf.uint64) * uint64(schedule.GOLDEN) + start)
+    start = mix(mix(uint64(splitmix.mix(seed)) + tf.cast(epoch, tf.uint64)) + purpose)
+    return mix(tf.cast(numbers + 1, tf.uint64) * uint64(splitmix.GOLDEN) + start)
 
 
 def draws(seed: int, epoch: tf.Tensor, purpose: int, records: tf.Tensor, count: int) -> tf.Tensor:
-    """int64 `[B, count]`: `schedule.draws` of the purposes `purpose`, `purpose + 1` and so on, for each record (int64 `[B]`)."""
+    """int64 `[B, count]`: `splitmix.draws` of the purposes `purpose`, `purpose + 1` and so on, for each record (int64 `[B]`)."""
     purposes = tf.range(purpose, purpose + count, dtype=tf.int64)
     numbers = hashes(seed, epoch, tf.cast(purposes, tf.uint64), records[:, None])
     return tf.cast(tf.bitwise.right_shift(numbers, uint64(32)), tf.int64)

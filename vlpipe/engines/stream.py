@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import kept, prepared_record
-from vlpipe.engines.decode import Assembly
+from vlpipe.engines.apply_transforms import crop_range, transform_record
+from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.grouping import Flat, Grouping, group, measured
-from vlpipe.planning.make_plan import Plan
 from vlpipe.planning.options import default_parallelism
+from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse, require
 from vlpipe.storage.index import Index
 
@@ -43,7 +43,7 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
         example = functools.partial(_example, index, table, plan)
     else:
         with tf.device("CPU:0"):
-            example = functools.partial(_foreign_example, table, plan, Assembly(index, plan, index.by_shard(), whole=True))
+            example = functools.partial(_foreign_example, table, plan, BatchDecoder(index, plan, index.by_shard(), whole=True))
     # The boundary stands in for none, where there are no records.
     grouping = Grouping(plan.options, f"x:{plan.selection.key}", plan.boundaries or (1,), plan.batch_sizes or (1,))
 
@@ -175,8 +175,8 @@ def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data:
     for name in selection.features:
         frames = _cut(plan, values[name], table.id[position], epoch) if name == selection.key else values[name]
         flat[f"x:{name}"] = tf.cast(frames, plan.reading_dtype(name))
-    if options.prepares:
-        flat = prepared_record(plan, flat, table.id[position], epoch)
+    if options.has_transforms:
+        flat = transform_record(plan, flat, table.id[position], epoch)
     for name in selection.labels:
         flat[f"y:{name}"] = tf.cast(values[name], tf.int64) if _is_integer_list(index, name) else values[name]
     if options.ids:
@@ -184,7 +184,7 @@ def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data:
     return measured(flat)
 
 
-def _foreign_example(table: _Table, plan: Plan, assembled: Assembly, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
+def _foreign_example(table: _Table, plan: Plan, assembled: BatchDecoder, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
     """The same of a record that vlpipe did not write: a batch of one, without its first axis."""
     same = tf.strings.length(data) == tf.cast(table.bytes[position], tf.int32)
     # Of another record, what stands at these places are no frames.
@@ -194,8 +194,8 @@ def _foreign_example(table: _Table, plan: Plan, assembled: Assembly, position: t
     zero = tf.constant(0, tf.int64)
     batch = assembled(data[None], position[None], zero, zero, epoch)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
-    if plan.options.prepares:
-        flat = prepared_record(plan, flat, flat["id"], epoch)
+    if plan.options.has_transforms:
+        flat = transform_record(plan, flat, flat["id"], epoch)
     if not plan.options.ids:
         flat.pop("id", None)
     return measured(flat)
@@ -205,7 +205,7 @@ def _cut(plan: Plan, frames: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> 
     """What is kept of the frames of a record with this id: truncated, then cropped."""
     if plan.options.truncation is None and plan.options.crop is None:
         return frames
-    counts, firsts = kept(plan.options, tf.shape(frames, tf.int64)[:1], number[None], epoch)
+    counts, firsts = crop_range(plan.options, tf.shape(frames, tf.int64)[:1], number[None], epoch)
     return frames[: counts[0]] if firsts is None else frames[firsts[0] :][: counts[0]]
 
 

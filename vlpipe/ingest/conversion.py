@@ -15,8 +15,8 @@ import numpy as np
 from vlpipe.errors import DatasetExistsError, VlpipeError
 from vlpipe.ingest.extraction import Features, IngestError, extract
 from vlpipe.ingest.recordings import Recording, split_of
-from vlpipe.sources.native import open_directory
 from vlpipe.storage.index import METADATA_NAME
+from vlpipe.storage.metadata import open_directory
 from vlpipe.storage.schema import Field, Fixed, Schema, Sequence, Text
 from vlpipe.storage.writer import Writer
 

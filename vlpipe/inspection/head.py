@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from textwrap import indent
 from typing import Any
 
 import numpy as np
 
-from vlpipe.sources.native import Source
 from vlpipe.sources.open import open_local
 from vlpipe.sources.records import Records
-from vlpipe.text_tables import preview_table
+from vlpipe.storage.paths import Source
+from vlpipe.text_tables import WIDE, columns, printable, text
 
 _FIRST_VALUES = 6
 _FIRST_BYTES = 64
@@ -54,8 +55,10 @@ class RecordView:
     fields: dict[str, FieldView]
 
     def report(self) -> str:
-        """The record as a table."""
-        return preview_table(self)
+        """The record as a table: a line of what it is, then a line a field."""
+        rows = [(name, _shape_of(view), _values_of(view)) for name, view in self.fields.items()]
+        where = f"record {self.id}: {printable(self.shard)}, record {self.record} at byte {self.offset}, {self.bytes:,} bytes"
+        return f"{where}\n{indent(text(columns('', '', '', rows=rows, most=len(rows)), width=WIDE).lstrip(), '  ')}"
 
 
 def first_records(source: Source, count: int, layout: Any = None) -> Iterator[RecordView]:
@@ -92,3 +95,29 @@ def _view(value: np.ndarray | bytes) -> FieldView:
     first = tuple(number if np.isfinite(number) else None for number in flat[:_FIRST_VALUES].tolist())
     least, most, mean = (finite.min().item(), finite.max().item(), float(finite.mean(dtype=np.float64))) if len(finite) else (None,) * 3
     return FieldView(value.dtype.name, value.shape, first, least, most, mean, len(flat) - len(finite))
+
+
+_MAX_LETTERS = 200
+
+
+def _shape_of(view: FieldView) -> str:
+    return f"{list(view.shape)} {view.dtype}" if view.shape else view.dtype
+
+
+def _values_of(view: FieldView) -> str:
+    if view.dtype == "bytes":
+        return printable(view.text or "")
+    if view.text is not None:
+        return repr(view.text if len(view.text) <= _MAX_LETTERS else f"{view.text[:_MAX_LETTERS]}…")
+    shown = " ".join("not finite" if number is None else _short(number) for number in view.first)
+    if not view.shape:
+        return shown
+    size = int(np.prod(view.shape, dtype=np.int64))
+    more = " …" if size > len(view.first) else ""
+    lost = f", {view.not_finite:,} not finite" if view.not_finite else ""
+    extremes = [f"{heading} {_short(number)}" for heading in ("min", "max", "mean") if (number := getattr(view, heading)) is not None]
+    return f"{shown}{more}  ({', '.join(extremes)}{lost})" if size else "no frames"
+
+
+def _short(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:.4g}"

@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.planning.buckets import Bins, bins
-from vlpipe.planning.options import only_candidate
+from vlpipe.planning.selection import only_candidate
 from vlpipe.sources.compute_statistics import measured
-from vlpipe.sources.native import Source
 from vlpipe.sources.open import open_anywhere, open_local
 from vlpipe.storage.index import Index
+from vlpipe.storage.paths import Source
 from vlpipe.storage.schema import Fixed
 from vlpipe.storage.statistics import Moments
-from vlpipe.text_tables import summary_table
+from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, printable, text
 
 # Keras wants a weight of every class up to the greatest; a label beyond this is a number of something else.
-MOST_CLASSES = 1 << 20
+MAX_CLASSES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,16 @@ class Summary:
     labels: dict[str, LabelSummary]
 
     def report(self) -> str:
-        """The summary as tables."""
-        return summary_table(self)
+        """The summary as tables: totals, then one for each sequence and one for each label."""
+        totals = [("records", f"{self.records:,}"), ("shards", f"{self.shards:,}"), ("bytes", f"{self.bytes:,}")]
+        parts = [named(totals)]
+        for name, sequence in self.sequences.items():
+            parts.append(named(_sequence_rows(name, sequence)))
+        for name, label in self.labels.items():
+            parts += [f"label {printable(name)}: {len(label.classes):,} classes", _class_table(label)]
+            if label.class_weight and len(label.class_weight) <= MAX_ROWS:
+                parts.append(f"class_weight={ {key: float(f'{weight:.4g}') for key, weight in label.class_weight.items()} }")
+        return text(*parts, width=WIDE)
 
 
 def summarize(
@@ -174,7 +181,7 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
     if weights is None:
         wrong = values[0] if values[0] < 0 else values[-1]
         raise ArgumentError(
-            f'label: "{name}" has the value {wrong}, expected class numbers from 0 to {MOST_CLASSES - 1}, which is what fit(class_weight=) '
+            f'label: "{name}" has the value {wrong}, expected class numbers from 0 to {MAX_CLASSES - 1}, which is what fit(class_weight=) '
             "takes. Number the classes from 0 on."
         )
     return weights
@@ -182,7 +189,7 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
 
 def _balanced(values: np.ndarray, counts: np.ndarray) -> dict[int, float] | None:
     """The weight of each class; None where the values are no numbers of classes."""
-    if not len(values) or values[0] < 0 or values[-1] >= MOST_CLASSES:
+    if not len(values) or values[0] < 0 or values[-1] >= MAX_CLASSES:
         return None
     weights = dict.fromkeys(range(int(values[-1]) + 1), 1.0)
     return weights | dict(zip(values.tolist(), (counts.sum() / (len(counts) * counts)).tolist(), strict=True))
@@ -268,15 +275,34 @@ def _seen(moments: Moments, numbers: np.ndarray) -> tuple[float | None, ...]:
     return tuple(number if count and math.isfinite(number) else None for count, number in pairs)
 
 
-def bin_lengths(source: Source, most: int, name: str | None = None, layout: Any = None) -> tuple[str, Bins]:
-    """The lengths of a sequence in at most so many bins; None: the first of the schema. With its name.
+def _sequence_rows(name: str, sequence: SequenceSummary) -> list[tuple[str, str]]:
+    shape = ", ".join(["T", *map(str, sequence.shape)])
+    rows = [(name, f"[{shape}] {sequence.dtype}")]
+    if sequence.lengths:
+        of = sequence.lengths
+        hours = "" if of.hours is None else f", {of.hours:,.2f} hours"
+        quartet = f"min {of.min:,}, median {of.median:,.0f}, mean {of.mean:,.1f}, 95 % {of.p95:,.0f}, max {of.max:,}"
+        rows += [("frames", f"{of.frames:,}{hours}"), ("lengths", quartet)]
+    for heading, numbers in (("mean", sequence.mean), ("deviation", sequence.std)):
+        known = [number for number in numbers or () if number is not None]
+        if known:
+            rows.append((heading, f"{min(known):.4g} to {max(known):.4g} over {len(known):,} dimensions"))
+    if sequence.statistics is None and sequence.shape and sequence.lengths:
+        rows.append(("mean", "not known; --compute reads the frames"))
+    if sequence.not_finite:
+        rows.append(("not finite", f"{sequence.not_finite:,} numbers, which mean and deviation leave out"))
+    return rows
 
-    Raises:
-        SchemaError: the schema has no such sequence.
-        DatasetError: the source is no dataset.
-    """
-    index = open_anywhere(source, layout)
-    name = next(iter(index.schema.sequences)) if name is None else name
-    if name not in index.schema.sequences:
-        raise SchemaError(f"features: {name!r} is no sequence of the schema, which has {list(index.schema.sequences)}.")
-    return name, bins(index.frames(name), most)
+
+def _class_table(label: LabelSummary) -> Any:
+    total = sum(entry.records for entry in label.classes)
+    weights = label.class_weight or {}
+    rows = []
+    for entry in label.classes:
+        of = entry.lengths
+        more = () if of is None else (of.frames, of.hours, of.min, of.median, of.max)
+        rows.append((entry.label, entry.name or "", entry.records, f"{entry.records / total:.1%}", weights.get(entry.label), *more))
+    headings = ["class", "name", "records", "share", "weight"]
+    if rows and len(rows[0]) > len(headings):
+        headings += ["frames", "hours", "shortest", "median", "longest"]
+    return columns(*headings, rows=rows)

@@ -13,7 +13,7 @@ from vlpipe.layouts.sample import Fact, Record, Sample
 from vlpipe.protobuf.tensor_proto import describe
 from vlpipe.protobuf.wire import WireError
 
-MOST_NUMBERS = 4096  # of a vector that is kept in the index
+MAX_NUMBERS = 4096  # of a vector that is kept in the index
 
 
 def resolve(layout: Layout, sample: Sample) -> Layout:
@@ -58,7 +58,7 @@ def _field(fact: Fact, records: int) -> Field | None:
         return Words(fact.key) if high == 1 else None
     if fact.kind == "int64":
         return Number(fact.key) if always and high == 1 else Listed(fact.key)
-    if always and 1 <= high <= MOST_NUMBERS:
+    if always and 1 <= high <= MAX_NUMBERS:
         return Number(fact.key, "float32", () if high == 1 else (high,))
     return None
 

@@ -16,7 +16,7 @@ from vlpipe.protobuf.wire import Feature, Walked, WireError, walk
 
 Reader = Callable[[str | os.PathLike[str]], Iterable[RecordFrame]]
 
-FILES, RECORDS, MOST_BYTES = 4, 32, 1 << 24  # that are looked at; bytes: of all, after the first record
+FILES, RECORDS, MAX_BYTES = 4, 32, 1 << 24  # that are looked at; bytes: of all, after the first record
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def look(paths: Iterable[str | os.PathLike[str]], read: Reader = read_records) -
             break
         for number, frame in enumerate(itertools.islice(read(path), RECORDS)):
             size += len(frame.data)
-            if records and size > MOST_BYTES:
+            if records and size > MAX_BYTES:
                 break
             records.append(_record(os.path.basename(path), number, frame))
     if not records:

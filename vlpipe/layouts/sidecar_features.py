@@ -13,7 +13,7 @@ import numpy as np
 
 from vlpipe.files.filesystem import open_file
 from vlpipe.layouts.base import Field, Frames, Layout, Listed, Number, Words
-from vlpipe.layouts.resolve import MOST_NUMBERS
+from vlpipe.layouts.resolve import MAX_NUMBERS
 from vlpipe.storage.schema import SEQUENCE_DTYPES
 
 # What json.load and the look at what it gave raise where a file is not what it should be; 1e999 is an infinity that is no integer.
@@ -67,7 +67,7 @@ def part(key: str, shape: tuple[int | None, ...], dtype: str) -> Frames | Field 
     if kind == "string":
         return None if shape else Words(key)
     if len(sizes) == len(shape):
-        if kind == "floats" and np.prod(sizes, dtype=np.float64) <= MOST_NUMBERS:
+        if kind == "floats" and np.prod(sizes, dtype=np.float64) <= MAX_NUMBERS:
             return Number(key, "float32", sizes)
         return Number(key) if kind == "integers" and not shape else None
     if shape != (None, *sizes):

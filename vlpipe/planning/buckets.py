@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
+
+from vlpipe.planning.options import Options
 
 
 def histogram(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -18,32 +19,6 @@ def histogram(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return lengths, counts[lengths].astype(np.int64)
     lengths, counts = np.unique(frames, return_counts=True)
     return lengths, counts.astype(np.int64)
-
-
-@dataclass(frozen=True)
-class Bins:
-    """A histogram of lengths in bins of the same width.
-
-    Attributes:
-        width: how many lengths fall into one bin.
-        first: the shortest length of each; the longest is `first + width - 1`.
-        records: how many sequences are in each.
-    """
-
-    width: int
-    first: tuple[int, ...]
-    records: tuple[int, ...]
-
-
-def bins(frames: np.ndarray, most: int) -> Bins:
-    """The lengths (int64 `[N]`) in at most so many bins, from the shortest to the longest; no bin if there are no lengths."""
-    lengths, counts = histogram(frames)
-    if not len(lengths):
-        return Bins(1, (), ())
-    shortest, longest = int(lengths[0]), int(lengths[-1])
-    width = -(-(longest - shortest + 1) // most)
-    records = np.bincount((lengths - shortest) // width, weights=counts).astype(np.int64)
-    return Bins(width, tuple(range(shortest, longest + 1, width)), tuple(records.tolist()))
 
 
 def rows_of_whole_batches(counts: np.ndarray, batch_size: int, remainder: str) -> np.ndarray:
@@ -60,7 +35,7 @@ def rows_of_whole_batches(counts: np.ndarray, batch_size: int, remainder: str) -
 
 
 # Beyond so many distinct lengths (waveforms: samples) the boundaries are chosen among so many of them, at equal steps of records.
-MOST_LENGTHS = 8192
+MAX_LENGTHS = 8192
 
 
 def optimal_boundaries(lengths: np.ndarray, counts: np.ndarray, buckets: int, least: np.ndarray | int = 1) -> tuple[int, ...]:
@@ -106,10 +81,10 @@ def optimal_boundaries(lengths: np.ndarray, counts: np.ndarray, buckets: int, le
 
 
 def _thinned(*columns: np.ndarray) -> list[np.ndarray]:
-    """Lengths, records up to each and so on, of at most MOST_LENGTHS of the lengths, the greatest among them."""
+    """Lengths, records up to each and so on, of at most MAX_LENGTHS of the lengths, the greatest among them."""
     totals = columns[1]
-    if len(totals) > MOST_LENGTHS:
-        steps = totals[-1] * np.arange(1, MOST_LENGTHS + 1) // MOST_LENGTHS
+    if len(totals) > MAX_LENGTHS:
+        steps = totals[-1] * np.arange(1, MAX_LENGTHS + 1) // MAX_LENGTHS
         kept = np.unique(np.searchsorted(totals, steps))
         columns = tuple(column[kept] for column in columns)
     return list(columns)
@@ -147,3 +122,45 @@ def _push(envelope: deque[int], new: int, ns: list[int], cost: list[float]) -> N
         else:
             break
     envelope.append(new)
+
+
+# How many there are at the most where the user does not say. "boundary" makes as many static shapes, each of which XLA compiles. For
+# "longest", so many that little is padded; but the stream engine ends each bucket in a short batch, and holds a batch of each in memory.
+DEFAULT_BUCKETS = {"longest": 64, "boundary": 8}
+STREAM_BUCKETS = {"longest": 16, "boundary": 8}
+# With few records there are fewer. Two that share a batch do so again in the next epoch with a probability of about 1 in these.
+BATCHES_PER_BUCKET = {"longest": 2, "boundary": 4}
+STREAM_BATCHES_PER_BUCKET = {"longest": 4, "boundary": 4}
+
+
+def _boundaries(lengths: np.ndarray, counts: np.ndarray, options: Options, engine: str) -> tuple[int, ...]:
+    if not len(lengths):
+        return ()
+    if options.batching == "same_length":
+        return tuple(lengths.tolist())
+    if options.batching == "bucket":
+        return boundaries_for(lengths, counts, options, engine)
+    return (int(lengths[-1]),)
+
+
+def boundaries_for(lengths: np.ndarray, counts: np.ndarray, options: Options, engine: str = "stream") -> tuple[int, ...]:
+    """Inclusive upper lengths of the buckets for a histogram of lengths.
+
+    Boundaries that were given are kept; if some sequence is longer than the last, one more bucket reaches to the longest. Those that are
+    chosen pad least among those that leave no bucket without a full batch (for every rank).
+    """
+    buckets = options.buckets
+    if isinstance(buckets, tuple):
+        longest = int(lengths[-1]) if len(lengths) else 0
+        return buckets if longest <= buckets[-1] else (*buckets, longest)
+    world = options.shard[1]
+    least = np.array([options.batch_size_for(length) * world for length in lengths.tolist()], np.int64)
+    if buckets is None and len(lengths):
+        most, batches = (STREAM_BUCKETS, STREAM_BATCHES_PER_BUCKET) if engine == "stream" else (DEFAULT_BUCKETS, BATCHES_PER_BUCKET)
+        records = int(counts.sum())
+        mean = int(lengths @ counts) // records
+        buckets = records // (batches[options.pad_to] * options.batch_size_for(mean) * world)
+        buckets = max(1, min(buckets, most[options.pad_to]))
+    if engine != "stream" and options.frames_per_batch is None and len(lengths):
+        counts = rows_of_whole_batches(counts, int(least[0]), options.remainder)
+    return optimal_boundaries(lengths, counts, buckets or 1, least)

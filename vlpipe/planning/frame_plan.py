@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlpipe.errors import ArgumentError
-from vlpipe.planning.options import Options, Selection
+from vlpipe.planning.options import Options
+from vlpipe.planning.selection import Selection
 from vlpipe.storage.index import Index
 from vlpipe.transforms.normalize import MeanVariance, of_path, of_source
-from vlpipe.transforms.transform import Lengths, Traced
+from vlpipe.transforms.transform import LengthMap, TracedTransform
 
 
 @dataclass(frozen=True, eq=False)
-class Changes:
+class FramePlan:
     """The arguments crop, transform, normalize and augment, applied to one index.
 
     Attributes:
@@ -25,12 +26,12 @@ class Changes:
     """
 
     dimensions: tuple[int, ...]
-    lengths: Lengths | None
-    traced: Traced | None
+    lengths: LengthMap | None
+    traced: TracedTransform | None
     moments: dict[str, MeanVariance]
 
 
-def changes_for(index: Index, selection: Selection, options: Options, frames: np.ndarray) -> tuple[np.ndarray, Changes]:
+def frame_plan_for(index: Index, selection: Selection, options: Options, frames: np.ndarray) -> tuple[np.ndarray, FramePlan]:
     """The lengths as delivered (int64 `[n]`) of records of which `frames` are read, and what is done to them.
 
     Raises:
@@ -44,7 +45,7 @@ def changes_for(index: Index, selection: Selection, options: Options, frames: np
         traced = options.transform.traced(dimensions, options.dtype)
         dimensions = traced.dimensions
         before, places = np.unique(frames, return_inverse=True)
-        lengths = Lengths(before, options.transform.lengths(before))
+        lengths = LengthMap(before, options.transform.lengths(before))
         frames = lengths.after[places.reshape(-1)]
     moments = {}
     if options.normalize is not None and options.normalize != "utterance":
@@ -55,7 +56,7 @@ def changes_for(index: Index, selection: Selection, options: Options, frames: np
             moments = of_path(options.normalize, {name: sequences[name].dimensions for name in selection.features})
     if options.augment is not None:
         options.augment.check(selection.key, dimensions)
-    return frames, Changes(dimensions, lengths, traced, moments)
+    return frames, FramePlan(dimensions, lengths, traced, moments)
 
 
 def _check_described(stored: tuple[int, ...], delivered: tuple[int, ...], normalize: str) -> None:

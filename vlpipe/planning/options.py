@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vlpipe.errors import ArgumentError, SchemaError
-from vlpipe.storage.schema import Fixed, Schema, Sequence
+from vlpipe.arguments import integer
+from vlpipe.errors import ArgumentError
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
@@ -147,7 +147,7 @@ class Options:
         return bool(self.shuffle or self.augment or (self.crop and self.crop.random))
 
     @property
-    def prepares(self) -> bool:
+    def has_transforms(self) -> bool:
         """Whether frames are changed between being read and being padded (a crop only leaves some unread)."""
         return bool(self.transform or self.normalize or self.augment)
 
@@ -169,13 +169,6 @@ class Options:
         if self.frames_per_batch is not None:
             sizes.append(max(1, self.frames_per_batch // max(1, frames)))
         return min(sizes)
-
-
-def integer(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
-    """`value` as an int from `least` to `most`, or an `ArgumentError` that calls it `name`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
-        raise ArgumentError(f"{name}: came as {value!r}, expected an integer >= {least}, at most {most}.")
-    return int(value)
 
 
 def checked_buckets(buckets: Any) -> int | tuple[int, ...] | None:
@@ -254,97 +247,6 @@ def _checked_names(option: str, names: Any) -> str | tuple[str, ...] | None:
     if isinstance(names, (tuple, list)) and names and all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
         return tuple(names)
     raise ArgumentError(f"{option}: came as {names!r}, expected the name of a field or a tuple of different names.")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which fields of the schema are delivered, and how they are named there.
-
-    Attributes:
-        features: the sequences; the first is the one that buckets.
-        labels: the fields that make the label; none: elements are `(x,)`.
-        single_feature: x is the array itself and not a dict.
-        single_label: y is the array itself and not a dict.
-    """
-
-    features: tuple[str, ...]
-    labels: tuple[str, ...]
-    single_feature: bool
-    single_label: bool
-
-    @property
-    def key(self) -> str:
-        """The feature whose length counts."""
-        return self.features[0]
-
-
-def select(schema: Schema, options: Options, label: str | None = None) -> Selection:
-    """The fields that the options ask for.
-
-    Args:
-        label: the field that is the label unless the options say another.
-
-    Raises:
-        SchemaError: a name is not in the schema or has the wrong kind, or none was given and several could be meant.
-    """
-    features, labels = options.features, options.label
-    if features is None:
-        features = only_candidate("features", schema, [name for name, entry in schema.sequences.items() if entry.dimensions])
-        if features is None:
-            features = only_candidate("features", schema, [name for name in schema.sequences if name != label])
-    if labels is None:
-        taken = (features,) if isinstance(features, str) else features or ()
-        rest = [name for name in schema.fields if name not in taken]
-        labels = label if label in rest else "label" if "label" in rest else None
-    if labels is None:
-        labels = only_candidate("label", schema, [name for name in rest if isinstance(schema.fields[name], Fixed)])
-        if labels is None:
-            numbers = [name for name in rest if name in schema.sequences and not schema.sequences[name].dimensions]
-            labels = only_candidate("label", schema, numbers)
-    names = (features,) if isinstance(features, str) else tuple(features or ())
-    label_names = () if labels is None or labels is False else (labels,) if isinstance(labels, str) else tuple(labels)
-    for option, given in (("features", names), ("label", label_names)):
-        for name in given:
-            if name not in schema.fields:
-                raise SchemaError(f'{option}: the schema has no field "{name}", it has {list(schema.fields)}.')
-    for name in names:
-        if not isinstance(schema.fields[name], Sequence):
-            raise SchemaError(f'features: "{name}" is {schema.fields[name]!r}, expected a Sequence; deliver it as label="{name}".')
-        _check_dtype(name, schema.sequences[name], options.dtype)
-    selection = Selection(names, label_names, not isinstance(features, tuple), isinstance(labels, str))
-    _check_collisions(schema, selection, options)
-    return selection
-
-
-def only_candidate(option: str, schema: Schema, candidates: list[str]) -> str | None:
-    """The candidate that bears the option's own name, else the only one, else None if there is none at all."""
-    if option in candidates:
-        return option
-    if len(candidates) > 1:
-        raise SchemaError(f"{option}: {candidates} could be meant, the schema is {schema}. Say which: {option}={candidates[0]!r}.")
-    return candidates[0] if candidates else None
-
-
-def _check_dtype(name: str, entry: Sequence, dtype: str) -> None:
-    if dtype in INTEGER_DTYPES and not np.can_cast(entry.dtype, dtype, "safe"):
-        raise SchemaError(f'dtype={dtype!r}: "{name}" is stored as {entry.dtype}, which would be changed. Use a wider dtype, or a float.')
-
-
-def _check_collisions(schema: Schema, selection: Selection, options: Options) -> None:
-    """With several features the names of the schema and those of lengths and ids share one dict."""
-    added: list[str] = []
-    if options.lengths:
-        added += ["lengths"] if selection.single_feature else [f"{name}_lengths" for name in selection.features]
-        lists = [name for name in selection.labels if isinstance(schema.fields[name], Sequence)]
-        added += ["label_lengths" for _ in lists] if selection.single_label else [f"{name}_lengths" for name in lists]
-    added += ["id"] if options.ids else []
-    names = [*added, *(["features"] if selection.single_feature else selection.features)]
-    both = sorted({name for name in names if names.count(name) > 1})
-    overlap = sorted(set(selection.features) & set(selection.labels))
-    if both:
-        raise SchemaError(f"features: {both} are names of fields and of what lengths=True or ids=True adds. Rename the fields.")
-    if overlap:
-        raise SchemaError(f"label: {overlap} is asked for as features too. Name each field once.")
 
 
 def default_parallelism(options: Options, per_core: int = 1) -> int:

@@ -1,86 +1,45 @@
-"""The place in an endless run from which it goes on: a few scalars that any machine can continue from."""
+"""The place in an endless run from which it continues: a few scalars that any machine can continue from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import google_crc32c
+import numpy as np
 
+from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError
-from vlpipe.planning.options import NORMALIZE, integer
+from vlpipe.planning.frame_plan import FramePlan
+from vlpipe.planning.options import NORMALIZE, Options
 from vlpipe.planning.schedule import ORDER
-
-if TYPE_CHECKING:
-    from vlpipe.planning.make_plan import Plan
 
 FORMAT = "vlpipe-state"
 VERSION = 1
 
+Identity = dict[str, Any]
 
-def make_state(plan: Plan, epoch: int, batch: int) -> dict[str, Any]:
-    """`Plan.state`.
 
-    Raises:
-        ArgumentError: see there.
+def run_identity(
+    options: Options, frame_plan: FramePlan, *, data: str, records: int, key: str, boundaries: tuple[int, ...], frames: np.ndarray
+) -> Identity:
+    """Everything that the order of the batches and the frames in them depend on, as JSON scalars.
+
+    Args:
+        data: fingerprint of the index.
+        records: in the index.
+        key: the feature whose length counts.
+        boundaries: inclusive upper lengths of the buckets.
+        frames: int64 `[n]`, lengths of the delivered records.
     """
-    if plan.engine == "stream":
-        raise ArgumentError(
-            f'state({epoch}, {batch}): the stream engine has no order to enter in the middle. Use engine="mapped" or "graph".'
-        )
-    if plan.options.is_random and plan.options.seed is None:
-        raise ArgumentError(
-            f"state({epoch}, {batch}): seed=None draws another order in every process. Pass seed=... here and to make_dataset."
-        )
-    epoch = integer("epoch", epoch, 0, 2**62 - 1)
-    batch = integer("batch", batch, 0)
-    if batch > plan.steps_per_epoch or not plan.steps_per_epoch:
-        raise ArgumentError(f"batch: came as {batch}, expected at most {plan.steps_per_epoch}, the batches of an epoch.")
-    if batch == plan.steps_per_epoch:
-        epoch, batch = epoch + 1, 0
-    return {"format": FORMAT, "version": VERSION, "epoch": epoch, "batch": batch, **_identity(plan)}
-
-
-def check_state(plan: Plan, state: Any) -> tuple[int, int]:
-    """The (epoch, batch) of a state that belongs to this plan.
-
-    Raises:
-        ArgumentError: it is no state, or belongs to other data or arguments; the message says where they differ.
-    """
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ArgumentError(f"resume: came as {state!r:.200}, expected what vlpipe.plan(...).state(epoch, batch) returned.")
-    if state.get("version") != VERSION:
-        raise ArgumentError(
-            f"resume: the state has version {state.get('version')!r}, this vlpipe knows version {VERSION}. "
-            "Resume with the vlpipe that made it."
-        )
-    mine = _identity(plan)
-    differences = [
-        f"{name} is {state.get(name)!r} in the state, {value!r} here"
-        for name, value in mine.items()
-        if type(state.get(name)) is not type(value) or state.get(name) != value
-    ]
-    if differences:
-        raise ArgumentError(
-            f"resume: the state belongs to another run: {'; '.join(differences)}. Pass the data and arguments that it was made with."
-        )
-    epoch, batch = (integer(f"resume[{name!r}]", state.get(name), 0, 2**62 - 1) for name in ("epoch", "batch"))
-    if batch >= plan.steps_per_epoch:
-        raise ArgumentError(f"resume['batch']: came as {batch}, expected less than {plan.steps_per_epoch}, the batches of an epoch.")
-    return epoch, batch
-
-
-def _identity(plan: Plan) -> dict[str, Any]:
-    """Everything that the order of the batches, and what becomes of their frames, depends on, as JSON scalars."""
-    options = plan.options
     return {
         "order": ORDER,
-        "data": plan.index.fingerprint,
-        "records": plan.total,
-        "key": plan.selection.key,
+        "data": data,
+        "records": records,
+        "key": key,
         "batching": options.batching,
         "batch_size": options.batch_cap,
         "frames_per_batch": options.frames_per_batch,
-        "boundaries": ",".join(map(str, plan.boundaries)) if options.batching == "bucket" else None,
+        "boundaries": ",".join(map(str, boundaries)) if options.batching == "bucket" else None,
         "remainder": options.remainder,
         "shortest": options.length_range[0],
         "longest": options.length_range[1],
@@ -89,27 +48,67 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "seed": options.seed if options.is_random else None,
         "world": options.shard[1],
         "crop": options.crop and repr(options.crop),
-        "transform": _transform(plan),
-        "normalize": _normalize(plan),
+        "transform": options.transform and _transform(frame_plan, frames),
+        "normalize": _normalize(options, frame_plan),
         "augment": options.augment and repr(options.augment),
     }
 
 
-def _transform(plan: Plan) -> str | None:
+def _transform(frame_plan: FramePlan, frames: np.ndarray) -> str:
     """What can be known of a transform: the shape of its frames, and a digest of all lengths that it makes."""
-    if plan.options.transform is None:
-        return None
-    shape = ", ".join(["T", *map(str, plan.changes.dimensions)])
-    return f"[{shape}] of lengths crc32c:{google_crc32c.value(plan.frames.astype('<i8').tobytes()):08x}"
+    shape = ", ".join(["T", *map(str, frame_plan.dimensions)])
+    return f"[{shape}] of lengths crc32c:{google_crc32c.value(frames.astype('<i8').tobytes()):08x}"
 
 
-def _normalize(plan: Plan) -> str | None:
-    """The way, or of statistics at a path a digest: they decide what is delivered, not where they are."""
-    normalize = plan.options.normalize
-    if normalize is None or normalize in NORMALIZE:
-        return normalize
+def _normalize(options: Options, frame_plan: FramePlan) -> str | None:
+    """The method; for statistics read from a path, their digest: what they are decides what is delivered, not where they are."""
+    if options.normalize is None or options.normalize in NORMALIZE:
+        return options.normalize
     crc = 0
-    for name, of in plan.changes.moments.items():
-        for part in (name.encode(), of.mean.astype("<f8").tobytes(), of.variance.astype("<f8").tobytes()):
+    for name, moments in frame_plan.moments.items():
+        for part in (name.encode(), moments.mean.astype("<f8").tobytes(), moments.variance.astype("<f8").tobytes()):
             crc = google_crc32c.extend(crc, part)
     return f"statistics crc32c:{crc:08x}"
+
+
+def make_state(identity: Identity, steps_per_epoch: int, epoch: int, batch: int) -> dict[str, Any]:
+    """The state of a run after `epoch` epochs and `batch` batches of the next.
+
+    Raises:
+        ArgumentError: the run has no such epoch or batch.
+    """
+    epoch = integer("epoch", epoch, 0, 2**62 - 1)
+    batch = integer("batch", batch, 0)
+    if batch > steps_per_epoch or not steps_per_epoch:
+        raise ArgumentError(f"batch: came as {batch}, expected at most {steps_per_epoch}, the batches of an epoch.")
+    if batch == steps_per_epoch:
+        epoch, batch = epoch + 1, 0
+    return {"format": FORMAT, "version": VERSION, "epoch": epoch, "batch": batch, **identity}
+
+
+def check_state(identity: Identity, steps_per_epoch: int, state: Any) -> tuple[int, int]:
+    """The (epoch, batch) of a state that belongs to the run with this identity.
+
+    Raises:
+        ArgumentError: it is not a state, or belongs to other data or arguments; the message lists the differences.
+    """
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ArgumentError(f"resume: came as {state!r:.200}, expected what vlpipe.plan(...).state(epoch, batch) returned.")
+    if state.get("version") != VERSION:
+        raise ArgumentError(
+            f"resume: the state has version {state.get('version')!r}, this vlpipe reads version {VERSION}. "
+            "Resume with the vlpipe version that saved it."
+        )
+    differences = [
+        f"{name} is {state.get(name)!r} in the state, {value!r} here"
+        for name, value in identity.items()
+        if type(state.get(name)) is not type(value) or state.get(name) != value
+    ]
+    if differences:
+        raise ArgumentError(
+            f"resume: the state belongs to another run: {'; '.join(differences)}. Pass the data and arguments that it was saved with."
+        )
+    epoch, batch = (integer(f"resume[{name!r}]", state.get(name), 0, 2**62 - 1) for name in ("epoch", "batch"))
+    if batch >= steps_per_epoch:
+        raise ArgumentError(f"resume['batch']: came as {batch}, expected less than {steps_per_epoch}, the batches of an epoch.")
+    return epoch, batch

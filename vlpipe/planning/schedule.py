@@ -4,7 +4,7 @@ Row ids are shuffled, never tensors: a true global shuffle with no buffer, the s
 Everything but the order itself is the same in every epoch, so that any batch of any epoch can be had at once:
 
     1. Sort the records by (bucket, hash of (seed, epoch, record)). Packed into one integer each, that is one sort.
-    2. Cut the sorted records into batches at fixed places (`Cuts`), as many records as a batch of the bucket holds.
+    2. Cut the sorted records into batches at fixed places (`BatchSpans`), as many records as a batch of the bucket holds.
     3. Deliver the batches in an order that is another hash of (seed, epoch).
 
 The hash is SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014): integer arithmetic
@@ -22,44 +22,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlpipe.planning.splitmix import BATCHES, RECORDS, hashes
+
 ORDER = 1
-GOLDEN = 0x9E3779B97F4A7C15
-MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-SHIFTS = (30, 27, 31)
-RECORDS, BATCHES = 1, 2  # what is shuffled: each has hashes of its own
-CROPS, MASKS = 3, 4  # what else is random: where a sequence is cropped, and from here on one number after another for its masks
-_MASK = 2**64 - 1
 
 
-def mix(number: int) -> int:
-    """The finalizer of SplitMix64, for one Python integer modulo 2**64."""
-    number &= _MASK
-    for shift, multiplier in zip(SHIFTS, (*MULTIPLIERS, 1), strict=True):
-        number = (number ^ number >> shift) * multiplier & _MASK
-    return number
-
-
-def hashes(seed: int, epoch: int, purpose: int, count: int) -> np.ndarray:
-    """uint64 `[count]`: the first outputs of SplitMix64, started from what (seed, epoch, purpose) mix to."""
-    return _outputs(seed, epoch, purpose, np.arange(1, count + 1, dtype=np.uint64))
-
-
-def draws(seed: int, epoch: int, purpose: int, records: np.ndarray) -> np.ndarray:
-    """int64 `[n]`: a random number below 2**32 for each record, a number >= 0: the upper half of its hash."""
-    return (_outputs(seed, epoch, purpose, records.astype(np.uint64) + np.uint64(1)) >> np.uint64(32)).astype(np.int64)
-
-
-def _outputs(seed: int, epoch: int, purpose: int, numbers: np.ndarray) -> np.ndarray:
-    """The outputs with these numbers (uint64, from 1), in their place."""
-    numbers *= np.uint64(GOLDEN)
-    numbers += np.uint64(mix(mix(mix(seed) + epoch) + purpose))
-    for shift, multiplier in zip(SHIFTS, (*MULTIPLIERS, 1), strict=True):
-        numbers ^= numbers >> np.uint64(shift)
-        numbers *= np.uint64(multiplier)
-    return numbers
-
-
-class Cuts(NamedTuple):
+class BatchSpans(NamedTuple):
     """Where the sorted records are cut into batches; for several ranks, into steps of one batch a rank.
 
     Attributes:
@@ -75,7 +43,7 @@ class Cuts(NamedTuple):
     buckets: np.ndarray
 
 
-def cut(records: Sequence[int], sizes: Sequence[int], *, drop: bool, carry: bool) -> Cuts:
+def cut(records: Sequence[int], sizes: Sequence[int], *, drop: bool, carry: bool) -> BatchSpans:
     """Cut sorted records into batches, bucket by bucket.
 
     Args:
@@ -105,8 +73,8 @@ def cut(records: Sequence[int], sizes: Sequence[int], *, drop: bool, carry: bool
     starts = np.concatenate([empty, *(part[0] for part in parts)])
     counts = np.concatenate([empty, *(part[1] for part in parts)]) - starts
     buckets = np.repeat(np.array([part[2] for part in parts], np.int64), [len(part[0]) for part in parts])
-    cuts = Cuts(starts, counts, np.asarray(sizes, np.int64)[buckets], buckets)
-    return Cuts(*(column[counts == cuts.sizes] for column in cuts)) if drop else cuts
+    cuts = BatchSpans(starts, counts, np.asarray(sizes, np.int64)[buckets], buckets)
+    return BatchSpans(*(column[counts == cuts.sizes] for column in cuts)) if drop else cuts
 
 
 class Batch(NamedTuple):
@@ -136,7 +104,7 @@ class Schedule:
     """
 
     bucket_of: np.ndarray
-    cuts: Cuts
+    cuts: BatchSpans
     seed: int | None
     complete: bool
     shard: tuple[int, int] = (0, 1)

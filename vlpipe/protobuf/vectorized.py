@@ -16,7 +16,7 @@ from vlpipe.protobuf.wire import Feature
 
 BYTES_LIST, FLOAT_LIST, INT64_LIST = 0x0A, 0x12, 0x1A  # the tags of a Feature's kinds
 _PIECE_BYTES = 1 << 16  # of the integers of a record that are looked at together
-_MOST_ENTRIES = 256  # of a map; a record with more is odd
+_MAX_ENTRIES = 256  # of a map; a record with more is odd
 
 
 class Cursors:
@@ -133,7 +133,7 @@ def entries(data: np.ndarray, maps: Spans, keys: Iterable[str]) -> dict[str, Spa
     odd = maps.odd.copy()
     names = {key: np.frombuffer(key.encode("utf-8"), np.uint8) for key in keys}
     found = {key: np.full((2, count), -1, np.int64) for key in names}
-    for _ in range(_MOST_ENTRIES):
+    for _ in range(_MAX_ENTRIES):
         going = np.flatnonzero(~odd & (cursors.at < cursors.end))
         if not len(going):
             break

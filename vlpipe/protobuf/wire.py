@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 KINDS = {1: "bytes", 2: "float", 3: "int64"}
-_MOST_VARINT_BYTES = 10
+_MAX_VARINT_BYTES = 10
 _GOING_ON = bytes(range(0x80, 0x100))  # the bytes of a varint but its last
-_ENDLESS = re.compile(rb"[\x80-\xff]{%d}" % _MOST_VARINT_BYTES)
+_ENDLESS = re.compile(rb"[\x80-\xff]{%d}" % _MAX_VARINT_BYTES)
 _FLOAT_TAG = b"\x0d"  # field 1, 4 bytes
-_MOST_KEYS = 65_536  # of a record: hostile bytes cost 2 bytes an entry
-_MOST_PARTS = 1 << 22  # of a list: frames, or values that are not packed; each takes some 100 bytes here
+_MAX_KEYS = 65_536  # of a record: hostile bytes cost 2 bytes an entry
+_MAX_PARTS = 1 << 22  # of a list: frames, or values that are not packed; each takes some 100 bytes here
 
 
 class WireError(ValueError):
@@ -88,11 +88,11 @@ def walk(data: bytes) -> Walked:
             found.is_sequence = True
             for key, first, last in _entries(data, begin, end):
                 found.spans[key] = (first, last)
-                frames = itertools.islice(_messages(data, first, last), _MOST_PARTS + 1)
+                frames = itertools.islice(_messages(data, first, last), _MAX_PARTS + 1)
                 found.lists[key] = [_feature(data, *frame) for frame in frames]
                 _check_parts(first, len(found.lists[key]))
-        if len(found.features) + len(found.lists) > _MOST_KEYS:
-            raise WireError(begin, f"has more than {_MOST_KEYS} keys")
+        if len(found.features) + len(found.lists) > _MAX_KEYS:
+            raise WireError(begin, f"has more than {_MAX_KEYS} keys")
     return found
 
 
@@ -126,7 +126,7 @@ def varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         WireError: it has more than 10 bytes, or reaches beyond `end`.
     """
     value = 0
-    for position in range(at, min(end, at + _MOST_VARINT_BYTES)):
+    for position in range(at, min(end, at + _MAX_VARINT_BYTES)):
         byte = data[position]
         value |= (byte & 0x7F) << 7 * (position - at)
         if byte < 0x80:
@@ -252,8 +252,8 @@ def _values(data: bytes, begin: int, end: int, found: Feature) -> None:
 
 
 def _check_parts(at: int, parts: int) -> None:
-    if parts > _MOST_PARTS:
-        raise WireError(at, f"a list of more than {_MOST_PARTS} parts")
+    if parts > _MAX_PARTS:
+        raise WireError(at, f"a list of more than {_MAX_PARTS} parts")
 
 
 def _packed(found: Feature, begin: int, end: int, count: int) -> None:

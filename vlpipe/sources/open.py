@@ -14,9 +14,11 @@ from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.files.filesystem import is_address
 from vlpipe.sources.foreign.build_index import build_index
 from vlpipe.sources.foreign.find_files import is_foreign
-from vlpipe.sources.native import Source, items, open_directory, open_source
+from vlpipe.sources.native import open_source
 from vlpipe.sources.statistics_cache import kept_moments
 from vlpipe.storage.index import INDEX_NAME, METADATA_NAME, Index
+from vlpipe.storage.metadata import open_directory
+from vlpipe.storage.paths import Source, items
 
 
 def open_anywhere(source: Source, layout: Any = None) -> Index:

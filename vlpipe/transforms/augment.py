@@ -12,8 +12,8 @@ from vlpipe.errors import ArgumentError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-MOST_MASKS = 1000
-MOST_WIDTH = 2**31 - 2
+MAX_MASKS = 1000
+MAX_WIDTH = 2**31 - 2
 FILLS = ("mean", "zero")
 
 
@@ -53,10 +53,10 @@ class SpecAugment:
 
     def __post_init__(self) -> None:
         for name, most in (
-            ("time_masks", MOST_MASKS),
-            ("time_width", MOST_WIDTH),
-            ("frequency_masks", MOST_MASKS),
-            ("frequency_width", MOST_WIDTH),
+            ("time_masks", MAX_MASKS),
+            ("time_width", MAX_WIDTH),
+            ("frequency_masks", MAX_MASKS),
+            ("frequency_width", MAX_WIDTH),
         ):
             value = getattr(self, name)
             if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not 0 <= value <= most:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError
 
-MOST_FRAMES = 2**31 - 2
+MAX_FRAMES = 2**31 - 2
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Crop:
 
     def __post_init__(self) -> None:
         value = self.frames
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not 1 <= value <= MOST_FRAMES:
-            raise ArgumentError(f"crop: frames came as {value!r}, expected an integer from 1 to {MOST_FRAMES}.")
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not 1 <= value <= MAX_FRAMES:
+            raise ArgumentError(f"crop: frames came as {value!r}, expected an integer from 1 to {MAX_FRAMES}.")
         if not isinstance(self.random, (bool, np.bool_)):
             raise ArgumentError(f"crop: random came as {self.random!r}, expected True or False.")
         object.__setattr__(self, "frames", int(value))

@@ -13,7 +13,7 @@ from vlpipe.errors import ArgumentError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-MOST_FRAMES = 2**31 - 2
+MAX_FRAMES = 2**31 - 2
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class Transform:
                 f"transform: frames fails for an array of lengths such as {lengths[:3].tolist()} ({error!r}). "
                 "Use what NumPy arrays can do, such as lambda t: t // 2."
             ) from error
-        if found.shape != lengths.shape or found.dtype.kind not in "iu" or found.min() < 0 or found.max() > MOST_FRAMES:
+        if found.shape != lengths.shape or found.dtype.kind not in "iu" or found.min() < 0 or found.max() > MAX_FRAMES:
             raise ArgumentError(
                 f"transform: frames gives {found.dtype} {list(found.shape)} {found.ravel()[:3].tolist()} for {len(lengths)} lengths such "
-                f"as {lengths[:3].tolist()}, expected an integer from 0 to {MOST_FRAMES} for each. Use //, and np.maximum(..., 0)."
+                f"as {lengths[:3].tolist()}, expected an integer from 0 to {MAX_FRAMES} for each. Use //, and np.maximum(..., 0)."
             )
         return found.astype(np.int64)[places.reshape(-1)]
 
-    def traced(self, dimensions: tuple[int, ...], dtype: str) -> Traced:
+    def traced(self, dimensions: tuple[int, ...], dtype: str) -> TracedTransform:
         """The function, traced for sequences `[T, *dimensions]` of a dtype. Loads TensorFlow.
 
         Raises:
@@ -94,7 +94,7 @@ class Transform:
             raise ArgumentError(
                 f"transform: returns {_shape(result.shape)}, expected [T', ...] with every axis but the first known. Use tf.ensure_shape."
             )
-        return Traced(function, tuple(result.shape[1:]))
+        return TracedTransform(function, tuple(result.shape[1:]))
 
 
 def _shape(shape: Any) -> str:
@@ -102,7 +102,7 @@ def _shape(shape: Any) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Traced:
+class TracedTransform:
     """A transform in the graph.
 
     Attributes:
@@ -114,7 +114,7 @@ class Traced:
     dimensions: tuple[int, ...]
 
 
-class Lengths(NamedTuple):
+class LengthMap(NamedTuple):
     """What becomes of each length that occurs.
 
     Attributes:
@@ -126,7 +126,7 @@ class Lengths(NamedTuple):
     after: np.ndarray
 
 
-def transformed(traced: Traced, sequences: tf.RaggedTensor, lengths: Lengths, ids: tf.Tensor) -> tf.RaggedTensor:
+def transformed(traced: TracedTransform, sequences: tf.RaggedTensor, lengths: LengthMap, ids: tf.Tensor) -> tf.RaggedTensor:
     """Each sequence transformed by itself.
 
     Args:

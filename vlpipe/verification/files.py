@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from vlpipe.files.tfrecord import length_in, masked_crc
-from vlpipe.verification.report import MOST_PROBLEMS, Problem
+from vlpipe.verification.report import MAX_PROBLEMS, Problem
 
 REPORT_EVERY = 1 << 23  # bytes between two calls of `progress`
 
@@ -105,7 +105,7 @@ class FileCheck:
     def add(self, record: int | None, offset: int | None, finding: Finding) -> None:
         """Note a problem."""
         self.count += 1
-        if len(self.problems) < MOST_PROBLEMS:
+        if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(Problem(self.path, record, offset, *finding))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from vlpipe.text_tables import verification_table
+from vlpipe.text_tables import WIDE, columns, text
 
-MOST_PROBLEMS = 100  # that a report lists; a shard that was replaced has as many as records
+MAX_PROBLEMS = 100  # that a report lists; a shard that was replaced has as many as records
 
 
 @dataclass(frozen=True)
@@ -80,5 +80,34 @@ class Report:
         return not self.problems
 
     def report(self) -> str:
-        """The report as a table."""
-        return verification_table(self)
+        """The report as a table: a line of totals, then the problems, then what to do about them."""
+        read = f"{self.records:,} records in {self.shards:,} shards, {self.bytes / 1e6:,.1f} MB read"
+        if self.ok:
+            return f"{read}: {_compared(self.layout)}"
+        problems = len(self.problems) + self.unlisted
+        rows = [
+            (os.path.basename(problem.shard), problem.record, problem.offset, problem.kind, problem.found, problem.expected)
+            for problem in self.problems
+        ]
+        grid = columns("shard", "record", "at byte", "problem", "found", "expected", rows=rows, most=len(rows))
+        kinds: dict[str, list[str]] = {}
+        for problem in self.problems:
+            kinds.setdefault(problem.action, []).append(problem.kind)
+        actions = [f"{', '.join(dict.fromkeys(of))}: {action}" for action, of in kinds.items()]
+        more = [f"… and {self.unlisted:,} more problems"] if self.unlisted else []
+        actions += [f"note: {_NOT_COMPARED}"] if self.layout is None else []
+        lost = f" and {self.lost:,} bytes that cannot be reached" if self.lost else ""
+        total = f"{read}: {self.damaged:,} records{lost} are damaged or lost, {problems:,} problems"
+        return text(total, grid, *more, "\n".join(actions), width=WIDE)
+
+
+_NOT_COMPARED = (
+    "what the records hold was not compared, as their layout is not known (`vlpipe inspect` shows what it could be; then pass --layout)"
+)
+
+
+def _compared(layout: str | None) -> str:
+    """What is known of records in which nothing is wrong."""
+    if layout == "vlpipe":
+        return "all as they were written"
+    return "every checksum is right" + (f"; {_NOT_COMPARED}" if layout is None else f", and every record as the layout {layout} says")

@@ -7,19 +7,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.layouts.base import Layout
-from vlpipe.planning.options import integer
 from vlpipe.sources.foreign.build_index import choose_layout
 from vlpipe.sources.foreign.find_files import files_of, is_foreign
-from vlpipe.sources.native import Source, open_source
+from vlpipe.sources.native import open_source
 from vlpipe.sources.open import refuse_address
+from vlpipe.storage.paths import Source
 from vlpipe.verification.files import FileCheck, Meter
 from vlpipe.verification.others import ForeignCheck, sound_records
 from vlpipe.verification.own import ShardCheck
-from vlpipe.verification.report import MOST_PROBLEMS, Report
+from vlpipe.verification.report import MAX_PROBLEMS, Report
 
-MOST_WORKERS = 1024
+MAX_WORKERS = 1024
 
 
 def verify(source: Source, layout: Any = None, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Report:
@@ -51,7 +52,7 @@ def verify(source: Source, layout: Any = None, *, workers: int | None = None, pr
     """
     if progress is not None and not callable(progress):
         raise ArgumentError(f"progress: came as {progress!r}, expected a function of two numbers of bytes, or None.")
-    workers = os.cpu_count() or 1 if workers is None else integer("workers", workers, 1, MOST_WORKERS)
+    workers = os.cpu_count() or 1 if workers is None else integer("workers", workers, 1, MAX_WORKERS)
     refuse_address(source)
     if layout is not None or is_foreign(source):
         return _verify_foreign(files_of(source), layout, workers, progress)
@@ -108,7 +109,7 @@ def _run(checks: Sequence[FileCheck], workers: int, meter: Meter) -> None:
 
 
 def _report(checks: Sequence[FileCheck], meter: Meter, layout: str | None) -> Report:
-    problems = [problem for check in checks for problem in check.problems][:MOST_PROBLEMS]
+    problems = [problem for check in checks for problem in check.problems][:MAX_PROBLEMS]
     return Report(
         shards=len(checks),
         records=sum(check.records for check in checks),

@@ -24,9 +24,9 @@ from vlpipe.sources.foreign.chunk import gap
 from vlpipe.sources.foreign.find_files import files_of
 from vlpipe.sources.foreign.index_file import Table, extract
 from vlpipe.sources.foreign.workers import in_processes
-from vlpipe.sources.native import Source
 from vlpipe.sources.statistics_cache import kept_moments
 from vlpipe.storage.index import Foreign, Index, Shard, Stored
+from vlpipe.storage.paths import Source
 
 _log = logging.getLogger("vlpipe")
 # Below so many bytes a process that has to be started first takes longer than it saves.

@@ -13,7 +13,7 @@ from vlpipe.layouts.base import Layout
 from vlpipe.sources.foreign.chunk import MisfitError
 from vlpipe.storage.index import column
 
-MOST_FRAMES = 2**31 - 2
+MAX_FRAMES = 2**31 - 2
 
 
 def count_frames(layout: Layout, rows: np.ndarray, records: list[bytes], name: str, first: int) -> None:
@@ -43,8 +43,8 @@ def _next(counted: Iterator[Sequence[int]]) -> tuple[Sequence[int], str]:
         counts = next(counted)
     except Exception as error:  # a user's function raises what it will
         return (), f"fails ({type(error).__name__}: {error})"
-    wrong = [count for count in counts if not 0 <= count <= MOST_FRAMES]
-    return counts, f"gives {wrong[0]} frames, expected a number from 0 to {MOST_FRAMES}" if wrong else ""
+    wrong = [count for count in counts if not 0 <= count <= MAX_FRAMES]
+    return counts, f"gives {wrong[0]} frames, expected a number from 0 to {MAX_FRAMES}" if wrong else ""
 
 
 def _found(problem: str, _record: int) -> str:

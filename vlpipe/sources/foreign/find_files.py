@@ -8,9 +8,8 @@ import os
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.files.filesystem import Measures, each, globbed, is_address, is_file, measured, names_in
 from vlpipe.layouts.sidecars import files_in
-from vlpipe.sources import native
-from vlpipe.sources.native import Source
 from vlpipe.storage.index import INDEX_NAME, METADATA_NAME
+from vlpipe.storage.paths import Source, items, matches
 
 
 def is_foreign(source: Source) -> bool:
@@ -20,7 +19,7 @@ def is_foreign(source: Source) -> bool:
         ArgumentError: some of it is, and some was written by vlpipe.
         DatasetError: a path or a glob names nothing.
     """
-    paths = [path for item in native.items(source) for path in _named(item)]
+    paths = [path for item in items(source) for path in _named(item)]
     found = dict(zip(paths, each(_measures, paths), strict=True))
     homes = {path: path if found[path].is_directory else os.path.dirname(path) for path in paths}
     unique = list(dict.fromkeys(homes.values()))
@@ -49,7 +48,7 @@ def files_of(source: Source) -> list[str]:
         ArgumentError: a file is named twice, or a directory has several splits.
         DatasetError: a directory has no TFRecord files, or what is named is not there.
     """
-    named = [path for item in native.items(source) for path in _named(item)]
+    named = [path for item in items(source) for path in _named(item)]
     paths = [path for found in each(_files_at, named) for path in found]
     if len(set(map(os.path.realpath, paths))) < len(paths):
         raise ArgumentError(f"source: {paths[0]} or another file is named twice; name each once, or its records would be delivered twice.")
@@ -59,7 +58,7 @@ def files_of(source: Source) -> list[str]:
 def _named(item: str) -> list[str]:
     """What a path, address or glob names, whatever that is; of an address without a glob, it may be nothing."""
     if not is_address(item):
-        return native.matches(item)
+        return matches(item)
     if not glob.has_magic(item):
         return [item]
     try:

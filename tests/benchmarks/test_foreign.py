@@ -1,0 +1,18 @@
+"""The benchmark of other people's files runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.benchmarks.benching import quick
+
+
+def test_the_benchmark(tmp_path: Path) -> None:
+    found = quick("foreign", tmp_path)["results"]
+    assert set(found["sources"]) == {"floats", "audioset", "samples"}
+    for result in found["sources"].values():
+        assert set(result["ways"]) == {"documented", "vlpipe mapped", "vlpipe graph", "vlpipe stream"}
+        assert result["indexed_per_second"] > 0
+        assert all(way["records_per_second"] > 0 for way in result["ways"].values())
+    assert found["again"]["files"] == 20
+    assert [path.name for path in tmp_path.iterdir()] == ["foreign.json"]  # nothing is left behind

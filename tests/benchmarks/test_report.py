@@ -1,0 +1,63 @@
+"""The report and the README's tables say what the JSON of the benchmarks says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import pictures, report, results, sections
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_report_and_the_readme_are_what_the_figures_give() -> None:
+    done = subprocess.run([sys.executable, "-m", "benchmarks.report", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_figure_that_is_changed_by_hand_is_noticed() -> None:
+    found = report.documents()
+    text = report.README.read_text("utf-8")
+    for name in sections.README:
+        start = text.index(f"<!-- benchmark: {name} -->")
+        digit = re.compile(r"\d").search(text, start)
+        assert digit
+        changed = text[: digit.start()] + str((int(digit[0]) + 1) % 10) + text[digit.end() :]
+        assert report.readme(changed, found) == text, name
+
+
+def test_every_run_on_record_says_where_it_was_made() -> None:
+    for name, document in report.documents().items():
+        assert document["script"] == name.partition("-")[0]
+        assert set(document) == {"script", "commit", "date", "machine", "versions", "arguments", "results"}
+        assert not document["arguments"]["quick"], name
+        assert document["machine"]["cores"] >= 1
+        assert {"vlpipe", "tensorflow", "numpy"} <= set(document["versions"]), name
+
+
+def test_every_picture_is_drawn_again_to_the_byte(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = report.documents()
+    pictures.draw(found, tmp_path / "once")
+    pictures.draw(found, tmp_path / "twice")
+    names = sorted(path.name for path in (tmp_path / "once").iterdir())
+    assert names == sorted(path.name for path in pictures.DIRECTORY.iterdir())
+    assert all((tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes() for name in names)
+    linked = set(re.findall(r"pictures/(\S+\.svg)", report.REPORT.read_text("utf-8")))
+    assert linked == set(names)
+
+
+def test_the_layers_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.layers", "--quick", "--json", str(tmp_path / "layers.json")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    found = results.load("layers", tmp_path)
+    assert found is not None
+    assert found["arguments"]["quick"]
+    assert found["results"]["median_ratio"] > 0
+    for scores in found["results"]["scores"].values():
+        assert scores["mask_aware"] == pytest.approx([scores["mask_aware"][0]] * 3, rel=1e-5)
+        assert scores["plain"] != pytest.approx([scores["plain"][0]] * 3, rel=1e-3)  # padding changes the answer of the plain model

@@ -1,0 +1,168 @@
+"""The throughput benchmark, on little data: what it writes, what it refuses to time, and the peers where they are installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import vlpipe
+from benchmarks import peers, pipelines, throughput, workloads
+from benchmarks.peer_tools import LengthGrouped, once
+
+ROOT = Path(__file__).parents[2]
+FLOORS = {"copy floor, NumPy", "copy floor, memoryview"}
+
+
+def check_figures(result: dict[str, Any], ways: set[str], rounds: int) -> None:
+    """Every way and every round is there, and the figures can be true."""
+    assert set(result["ways"]) == ways
+    assert result["ways"][result["base"]]["ratio"] == 1
+    assert max(result["ways"][name]["share_of_floor"] for name in FLOORS) == 1
+    for name, figures in result["ways"].items():
+        assert len(figures["seconds"]) == rounds
+        assert (
+            min(figures["seconds"] + [figures[key] for key in ("ratio", "frames_per_second", "records_per_second", "share_of_floor")]) > 0
+        )
+        assert (figures["valid_ratio"] is None) if name in FLOORS else (0 < figures["valid_ratio"] <= 1)
+        assert ("workers" in figures) == (name in peers.PEERS)
+
+
+def test_quick_writes_every_way_and_every_round(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.throughput", "--quick", "--json", str(tmp_path / "figures.json")]
+    run = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    document = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+    assert (document["script"], document["arguments"]["quick"]) == ("throughput", True)
+    missing = {name: peer.missing for name, peer in peers.PEERS.items() if peer.missing}
+    assert document["results"]["skipped"] == missing
+    for name, packages in missing.items():
+        assert f"{name} is skipped: {packages} is not installed\n" in run.stdout
+    found = document["results"]["workloads"]
+    assert {name: (result["records"], result["d"]) for name, result in found.items()} == {"speech": (60, 80), "events": (300, 40)}
+    for result in found.values():
+        check_figures(result, {*pipelines.WAYS, *peers.PEERS, *FLOORS} - set(missing), rounds=1)
+
+
+def one_wrong_number(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """One number of one frame of the third record of the first batch is another."""
+
+    def change(number: tf.Tensor, batch: tuple[dict[str, tf.Tensor], tf.Tensor]) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        x, y = batch
+        wrong = tf.tensor_scatter_nd_add(x["features"], [[2, 1, 5]], [1e-3])
+        return {**x, "features": tf.where(number == 0, wrong, x["features"])}, y
+
+    return batches.enumerate().map(change)
+
+
+def test_a_wrong_frame_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quick_graphs: None) -> None:
+    monkeypatch.setitem(pipelines.WAYS, "planted", lambda task: one_wrong_number(pipelines.WAYS["vlpipe mapped"](task)))
+    arguments = ["--workloads", "events", "--records", "40", "--peers", "--json", str(tmp_path / "figures.json"), "--ways", "planted"]
+    with pytest.raises(SystemExit, match=r"^planted: 1 of 40 records did not come as they were written, 1 others came$"):
+        throughput.main(arguments)
+    assert not (tmp_path / "figures.json").exists()
+
+
+def test_what_the_check_compares() -> None:
+    x = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
+    lengths, labels = np.array([4, 2]), np.array([7, 8])
+    expected = Counter(throughput.digest(row[:length], label) for row, length, label in zip(x, lengths, labels, strict=True))
+    padded = x.copy()
+    padded[1, 2:] = -1  # whatever it is padded with
+    assert throughput.check("way", [(padded, lengths, labels)], expected) == 6 / 8
+    completed = {"features": x[[0, 1, 1]], "lengths": lengths[[0, 1, 1]]}, labels[[0, 1, 1]], [1, 1, 0]
+    assert throughput.check("way", [completed], expected) == 6 / 12
+    for wrong in ([(x, lengths, labels[::-1])], [(x, [4, 3], labels)], [(x[:1], lengths[:1], labels[:1])], [(x, lengths, labels)] * 2):
+        with pytest.raises(SystemExit, match=r"^way: \d of 2 records "):
+            throughput.check("way", wrong, expected)
+
+
+def records(dtype: str, text: bool) -> Iterator[dict[str, Any]]:
+    """40 records of other names, another d and two sequences."""
+    random = np.random.default_rng(0)
+    for number in range(40):
+        mel = random.integers(-99, 99, (number % 12, 7)).astype(dtype)
+        yield {"phones": np.arange(number, dtype=np.int32), "mel": mel} | ({"word": f"wörd {number}"} if text else {})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text", "arguments", "ways"),
+    [
+        ("float16", True, ["--label", "word"], list(pipelines.WAYS)),
+        ("int16", False, [], ["by hand, bytes", "vlpipe mapped, 8 static shapes"]),
+    ],
+)
+def test_a_dataset_of_ones_own(tmp_path: Path, quick_graphs: None, dtype: str, text: bool, arguments: list[str], ways: list[str]) -> None:
+    vlpipe.write(tmp_path / "mine", records(dtype, text), num_shards=2)
+    arguments = [*arguments, "--quick", "--rounds", "2", "--batch-size", "8", "--ways", *ways, "--json", str(tmp_path / "figures.json")]
+    throughput.main(["--data", str(tmp_path / "mine"), *arguments])
+    results = json.loads((tmp_path / "figures.json").read_text("utf-8"))["results"]
+    result = results["workloads"]["mine"]
+    assert results["skipped"] == {}
+    assert (result["records"], result["frames"], result["d"], result["batch_size"]) == (40, 3 * 66 + 6, 7, 8)
+    check_figures(result, {*ways, *FLOORS}, rounds=2)
+
+
+def test_a_dataset_that_cannot_be_read_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^throughput: .*nowhere"):
+        throughput.main(["--data", str(tmp_path / "nowhere"), "--quick"])
+
+
+def test_length_groups() -> None:
+    lengths = np.random.default_rng(0).integers(10, 800, 5000)
+    groups = LengthGrouped(lengths, 32)
+    epochs = [list(groups), list(groups)]
+    for batches in epochs:
+        assert len(batches) == len(groups) == 157
+        assert sorted(row for batch in batches for row in batch) == list(range(5000))
+        assert lengths.sum() / sum(len(batch) * lengths[batch].max() for batch in batches) > 0.95
+    assert epochs[0] != epochs[1]
+
+
+def test_what_is_written_once(tmp_path: Path) -> None:
+    def stop(directory: Path) -> None:
+        (directory / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        once(tmp_path / "data", stop)
+    once(tmp_path / "data", lambda directory: (directory / "whole").touch())
+    assert [path.name for path in once(tmp_path / "data", stop).iterdir()] == ["whole"]
+
+
+def test_a_peer_that_is_not_installed() -> None:
+    peer = peers.Peer({"json": "json", "no_such_module": "no-such-package", "nor_this": "nor-this"}, peers.pytorch)
+    assert peer.missing == "no-such-package nor-this"
+
+
+@pytest.mark.filterwarnings("ignore")  # of packages that are not ours
+@pytest.mark.parametrize("name", list(peers.PEERS))
+def test_a_peer(name: str, tmp_path: Path) -> None:
+    for module in peers.PEERS[name].packages:
+        pytest.importorskip(module)
+    workload = workloads.events(300)
+    expected = Counter(throughput.digest(x, np.int64(y)) for x, y in workload.records())
+    way = throughput.enter_peer(name, workload, tmp_path, [0, 1], expected)
+    assert way.notes["workers"] in (0, 1)
+    assert set(way.notes["tried"]) == {0, 1}
+    orders = [[np.asarray(lengths).tolist() for _, lengths, _ in way.epochs] for _ in range(2)]
+    assert orders[0] != orders[1]
+    assert sum(map(len, orders[0])) == 300
+    with pytest.raises(SystemExit, match=f"^{name}: 1 of 300 records "):
+        throughput.check(name, wrong_in_the_first_batch(way.epochs), expected)
+
+
+def wrong_in_the_first_batch(epochs: Any) -> Iterator[Any]:
+    for number, (features, lengths, labels) in enumerate(epochs):
+        changed = np.array(features)
+        changed[0, 1, 5] += 1e-3 * (number == 0)
+        yield changed, lengths, labels

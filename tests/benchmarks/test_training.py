@@ -1,0 +1,141 @@
+"""The benchmark of training runs, its figures hold together, and it sees a slow input and every compilation."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import vlpipe
+from benchmarks.feeding import VLPIPE, WAYS, Learnable, arguments_of, learnable
+from benchmarks.workloads import Workload
+
+ROOT = Path(__file__).parents[2]
+STATIC = "vlpipe, static shapes"
+SLEEP = 0.2
+
+
+def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    """What a quick run found; its data stay in tmp_path."""
+    path = tmp_path / "training.json"
+    command = [sys.executable, "-m", "benchmarks.training", "--quick", "--data", str(tmp_path), "--json", str(path), *arguments]
+    result = subprocess.run(command, cwd=ROOT, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(path.read_text())
+    assert document["script"] == "training"
+    return document["results"]["workloads"]["events"]
+
+
+def static_shapes(directory: Path) -> int:
+    """How many shapes the plan has for the static way of a quick run."""
+    native = next(directory.glob("training-events-*"))
+    return len(vlpipe.plan(native, batch_size=8, **VLPIPE[STATIC]).shapes)
+
+
+def test_the_benchmark(tmp_path: Path) -> None:
+    found = run(tmp_path)
+    assert found["records"] == 48
+    assert (found["backend"], found["device"]) == ("tensorflow", "cpu")
+    assert list(found["ways"]) == list(WAYS)
+    for way in found["ways"].values():
+        assert len(way["epochs"]) == 2
+        for epoch in (way["warm_up"], *way["epochs"]):
+            assert epoch["steps"] >= 6
+            assert 0 <= epoch["wait_share"] <= 1
+            assert epoch["wait_seconds"] + epoch["compiling_step_seconds"] <= epoch["seconds"]
+            assert 0 < epoch["valid_ratio"] <= 1
+            assert epoch["free_input_ratio"] >= epoch["free_input_ratio_compiled"] > 0
+        assert way["seconds"] == np.median([epoch["seconds"] for epoch in way["epochs"]])
+        assert way["resident_batches"] == way["epochs"][-1]["steps"]  # so few that all stay on the device
+        assert len(way["free_step_seconds"]) >= 5
+        assert way["compiles"] == way["warm_up"]["compiles"] == 1  # as `fit` does on a processor
+        assert way["compile_seconds"] > 0
+        assert way["host_peak_bytes"] is None or way["host_peak_bytes"] > 2**27
+        assert way["device_peak_bytes"] is None
+        assert 0 < way["loss"] < 3
+    losses = [way["loss"] for way in found["ways"].values()]
+    assert found["losses_agree"] == (max(losses) - min(losses) <= found["losses_tolerance"])
+    assert found["chance_loss"] == pytest.approx(math.log(10))
+    assert found["ways"][STATIC]["distinct_shapes"] == static_shapes(tmp_path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_on_jax_the_static_way_compiles_once_for_each_shape(tmp_path: Path) -> None:
+    way = run(tmp_path, "--backend", "jax", "--device", "cpu", "--records", "16", "--ways", STATIC)["ways"][STATIC]
+    assert way["compiles"] == way["warm_up"]["compiles"] == way["distinct_shapes"] == static_shapes(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def workload() -> Learnable:
+    """A few records."""
+    return learnable(Workload("few", np.arange(1, 25) * 4, 3, 4))
+
+
+@pytest.fixture(scope="module")
+def native(workload: Learnable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On disk."""
+    return workload.write_native(tmp_path_factory.mktemp("data"), shards=1)
+
+
+def test_with_xla_each_shape_is_compiled_and_counted(workload: Learnable, native: Path) -> None:
+    from benchmarks.fitting import Trainer, build_model
+
+    arguments = {**arguments_of(STATIC, workload, None), "buckets": [48, 96]}
+    trainer = Trainer(build_model(workload.d, 2, xla=True), vlpipe.make_dataset(native, **arguments))
+    assert trainer.epoch()["compiles"] == trainer.model.traces == len(vlpipe.plan(native, **arguments).shapes) == 2
+    assert trainer.epoch()["compiles"] == 0
+
+
+def test_a_slow_input_is_seen_as_waiting(workload: Learnable, native: Path) -> None:
+    from benchmarks.fitting import Trainer, build_model
+
+    def sleep(label: np.ndarray) -> np.ndarray:
+        time.sleep(SLEEP)
+        return label
+
+    def slowly(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return x, tf.ensure_shape(tf.numpy_function(sleep, [y], tf.int64), [None])
+
+    trainer = Trainer(build_model(workload.d, 2), WAYS["vlpipe, longest"](workload, native, None).map(slowly))
+    trainer.epoch()
+    found = trainer.epoch()
+    assert found["steps"] == 6
+    assert found["wait_seconds"] >= 6 * SLEEP
+    assert found["wait_seconds"] / found["seconds"] > 0.5
+    assert found["seconds"] > 6 * np.median(trainer.resident()["free_step_seconds"])
+
+
+def test_a_slow_step_is_not(workload: Learnable, native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.fitting import Trainer, build_model
+
+    trainer = Trainer(build_model(workload.d, 2), WAYS["vlpipe, longest"](workload, native, None))
+    monkeypatch.setattr(trainer, "step", lambda *batch: time.sleep(SLEEP) or 0.0)
+    found = trainer.epoch()
+    assert found["seconds"] - found["wait_seconds"] >= 6 * SLEEP
+
+
+def test_a_budget_of_frames_means_the_same_to_all_ways(workload: Learnable, native: Path) -> None:
+    for way, make in WAYS.items():
+        frames = [int(tf.reduce_sum(element[0]["lengths"])) for element in make(workload, native, 300)]
+        assert 4 <= len(frames) <= 10, way  # 1,200 frames in all
+        assert sum(frames) >= workload.lengths.sum()  # rows that complete a batch repeat others
+
+
+def test_without_a_gpu_device_gpu_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import fitting, training
+
+    monkeypatch.setattr(fitting, "gpu", lambda: None)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # which serve replaces
+    training.serve("vlpipe, longest", Namespace(backend="tensorflow", device="gpu"))
+    assert json.loads(capsys.readouterr().out) == {"error": "--device gpu: there is no GPU that tensorflow can use"}

@@ -1,0 +1,316 @@
+"""The mapped and graph engines over files that change: never wrong frames, always the place; and memory that stays flat."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import vlpipe
+from tests.engines.test_stream import cuts_and_flips, framed, share_of
+from vlpipe.engines import mapped, mapped_shards
+from vlpipe.planning.make_plan import make_plan
+from vlpipe.planning.options import Options
+from vlpipe.sources.native import open_source
+
+pytestmark = pytest.mark.usefixtures("quick_graphs")
+
+ENGINES = ("mapped", "graph")
+BATCHINGS = ("bucket", "pad", "ragged", "same_length")
+
+
+def make(path: Path, scale: float = 1) -> Path:
+    """Five records of 1 to 3 frames in one shard."""
+    records = [{"features": np.full((1 + number % 3, 2), number * scale, np.float32), "label": number} for number in range(5)]
+    vlpipe.write(path, records, num_shards=1)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make(tmp_path / "data")
+
+
+@pytest.fixture
+def shard(source: Path) -> Path:
+    return next(source.glob("*.tfrecord"))
+
+
+def read(dataset: tf.data.Dataset) -> list[float]:
+    """The records in the order of their labels, by their first number, which is the label."""
+    found = []
+    for x, y in dataset:
+        x = x.to_tensor() if isinstance(x, tf.RaggedTensor) else x
+        found += zip(y.numpy().tolist(), x[:, 0, 0].numpy().tolist(), strict=True)
+    return [value for _, value in sorted(found)]
+
+
+def failure(dataset: tf.data.Dataset) -> str:
+    with pytest.raises(tf.errors.OpError) as caught:
+        read(dataset)
+    return str(caught.value.message).replace("\\", "")
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path, shard: Path, engine: str, batching: str) -> None:
+    index = open_source(source)
+    last = int(index.by_shard()[-1])
+    row = index.rows[last]
+    whole = shard.read_bytes()
+    dataset = vlpipe.make_dataset(source, engine=engine, batching=batching, batch_size=2)
+    assert read(dataset) == [0, 1, 2, 3, 4]
+    for damage, content in share_of(cuts_and_flips(shard, row), batching):
+        if engine == "mapped" and damage.startswith("flipped"):
+            position = int(damage.split()[-1]) - int(row["offset"])
+            if not 12 <= position < 12 + int(row["bytes"]):
+                continue  # the framing, which it does not read: the checksum that it compares stands in the index
+        replace(shard, content)
+        message = failure(dataset)
+        if engine == "mapped" and damage.startswith("cut"):
+            assert f"{shard}: found {len(content)} bytes, expected {len(whole)} with 5 records: it was cut" in message, damage
+        else:
+            assert index.where(last) in message, damage
+            assert "the checksum of its" in message or "cannot be read" in message, damage
+        assert "estore it from a copy" in message
+    replace(shard, whole)
+    assert read(dataset) == [0, 1, 2, 3, 4]
+
+
+def replace(path: Path, content: bytes) -> None:
+    """In one step, as files ought to be replaced."""
+    path.with_suffix(".new").write_bytes(content)
+    os.replace(path.with_suffix(".new"), path)
+
+
+def test_bytes_that_change_in_place_are_found(source: Path, shard: Path) -> None:
+    dataset = vlpipe.make_dataset(source, batch_size=2, verify="always")
+    assert read(dataset) == [0, 1, 2, 3, 4]
+    place = int(open_source(source).rows["offset"][0]) + 20
+    with shard.open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte[0] ^ 1]))
+    assert "the checksum of its" in failure(dataset)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_another_file_in_the_place_of_the_shard_is_found(source: Path, shard: Path, tmp_path: Path, engine: str) -> None:
+    other = next(make(tmp_path / "other", scale=-1).glob("*.tfrecord"))
+    assert other.stat().st_size == shard.stat().st_size  # the same lengths, whole and sound: only the index tells
+    for way in ("written", "renamed"):
+        dataset = vlpipe.make_dataset(source, engine=engine)
+        if engine == "mapped":
+            assert read(dataset) == [0, 1, 2, 3, 4]
+        good = shard.read_bytes()
+        if way == "written":
+            with shard.open("r+b") as file:
+                file.write(other.read_bytes())
+        else:
+            shutil.copy(other, tmp_path / "copy")
+            os.replace(tmp_path / "copy", shard)
+        if engine == "mapped":
+            assert "the checksum of its" in failure(dataset)
+            assert "or was changed or replaced" in failure(vlpipe.make_dataset(source))
+        else:
+            with pytest.raises(vlpipe.DatasetError, match=r"record \d at byte \d+: the checksum of its \d+ bytes of data is"):
+                vlpipe.make_dataset(source, engine=engine)
+        replace(shard, good)
+
+
+def test_touched_files_are_tested_again_and_served(source: Path, shard: Path) -> None:
+    dataset = vlpipe.make_dataset(source)
+    assert read(dataset) == [0, 1, 2, 3, 4]
+    os.utime(shard)
+    assert read(dataset) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_shard_that_vanishes_is_an_error_and_no_endless_loop(source: Path, shard: Path, engine: str) -> None:
+    dataset = vlpipe.make_dataset(source, engine=engine)
+    os.rename(shard, shard.with_suffix(".away"))
+    assert shard.name in failure(dataset)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_shard_that_grew_is_an_error(source: Path, shard: Path, engine: str) -> None:
+    dataset = vlpipe.make_dataset(source, engine=engine)
+    with shard.open("ab") as file:
+        file.write(framed(b""))
+    assert shard.name in failure(dataset)
+
+
+def test_a_shard_that_changes_its_size_while_it_is_opened(source: Path, shard: Path) -> None:
+    mapped_files = mapped_shards.Shards(open_source(source), "first")
+    with shard.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(vlpipe.DatasetError, match=r"found \d+ bytes, expected \d+ with 5 records: it was changed while it was read"):
+        mapped_files.pieces(*np.array([[0], [0], [1]]))
+
+
+def test_an_index_that_changes_while_it_is_read(source: Path, shard: Path) -> None:
+    files = mapped_shards.Shards(open_source(source), "never")
+    size = shard.stat().st_size
+    for begin, length in ((size - 1, 2), (-1, 1), (0, -1), (2**62, 1)):
+        expected = rf"{shard}: the index names the bytes {begin} to {begin + length} of its {size}: the index was changed"
+        with pytest.raises(vlpipe.DatasetError, match=expected):
+            files.pieces(*np.array([[0, 0], [0, begin], [1, length]]))
+
+
+def test_a_disk_that_fails(source: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped_shards, "gather", lambda target, pieces: 4)
+    files = mapped_shards.Shards(open_source(source), "never")
+    with pytest.raises(vlpipe.DatasetError, match=rf"{shard}: the bytes 9 to 12 cannot be read: it was cut while it was read, or its disk"):
+        files.copy(np.empty(7, np.uint8), files.pieces(*np.array([[0, 0], [0, 9], [4, 3]])))
+
+
+def test_verify_says_when_checksums_are_tested(source: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tested: list[int] = []
+    real = mapped_shards.masked_crc
+    monkeypatch.setattr(mapped_shards, "masked_crc", lambda data: tested.append(1) or real(data))
+    for verify, expected in (("never", 0), ("first", 5), ("always", 15)):
+        tested.clear()
+        dataset = vlpipe.make_dataset(source, verify=verify)
+        for _ in range(3):
+            assert read(dataset) == [0, 1, 2, 3, 4]
+        assert len(tested) == expected, verify
+
+
+def test_no_more_files_are_open_than_the_system_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [{"features": np.full((1, 2), number, np.float32), "label": number} for number in range(40)]
+    vlpipe.write(tmp_path / "d", records, num_shards=40)
+    plan = make_plan(open_source(tmp_path / "d"), Options.of(batch_size=8, seed=1))
+    fetch = mapped._Fetch(plan.index, plan)
+    monkeypatch.setattr(fetch._shards, "_most_maps", 3)
+    for place in range(2 * plan.steps_per_epoch):
+        x, y = fetch(np.int64(place))
+        assert x[:, 0, 0].tolist() == y.tolist()
+        assert len(fetch._shards._maps) <= 3
+
+
+def test_batches_are_handed_over_without_a_copy_and_their_memory_comes_back(source: Path) -> None:
+    plan = make_plan(open_source(source), Options.of(batch_size=2, seed=1))
+    fetch = mapped._Fetch(plan.index, plan)
+    made: set[int] = set()
+
+    def call(place: np.ndarray) -> list[np.ndarray]:
+        arrays = fetch(place)
+        made.add(arrays[0].ctypes.data)
+        return arrays
+
+    dataset = tf.data.Dataset.range(30).map(lambda place: tf.numpy_function(call, [place], [tf.float32, tf.int64]))
+    for x, _ in dataset:
+        assert np.asarray(memoryview(x)).ctypes.data in made
+    assert len(made) < 30  # of 30 batches: some had the memory of another
+
+
+def test_memory_stays_flat_over_epochs(tmp_path: Path) -> None:
+    """50 epochs of 64 batches of 1.3 MB: less than a MiB an epoch once the first ten have warmed everything up."""
+    script = f"""
+import os, resource
+import numpy as np, vlpipe
+records = ({{"features": np.ones((t, 80), np.float32), "label": t}} for t in np.random.default_rng(0).integers(50, 250, 512))
+vlpipe.write({str(tmp_path / "d")!r}, records)
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+dataset = vlpipe.make_dataset({str(tmp_path / "d")!r}, batch_size=8, seed=1)
+sizes = []
+for epoch in range(50):
+    for x, y in dataset:
+        pass
+    sizes.append(resident())
+print((sizes[-1] - sizes[9]) / 40 / 2**20)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert float(done.stdout.split()[-1]) < 1.0
+
+
+def test_the_key_decides_about_length_and_other_fields_may_have_no_frames(tmp_path: Path) -> None:
+    schema = vlpipe.Schema(features=vlpipe.Sequence(2), label=vlpipe.Sequence((), "int32"))
+    records: list[dict[str, Any]] = [{"features": np.ones((n, 2), "f4"), "label": []} for n in (3, 1)]
+    vlpipe.write(tmp_path / "d", records, schema)
+    for engine in ENGINES:
+        ((x, y),) = list(vlpipe.make_dataset(tmp_path / "d", engine=engine, lengths=True))
+        assert y.shape == (2, 0)
+        assert x["label_lengths"].numpy().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_records_without_frames(tmp_path: Path, engine: str) -> None:
+    vlpipe.write(tmp_path / "d", [{"features": np.ones((0, 2), "f4"), "label": n} for n in range(3)])
+    for batching in BATCHINGS:
+        ((x, y),) = list(vlpipe.make_dataset(tmp_path / "d", engine=engine, batching=batching, length_range=(0, None)))
+        assert (x.to_tensor(shape=[3, None, 2]) if batching == "ragged" else x).shape == (3, 0, 2)
+        assert sorted(y.numpy()) == [0, 1, 2]
+
+
+def test_a_dataset_that_is_gone_leaves_no_files_and_no_memory(source: Path) -> None:
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(5):
+        dataset = vlpipe.make_dataset(source, batch_size=2)
+        iterator = iter(dataset)
+        next(iterator)
+        del dataset  # its iterator still needs it
+        assert len(list(iterator)) == 2
+        del iterator
+        gc.collect()
+    if before:
+        assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_a_shard_that_cannot_be_opened_says_what_to_do(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = mapped_shards.Shards(open_source(source), "never")
+
+    def too_many(*arguments: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("builtins.open", too_many)
+    with pytest.raises(vlpipe.DatasetError, match="cannot be opened .Too many open files.. Of a batch all shards are open at once"):
+        files.pieces(*np.array([[0], [0], [1]]))
+
+
+def test_shards_that_vanish_in_the_middle_end_the_graph_engine(tmp_path: Path) -> None:
+    """In a process of its own, as it would never end."""
+    lengths = np.random.default_rng(0).integers(1, 41, 600).tolist()
+    vlpipe.write(tmp_path / "d", [{"features": np.ones((t, 8), "f4"), "label": n} for n, t in enumerate(lengths)], num_shards=16)
+    script = f"""
+import os, pathlib
+import tensorflow as tf, vlpipe
+batches = iter(vlpipe.make_dataset({str(tmp_path / "d")!r}, engine="graph", batch_size=32, repeat=True, seed=1))
+for _ in range(5):
+    next(batches)
+for shard in sorted(pathlib.Path({str(tmp_path / "d")!r}).glob("*.tfrecord"), reverse=True):
+    os.remove(shard)
+try:
+    for _ in batches:
+        pass
+except tf.errors.OpError as error:
+    print(error.message)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
+    assert re.search(r"\.tfrecord(; No such file|, record \d+ at byte \d+: cannot be read)", done.stdout), done.stderr[-3000:]
+
+
+def test_an_index_that_is_overwritten_meanwhile_changes_nothing(source: Path) -> None:
+    dataset = vlpipe.make_dataset(source, batch_size=2)
+    assert read(dataset) == [0, 1, 2, 3, 4]
+    os.truncate(source / "index.npy", 10)
+    assert read(dataset) == [0, 1, 2, 3, 4]

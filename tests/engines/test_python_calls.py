@@ -1,0 +1,122 @@
+"""A process that ends in the middle of an epoch ends."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import vlpipe
+from vlpipe.engines.python_calls import _Calls, wait_at_exit
+
+# What is registered first runs last. The hang itself comes about one time in three, with calls that take less than a millisecond.
+SCRIPT = """
+import atexit
+atexit.register(lambda: print("under way:", sum(running)))
+import time
+import tensorflow as tf, vlpipe
+from vlpipe import shards
+gather, running = shards.gather, []
+def slow(*arguments):
+    running.append(1)
+    time.sleep(0.3)
+    running.append(-1)
+    return gather(*arguments)
+shards.gather = slow
+batches = iter(vlpipe.make_dataset({source!r}, batch_size=2, repeat=True, seed=1))
+next(batches)
+time.sleep(0.05)
+print("at the end:", sum(running) > 0)
+{end}
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("raise KeyboardInterrupt", -2), ("raise SystemExit(3)", 3)])
+def test_a_script_that_stops_while_the_next_batch_is_made(tmp_path: Path, end: str, code: int) -> None:
+    vlpipe.write(tmp_path / "d", [{"features": np.ones((5, 2), "f4"), "label": n} for n in range(20)])
+    script = SCRIPT.format(source=str(tmp_path / "d"), end=end)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr[-3000:]
+    assert done.stdout.splitlines() == ["at the end: True", "under way: 0"]
+
+
+def test_calls_after_the_end_fail_and_those_under_way_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = _Calls()
+    monkeypatch.setattr("vlpipe.engines.python_calls._calls", calls)
+    double = wait_at_exit(lambda value: 2 * value)
+    calls.end()  # none was ever made: no wait
+    calls.ending = False
+    assert double(4) == 8
+    assert (calls.running, calls.last > 0) == (0, True)
+    calls.end()
+    with pytest.raises(RuntimeError, match="the process is ending"):
+        double(4)
+    assert calls.running == 0
+    calls.change(1)
+    monkeypatch.setattr("vlpipe.engines.python_calls.PATIENCE_SECONDS", 0.05)
+    calls.end()  # not for ever
+
+
+def calls_of_a_thread(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> int:
+    """The most calls that a thread of TensorFlow's pool remembers in Python."""
+    here = threading.local()
+    counts = []
+
+    def call(number: np.ndarray) -> np.ndarray:
+        here.calls = getattr(here, "calls", 0) + 1
+        counts.append(here.calls)
+        return number
+
+    wrapped = wrap(call)
+    dataset = tf.data.Dataset.range(200).map(lambda number: tf.numpy_function(wrapped, [number], tf.int64), num_parallel_calls=2)
+    assert list(dataset.as_numpy_iterator()) == list(range(200))
+    return max(counts)
+
+
+def test_a_thread_is_introduced_to_the_interpreter_once() -> None:
+    assert calls_of_a_thread(lambda call: call) == 1  # a stranger at every call
+    assert calls_of_a_thread(wait_at_exit) > 10
+
+
+def test_no_collection_runs_in_a_call_and_the_users_setting_comes_back() -> None:
+    seen = []
+    nested = wait_at_exit(lambda: seen.append(gc.isenabled()))
+    for wanted in (True, False):
+        (gc.enable if wanted else gc.disable)()
+        try:
+            wait_at_exit(lambda: (nested(), seen.append(gc.isenabled())))()
+            assert gc.isenabled() == wanted
+        finally:
+            gc.enable()
+    assert seen == [False] * 4
+
+
+def test_garbage_is_collected_by_the_users_threads_alone() -> None:
+    """One of TensorFlow's might find an iterator there that waits for this very call."""
+    threads = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        threads.append(threading.get_ident())
+
+    def call(number: np.ndarray) -> np.ndarray:
+        kept = [[n] for n in range(5000)]  # a collection is due after 700 of them
+        return number + len(kept) - 5000
+
+    gc.callbacks.append(note)
+    try:
+        for wrap, clean in ((lambda call: call, False), (wait_at_exit, True)):
+            threads.clear()
+            wrapped = wrap(call)
+            dataset = tf.data.Dataset.range(20).map(lambda number, wrapped=wrapped: tf.numpy_function(wrapped, [number], tf.int64))
+            assert list(dataset.prefetch(2).as_numpy_iterator()) == list(range(20))
+            assert (set(threads) <= {threading.get_ident()}) == clean
+    finally:
+        gc.callbacks.remove(note)

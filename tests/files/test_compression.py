@@ -1,0 +1,129 @@
+"""Compressed files: what is in them, and records from them."""
+
+from __future__ import annotations
+
+import gzip
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import vlpipe
+from tests.helpers.foreign_files import cases, read, write
+from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.files.compression import COMPRESSIONS, compression_of, uncompressed
+
+pytestmark = pytest.mark.usefixtures("quick_graphs")
+
+CASES = cases()
+COMPRESSED = COMPRESSIONS[1:]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("records", [[], [b""], [b"abc", b""], [random.Random(1).randbytes(3 << 20), bytes(5 << 20)]], ids=len)
+def test_what_tensorflow_compressed(tmp_path: Path, records: list[bytes], compression: str) -> None:
+    plain, path = write(tmp_path / "plain", records), write(tmp_path / "a", records, compression)
+    assert compression_of(path) == (compression if path.stat().st_size else "")
+    with uncompressed(path, compression_of(path)) as file:
+        assert file.read() == plain.read_bytes()
+        file.seek(2)
+        assert file.read(3) == plain.read_bytes()[2:5]
+
+
+def test_a_length_that_looks_like_gzip_is_a_length(tmp_path: Path) -> None:
+    assert compression_of(write(tmp_path / "a", [bytes(0x088B1F)])) == ""
+    assert compression_of(write(tmp_path / "b", [bytes(0x9C78)])) == ""
+
+
+def test_several_gzip_files_one_after_another(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(gzip.compress(b"one") + gzip.compress(b"") + gzip.compress(b"two"))
+    with uncompressed(tmp_path / "a", "GZIP") as file:
+        assert file.read() == b"onetwo"
+
+
+@pytest.mark.parametrize("compression", COMPRESSED)
+def test_each_cut_and_each_flipped_byte(tmp_path: Path, compression: str) -> None:
+    content = write(tmp_path / "whole", [b"some records", b"of text"], compression).read_bytes()
+    path = tmp_path / "a.tfrecord"
+    for size in range(4, len(content)):
+        path.write_bytes(content[:size])
+        with pytest.raises(DatasetError, match=rf"a.tfrecord: the file is damaged or was cut: what {compression} compressed"):
+            uncompressed(path, compression)
+    with pytest.raises(DatasetError, match="it ends too early"):
+        uncompressed(path, compression)
+    with uncompressed(tmp_path / "whole", compression) as file:
+        whole = file.read()
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+        try:
+            with uncompressed(path, compression) as file:
+                assert file.read() == whole  # the header of GZIP has a time in it
+        except DatasetError:
+            pass
+
+
+def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a", [b"x"], "ZLIB")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(DatasetError, match=r"a: cannot be uncompressed into .*nowhere \(No such file or directory\). Make room there"):
+        uncompressed(path, "ZLIB")
+    with pytest.raises(DatasetError, match="b: cannot be read .*, expected a TFRecord file"):
+        compression_of(tmp_path / "b")
+
+
+@pytest.mark.parametrize("compression", COMPRESSED)
+@pytest.mark.parametrize("name", CASES)
+def test_records_of_every_layout(tmp_path: Path, name: str, compression: str) -> None:
+    case = CASES[name]
+    write(tmp_path / "a.tfrecord.gz", case.records[:9], compression)
+    write(tmp_path / "b.tfrecord", case.records[9:])  # they need not all be compressed
+    arguments = {"layout": case.layout, "features": case.key}
+    plan = vlpipe.plan(tmp_path, length_range=(0, None), **arguments)
+    assert (plan.engine, plan.records) == ("stream", len(case.records))
+    frames, _, _ = read(tmp_path, "auto", **arguments)
+    assert sorted(frames) == list(range(len(case.records)))
+    for number, expected in enumerate(case.frames):
+        assert np.array_equal(frames[number], expected.astype("f4"))
+
+
+def test_what_compressed_files_cannot(tmp_path: Path) -> None:
+    write(tmp_path / "a.tfrecord", CASES["audioset"].records, "GZIP")
+    for engine in ("mapped", "graph"):
+        with pytest.raises(ArgumentError, match=f"engine='{engine}': cannot begin in the middle of a file that is"):
+            vlpipe.plan(tmp_path, engine=engine)
+    with pytest.raises(ArgumentError, match=r"resume: .* or make a dataset of them \(vlpipe convert\)"):
+        vlpipe.plan(tmp_path, repeat=True, seed=1, resume={})
+
+
+def test_a_compressed_file_that_lost_its_end_meanwhile(tmp_path: Path) -> None:
+    case = CASES["length"]
+    path = write(tmp_path / "a.tfrecord", case.records, "GZIP")
+    whole = path.read_bytes()
+    dataset = vlpipe.make_dataset(path, length_range=(0, None))
+    assert sum(int(tf.shape(x)[0]) for x, _ in dataset) == len(case.records)
+    # Valid, of the same size, and with fewer records: what only their number tells.
+    fewer = write(tmp_path / "b", case.records[:-3], "GZIP").read_bytes()
+    path.write_bytes(fewer + gzip.compress(b"")[: len(whole) - len(fewer)].ljust(len(whole) - len(fewer), b"\0"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"a.tfrecord, record 20 at byte \d+: cannot be read; read 20 of 23 records"):
+        list(dataset)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_file_that_became_another_meanwhile(tmp_path: Path, compression: str) -> None:
+    """Of the same number of records, in the stream engine, which reads them one after another and trusts the index for their insides."""
+    case = CASES["length"]
+    path = write(tmp_path / "a.tfrecord", case.records, compression)
+    dataset = vlpipe.make_dataset(path, layout=case.layout, engine="stream", shuffle=False, length_range=(0, None))
+    list(dataset)
+    write(path, case.records[:3] + case.records[4:] + case.records[3:4], compression)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"a.tfrecord, record 3 at byte \d+: is not the record that the index knows. The"
+    ):
+        list(dataset)

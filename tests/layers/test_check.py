@@ -1,0 +1,191 @@
+"""`check_model` and `assert_padding_invariant`: what they say of models that leak, and of models that do not."""
+
+import doctest
+import importlib
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tests.layers import zoo
+from vlpipe import layers
+from vlpipe.errors import ArgumentError
+
+plain = keras.layers
+
+
+def problems(*stack, **options):
+    """The problem of each layer of a Sequential model that has one."""
+    named = [keras.Input((None, 4)), *stack]
+    return [(finding.kind, finding.problem) for finding in layers.check_model(keras.Sequential(named), **options).findings]
+
+
+def by_hand(body):
+    """A model that begins with LengthMask."""
+    inputs = {"features": keras.Input((None, 4), name="features"), "lengths": keras.Input((), dtype="int32", name="lengths")}
+    return keras.Model(inputs, body(layers.LengthMask()(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "problem"),
+    [
+        (plain.Conv1D(2, 3, padding="same"), "reads_padding"),
+        (plain.Conv1D(2, 3, padding="same", strides=2), "stride_alignment"),
+        (plain.MaxPooling1D(2, padding="same"), "stride_alignment"),
+        (plain.Conv1DTranspose(2, 3), "reads_padding"),
+        (plain.ZeroPadding1D(1), "reads_padding"),
+        (plain.BatchNormalization(), "padding_statistics"),
+        (plain.GroupNormalization(2), "padding_statistics"),
+        (plain.GlobalAveragePooling1D(), "reads_padding"),
+        (plain.GlobalMaxPooling1D(), "reads_padding"),
+        (plain.Softmax(axis=1), "reads_padding"),
+        (plain.Bidirectional(plain.LSTM(2)), "reads_padding"),
+        (plain.Flatten(), "fixed_length"),
+        (plain.Permute((2, 1)), "fixed_length"),
+        (plain.Reshape((-1, 2)), "fixed_length"),
+        (plain.Lambda(lambda x: x), "fixed_length"),
+        (plain.Dense(2, activity_regularizer="l2"), "padding_statistics"),
+        (plain.MaxPooling1D(2, data_format="channels_first"), "unknown"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_each_leak_is_found(layer, problem):
+    assert problems(layer) == [(type(layer).__name__, problem)]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        plain.Conv1D(2, 3),
+        plain.Conv1D(2, 3, padding="causal", dilation_rate=2),
+        plain.Dense(2),
+        plain.LayerNormalization(),
+        plain.Dropout(0.1),
+    ],
+)
+def test_what_keeps_frames_apart_is_not(layer):
+    assert problems(layer) == []
+
+
+def test_a_finding_says_what_to_use():
+    (finding,) = layers.check_model(keras.Sequential([keras.Input((None, 4)), plain.Conv1D(2, 3, padding="same", name="c")])).findings
+    assert finding == layers.Finding(
+        layer="c",
+        kind="Conv1D",
+        problem="reads_padding",
+        message="reads the padding beyond the last frame",
+        advice="Use vlpipe.layers.Conv1D, or mask_aware(model) for all layers at once",
+    )
+
+
+def test_a_lost_mask_is_found():
+    lost = layers.check_model(by_hand(lambda x: layers.GlobalMaxPooling1D()(plain.Conv1D(2, 3)(x)))).findings
+    assert [(f.kind, f.problem) for f in lost] == [("Conv1D", "mask_lost"), ("GlobalMaxPooling1D", "mask_lost")]
+    lost = layers.check_model(by_hand(lambda x: layers.GlobalMaxPooling1D()(x * 2))).findings
+    assert [(f.kind, f.problem) for f in lost] == [("Multiply", "mask_lost"), ("GlobalMaxPooling1D", "mask_lost")]
+    lost = layers.check_model(by_hand(lambda x: plain.Multiply()([x, layers.GlobalMaxPooling1D()(x)]))).findings
+    assert [(f.kind, f.problem) for f in lost] == [("Multiply", "mask_lost")]
+
+
+def test_keras_with_a_mask_of_an_empty_row_is_found():
+    (finding,) = layers.check_model(by_hand(plain.GlobalAveragePooling1D())).findings
+    assert finding.message == "divides by zero for a row without frames"
+
+
+def test_masks_that_arrive_are_not_complained_about():
+    model = by_hand(lambda x: plain.LSTM(3)(layers.CarryMask()([ops.relu(x), x])))
+    assert layers.check_model(model).ok
+    assert "No layer lets padding change an answer." in layers.check_model(model).report()
+
+
+def test_an_input_of_fixed_length_is_found():
+    model = keras.Sequential([keras.Input((7, 4), name="x"), plain.Conv1D(2, 3)])
+    (finding,) = layers.check_model(model).findings
+    assert (finding.layer, finding.problem, finding.message) == ("x", "fixed_length", "takes exactly 7 frames")
+
+
+def test_branches_that_never_meet_are_found():
+    inputs = keras.Input((None, 4))
+    x = ops.concatenate([inputs, plain.UpSampling1D(2)(inputs)], axis=-1)
+    assert [f.problem for f in layers.check_model(keras.Model(inputs, x)).findings] == ["mismatch"]
+
+
+def test_nested_layers_have_a_path():
+    inner = keras.Sequential([keras.Input((None, 4)), plain.Conv1D(2, 3, padding="same", name="c")], name="encoder")
+    assert [f.layer for f in layers.check_model(keras.Sequential([keras.Input((None, 4)), inner])).findings] == ["encoder/c"]
+
+
+def test_the_receptive_field_is_measured():
+    stack = [plain.Conv1D(2, 3), plain.MaxPooling1D(2), plain.Conv1D(2, 3, dilation_rate=2)]
+    found = layers.check_model(keras.Sequential([keras.Input((None, 4)), *stack]))
+    assert (found.receptive_field, found.shortest) == (12, 12)  # 3, + 1, + 4 windows of 2
+    assert problems(*stack, shortest=12) == []
+    assert problems(*stack, shortest=11) == [("Conv1D", "too_short")]
+    assert problems(plain.Conv1D(2, 5, padding="causal"), shortest=4) == [("Conv1D", "too_short")]
+
+
+def test_the_receptive_field_by_perturbation():
+    """The frames of the input whose gradient-free perturbation reaches one output frame: as many as the figure says."""
+    model = zoo.build("wav2letter", zoo.Draw(kernel=3, stride=2, padding="valid"))
+    field = layers.check_model(model).receptive_field
+    x = np.random.default_rng(0).normal(size=(1, field + 20, zoo.FEATURES)).astype("float32")
+    before = np.asarray(ops.convert_to_numpy(model(x)))[0, 0]
+    changed = []
+    for frame in range(field + 4):
+        y = x.copy()
+        y[0, frame] += 100
+        changed.append(not np.array_equal(np.asarray(ops.convert_to_numpy(model(y)))[0, 0], before))
+    assert max(np.flatnonzero(changed)) + 1 == field
+
+
+def test_the_report_is_a_table():
+    report = layers.check_model(zoo.build("m5")).report()
+    for text in ("stride_alignment", "GlobalAveragePooling1D", "Receptive field: 100 frames", "Shortest sequence that leaves a frame"):
+        assert text in report
+
+
+def test_check_model_refuses_what_it_cannot_look_into():
+    with pytest.raises(ArgumentError, match='check_model: the Sequential model "s" is not built'):
+        layers.check_model(keras.Sequential([plain.Dense(2)], name="s"))
+
+
+def test_the_assertion_names_the_case():
+    model = keras.Sequential([keras.Input((None, 4)), plain.GlobalAveragePooling1D()])
+    with pytest.raises(AssertionError, match=r"A sequence of 3 frames padded by 2 frames of zeros: the answer differs by 0\.4"):
+        layers.assert_padding_invariant(model, 4, lengths=[3], padding=[2])
+    with pytest.raises(AssertionError, match="A sequence of 3 frames in one batch with one of 9"):
+        layers.assert_padding_invariant(model, 4, lengths=[3, 9], padding=[])
+    layers.assert_padding_invariant(model, 4, lengths=[3, 9], padding=[2], tolerance=10)
+
+
+def test_the_assertion_sees_nan_and_other_shapes():
+    model = by_hand(plain.GlobalAveragePooling1D())
+    with pytest.raises(AssertionError, match="differs by nan"):
+        layers.assert_padding_invariant(model, 4, lengths=[0], padding=[2])
+    model = keras.Sequential([keras.Input((None, 4)), plain.Flatten()])
+    with pytest.raises(AssertionError, match=r"the answer has shape \(20,\); alone it has \(12,\)"):
+        layers.assert_padding_invariant(model, 4, lengths=[3], padding=[2])
+
+
+def test_the_assertion_needs_lengths():
+    for lengths in ([], [3, -1]):
+        with pytest.raises(ArgumentError, match=r"assert_padding_invariant: lengths=.*expected one or more lengths, none below zero"):
+            layers.assert_padding_invariant(None, 4, lengths=lengths)
+
+
+ROOMS = ["check", "convert", "entry", "merge", "normalize", "reduce", "resize", "testing", "timewise", "windows"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_examples_of_the_docstrings_run(room):
+    if room == "entry" and keras.backend.backend() != "tensorflow":
+        pytest.skip("the example of ToPadded is ragged, which is TensorFlow's")
+    result = doctest.testmod(importlib.import_module(f"vlpipe.layers.{room}"))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_every_public_layer_is_documented():
+    for name in layers.__all__:
+        assert getattr(layers, name).__doc__, name

@@ -1,0 +1,262 @@
+"""Layouts of the user's own functions, for records of any kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import vlpipe
+from tests.engines.test_engines import digest
+from tests.helpers.foreign_files import read, write
+from vlpipe.errors import ArgumentError, DatasetError, SchemaError
+from vlpipe.inspection.summary import summarize
+from vlpipe.layouts import Layout
+from vlpipe.sources.compute_statistics import measured
+from vlpipe.sources.foreign import build_index as build
+from vlpipe.sources.records import Records
+
+pytestmark = pytest.mark.usefixtures("quick_graphs")
+
+ENGINES = ("mapped", "graph", "stream")
+RANDOM = np.random.default_rng(2)
+FRAMES = [RANDOM.normal(size=(t, 3)).astype("f4") for t in (4, 0, 9, 1, 7, 7, 2, 5)]
+LABELS = [1, 5, 2, 0, 3, 3, 9, 4]
+
+
+def parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A record is its label, four bytes, and the frames."""
+    label = tf.io.decode_raw(tf.strings.substr(data, 0, 4), tf.int32)[0]
+    return tf.reshape(tf.io.decode_raw(tf.strings.substr(data, 4, -1), tf.float32), [-1, 3]), label
+
+
+def length(data: bytes) -> int:
+    return (len(data) - 4) // 12
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    records = [np.int32(label).tobytes() + x.tobytes() for x, label in zip(FRAMES, LABELS, strict=True)]
+    return write(tmp_path / "a.tfrecord", records)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("length_fn", [None, length, lambda data: np.int64(length(data)), lambda data: tf.constant(length(data))])
+def test_what_the_function_makes_is_delivered(path: Path, engine: str, length_fn: Any) -> None:
+    frames, labels, _ = read(path, engine, layout=Layout.custom(parse, length_fn))
+    assert [frames[number].tolist() for number in range(8)] == [x.tolist() for x in FRAMES]
+    assert [int(labels[number]) for number in range(8)] == LABELS
+
+
+def test_only_x_and_a_python_loop_in_it(path: Path) -> None:
+    def reversed_frames(data: tf.Tensor) -> tf.Tensor:
+        x, _ = parse(data)
+        y = tf.zeros([0, 3])
+        for step in tf.range(tf.shape(x)[0]):  # converted by AutoGraph, as in Dataset.map
+            tf.autograph.experimental.set_loop_options(shape_invariants=[(y, tf.TensorShape([None, 3]))])
+            y = tf.concat([x[step : step + 1], y], 0)
+        return y
+
+    index = vlpipe.build_index(path, Layout.custom(reversed_frames))
+    assert list(index.schema.fields) == ["features"]
+    with Records(index) as records:
+        assert records.values(2)["features"].tolist() == FRAMES[2][::-1].tolist()
+
+
+def many(data: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Two sequences of frames, a list, a text, a vector."""
+    x, label = parse(data)
+    label = tf.cast(label, tf.int64)
+    return {
+        "mel": x,
+        "slow": x[::2],
+        "text": tf.strings.as_string(label),
+        "units": tf.range(tf.cast(label, tf.int32)),
+        "vector": tf.one_hot(label, 10),
+    }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_kind_of_field(path: Path, engine: str) -> None:
+    dataset = vlpipe.make_dataset(
+        path,
+        layout=Layout.custom(many),
+        features=("mel", "slow"),
+        label=("units", "text", "vector"),
+        engine=engine,
+        lengths=True,
+        ids=True,
+        length_range=(0, None),
+        batch_size=3,
+        label_padding=-3,
+    )
+    seen = 0
+    for x, y in dataset:
+        for row, number in enumerate(x["id"].numpy().tolist()):
+            t, slow, units = (int(x["mel_lengths"][row]), int(x["slow_lengths"][row]), int(x["units_lengths"][row]))
+            assert np.array_equal(x["mel"][row, :t], FRAMES[number])
+            assert np.array_equal(x["slow"][row, :slow], FRAMES[number][::2])
+            assert not x["slow"][row, slow:].numpy().any()
+            assert y["units"][row].numpy().tolist() == list(range(LABELS[number])) + [-3] * (y["units"].shape[1] - LABELS[number])
+            assert (units, y["text"][row].numpy()) == (LABELS[number], str(LABELS[number]).encode())
+            assert y["vector"][row].numpy().tolist() == np.eye(10)[LABELS[number]].tolist()
+            seen += 1
+    assert seen == len(FRAMES)
+    with Records(vlpipe.build_index(path, Layout.custom(many))) as records:
+        values = records.values(5)
+        assert (values["text"], values["units"].tolist(), values["slow"].tolist()) == (b"3", [0, 1, 2], FRAMES[5][::2].tolist())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"batching": "ragged"},
+        {"pad_to": "boundary", "remainder": "pad"},
+        {"crop": vlpipe.Crop(3, random=True)},
+        {"normalize": "utterance", "augment": vlpipe.SpecAugment(time_width=2, frequency_width=1)},
+        {"length_range": (0, 3), "out_of_range": "truncate", "dtype": "float16"},
+        {"shard": (1, 2), "remainder": "drop"},
+    ],
+    ids=str,
+)
+def test_both_engines_deliver_the_same_bytes(path: Path, arguments: dict[str, Any]) -> None:
+    arguments = {"length_range": (0, None), "lengths": True, "seed": 3, "batch_size": 3, "layout": Layout.custom(parse)} | arguments
+    found = {digest(vlpipe.make_dataset(path, engine=engine, **arguments)) for engine in ("mapped", "graph")}
+    assert len(found) == 1
+
+
+def test_a_function_is_traced_once(path: Path) -> None:
+    traced: list[str] = []
+
+    def noted(data: tf.Tensor) -> dict[Any, tf.Tensor]:
+        traced.append("parse")
+        x, label = parse(data)
+        return {0: x, 1: label}  # any key, as in Dataset.map
+
+    @tf.function
+    def counted(data: tf.Tensor) -> tf.Tensor:
+        traced.append("length")
+        return (tf.strings.length(data) - 4) // 12
+
+    index = vlpipe.build_index(path, Layout.custom(noted, counted))
+    with Records(index) as records:
+        assert [records.values(row)["0"].tolist() for row in range(8)] == [x.tolist() for x in FRAMES]
+    assert sorted(traced) == ["length", "parse"]
+
+
+def test_an_index_is_kept_under_a_name_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    extract = build.extract
+    monkeypatch.setattr(build, "extract", lambda path, layout: read.append(path) or extract(path, layout))
+    for layout in (Layout.custom(parse), Layout.custom(parse, length, name="one"), Layout.custom(parse, name="two")):
+        for _ in range(2):
+            assert vlpipe.build_index(path, layout).frames("features").tolist() == list(map(len, FRAMES))
+    assert len(read) == 2 + 1 + 1
+    # A function that says something else than what the index was made by is found out when it is read.
+    changed = Layout.custom(lambda data: (parse(data)[0][1:], parse(data)[1]), name="one")
+    wrong = Layout.custom(lambda data: parse(data)[0], lambda data: 6)
+    assert vlpipe.build_index(path, changed).frames("features").tolist() == list(map(len, FRAMES))
+    for engine in ENGINES:
+        for layout, message in ((changed, " frames, the index says "), (wrong, " has 4 frames, the index says 6")):
+            with pytest.raises(
+                tf.errors.InvalidArgumentError, match=rf"a.tfrecord, record \d at byte \d+: .*{message}.*Give the layout another name"
+            ):
+                list(vlpipe.make_dataset(path, layout=layout, engine=engine, shuffle=False, length_range=(0, None), batch_size=2))
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ((3,), "parse_fn: came as 3, expected a function of a serialized record"),
+        ((parse, 3), "length_fn: came as 3, expected a function of a serialized record, or None"),
+        ((lambda data: data.shape[0][1],), r"parse_fn: fails for a serialized record \(.*It is traced for a string tensor"),
+        ((lambda data: (1, 2, 3),), "parse_fn: returns 3 values, expected x, "),
+        ((lambda data: data,), r"parse_fn: returns no sequence \[T, ...\] among \['features'\]"),
+        ((lambda data: tf.strings.split([data]),), 'parse_fn: "features" is RaggedTensor, expected a dense tensor, such as'),
+        (
+            (lambda data: tf.zeros([len(data.shape), tf.strings.length(data)]),),
+            r'parse_fn: "features" has the shape .*expected \[T, ...\] with',
+        ),
+        (
+            (lambda data: (parse(data)[0], tf.zeros([], tf.float64)),),
+            r'parse_fn: "label" is float64 .* Cast it to one of float32, float16, uint8, ',
+        ),
+        ((lambda data: tf.strings.split(data),), 'parse_fn: "features" is string .*, which no field can be. Cast it'),
+        ((many, length), r"length_fn: counts the frames of one sequence, but parse_fn gives \['mel', 'slow'\]"),
+    ],
+)
+def test_functions_that_cannot_be(functions: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        Layout.custom(*functions)
+    with pytest.raises(ArgumentError, match="layout: name came as ''"):
+        Layout.custom(parse, name="")
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ((parse, lambda data: -1), "the layout's own function gives -1 frames, expected a number from 0"),
+        ((parse, lambda data: 1.5), r"the layout's own function fails \(ValueError: 1.5 is no whole number"),
+        ((parse, lambda data: data["x"]), r"the layout's own function fails \(TypeError"),
+        (
+            (lambda data: tf.ensure_shape(tf.io.parse_tensor(data, tf.float32), [None, 3]),),
+            r"the layout's own function fails \(InvalidArgumentError",
+        ),
+    ],
+)
+def test_functions_that_fail_for_a_record(path: Path, functions: Any, message: str) -> None:
+    with pytest.raises(DatasetError, match=rf"a.tfrecord, record 0 at byte 0: {message}"):
+        vlpipe.build_index(path, Layout.custom(*functions))
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+def test_compressed_files(path: Path, compression: str) -> None:
+    records = [np.int32(label).tobytes() + x.tobytes() for x, label in zip(FRAMES, LABELS, strict=True)]
+    packed = write(path.parent / "b.tfrecord", records, compression)
+    frames, _, _ = read(packed, "auto", layout=Layout.custom(parse))
+    assert [frames[number].tolist() for number in range(8)] == [x.tolist() for x in FRAMES]
+
+
+def test_what_the_index_does_not_know(path: Path) -> None:
+    found = summarize(path, layout=Layout.custom(many))
+    assert {name: sequence.lengths.frames for name, sequence in found.sequences.items() if sequence.lengths} == {"mel": 35, "slow": 20}
+    assert not found.labels
+    with pytest.raises(SchemaError, match="label: 'label' is Fixed.*expected a Fixed scalar of integers; of that kind the index has none"):
+        vlpipe.class_weights(path, layout=Layout.custom(parse))
+    with pytest.raises(DatasetError, match='normalize="global": the statistics of "features"'):
+        vlpipe.plan(path, layout=Layout.custom(parse), normalize="global", length_range=(0, None))
+
+
+@pytest.mark.parametrize("length_fn", [None, length])
+def test_verify_finds_each_record_that_the_function_fails_on(path: Path, length_fn: Any) -> None:
+    layout = Layout.custom(parse, length_fn)
+    assert (vlpipe.verify(path, layout).ok, vlpipe.verify(path, layout).layout) == (True, "custom")
+    records = [np.int32(label).tobytes() + x.tobytes() for x, label in zip(FRAMES, LABELS, strict=True)]
+    if length_fn is None:  # no whole number of frames, which `length` does not see
+        records[2], records[6] = records[2][:-1], b""
+    else:
+        layout = Layout.custom(parse, lambda data: -1 if data in (records[2], records[6]) else length(data))
+    write(path, records)
+    report = vlpipe.verify(path, layout)
+    assert [(problem.record, problem.kind) for problem in report.problems] == [(2, "example"), (6, "example")]
+    assert (report.damaged, report.records) == (2, 8)
+    for problem in report.problems:
+        assert problem.found.startswith("the layout's own function " + ("fails (" if length_fn is None else "gives -1 frames"))
+        assert problem.action == "Mend it, or leave the file out."
+
+
+def test_statistics_are_computed_in_this_process(path: Path) -> None:
+    other = write(path.parent / "b.tfrecord", [np.int32(1).tobytes() + FRAMES[2].tobytes()])
+    index = vlpipe.build_index([path, other], Layout.custom(lambda data: parse(data)))  # which cannot be sent to another
+    found = measured(index, workers=2).statistics["features"]
+    whole = np.concatenate([*FRAMES, FRAMES[2]]).astype(np.float64)
+    np.testing.assert_allclose(found.mean, whole.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.variance, whole.var(axis=0), rtol=1e-12)

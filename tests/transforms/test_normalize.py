@@ -1,0 +1,279 @@
+"""Mean and variance: of each sequence, and of whole datasets from their metadata."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+import vlpipe
+from tests.cli.test_cli import run
+from tests.helpers.foreign_files import cases
+from tests.helpers.foreign_files import read as foreign_read
+from tests.helpers.foreign_files import write as foreign_write
+from tests.helpers.transforms_numpy import normalized as reference
+from tests.test_dataset import make_records, write
+from vlpipe import ArgumentError, DatasetError
+from vlpipe.inspection.summary import summarize
+from vlpipe.transforms.normalize import by_utterance
+
+special = st.sampled_from([0.0, 1.0, -1.0, 3e4, 1e-30, float("nan"), float("inf"), float("-inf")])
+
+
+def normalized(sequences: list[np.ndarray]) -> list[np.ndarray]:
+    values = tf.constant(np.concatenate(sequences).astype(np.float64))
+    rows = tf.constant(np.repeat(np.arange(len(sequences)), [len(x) for x in sequences]))
+    found = by_utterance(values, rows, tf.constant(len(sequences), tf.int64)).numpy()
+    return np.split(found, np.cumsum([len(x) for x in sequences])[:-1])
+
+
+@given(st.lists(st.lists(st.tuples(special, st.floats(-100, 100, width=32)), max_size=6), min_size=1, max_size=5))
+def test_each_sequence_by_its_own_finite_frames(sequences: list[list[tuple[float, float]]]) -> None:
+    arrays = [np.array(frames, np.float32).reshape(-1, 2) for frames in sequences]
+    for x, found in zip(arrays, normalized(arrays), strict=True):
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_allclose(found, reference(x), rtol=1e-9, atol=1e-9)
+        assert np.array_equal(np.isnan(found), np.isnan(x))
+        assert np.array_equal(np.isinf(found), np.isinf(x))
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1.0, 1e6, 1e18])
+def test_mean_0_and_variance_1_at_every_scale_and_offset(scale: float) -> None:
+    x = (np.random.default_rng(0).normal(size=(500, 3)) * scale + np.array([0, 10, 1e4]) * scale).astype(np.float32)
+    (found,) = normalized([x])
+    np.testing.assert_allclose(found.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(found.var(0), 1, rtol=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e-30, 3e38, 7.0])
+@pytest.mark.parametrize("frames", [1, 3, 1000])
+def test_a_constant_dimension_is_zero_and_never_nan(value: float, frames: int) -> None:
+    (found,) = normalized([np.full((frames, 2), value, np.float32)])
+    assert np.abs(found).max() <= 1e-12 * abs(value)
+
+
+def test_datasets_read_together_are_pooled_by_their_frames(tmp_path: Path) -> None:
+    parts = [make_records([3, 8, 5], 4), make_records([40, 2], 4), make_records([0], 4)]
+    parts[1] = [{**record, "features": record["features"] * 3 + 100} for record in parts[1]]
+    sources = [write(tmp_path / str(number), records) for number, records in enumerate(parts)]
+    frames = np.concatenate([record["features"] for records in parts for record in records]).astype(np.float64)
+    plan = vlpipe.plan(sources, normalize="global", length_range=(0, None))
+    np.testing.assert_allclose(plan.frame_plan.moments["features"].mean, frames.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(plan.frame_plan.moments["features"].variance, frames.var(0), rtol=1e-12)
+    delivered = np.concatenate(
+        [
+            x[row, :length]
+            for x, _ in vlpipe.make_dataset(sources, normalize="global", lengths=True, length_range=(0, None))
+            for x, lengths in [(x["features"].numpy(), x["lengths"].numpy())]
+            for row, length in enumerate(lengths)
+        ]
+    )
+    np.testing.assert_allclose(delivered.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(delivered.var(0), 1, rtol=1e-5)
+
+
+def with_statistics(source: Path, statistics: Any) -> None:
+    document = json.loads((source / "vlpipe.json").read_text())
+    (source / "vlpipe.json").write_text(json.dumps({**document, "statistics": statistics}))
+
+
+def test_a_dataset_without_statistics_says_what_to_do(tmp_path: Path) -> None:
+    source = write(tmp_path / "d", make_records([3]), num_shards=2)
+    some = [sorted(source.glob("*.tfrecord"))[0]]
+    for change, sources in ((False, some), (True, source)):
+        if change:
+            with_statistics(source, {})
+        for function in (vlpipe.plan, vlpipe.make_dataset):
+            with pytest.raises(
+                DatasetError,
+                match="are not known: vlpipe notes .*`vlpipe stats SOURCE --compute` .* or use normalize=",
+            ):
+                function(sources, normalize="global")
+            function(sources, normalize="utterance")
+
+
+def test_statistics_without_numbers_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "d", make_records([3]))
+    size = len(json.loads((source / "vlpipe.json").read_text())["statistics"]["features"]["mean"])
+    entry = {"count": [3] * size, "mean": [None] * size, "variance": [1.0] * size, "not_finite": 0}
+    with_statistics(source, {"features": entry})
+    with pytest.raises(DatasetError, match='the statistics of "features" are beyond the range of float64. Use normalize="utterance"'):
+        vlpipe.plan(source, normalize="global")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"normalize": "utterance"}, "normalize: makes fractions, which dtype='int32' cannot hold"),
+        ({"augment": vlpipe.SpecAugment()}, "augment: makes fractions, which dtype='int32' cannot hold"),
+    ],
+)
+def test_integers_cannot_hold_it(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        vlpipe.planning.options.Options.of(dtype="int32", **arguments)
+    vlpipe.planning.options.Options.of(dtype="int32", augment=vlpipe.SpecAugment(fill="zero"))
+
+
+# ---- records of others -----------------------------------------------------------------------------------------------------------
+
+CASES = cases()
+
+
+@pytest.fixture
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def of_all(frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance over all frames."""
+    whole = np.concatenate(frames).astype(np.float64)
+    return whole.mean(axis=0), whole.var(axis=0)
+
+
+@pytest.mark.usefixtures("_cache", "quick_graphs")
+@pytest.mark.parametrize("engine", ["mapped", "graph"])
+@pytest.mark.parametrize("name", CASES)
+def test_frames_of_others_as_numpy_normalises_them(tmp_path: Path, name: str, engine: str) -> None:
+    case = CASES[name]
+    path = foreign_write(tmp_path / "a.tfrecord", case.records)
+    with pytest.raises(DatasetError, match="are not known: vlpipe notes those of whole datasets that it writes"):
+        vlpipe.plan(path, layout=case.layout, normalize="global", length_range=(0, None), label=False, features=case.key)
+    summarize(path, layout=case.layout, compute=True)
+    for normalize, known in (("utterance", ()), ("global", of_all(case.frames))):
+        found, _, _ = foreign_read(path, engine, layout=case.layout, normalize=normalize, features=case.key)
+        assert len(found) == len(case.frames)
+        for number, frames in enumerate(case.frames):
+            np.testing.assert_allclose(found[number], reference(frames, *known), rtol=1e-5, atol=1e-5)
+
+
+# ---- the statistics of another dataset -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Training and validation data, which are not alike."""
+    train = write(tmp_path / "train", make_records([30, 50, 1], 4))
+    records = [{**record, "features": record["features"] * 3 + 5} for record in make_records([4, 9], 4)]
+    return train, write(tmp_path / "val", records)
+
+
+def delivered(source: Path, **arguments: Any) -> list[np.ndarray]:
+    """The frames of each record, in order."""
+    found = {}
+    for x, _ in vlpipe.make_dataset(source, lengths=True, ids=True, length_range=(0, None), **arguments):
+        for row, number in enumerate(x["id"].numpy().tolist()):
+            found[number] = x["features"].numpy()[row, : int(x["lengths"][row])]
+    return [found[number] for number in range(len(found))]
+
+
+@pytest.mark.usefixtures("quick_graphs")
+@pytest.mark.parametrize("engine", ["mapped", "graph", "stream"])
+def test_validation_data_take_the_statistics_of_the_training_data(pair: tuple[Path, Path], engine: str) -> None:
+    train, val = pair
+    found = delivered(val, engine=engine, normalize=train)
+    for x, raw in zip(found, delivered(val), strict=True):
+        np.testing.assert_allclose(x, reference(raw, *of_all(delivered(train))), rtol=1e-5, atol=1e-5)
+
+
+def test_every_way_to_name_them(pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, val = pair
+    noted = json.loads((train / "vlpipe.json").read_text())["statistics"]["features"]
+    (tmp_path / "train.json").write_text(run("stats", train, "--json").stdout)
+    (tmp_path / "global").symlink_to(train)
+    monkeypatch.chdir(tmp_path)
+    for normalize in (train, str(train), train / "vlpipe.json", tmp_path / "train.json", "train.json", Path("global"), "./global"):
+        found = vlpipe.plan(val, normalize=normalize).frame_plan.moments["features"]
+        assert (found.mean.tolist(), found.variance.tolist()) == (noted["mean"], noted["variance"])
+    own = json.loads((val / "vlpipe.json").read_text())["statistics"]["features"]
+    found = vlpipe.plan(val, normalize="global").frame_plan.moments["features"]  # the name is not taken for the path
+    assert found.mean.tolist() == own["mean"] != noted["mean"]
+
+
+@pytest.mark.usefixtures("_cache")
+def test_the_statistics_of_foreign_training_data(tmp_path: Path) -> None:
+    case = CASES["youtube8m"]
+    train = foreign_write(tmp_path / "train.tfrecord", case.records[:15])
+    val = foreign_write(tmp_path / "val.tfrecord", case.records[15:])
+    noted = tmp_path / "train.json"
+    noted.write_text(run("stats", train, "--layout", "youtube8m", "--json").stdout)
+    arguments = {"layout": case.layout, "length_range": (0, None), "label": False, "normalize": noted}
+    with pytest.raises(DatasetError, match=r'train.json: has no statistics of "rgb", only of \[\]. Compute them with `vlpipe stats'):
+        vlpipe.plan(val, features=("rgb", "audio"), **arguments)
+    noted.write_text(run("stats", train, "--layout", "youtube8m", "--compute", "--json").stdout)
+    moments = vlpipe.plan(val, features=("rgb", "audio"), **arguments).frame_plan.moments
+    index = vlpipe.build_index(train, case.layout)
+    for name in ("rgb", "audio"):  # to the last bit
+        assert moments[name].mean.tolist() == index.statistics[name].mean.tolist()
+        assert moments[name].variance.tolist() == pytest.approx(index.statistics[name].variance.tolist(), rel=1e-15)
+    np.testing.assert_allclose(moments["rgb"].mean, of_all(case.frames[:15])[0], rtol=1e-12, atol=1e-12)
+
+
+def damaged(document: Any, *keys: str, value: Any) -> Any:
+    """A copy in which one value is another."""
+    if not keys:
+        return value
+    return {**document, keys[0]: damaged(document[keys[0]], *keys[1:], value=value)}
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("count", None, "its statistics cannot be read"),
+        ("count", [-1] * 4, "its statistics are not count, mean and variance of 4 numbers"),
+        ("mean", [0.0] * 3, "its statistics are not count, mean and variance of 4 numbers"),
+        ("mean", [[0.0] * 4], "its statistics are not count, mean and variance of 4 numbers"),
+        ("mean", ["a"] * 4, "its statistics cannot be read"),
+        ("mean", [float("nan")] * 4, 'the statistics of "features" are beyond the range of float64'),
+        ("variance", [float("inf")] * 4, 'the statistics of "features" are beyond the range of float64'),
+        ("variance", [-1.0] * 4, "its statistics are not count, mean and variance of 4 numbers"),
+        ("not_finite", -1, "its statistics are not count, mean and variance of 4 numbers"),
+        ("", 7, "its statistics cannot be read"),
+        ("", None, 'has no statistics of "features", only of'),
+    ],
+)
+def test_hostile_statistics_are_refused(pair: tuple[Path, Path], tmp_path: Path, native: bool, key: str, value: Any, said: str) -> None:
+    train, val = pair
+    text = (train / "vlpipe.json").read_text() if native else run("stats", train, "--json").stdout
+    where = ("statistics", "features") if native else ("sequences", "features", "statistics")
+    (tmp_path / "bad.json").write_text(json.dumps(damaged(json.loads(text), *where, *filter(None, [key]), value=value)))
+    with pytest.raises(DatasetError, match=f"^normalize: {tmp_path / 'bad.json'}: .*{said}"):
+        vlpipe.plan(val, normalize=tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "7", "{}", '{"sequences": 7}', '{"sequences": {"features": 7}}', '{"format": "vlpipe"}', "[" * 100_000, "\udcff"),
+        *('{"format": "vlpipe", "schema": {"a": {"kind": "sequence"}}, "statistics": {}}', '{"sequences": {"a": {"shape": 7}}}'),
+    ],
+    ids=lambda content: content[:24],
+)
+def test_what_holds_no_statistics_is_refused(pair: tuple[Path, Path], tmp_path: Path, content: str) -> None:
+    (tmp_path / "bad.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DatasetError, match=r"bad.json: (no statistics can be read there|has no statistics of)"):
+        vlpipe.plan(pair[1], normalize=tmp_path / "bad.json")
+
+
+def test_paths_and_frames_that_do_not_serve(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    _, val = pair
+    with pytest.raises(DatasetError, match=r"vlpipe.json: there is no such file. Pass a dataset directory that vlpipe wrote, its vlpipe"):
+        vlpipe.plan(val, normalize=tmp_path)
+    with pytest.raises(ArgumentError, match=r"normalize: came as 'batch', expected .* or a path that exists: a dataset directory"):
+        vlpipe.plan(val, normalize="batch")
+    vlpipe.write(tmp_path / "other", [{"features": np.ones((3, 2, 2), np.float32), "label": 1}])
+    with pytest.raises(DatasetError, match=r'its statistics of "features" are of frames \[2, 2\], here they are \[4\]. Pass those'):
+        vlpipe.plan(val, normalize=tmp_path / "other")
+    vlpipe.write(tmp_path / "named", [{"mel": np.ones((3, 4), np.float32), "label": 1}])
+    with pytest.raises(DatasetError, match=r"has no statistics of \"features\", only of \['mel'\]"):
+        vlpipe.plan(val, normalize=tmp_path / "named")
+    with pytest.raises(ArgumentError, match='normalize="/.*named": the statistics are of the stored frames'):
+        vlpipe.plan(tmp_path / "named", normalize=tmp_path / "named", transform=lambda x: x[:, :2])
+    with pytest.raises(ArgumentError, match="normalize: makes fractions, which dtype='int32' cannot hold"):
+        vlpipe.plan(val, normalize=tmp_path / "other", dtype="int32")

@@ -1,0 +1,287 @@
+"""The forecast of an epoch: what `make_dataset` delivers, batch by batch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from vlpipe.errors import ArgumentError
+from vlpipe.planning.frame_plan import FramePlan
+from vlpipe.planning.options import Options
+from vlpipe.planning.resume import Identity, make_state, run_identity
+from vlpipe.planning.schedule import Schedule
+from vlpipe.planning.selection import Selection
+from vlpipe.storage.index import Index
+from vlpipe.text_tables import BLUE, RED, columns, named, picture, text
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Sequences that are batched together: those longer than the bucket before, and at most `upper` frames.
+
+    Attributes:
+        upper: its boundary, inclusive.
+        batch_size: sequences in a full batch (of one rank).
+        records: sequences in it.
+        longest: frames of the longest of them; 0 where there is none.
+        steps: batches that are padded as this bucket, an epoch (of one rank).
+        rows: the different numbers of rows that these have.
+    """
+
+    upper: int
+    batch_size: int
+    records: int
+    longest: int
+    steps: int
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What `make_dataset` delivers in one epoch.
+
+    Attributes:
+        engine: the one that will serve: "mapped", "graph" or "stream".
+        total: records in the source.
+        records: records delivered an epoch (to all ranks together); `total` is this plus all that was refused.
+        refused: records that are not delivered, by reason: "too_short", "too_long", "remainder".
+        truncated: records delivered with fewer frames than they have, for `length_range`.
+        cropped: records delivered with fewer frames than they have, for `crop`.
+        over_budget: records that alone exceed `frames_per_batch`, each of which is a batch of its own.
+        buckets: the buckets, by length.
+        rows: int64 `[kept]`, rows in the index of the records within `length_range`.
+        frames: int64 `[kept]`, their lengths as delivered.
+        schedule: which of them make which batch, in every epoch.
+        frame_plan: what is done to their frames before they are padded.
+    """
+
+    options: Options
+    selection: Selection
+    engine: str
+    total: int
+    records: int
+    refused: dict[str, int]
+    truncated: int
+    cropped: int
+    over_budget: int
+    buckets: tuple[Bucket, ...]
+    frame_bytes: dict[str, int]
+    most_frames: dict[str, int]
+    index: Index = field(repr=False)
+    rows: np.ndarray = field(repr=False)
+    frames: np.ndarray = field(repr=False)
+    schedule: Schedule = field(repr=False)
+    frame_plan: FramePlan = field(repr=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches an epoch (of each rank); equal to `len(make_dataset(...))`."""
+        return self.schedule.steps
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Inclusive upper length of each bucket, in frames."""
+        return tuple(bucket.upper for bucket in self.buckets)
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Sequences in a full batch of each bucket."""
+        return tuple(bucket.batch_size for bucket in self.buckets)
+
+    @property
+    def shapes(self) -> tuple[tuple[int | None, ...], ...]:
+        """The distinct shapes `(B, T, d)` of the batches; T is None where it is that of the longest sequence of each batch."""
+        static = self.options.pad_to == "boundary" or self.options.batching == "same_length"
+        key = self.dimensions(self.selection.key)
+        shapes = {(size, bucket.upper if static else None, *key) for bucket in self.buckets for size in bucket.rows}
+        return tuple(sorted(shapes, key=lambda shape: (shape[1] or 0, -(shape[0] or 0))))
+
+    @property
+    def static_shape(self) -> tuple[int | None, int | None]:
+        """Rows and frames that every batch has; None where they differ."""
+        rows = {count for bucket in self.buckets for count in bucket.rows}
+        boundary = self.options.pad_to == "boundary" and len(self.buckets) == 1
+        return (
+            rows.pop() if len(rows) == 1 and self.options.remainder != "keep" else None,
+            self.buckets[0].upper if boundary else None,
+        )
+
+    def dimensions(self, name: str) -> tuple[int, ...]:
+        """Shape of a frame of a feature, as delivered."""
+        return self.frame_plan.dimensions if name == self.selection.key else self.index.schema.sequences[name].dimensions
+
+    def reading_dtype(self, name: str) -> str:
+        """The dtype that a feature is read as: the stored one where normalisation goes on from it in float64, else that of the options."""
+        transformed = self.options.transform is not None and name == self.selection.key
+        as_stored = self.options.normalize and not transformed and self.index.stored(name).scale is None
+        return self.index.schema.sequences[name].dtype if as_stored else self.options.dtype
+
+    @property
+    def has_transforms(self) -> bool:
+        """Whether frames are parsed or changed between being read and being padded."""
+        return self.options.has_transforms or any(self.index.stored(name).parsed for name in self.selection.features)
+
+    @property
+    def peak_batch_bytes(self) -> int:
+        """Bytes of the features of the largest batch, at the most."""
+        key = self.selection.key
+        others = sum(self.most_frames[name] * size for name, size in self.frame_bytes.items() if name != key)
+        return max((rows * (frames * self.frame_bytes[key] + others) for rows, frames in self._largest), default=0)
+
+    def peak_bytes(self, name: str) -> int:
+        """Bytes of one feature in the largest batch, at the most."""
+        own = self.most_frames[name]
+        frames_and_rows = self._largest if name == self.selection.key else [(rows, own) for rows, _ in self._largest]
+        return max((rows * frames * self.frame_bytes[name] for rows, frames in frames_and_rows), default=0)
+
+    def peak_bytes_read(self, name: str) -> int:
+        """Bytes of one feature in the largest batch as it is read, before a transform, at the most."""
+        frames = self.peak_bytes(name) // self.frame_bytes[name]
+        if name == self.selection.key and self.frame_plan.lengths is not None and len(self.rows):
+            frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.frame_plan.lengths.before[-1])
+        stored = self.index.schema.sequences[name]
+        itemsize = 2 if self.reading_dtype(name) == "bfloat16" else np.dtype(self.reading_dtype(name)).itemsize
+        return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize
+
+    @property
+    def _largest(self) -> list[tuple[int, int]]:
+        """Rows and frames of the largest batch of each bucket."""
+        boundary = self.options.pad_to == "boundary"
+        return [(bucket.rows[0], bucket.upper if boundary else bucket.longest) for bucket in self.buckets if bucket.rows]
+
+    @property
+    def valid_ratio(self) -> float:
+        """Share of the delivered frames that are not padding; expected, where it depends on the order of the epoch."""
+        valid, delivered = self._frames_delivered
+        return valid / delivered if delivered else 1.0
+
+    @cached_property
+    def _frames_delivered(self) -> tuple[int, int]:
+        """Real frames and all frames of the first epoch, for all ranks together."""
+        options, cuts = self.options, self.schedule.cuts
+        frames = self.frames[self.schedule.records_in_order(0)]
+        ends = cuts.starts + cuts.counts
+        totals = np.concatenate([[0], np.cumsum(frames)])
+        valid = int((totals[ends] - totals[cuts.starts]).sum())
+        if options.batching == "ragged":
+            return valid, valid
+        if options.pad_to == "boundary":
+            rows = cuts.sizes if options.remainder == "pad" else cuts.counts
+            return valid, int((rows * np.asarray(self.boundaries, np.int64)[cuts.buckets]).sum())
+        full = cuts.counts == cuts.sizes
+        delivered = 0
+        for rank in range(options.shard[1]):
+            rows = cuts.sizes[full] // options.shard[1]
+            firsts = cuts.starts[full] + rank * rows
+            # reduceat takes [edge, next edge) of every edge: each second of these is a batch.
+            edges = np.stack([firsts, firsts + rows], axis=1).ravel()
+            longest = np.maximum.reduceat(np.append(frames, 0), edges)[::2] if len(edges) else rows
+            delivered += int((rows * longest).sum())
+            for step in np.flatnonzero(~full):
+                places = self.schedule.places(int(step), rank)
+                delivered += len(places) * int(frames[places].max())
+        return valid, delivered
+
+    def state(self, epoch: int, batch: int) -> dict[str, Any]:
+        """A place in an endless run, from which `make_dataset(..., repeat=True, resume=state)` continues with exactly the next batch.
+
+        Small and JSON-able; it holds the place, a fingerprint of the data, and every argument that changes the order. It belongs to
+        every rank: the number of ranks is in it, the rank is not.
+
+        Args:
+            epoch: epochs that were completed.
+            batch: batches that were taken of the epoch after those.
+
+        Raises:
+            ArgumentError: there is no such place, the seed is not known, or the engine is "stream", which has no order to enter.
+        """
+        if self.engine == "stream":
+            raise ArgumentError(
+                f'state({epoch}, {batch}): the stream engine has no order to enter in the middle. Use engine="mapped" or "graph".'
+            )
+        if self.options.is_random and self.options.seed is None:
+            raise ArgumentError(
+                f"state({epoch}, {batch}): seed=None draws another order in every process. Pass seed=... here and to make_dataset."
+            )
+        return make_state(self.identity, self.steps_per_epoch, epoch, batch)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What a saved state is compared with: everything that the batches of a run depend on."""
+        return run_identity(
+            self.options,
+            self.frame_plan,
+            data=self.index.fingerprint,
+            records=self.total,
+            key=self.selection.key,
+            boundaries=self.boundaries,
+            frames=self.frames,
+        )
+
+    def report(self) -> str:
+        """The plan as a table for a terminal: `print(plan.report())`."""
+        rows = [(bucket.upper, bucket.batch_size, bucket.records, bucket.steps) for bucket in self.buckets]
+        return text(named(_totals(self)), columns("frames up to", "batch size", "records", "steps", rows=rows))
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw the histogram of lengths with the buckets over it, and below it the padding of each bucket, into an image file.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+            ArgumentError: the file cannot be written.
+        """
+        with picture(path, 5, "Plan.plot") as figure:
+            _draw_plan(figure, self)
+
+
+def _totals(plan: Plan) -> list[tuple[str, str]]:
+    options = plan.options
+    refused = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in plan.refused.items())
+    ranks = f" of each of {options.shard[1]} ranks" if options.shard[1] > 1 else ""
+    rows = [
+        ("batching", f"{options.batching}, padded to {'the longest of the batch' if options.pad_to == 'longest' else 'the boundary'}"),
+        ("engine", plan.engine),
+        ("records", f"{plan.records:,} of {plan.total:,} an epoch"),
+        ("refused", refused or "none"),
+        ("steps", f"{plan.steps_per_epoch:,} an epoch{ranks}, remainder: {options.remainder}"),
+        ("valid frames", f"{plan.valid_ratio:.1%} (the rest is padding)"),
+        ("largest batch", f"{plan.peak_batch_bytes / 2**20:,.1f} MiB of features"),
+    ]
+    if options.batching in ("ragged", "same_length"):
+        rows[0] = ("batching", options.batching)
+    if plan.truncated:
+        rows.insert(4, ("truncated", f"{plan.truncated:,} to {options.length_range[1]:,} frames"))
+    if plan.cropped and options.crop:
+        rows.insert(4, ("cropped", f"{plan.cropped:,} to {options.crop.frames:,} frames"))
+    if plan.over_budget:
+        rows.insert(
+            4, ("over the budget", f"{plan.over_budget:,} records of more than {options.frames_per_batch:,} frames, alone in their batch")
+        )
+    return rows
+
+
+def _draw_plan(figure: Any, plan: Plan) -> None:
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    upper.hist(plan.frames, bins=min(80, max(10, len(plan.frames) // 20)), color=BLUE)
+    for boundary in plan.boundaries if len(plan.boundaries) <= 64 else ():
+        upper.axvline(boundary, color=RED, linewidth=0.8)
+    upper.set_ylabel("records")
+    upper.set_title(
+        f"{plan.records:,} records in {plan.steps_per_epoch:,} batches, {plan.valid_ratio:.1%} valid frames ({plan.options.batching})"
+    )
+    edges = np.array([0, *plan.boundaries])
+    padding = _padding_to_boundary(plan)
+    lower.bar(edges[:-1], padding, width=np.diff(edges), align="edge", color=RED, alpha=0.5, edgecolor=RED, linewidth=0.5)
+    lower.set_ylabel("padding to the\nboundary, %")
+    lower.set_xlabel("frames (lines: upper lengths of the buckets)")
+
+
+def _padding_to_boundary(plan: Plan) -> list[float]:
+    """Percent of each bucket's frames that would be padding if all were padded to its boundary."""
+    bucket_of = np.searchsorted(plan.boundaries, plan.frames, side="left")
+    real = np.bincount(bucket_of, weights=plan.frames, minlength=len(plan.buckets))
+    return [100 * (1 - real[k] / max(1, bucket.upper * bucket.records)) for k, bucket in enumerate(plan.buckets)]
