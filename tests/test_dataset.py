@@ -305,7 +305,7 @@ def test_an_empty_dataset_has_no_batches(tmp_path: Path) -> None:
         ({"repeat": True, "remainder": "drop", "batch_size": 1000}, "repeat=True: an epoch has no batch: of 60 records"),
         ({"layout": "audioset"}, 'has no feature list "audio_embedding"'),
         ({"features": "fetures"}, "no field \"fetures\", it has ['features', 'label']"),
-        ({"label": "features"}, "asked for as features too"),
+        ({"label": "features"}, "is also among the features"),
     ],
 )
 def test_what_cannot_be_served_says_what_will(source: Path, arguments: dict[str, Any], said: str) -> None:
@@ -379,5 +379,5 @@ def test_a_range_beyond_all_lengths_drops_everything(source: Path) -> None:
 def test_names_that_lengths_would_take_are_refused(tmp_path: Path) -> None:
     schema = vlpipe.Schema(a=vlpipe.Sequence(2), b_lengths=vlpipe.Sequence(2), b=vlpipe.Sequence((), "int32"))
     vlpipe.write(tmp_path / "d", [{"a": np.ones((1, 2), "f4"), "b_lengths": np.ones((1, 2), "f4"), "b": [1]}], schema)
-    with pytest.raises(vlpipe.SchemaError, match=r"\['b_lengths'\] are names of fields and of what"):
+    with pytest.raises(vlpipe.SchemaError, match=r"\['b_lengths'\] name fields, and also entries that"):
         vlpipe.make_dataset(tmp_path / "d", features=("a", "b_lengths"), label=("b",), lengths=True)

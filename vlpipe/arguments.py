@@ -10,7 +10,14 @@ from vlpipe.errors import ArgumentError
 
 
 def integer(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
-    """`value` as an int from `least` to `most`, or an `ArgumentError` that calls it `name`."""
+    """Return `value` as an int.
+
+    Args:
+        name: of the argument, for the error.
+
+    Raises:
+        ArgumentError: it is not an integer from `least` to `most`.
+    """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
         raise ArgumentError(f"{name}: came as {value!r}, expected an integer >= {least}, at most {most}.")
     return int(value)

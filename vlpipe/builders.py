@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.grouping import Flat, Grouping, group, measured
+from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.buckets import boundaries_for, histogram
 from vlpipe.planning.options import MAX_FRAMES, Options, checked_padding
@@ -308,7 +308,7 @@ class _Elements:
     def flat(self, *element: Any) -> Flat:
         x, *rest = element
         parts = {"x:features": x} if self._single else {f"x:{name}": x[name] for name in self._features}
-        return measured({**parts, **{f"y:{number}": value for number, value in enumerate(tf.nest.flatten(rest))}})
+        return with_lengths({**parts, **{f"y:{number}": value for number, value in enumerate(tf.nest.flatten(rest))}})
 
     def restore(self, batch: Flat, *, lengths: bool) -> Any:
         x = batch["x:features"] if self._single else {name: batch[f"x:{name}"] for name in self._features}

@@ -172,7 +172,7 @@ def test_the_label_that_a_writer_noted_is_the_label(tmp_path: Path) -> None:
             assert vlpipe.plan(tmp_path / "d").selection.labels == ("b",)
             assert vlpipe.plan(tmp_path / "d", label="a").selection.labels == ("a",)
         else:
-            with pytest.raises(SchemaError, match=r"label: \['a', 'b'\] could be meant"):
+            with pytest.raises(SchemaError, match=r"label: the candidates are \['a', 'b'\]"):
                 vlpipe.plan(tmp_path / "d")
 
 

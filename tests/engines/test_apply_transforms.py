@@ -189,7 +189,7 @@ def test_without_shuffle_what_is_random_still_draws_a_seed(tmp_path: Path, caplo
         assert "was drawn" not in caplog.text
         vlpipe.make_dataset(source, shuffle=False, crop=Crop(5, random=True))
     assert "was drawn" in caplog.text
-    with pytest.raises(vlpipe.ArgumentError, match="seed=None draws another order in every process"):
+    with pytest.raises(vlpipe.ArgumentError, match="seed=None draws a different order in every process"):
         vlpipe.plan(source, shuffle=False, augment=SpecAugment(frequency_width=1)).state(0, 0)
     assert vlpipe.plan(source, shuffle=False, crop=5).state(0, 0)["seed"] is None
 

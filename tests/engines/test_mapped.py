@@ -155,7 +155,7 @@ def test_a_shard_that_changes_its_size_while_it_is_opened(source: Path, shard: P
     with shard.open("ab") as file:
         file.write(b"more")
     with pytest.raises(vlpipe.DatasetError, match=r"found \d+ bytes, expected \d+ with 5 records: it was changed while it was read"):
-        mapped_files.pieces(*np.array([[0], [0], [1]]))
+        mapped_files.segments(*np.array([[0], [0], [1]]))
 
 
 def test_an_index_that_changes_while_it_is_read(source: Path, shard: Path) -> None:
@@ -164,14 +164,14 @@ def test_an_index_that_changes_while_it_is_read(source: Path, shard: Path) -> No
     for begin, length in ((size - 1, 2), (-1, 1), (0, -1), (2**62, 1)):
         expected = rf"{shard}: the index names the bytes {begin} to {begin + length} of its {size}: the index was changed"
         with pytest.raises(vlpipe.DatasetError, match=expected):
-            files.pieces(*np.array([[0, 0], [0, begin], [1, length]]))
+            files.segments(*np.array([[0, 0], [0, begin], [1, length]]))
 
 
 def test_a_disk_that_fails(source: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapped_shards, "gather", lambda target, pieces: 4)
+    monkeypatch.setattr(mapped_shards, "gather", lambda target, segments: 4)
     files = mapped_shards.Shards(open_source(source), "never")
     with pytest.raises(vlpipe.DatasetError, match=rf"{shard}: the bytes 9 to 12 cannot be read: it was cut while it was read, or its disk"):
-        files.copy(np.empty(7, np.uint8), files.pieces(*np.array([[0, 0], [0, 9], [4, 3]])))
+        files.copy(np.empty(7, np.uint8), files.segments(*np.array([[0, 0], [0, 9], [4, 3]])))
 
 
 def test_verify_says_when_checksums_are_tested(source: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_no_more_files_are_open_than_the_system_allows(tmp_path: Path, monkeypat
     records = [{"features": np.full((1, 2), number, np.float32), "label": number} for number in range(40)]
     vlpipe.write(tmp_path / "d", records, num_shards=40)
     plan = make_plan(open_source(tmp_path / "d"), Options.of(batch_size=8, seed=1))
-    fetch = mapped._Fetch(plan.index, plan)
+    fetch = mapped._BatchReader(plan)
     monkeypatch.setattr(fetch._shards, "_most_maps", 3)
     for place in range(2 * plan.steps_per_epoch):
         x, y = fetch(np.int64(place))
@@ -200,7 +200,7 @@ def test_no_more_files_are_open_than_the_system_allows(tmp_path: Path, monkeypat
 
 def test_batches_are_handed_over_without_a_copy_and_their_memory_comes_back(source: Path) -> None:
     plan = make_plan(open_source(source), Options.of(batch_size=2, seed=1))
-    fetch = mapped._Fetch(plan.index, plan)
+    fetch = mapped._BatchReader(plan)
     made: set[int] = set()
 
     def call(place: np.ndarray) -> list[np.ndarray]:
@@ -284,7 +284,7 @@ def test_a_shard_that_cannot_be_opened_says_what_to_do(source: Path, monkeypatch
 
     monkeypatch.setattr("builtins.open", too_many)
     with pytest.raises(vlpipe.DatasetError, match="cannot be opened .Too many open files.. Of a batch all shards are open at once"):
-        files.pieces(*np.array([[0], [0], [1]]))
+        files.segments(*np.array([[0], [0], [1]]))
 
 
 def test_shards_that_vanish_in_the_middle_end_the_graph_engine(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_label_that_is_meant(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "label", "message"),
     [
-        ({"a": Fixed(), "b": Fixed()}, None, r"label: \['a', 'b'\] could be meant"),
+        ({"a": Fixed(), "b": Fixed()}, None, r"label: the candidates are \['a', 'b'\]"),
         ({"a": Fixed()}, "b", r"label: 'b' is no such field, expected a Fixed scalar of integers; of that kind the index has \['a'\]"),
         ({"a": Fixed(2)}, "a", r"label: 'a' is Fixed\(shape=\(2,\).*of that kind the index has none"),
         ({"a": Fixed((), "float32")}, None, "label: None is no such field"),

@@ -67,7 +67,7 @@ BAD: dict[str, tuple[str, list[Any]]] = {
     **{flag: (FLAG, [None, 1, 0, "yes", []]) for flag in ("shuffle", "repeat", "lengths", "ids")},
     "padding_value": ("expected a number|which dtype", ["0", None, True, [0.0], 1j, np.array([1.0])]),
     "buckets": (
-        "expected how many, or a list|expected an integer >= 1|expected upper lengths that ascend",
+        "expected a number of buckets, or a list|expected an integer >= 1|expected ascending upper lengths",
         [0, -3, 2.5, "8", True, [], [0, 10], [10, 10], [20, 10], [1.5], ["a"], [None], b"ab", np.array([[1, 2]])],
     ),
     "length_range": (
@@ -145,14 +145,14 @@ def test_an_unknown_name_is_answered_with_the_list() -> None:
             for batching in ("pad", "ragged", "same_length")
         ],
         *[
-            ({"batching": batching, "pad_to": "boundary"}, f"pad_to=\"boundary\": batching='{batching}' pads nothing")
+            ({"batching": batching, "pad_to": "boundary"}, f"pad_to=\"boundary\": batching='{batching}' does not pad")
             for batching in ("ragged", "same_length")
         ],
         (
             {"shard": (1, 4)},
-            r'shard=\(1, 4\): with remainder="keep" the ranks would not all have the same number of steps. Use remainder="pad"',
+            r'shard=\(1, 4\): with remainder="keep" the ranks would have different numbers of steps. Use remainder="pad"',
         ),
-        ({"resume": {"epoch": 1}}, "resume: needs repeat=True, one endless run"),
+        ({"resume": {"epoch": 1}}, "resume: needs repeat=True, an endless run"),
         ({"resume": {"epoch": 1}, "repeat": True}, r"resume: needs the seed of the run that it continues. Pass seed="),
         ({"dtype": "uint8", "padding_value": -1}, "padding_value: came as -1, which dtype='uint8' cannot hold"),
         ({"dtype": "int16", "padding_value": 0.5}, "padding_value: came as 0.5, which dtype='int16' cannot hold"),
@@ -227,16 +227,16 @@ def test_the_fields_that_are_chosen(schema: Schema, arguments: dict[str, Any], e
         (
             SPEECH,
             {"features": "spectrum"},
-            r"features: the schema has no field \"spectrum\", it has \['features', 'label', 'words', 'speaker'\]",
+            r"features: the schema has no field \"spectrum\"; its fields are \['features', 'label', 'words', 'speaker'\]",
         ),
         (SPEECH, {"label": "lable"}, 'label: the schema has no field "lable"'),
         (SPEECH, {"features": ""}, 'features: the schema has no field ""'),
         (SPEECH, {"features": "label"}, r'features: "label" is Fixed\(.*\), expected a Sequence; deliver it as label="label"'),
         (SPEECH, {"features": "speaker"}, r'features: "speaker" is Text\(\), expected a Sequence'),
-        (SPEECH, {"label": "features"}, r"label: \['features'\] is asked for as features too. Name each field once"),
-        (TWO, {}, r"features: \['audio', 'video'\] could be meant, the schema is Schema\(.*Say which: features='audio'"),
-        (TWO, {"features": "video"}, r"label: \['a', 'b'\] could be meant.*Say which: label='a'"),
-        (TWO, {"features": "audio"}, r"label: \['a', 'b'\] could be meant.*Say which: label='a'"),
+        (SPEECH, {"label": "features"}, r"label: \['features'\] is also among the features. Name each field once"),
+        (TWO, {}, r"features: the candidates are \['audio', 'video'\], the schema is Schema\(.*Name one: features='audio'"),
+        (TWO, {"features": "video"}, r"label: the candidates are \['a', 'b'\].*Name one: label='a'"),
+        (TWO, {"features": "audio"}, r"label: the candidates are \['a', 'b'\].*Name one: label='a'"),
         (
             SPEECH,
             {"dtype": "int16"},
@@ -246,12 +246,12 @@ def test_the_fields_that_are_chosen(schema: Schema, arguments: dict[str, Any], e
         (
             Schema(a=Sequence(1), a_lengths=Sequence(1)),
             {"features": ("a", "a_lengths"), "lengths": True},
-            r"features: \['a_lengths'\] are names of fields and of",
+            r"features: \['a_lengths'\] name fields, and also entries that",
         ),
         (
             Schema(a=Sequence(1), id=Sequence(1)),
             {"features": ("a", "id"), "ids": True},
-            r"features: \['id'\] are names of fields and of what",
+            r"features: \['id'\] name fields, and also entries that",
         ),
     ],
 )

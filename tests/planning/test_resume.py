@@ -92,10 +92,12 @@ def test_the_end_of_an_epoch_is_the_beginning_of_the_next(source: Path) -> None:
 
 
 def test_a_state_needs_an_order_that_is_known(source: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"state\(0, 1\): seed=None draws another order in every process. Pass seed=... here and to"):
+    with pytest.raises(
+        ArgumentError, match=r"state\(0, 1\): seed=None draws a different order in every process. Pass seed=... here and to"
+    ):
         vlpipe.plan(source).state(0, 1)
     assert vlpipe.plan(source, shuffle=False).state(0, 1)["seed"] is None
-    with pytest.raises(ArgumentError, match=r'state\(0, 1\): the stream engine has no order to enter in the middle. Use engine="mapped"'):
+    with pytest.raises(ArgumentError, match=r'state\(0, 1\): the stream engine cannot resume in the middle of a run. Use engine="mapped"'):
         vlpipe.plan(source, engine="stream", seed=1).state(0, 1)
     with pytest.raises(ArgumentError, match="resume: needs repeat=True"):
         vlpipe.make_dataset(source, seed=1, resume=vlpipe.plan(source, seed=1).state(0, 1))

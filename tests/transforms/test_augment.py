@@ -94,11 +94,11 @@ def test_the_same_seed_masks_the_same_and_other_epochs_and_records_others() -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"time_masks": -1}, "time_masks came as -1, expected an integer from 0 to 1000"),
-        ({"frequency_masks": 1.0}, "frequency_masks came as 1.0, expected an integer from 0"),
-        ({"time_width": True}, "time_width came as True"),
-        ({"frequency_width": "27"}, "frequency_width came as '27'"),
-        ({"time_masks": 1001}, "time_masks came as 1001"),
+        ({"time_masks": -1}, "time_masks: came as -1, expected an integer >= 0, at most 1000"),
+        ({"frequency_masks": 1.0}, "frequency_masks: came as 1.0, expected an integer >= 0"),
+        ({"time_width": True}, "time_width: came as True"),
+        ({"frequency_width": "27"}, "frequency_width: came as '27'"),
+        ({"time_masks": 1001}, "time_masks: came as 1001"),
         ({"time_share": 1.5}, "time_share came as 1.5, expected a share of the length from 0 to 1"),
         ({"time_share": float("nan")}, "time_share came as nan"),
         ({"time_share": None}, "time_share came as None"),

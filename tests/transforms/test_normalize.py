@@ -92,7 +92,7 @@ def test_a_dataset_without_statistics_says_what_to_do(tmp_path: Path) -> None:
         for function in (vlpipe.plan, vlpipe.make_dataset):
             with pytest.raises(
                 DatasetError,
-                match="are not known: vlpipe notes .*`vlpipe stats SOURCE --compute` .* or use normalize=",
+                match="are unknown: vlpipe stores .*`vlpipe stats SOURCE --compute` .* or use normalize=",
             ):
                 function(sources, normalize="global")
             function(sources, normalize="utterance")

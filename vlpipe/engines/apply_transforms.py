@@ -1,8 +1,8 @@
-"""From frames as they were read to frames as they are padded: transformed, normalised, augmented, in the graph.
+"""From frames as they are read to frames as they are padded, in the graph: transformed, normalised, augmented.
 
-The frames of all sequences of a batch stand one after another, `[N, ...]`, with nothing between them, so that padding is never counted,
-masked or computed with (on padded batches the same takes six times as long). They are padded at the end. A dataset without these
-arguments does not come by here.
+The frames of all sequences of a batch are concatenated to `[N, ...]`, so that padding is never counted, masked or computed with (on padded
+batches the same work takes six times as long). They are padded at the end. A dataset without transform, normalize and augment skips this
+module, but for `crop_range`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from vlpipe.engines.grouping import Flat, padding_for
 from vlpipe.engines.splitmix_graph import draws
-from vlpipe.planning.options import Options
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.splitmix import CROPS, MASKS
 from vlpipe.transforms.augment import masked
@@ -19,44 +18,38 @@ from vlpipe.transforms.normalize import by_moments, by_utterance, means
 from vlpipe.transforms.transform import transformed
 
 
-def crop_range(options: Options, frames: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """What is kept of each sequence of the key feature, truncated and then cropped: how many frames, and the first (None: 0).
+def crop_range(plan: Plan, frames: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """The frames of the key feature that are read: how many, and the first one (None: frame 0).
 
     Args:
-        frames: int64 `[B]`, how many each has.
+        frames: int64 `[B]`, frames of each record.
         ids: int64 `[B]`.
         epoch: int64 scalar.
     """
-    crop = options.crop
-    if options.truncation is not None:
-        frames = tf.minimum(frames, options.truncation)
-    if crop is None:
-        return frames, None
-    counts = tf.minimum(frames, crop.frames)
-    if not crop.random:
-        return counts, None
-    return counts, crop.firsts(frames - counts, draws(options.seed or 0, epoch, CROPS, ids, 1)[:, 0])
+    frame_range = plan.frame_plan.frame_range
+    firsts = frame_range.firsts(frames, tf.minimum, lambda: draws(plan.options.seed or 0, epoch, CROPS, ids, 1)[:, 0])
+    return frame_range.counts(frames, tf.minimum), firsts
 
 
 def transform_batch(plan: Plan, batch: Flat) -> Flat:
-    """A flat batch as it is delivered.
+    """A flat batch with its features transformed and padded.
 
     Args:
-        batch: x:NAME are ragged, of `plan.reading_dtype(NAME)`; and besides what a batch has, it has "id", "epoch" (int64 scalar), and with
-            pad_to="boundary" "bucket" (int64 scalar).
+        batch: x:NAME are ragged, of `plan.reading_dtype(NAME)`. In addition to the parts of a flat batch it has "id", "epoch" (int64
+            scalar), and with pad_to="boundary" "bucket" (int64 scalar).
     """
     epoch, bucket = batch.pop("epoch"), batch.pop("bucket", None)
-    prepared = dict(batch)
+    result = dict(batch)
     for name in plan.selection.features:
         sequences = _transformed(plan, name, batch[f"x:{name}"], batch["id"], epoch)
-        prepared[f"n:x:{name}"] = tf.cast(sequences.row_lengths(), tf.int32)
+        result[f"n:x:{name}"] = tf.cast(sequences.row_lengths(), tf.int32)
         at_boundary = bucket if plan.options.pad_to == "boundary" and name == plan.selection.key else None
-        prepared[f"x:{name}"] = sequences if plan.options.batching == "ragged" else _padded(plan, name, sequences, at_boundary)
-    return prepared
+        result[f"x:{name}"] = sequences if plan.options.batching == "ragged" else _padded(plan, name, sequences, at_boundary)
+    return result
 
 
 def transform_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tensor) -> Flat:
-    """A single record's features x:NAME `[T, ...]` as they are delivered.
+    """A single record with its features x:NAME `[T, ...]` transformed.
 
     Args:
         number: int64 scalar, its id.
@@ -72,10 +65,10 @@ def transform_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tens
 
 
 def _transformed(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
-    """A feature `[B, None, ...]` in its order: transformed, normalised, augmented."""
+    """A feature `[B, None, ...]`, transformed, normalised and augmented, in this order."""
     options, frame_plan = plan.options, plan.frame_plan
-    key = name == plan.selection.key
-    if key and frame_plan.traced is not None and frame_plan.lengths is not None:
+    is_key = name == plan.selection.key
+    if is_key and frame_plan.traced is not None and frame_plan.lengths is not None:
         sequences = transformed(frame_plan.traced, sequences, frame_plan.lengths, ids)
     if options.normalize is not None:
         values = tf.cast(sequences.values, tf.float64)
@@ -84,7 +77,7 @@ def _transformed(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tens
         else:
             values = by_moments(values, frame_plan.moments[name])
         sequences = sequences.with_values(values)
-    if key and options.augment is not None:
+    if is_key and options.augment is not None:
         fill = _fill(sequences, options.augment.fill)
         numbers = draws(options.seed or 0, epoch, MASKS, ids, options.augment.draws)
         sequences = sequences.with_values(masked(options.augment, sequences, fill, numbers))
@@ -92,7 +85,7 @@ def _transformed(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tens
 
 
 def _fill(sequences: tf.RaggedTensor, fill: str) -> tf.Tensor:
-    """`[B, d]`, what masked values of each sequence become."""
+    """`[B, d]`: the value of masked frames of each sequence."""
     values = sequences.values
     if fill == "zero":
         return tf.zeros([sequences.nrows(), *values.shape[1:]], values.dtype)
@@ -100,10 +93,10 @@ def _fill(sequences: tf.RaggedTensor, fill: str) -> tf.Tensor:
 
 
 def _padded(plan: Plan, name: str, sequences: tf.RaggedTensor, bucket: tf.Tensor | None) -> tf.Tensor:
-    """`[B, room, ...]`: to the longest of the batch, or to the boundary of a bucket."""
+    """`[B, T, ...]`: padded to the longest of the batch, or to the boundary of a bucket."""
     dimensions = plan.dimensions(name)
     padding = padding_for(f"x:{name}", sequences.dtype, plan.options)
-    room = tf.reduce_max(sequences.row_lengths()) if bucket is None else tf.constant(plan.boundaries or (0,), tf.int64)[bucket]
-    shape = tf.stack([sequences.nrows(), room, *(tf.constant(n, tf.int64) for n in dimensions)])
+    frames = tf.reduce_max(sequences.row_lengths()) if bucket is None else tf.constant(plan.boundaries or (0,), tf.int64)[bucket]
+    shape = tf.stack([sequences.nrows(), frames, *(tf.constant(n, tf.int64) for n in dimensions)])
     static = sequences.shape[0]
     return tf.ensure_shape(sequences.to_tensor(padding, shape=shape), [static, None, *dimensions])

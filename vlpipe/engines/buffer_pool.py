@@ -1,4 +1,7 @@
-"""Memory of batches, lent to TensorFlow and taken back: a batch that is returned to the system pays for page faults, not for copying."""
+"""Reusable memory for batches, lent to TensorFlow.
+
+Memory that is returned to the system after each batch costs page faults for the next one, which take longer than the copying itself.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,20 @@ import weakref
 
 import numpy as np
 
-# TensorFlow takes over an array without copying it where its data are aligned like this (Eigen's AVX-512 packets).
+# TensorFlow takes over an array without a copy if its data have this alignment (Eigen's AVX-512 packets).
 ALIGNMENT = 64
-MAX_BYTES = 1 << 30  # of a buffer that is kept
+MAX_BYTES = 1 << 30  # larger buffers are not kept
 
 
 class Pool:
-    """Buffers of one size for arrays of up to that size, used again as soon as nobody refers to the array any more.
+    """Buffers of one size for arrays of up to that size; a buffer is reused as soon as no reference to its array is left.
 
-    It keeps at most `keep` of them; those that are lent beyond that are returned to the system when they come back. So the memory
-    held is that of `keep` batches, plus whatever batches the user holds. Pages of a buffer that no array reached cost nothing.
+    At most `keep` free buffers are kept, further ones are returned to the system. So the pool holds the memory of at most `keep` batches,
+    in addition to the batches that the user holds. Pages of a buffer that no array has used cost nothing.
 
     Args:
-        capacity: bytes of a buffer; larger arrays (and any beyond 1 GiB) get memory of their own that is not kept.
-        keep: buffers to keep.
+        capacity: bytes of a buffer; larger arrays (and any beyond 1 GiB) get their own memory, which is not kept.
+        keep: free buffers to keep.
     """
 
     def __init__(self, capacity: int, keep: int) -> None:
@@ -30,12 +33,12 @@ class Pool:
         self._lock = threading.Lock()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """An array with undefined content, in C order, its data aligned to 64 bytes."""
+        """An array with undefined content, in C order, with its data aligned to 64 bytes."""
         size = math.prod(shape) * dtype.itemsize
         if size > self._capacity:
             return _aligned(size)[:size].view(dtype).reshape(shape)
         with self._lock:
-            buffer = self._free.pop() if self._free else None  # the last that came back is the warmest
+            buffer = self._free.pop() if self._free else None  # the one that was returned last is the warmest in the cache
         if buffer is None:
             buffer = _aligned(self._capacity)
         lease = _Lease(buffer, size)
@@ -43,7 +46,7 @@ class Pool:
         return np.asarray(lease).view(dtype).reshape(shape)
 
     def clear(self) -> None:
-        """Return to the system what is not lent."""
+        """Return all free buffers to the system."""
         with self._lock:
             self._free.clear()
 
@@ -54,7 +57,7 @@ class Pool:
 
 
 class _Lease:
-    """Lives as long as any array on the buffer: a view of an array refers to the object that owns the memory, not to that array."""
+    """Lives as long as any array on the buffer: a view refers to the object that owns the memory, not to the array it was made from."""
 
     def __init__(self, buffer: np.ndarray, size: int) -> None:
         self.__array_interface__ = {"version": 3, "data": (buffer.ctypes.data, False), "shape": (size,), "typestr": "|u1"}

@@ -1,8 +1,8 @@
-"""Pieces of memory, copied one after another into an array by one system call, beside other threads.
+"""Copy segments of memory, one after another, into an array: by one system call, without the interpreter lock.
 
-A loop over slices costs hardly more than the bytes do, but keeps the interpreter lock while it copies, so that whoever waits for the batch
-before cannot take it; and a mapped file that is cut meanwhile ends the process (SIGBUS). Linux copies between processes, and within one,
-from a table of addresses (process_vm_writev(2)): it needs no lock, and a page that is gone is an error like any other.
+A loop over slices costs hardly more time, but holds the interpreter lock while it copies, so that the thread that waits for the previous
+batch cannot take it; and a mapped file that is cut meanwhile ends the process (SIGBUS). Linux copies between processes, and within one,
+from a table of addresses (process_vm_writev(2)): that needs no lock, and a missing page is an error return.
 """
 
 from __future__ import annotations
@@ -14,52 +14,53 @@ from collections.abc import Callable
 
 import numpy as np
 
-MAX_PIECES = 1024  # in a call (IOV_MAX)
+MAX_SEGMENTS = 1024  # in a call (IOV_MAX)
 
-Copy = Callable[[int, np.ndarray, int], int]  # address of the target, pieces, their bytes -> bytes copied
+Copy = Callable[[int, np.ndarray, int], int]  # address of the target, segments, their total bytes -> bytes copied
 
 
-def gather(target: np.ndarray, pieces: np.ndarray) -> int:
-    """Fill an array with pieces of memory, in their order.
+def gather(target: np.ndarray, segments: np.ndarray) -> int:
+    """Fill an array with segments of memory, in order.
 
     Args:
-        target: contiguous, of as many bytes as the pieces together.
-        pieces: int64 `[n, 2]`, in C order: address and bytes of each. Whoever calls vouches for the addresses and keeps their memory.
+        target: contiguous, with as many bytes as the segments together.
+        segments: int64 `[n, 2]`, in C order: address and bytes of each. The caller guarantees that the addresses are valid and keeps the
+            memory alive.
 
     Returns:
-        The bytes copied: fewer than those of the pieces where one cannot be read, as its file was cut.
+        The bytes copied: fewer than the segments have where one cannot be read, because its file was cut.
     """
     copy = _system_call() or _one_by_one
     place, left = address(target), target.nbytes
     while left:
-        some = pieces[:MAX_PIECES]
-        asked = left if len(some) == len(pieces) else int(some[:, 1].sum())
+        some = segments[:MAX_SEGMENTS]
+        asked = left if len(some) == len(segments) else int(some[:, 1].sum())
         copied = copy(place, some, asked) if asked else 0
         if copied < asked and copied <= 0:
             break
         place, left = place + copied, left - copied
-        # Linux copies at most 2 GiB a call, and nothing beyond what it cannot read.
-        pieces = pieces[len(some) :] if copied == asked else _beyond(pieces, copied)
+        # Linux copies at most 2 GiB a call, and stops at the first page that it cannot read.
+        segments = segments[len(some) :] if copied == asked else _beyond(segments, copied)
     return target.nbytes - left
 
 
 def address(array: np.ndarray) -> int:
-    """Where the data of an array begin: `array.ctypes.data` in a tenth of its time."""
+    """Address of the first byte of an array: `array.ctypes.data` in a tenth of the time."""
     return int(array.__array_interface__["data"][0])
 
 
-def _beyond(pieces: np.ndarray, done: int) -> np.ndarray:
-    """What is left of the pieces when so many bytes are copied."""
-    ends = np.cumsum(pieces[:, 1])
+def _beyond(segments: np.ndarray, done: int) -> np.ndarray:
+    """The segments that are left after `done` bytes are copied."""
+    ends = np.cumsum(segments[:, 1])
     first = int(np.searchsorted(ends, done, side="right"))
-    left = pieces[first:].copy()
-    left[0] = pieces[first].sum() - (ends[first] - done), ends[first] - done
+    left = segments[first:].copy()
+    left[0] = segments[first].sum() - (ends[first] - done), ends[first] - done
     return left
 
 
-def _one_by_one(target: int, pieces: np.ndarray, asked: int) -> int:
-    """Where the system has no such call, or forbids it."""
-    for source, size in pieces.tolist():
+def _one_by_one(target: int, segments: np.ndarray, asked: int) -> int:
+    """The fallback where the system does not have the call or forbids it."""
+    for source, size in segments.tolist():
         ctypes.memmove(target, source, size)
         target += size
     return asked
@@ -75,9 +76,9 @@ def _system_call() -> Copy | None:
     table = (ctypes.c_void_p, ctypes.c_ulong)  # a struct iovec each: address and bytes
     write.argtypes = (ctypes.c_int, *table, *table, ctypes.c_ulong)
 
-    def copy(target: int, pieces: np.ndarray, asked: int) -> int:
+    def copy(target: int, segments: np.ndarray, asked: int) -> int:
         whole = (ctypes.c_uint64 * 2)(target, asked)
-        return int(write(os.getpid(), address(pieces), len(pieces), whole, 1, 0))
+        return int(write(os.getpid(), address(segments), len(segments), whole, 1, 0))
 
     # Containers and sandboxes may forbid it.
     here, there = np.arange(8, dtype=np.uint8), np.zeros(8, np.uint8)

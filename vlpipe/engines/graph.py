@@ -1,7 +1,7 @@
-"""The graph engine: the same epochs as the mapped engine's, read by TensorFlow's own ops, for whatever must be a pure graph.
+"""The graph engine: the same epochs as the mapped engine's, read by TensorFlow's own ops, for pipelines that must be a pure graph.
 
-The order is computed in the graph, once an epoch, by the integers of `schedule`. A batch is one call: each of its records is read by
-`TFRecordDatasetV2` from its byte offset on, which tests its checksum; then the frames of all are cut out and decoded together.
+The order is computed in the graph, once an epoch, with the integer arithmetic of `splitmix`. A batch is one call: `TFRecordDatasetV2` reads
+each of its records from its byte offset and tests its checksum; then the frames of all records are cut out and decoded together.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from vlpipe.planning.plan import Plan
 from vlpipe.planning.schedule import Schedule
 from vlpipe.sources.records import check_ends
 from vlpipe.storage.example import require
-from vlpipe.storage.index import Index
+from vlpipe.storage.index import RESTORE
 
-_DAMAGED = "The file is damaged, or was changed or replaced after it was written: restore it from a copy, or write the dataset again."
+_DAMAGED = f"The file is damaged, or was changed or replaced after it was written. {RESTORE}"
 
 
-def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
+def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
     """The batches of the epochs.
 
     Args:
-        epochs: pairs of int64: the number of an epoch, and its first batch: 0, or beyond the last where there shall be none.
-        deliver: makes of a flat batch what the user gets.
+        epochs: pairs of int64: the number of an epoch, and the first batch to deliver of it; beyond the last batch: none.
+        deliver: turns a flat batch into the user's element.
     """
-    if plan.options.verify != "never" and index.is_local:
-        check_ends(index)
+    if plan.options.verify != "never" and plan.index.is_local:
+        check_ends(plan.index)
     untouched = tf.autograph.experimental.do_not_convert
     order = _Order(plan.schedule)
-    with tf.device("CPU:0"):  # even where there is a GPU: tf.data runs there
-        reader = _Reader(index, plan)
-    places = epochs.flat_map(untouched(order.steps))
-    return places.map(
-        untouched(lambda *place: deliver(reader.read(*place))),
-        num_parallel_calls=default_parallelism(plan.options, per_core=2),  # each waits for its reads, one after the other
+    with tf.device("CPU:0"):  # where tf.data runs, even on a machine with a GPU
+        reader = _Reader(plan)
+    steps = epochs.flat_map(untouched(order.steps))
+    return steps.map(
+        untouched(lambda *step: deliver(reader.read(*step))),
+        num_parallel_calls=default_parallelism(plan.options, per_core=2),  # a call waits for its reads one after another
         deterministic=True,
     )
 
@@ -52,85 +52,88 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
 class _Order:
     """`Schedule` in the graph: the same integers from the same arithmetic."""
 
-    def __init__(self, plan: Schedule) -> None:
-        self._schedule = plan
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
         with tf.device("CPU:0"):
-            self._buckets = tf.constant(plan.bucket_of.astype(np.int64))
-            self._starts, self._counts, self._sizes, self._bucket_of = (tf.constant(column) for column in plan.cuts)
+            self._buckets = tf.constant(schedule.bucket_of.astype(np.int64))
+            self._starts, self._counts, self._sizes, self._bucket_of = (tf.constant(column) for column in schedule.spans)
 
     def steps(self, epoch: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
-        """What each batch of an epoch holds, from the first on: records `[B]`, how many of them count, bucket; and the epoch."""
-        nothing = tf.zeros([0], tf.int64)
-        records, cuts = tf.cond(first < self._schedule.steps, lambda: self._orders(epoch), lambda: (nothing, nothing))
-        return tf.data.Dataset.from_tensor_slices(cuts[first:]).map(
-            tf.autograph.experimental.do_not_convert(lambda cut: (*self._batch(records, cut), epoch))
+        """The batches of an epoch, from `first` on, as (records `[B]`, how many of them have weight 1, bucket, epoch)."""
+        empty = tf.zeros([0], tf.int64)
+        records, spans = tf.cond(first < self._schedule.steps, lambda: self._orders(epoch), lambda: (empty, empty))
+        return tf.data.Dataset.from_tensor_slices(spans[first:]).map(
+            tf.autograph.experimental.do_not_convert(lambda span: (*self._batch(records, span), epoch))
         )
 
     def _orders(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        plan = self._schedule
-        if plan.seed is None:
-            return tf.constant(plan.records_in_order(0)), tf.constant(plan.batches_in_order(0))
+        """`Schedule.records_in_order` and `Schedule.batches_in_order`."""
+        schedule = self._schedule
+        if schedule.seed is None:
+            return tf.constant(schedule.records_in_order(0)), tf.constant(schedule.batches_in_order(0))
         left, right, either = tf.bitwise.left_shift, tf.bitwise.right_shift, tf.bitwise.bitwise_or
-        packed = right(self._hashes(epoch, splitmix.RECORDS, len(plan.bucket_of)), uint64(64 - plan.hash_bits))
-        packed = either(packed, left(tf.cast(self._buckets, tf.uint64), uint64(plan.hash_bits)))
-        packed = either(left(packed, uint64(plan.index_bits)), tf.cast(tf.range(len(plan.bucket_of), dtype=tf.int64), tf.uint64))
-        records = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << plan.index_bits) - 1)
-        cuts = tf.argsort(tf.bitcast(self._hashes(epoch, splitmix.BATCHES, plan.steps), tf.int64), stable=True)
-        return records, tf.cast(cuts, tf.int64)
+        packed = right(self._hashes(epoch, splitmix.RECORDS, len(schedule.bucket_of)), uint64(64 - schedule.hash_bits))
+        packed = either(packed, left(tf.cast(self._buckets, tf.uint64), uint64(schedule.hash_bits)))
+        packed = either(left(packed, uint64(schedule.index_bits)), tf.cast(tf.range(len(schedule.bucket_of), dtype=tf.int64), tf.uint64))
+        records = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << schedule.index_bits) - 1)
+        spans = tf.argsort(tf.bitcast(self._hashes(epoch, splitmix.BATCHES, schedule.steps), tf.int64), stable=True)
+        return records, tf.cast(spans, tf.int64)
 
     def _hashes(self, epoch: tf.Tensor, purpose: int, count: int) -> tf.Tensor:
         """`splitmix.hashes`."""
         return splitmix_graph.hashes(self._schedule.seed or 0, epoch, uint64(purpose), tf.range(count, dtype=tf.int64))
 
-    def _batch(self, records: tf.Tensor, cut: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _batch(self, records: tf.Tensor, span: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """`Schedule.batch`."""
         rank, world = self._schedule.shard
-        start, count, rows = self._starts[cut], self._counts[cut], self._sizes[cut] // world
+        start, count, rows = self._starts[span], self._counts[span], self._sizes[span] // world
         first, end = rank * rows, (rank + 1) * rows
-        places = tf.range(first, end) % count if self._schedule.complete else tf.range(first, tf.minimum(end, count))
-        return tf.gather(records, start + places), tf.clip_by_value(count - first, 0, rows), self._bucket_of[cut]
+        within = tf.range(first, end) % count if self._schedule.complete else tf.range(first, tf.minimum(end, count))
+        return tf.gather(records, start + within), tf.clip_by_value(count - first, 0, rows), self._bucket_of[span]
 
 
 def _records_from(paths: tf.Tensor, offsets: tf.Tensor) -> tf.data.Dataset:
-    """The serialized records of files, each from a byte offset on."""
-    # buffer_size=0: no more is read than the records that are asked for.
+    """The serialized records of some files, each file from a byte offset on."""
+    # buffer_size=0: only the requested records are read.
     variant = tf.raw_ops.TFRecordDatasetV2(filenames=paths, compression_type="", buffer_size=tf.constant(0, tf.int64), byte_offsets=offsets)
     return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
 
 
 class _Reader:
-    """Reads the records of a batch and makes the flat batch of them."""
+    """Reads the records of a batch, and decodes them into a flat batch."""
 
-    def __init__(self, index: Index, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan) -> None:
+        self._plan, index = plan, plan.index
         rows = index.rows[plan.rows]
         self._shard, self._offset, self._bytes = (tf.constant(rows[name].astype(np.int64)) for name in ("shard", "offset", "bytes"))
         self._paths = tf.constant([shard.path for shard in index.shards])
         self._sizes = tf.constant([shard.bytes for shard in index.shards], tf.int64)
         self._names = tf.constant([shard.name for shard in index.shards])
-        self._assembled = BatchDecoder(index, plan, plan.rows)
+        self._numbers = tf.constant(index.numbers()[plan.rows])
+        self._decode = BatchDecoder(plan, plan.rows)
 
     def read(self, records: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
-        """The flat batch of the records, which are positions among those of the plan."""
+        """The flat batch of some records, given by their positions among the rows of the plan."""
         records.set_shape([self._plan.static_shape[0]])
-        flat = self._assembled(self._serialized(records), records, real, bucket, epoch)
+        flat = self._decode(self._serialized(records), records, real, bucket, epoch)
         return transform_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}) if self._plan.has_transforms else flat
 
     def _serialized(self, records: tf.Tensor) -> tf.Tensor:
-        """string `[B]`: the records, each tested by its own checksum."""
+        """string `[B]`: the records, each compared with the checksum that is stored with it."""
         shards, offsets = tf.gather(self._shard, records), tf.gather(self._offset, records)
         used, _ = tf.unique(shards)
-        # Each file from the end on that the index knows: brings nothing, or there is more in it now.
+        # Each file from the end that the index knows: yields nothing, unless the file has grown.
         beyond = _records_from(tf.gather(self._paths, used), tf.gather(self._sizes, used))
         untouched = tf.autograph.experimental.do_not_convert
-        places = tf.data.Dataset.from_tensor_slices((tf.gather(self._paths, shards), offsets))
-        read = places.interleave(untouched(lambda path, offset: _records_from(path[None], offset[None]).take(1)), cycle_length=1)
+        positions = tf.data.Dataset.from_tensor_slices((tf.gather(self._paths, shards), offsets))
+        read = positions.interleave(untouched(lambda path, offset: _records_from(path[None], offset[None]).take(1)), cycle_length=1)
         count = tf.size(records, tf.int64)
-        # All in one call of a map, in which an error costs that call. A reader's own errors come for ever where its file cannot be opened.
+        # All reads in one call of a map, so that an error ends that call: a reader repeats its error forever if the file cannot be opened.
         attempt = tf.data.Dataset.from_tensors(0).map(
             untouched(lambda _: beyond.concatenate(read).batch(2 * count + 1).get_single_element())
         )
-        nothing = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
-        data = attempt.ignore_errors().concatenate(nothing).take(1).get_single_element()
+        empty = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
+        data = attempt.ignore_errors().concatenate(empty).take(1).get_single_element()
 
         def message() -> tf.Tensor:
             return tf.strings.join([self._where(records[self._first_unread(records)]), ": cannot be read. ", _DAMAGED])
@@ -141,28 +144,27 @@ class _Reader:
 
         def changed() -> tf.Tensor:
             which = records[tf.argmin(tf.cast(same, tf.int32))]
-            return tf.strings.join([self._where(which), ": is not the record that the index knows. ", _DAMAGED])
+            return tf.strings.join([self._where(which), ": is not the record that was indexed. ", _DAMAGED])
 
         with tf.control_dependencies([require(tf.reduce_all(same), changed)]):
             return tf.identity(data)
 
     def _first_unread(self, records: tf.Tensor) -> tf.Tensor:
-        """The place of the first record that cannot be read: TensorFlow's own errors name neither file nor record."""
+        """Position in the batch of the first record that cannot be read: TensorFlow's own errors name neither file nor record."""
 
-        def one(place: tf.Tensor) -> tf.Tensor:
-            record = records[place]
+        def position_if_readable(position: tf.Tensor) -> tf.Tensor:
+            record = records[position]
             data = _records_from(self._paths[self._shard[record]][None], self._offset[record][None]).take(1).get_single_element()
             with tf.control_dependencies([data]):
-                return tf.identity(place)
+                return tf.identity(position)
 
         count = tf.size(records, tf.int64)
-        readable = tf.data.Dataset.range(count).map(tf.autograph.experimental.do_not_convert(one)).ignore_errors()
-        places = readable.concatenate(tf.data.Dataset.from_tensors(count)).batch(count + 1).get_single_element()
-        return tf.math.count_nonzero(places == tf.range(tf.size(places, tf.int64))) % count
+        readable = tf.data.Dataset.range(count).map(tf.autograph.experimental.do_not_convert(position_if_readable)).ignore_errors()
+        positions = readable.concatenate(tf.data.Dataset.from_tensors(count)).batch(count + 1).get_single_element()
+        return tf.math.count_nonzero(positions == tf.range(tf.size(positions, tf.int64))) % count
 
     def _where(self, record: tf.Tensor) -> tf.Tensor:
         """Names a record as `Index.where` does."""
         shard, offset = self._shard[record], self._offset[record]
-        # Among those of the plan, as the index has no others in a graph.
-        number = tf.math.count_nonzero((self._shard == shard) & (self._offset < offset))
-        return tf.strings.join([self._names[shard], ", record ", tf.strings.as_string(number), " at byte ", tf.strings.as_string(offset)])
+        number = tf.strings.as_string(self._numbers[record])
+        return tf.strings.join([self._names[shard], ", record ", number, " at byte ", tf.strings.as_string(offset)])

@@ -1,12 +1,12 @@
-"""From single records to batches in the graph: the machinery under `builders` and the stream engine.
+"""From single records to batches, with tf.data's own ways to batch: for `builders` and the stream engine.
 
-Between the rooms a record, and a batch of them, travels as one flat dict of tensors:
+All engines pass a record, or a batch of records, on as one flat dict of tensors:
 
     x:NAME    a feature, [T, ...] and then [B, T, ...]
     y:NAME    a part of the label
-    n:x:NAME  int32, true length of each x (and n:y:NAME of each y) whose first axis varies
+    n:x:NAME  int32, true length of each x whose first axis varies (and n:y:NAME of each y)
     id        int64, the record's row in the index
-    weight    float32 [B], 0 for rows that repeat others to complete a batch (remainder="pad")
+    weight    float32 [B], 0 for rows that repeat records to complete a batch (remainder="pad")
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Flat = dict[str, tf.Tensor]
 
 @dataclass(frozen=True)
 class Grouping:
-    """How records come together in batches.
+    """How records are grouped into batches.
 
     Attributes:
-        options: `batching`, `pad_to`, `remainder` and the paddings are what counts here.
-        key: the feature whose length counts, such as "x:features".
-        boundaries: inclusive upper lengths of the buckets, ascending; nothing is longer than the last.
+        options: of these, `batching`, `pad_to`, `remainder` and the paddings are used.
+        key: the key feature, such as "x:features".
+        boundaries: inclusive upper lengths of the buckets, ascending; no record is longer than the last.
         batch_sizes: sequences in a batch of each bucket.
     """
 
@@ -38,7 +38,7 @@ class Grouping:
 
     @property
     def drop_remainder(self) -> bool:
-        """A short batch is left out."""
+        """Whether short batches are left out."""
         return self.options.remainder == "drop"
 
     def size_for(self, frames: tf.Tensor) -> tf.Tensor:
@@ -49,8 +49,8 @@ class Grouping:
         return tf.minimum(cap, tf.maximum(self.options.frames_per_batch // tf.maximum(tf.cast(frames, tf.int64), 1), 1))
 
 
-def measured(record: Flat) -> Flat:
-    """The record with the true length of every part whose first axis varies."""
+def with_lengths(record: Flat) -> Flat:
+    """Add the true length of every part whose first axis varies."""
     lengths = {f"n:{name}": tf.shape(value)[0] for name, value in record.items() if _varies(tf.TensorSpec.from_tensor(value))}
     return {**record, **lengths}
 
@@ -60,14 +60,14 @@ def _varies(spec: tf.TensorSpec) -> bool:
 
 
 def group(records: tf.data.Dataset, grouping: Grouping) -> tf.data.Dataset:
-    """Batches of `measured` records."""
-    way = {"bucket": _bucket, "pad": _pad, "ragged": _ragged, "same_length": _same_length}[grouping.options.batching]
-    batches = way(records, grouping)
+    """Batches of records that have their lengths (`with_lengths`)."""
+    batch_by = {"bucket": _bucket, "pad": _pad, "ragged": _ragged, "same_length": _same_length}[grouping.options.batching]
+    batches = batch_by(records, grouping)
     return batches.map(lambda batch: _completed(_to_boundary(batch, grouping), grouping))
 
 
 def _bucket(records: tf.data.Dataset, grouping: Grouping) -> tf.data.Dataset:
-    # Its boundaries are exclusive, and the last bucket is open. Its own padding to the boundary would pad labels as well.
+    # tf.data's boundaries are exclusive, and its last bucket is open. Its option to pad to the boundary would pad labels as well.
     return records.bucket_by_sequence_length(
         element_length_func=lambda record: record[f"n:{grouping.key}"],
         bucket_boundaries=[boundary + 1 for boundary in grouping.boundaries[:-1]],
@@ -117,7 +117,7 @@ def _paddings(records: tf.data.Dataset, grouping: Grouping) -> Flat:
 
 
 def padding_for(name: str, dtype: tf.DType, options: Options) -> tf.Tensor:
-    """What the part of a flat batch of this name is padded with."""
+    """The padding of the part of a flat batch with this name."""
     if dtype == tf.string:
         return tf.constant("")
     value = options.label_padding if name.startswith("y:") else options.padding_value
@@ -125,7 +125,7 @@ def padding_for(name: str, dtype: tf.DType, options: Options) -> tf.Tensor:
 
 
 def _to_boundary(batch: Flat, grouping: Grouping) -> Flat:
-    """The key feature padded on to the upper length of its bucket."""
+    """Pad the key feature further, to the upper length of its bucket."""
     if grouping.options.pad_to != "boundary":
         return batch
     x = batch[grouping.key]
@@ -143,7 +143,7 @@ def _bucket_of(batch: Flat, grouping: Grouping) -> tf.Tensor:
 
 
 def _completed(batch: Flat, grouping: Grouping) -> Flat:
-    """With remainder="pad", a short batch filled up by repeating its rows in turn, with weight 0."""
+    """With remainder="pad", complete a short batch by repeating its rows in turn, with weight 0."""
     if grouping.options.remainder != "pad":
         return batch
     lengths = batch[f"n:{grouping.key}"]

@@ -1,152 +1,165 @@
-"""The frames of a sequence, from memory-mapped shards into the array of a batch."""
+"""The frames of one sequence, copied from memory-mapped shards into the array of a batch."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import numpy as np
 
 from vlpipe.engines.buffer_pool import Pool
-from vlpipe.engines.mapped_shards import Padding, Pieces, Shards
+from vlpipe.engines.mapped_shards import Padding, Segments, Shards
 from vlpipe.files.tfrecord import HEADER_BYTES
-from vlpipe.planning.options import Options
+from vlpipe.planning.frame_plan import FrameRange
 from vlpipe.planning.schedule import Batch
 from vlpipe.planning.splitmix import CROPS, draws
-from vlpipe.storage.index import Index, column
+from vlpipe.storage.field_access import FieldAccess
+from vlpipe.storage.stored_frames import FrameDecoder
 
 
-class _Block(NamedTuple):
-    """Some batches that follow each other, as the schedule names them, and what the index knows of their records, one after another."""
+class Block(NamedTuple):
+    """Consecutive batches of an epoch that are looked up together.
+
+    Attributes:
+        epoch: number of the epoch.
+        batches: as the schedule makes them.
+        ends: int64 `[batches]`, the end of each batch among the records.
+        rows: int64 `[records]`, their rows in the index, batch after batch.
+        table: `[records]`, these rows.
+        ids: int64 `[records]`.
+    """
 
     epoch: int
     batches: list[Batch]
-    ends: np.ndarray  # int64, where among the records each batch ends
+    ends: np.ndarray
     rows: np.ndarray
     table: np.ndarray
+    ids: np.ndarray
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """What belongs to each batch, of an array that has a value for every record."""
+        """The values of each batch, from an array with a value for every record."""
         ends = self.ends.tolist()
         return [values[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]  # np.split takes 20 times as long
 
     def longest(self, frames: np.ndarray) -> np.ndarray:
-        """int64, the most frames that a record of each batch has."""
+        """int64 `[batches]`: the most frames that a record of each batch has."""
         return np.maximum.reduceat(frames, self.ends - self.sizes)
 
     @property
     def sizes(self) -> np.ndarray:
-        """int64, records in each batch."""
+        """int64 `[batches]`: records in each batch."""
         return np.diff(self.ends, prepend=0)
 
 
-class _Span:
-    """Which frames of one sequence of the schema are read.
+class FrameSpan:
+    """Which frames of a sequence are read: all of them, or for the key feature those of `FrameRange`.
 
     Args:
-        limited: truncated by `length_range` and cropped, as the key feature is.
+        access: to the sequence.
+        frame_range: None where nothing is truncated or cropped.
+        seed: of the run.
     """
 
-    def __init__(self, index: Index, name: str, options: Options, *, limited: bool) -> None:
-        self.name, self._ids, self._seed = name, index.ids, options.seed or 0
-        self._frames = column(index.schema, "frames", name)
-        self._most = options.truncation if limited else None
-        self._crop = options.crop if limited else None
+    def __init__(self, access: FieldAccess, frame_range: FrameRange | None, seed: int) -> None:
+        self._access, self._range, self._seed = access, frame_range, seed
 
-    def counts(self, block: _Block) -> np.ndarray:
-        """int64: how many of each record."""
-        counts = self._uncropped(block)
-        return counts if self._crop is None else np.minimum(counts, self._crop.frames)
+    def counts(self, block: Block) -> np.ndarray:
+        """int64 `[records]`: frames that are read of each record."""
+        frames = self._access.counts(block.table)
+        return frames if self._range is None else self._range.counts(frames, np.minimum)
 
-    def firsts(self, block: _Block, counts: np.ndarray) -> np.ndarray | None:
-        """int64: the first of each record; None: they begin at the beginning."""
-        if self._crop is None or not self._crop.random:
+    def firsts(self, block: Block) -> np.ndarray | None:
+        """int64 `[records]`: the first frame that is read of each record; None: frame 0 of all."""
+        if self._range is None:
             return None
-        numbers = draws(self._seed, block.epoch, CROPS, np.asarray(self._ids[block.rows]))
-        return np.asarray(self._crop.firsts(self._uncropped(block) - counts, numbers))
-
-    def _uncropped(self, block: _Block) -> np.ndarray:
-        counts = block.table[self._frames].astype(np.int64)
-        return counts if self._most is None else np.minimum(counts, self._most)
+        frames = self._access.counts(block.table)
+        return self._range.firsts(frames, np.minimum, lambda: draws(self._seed, block.epoch, CROPS, block.ids))
 
 
-class _Copy(NamedTuple):
-    """What an array of frames is made of."""
+class CopyJob(NamedTuple):
+    """How to fill one array with frames.
+
+    Attributes:
+        shape: of the array.
+        segments: the bytes of each record's frames.
+        frames: int64 `[records]`, how many each has.
+    """
 
     shape: tuple[int, ...]
-    pieces: Pieces
-    frames: np.ndarray  # int64, those of each record
+    segments: Segments
+    frames: np.ndarray
 
 
-class _Copier:
-    """The frames of one sequence of the schema, copied from the shards."""
+class FrameCopier:
+    """Copies the frames of one sequence from the shards.
 
-    def __init__(self, index: Index, span: _Span, dtype: Any, padding: float, shards: Shards, pool: Pool) -> None:
-        field = index.schema.sequences[span.name]
-        self._span, self._start = span, column(index.schema, "start", span.name)
-        stored = index.stored(span.name)
-        self._stored, self._dtype = np.dtype(field.dtype).newbyteorder("<" if stored.byteorder == "little" else ">"), np.dtype(dtype)
-        self._gap, self._table = stored.gap, stored.table(self._dtype)
-        self._is_copied = self._stored == self._dtype and not self._gap and self._table is None
-        self._dimensions, self._shards, self._pool = field.dimensions, shards, pool
-        self._values = int(np.prod(field.dimensions, dtype=np.int64))  # in a frame
+    Args:
+        access: to the sequence.
+        span: which of its frames are read.
+        dtype: of the delivered values.
+        padding: value of padded frames.
+        shards: to read from.
+        pool: memory for the arrays.
+    """
+
+    def __init__(self, access: FieldAccess, span: FrameSpan, dtype: np.dtype, padding: float, shards: Shards, pool: Pool) -> None:
+        self._access, self._span, self._shards, self._pool = access, span, shards, pool
+        self._dtype = np.dtype(dtype)
+        self._dimensions = access.sequence.dimensions
+        self._frame_values = math.prod(self._dimensions)
+        self._decoder = FrameDecoder(access.sequence, access.stored, self._dtype)
         self._padding = np.asarray(padding).astype(self._dtype)
         self._pattern = np.empty(0, self._dtype)  # of the longest padding so far
 
-    def padded(self, block: _Block, frames: np.ndarray, rooms: np.ndarray) -> list[_Copy]:
-        """For a `[B, room, ...]` of each batch."""
-        shapes = [(size, room, *self._dimensions) for size, room in zip(block.sizes.tolist(), rooms.tolist(), strict=True)]
-        return self._copies(block, frames, shapes, np.repeat(rooms, block.sizes) - frames)
+    def padded(self, block: Block, frames: np.ndarray, upper: np.ndarray) -> list[CopyJob]:
+        """Jobs for an array `[B, upper, ...]` of each batch, every record padded to the `upper` frames of its batch."""
+        shapes = [(size, length, *self._dimensions) for size, length in zip(block.sizes.tolist(), upper.tolist(), strict=True)]
+        return self._jobs(block, frames, shapes, np.repeat(upper, block.sizes) - frames)
 
-    def flat(self, block: _Block, frames: np.ndarray) -> list[_Copy]:
-        """For a `[sum of the frames, ...]` of each batch."""
-        return self._copies(block, frames, [(int(of_batch.sum()), *self._dimensions) for of_batch in block.split(frames)], None)
+    def flat(self, block: Block, frames: np.ndarray) -> list[CopyJob]:
+        """Jobs for an array `[frames of the batch, ...]` of each batch, nothing padded."""
+        return self._jobs(block, frames, [(int(counts.sum()), *self._dimensions) for counts in block.split(frames)], None)
 
-    def _copies(self, block: _Block, frames: np.ndarray, shapes: list[tuple[int, ...]], lacking: np.ndarray | None) -> list[_Copy]:
-        """The frames of each record, and as many frames of padding as it lacks."""
-        begins = block.table["offset"].astype(np.int64) + HEADER_BYTES + block.table[self._start]
-        frame_bytes = self._gap + self._values * self._stored.itemsize
-        firsts = self._span.firsts(block, frames)
+    def _jobs(self, block: Block, frames: np.ndarray, shapes: list[tuple[int, ...]], missing: np.ndarray | None) -> list[CopyJob]:
+        """The frames of each record, followed by its `missing` frames of padding."""
+        begins = block.table["offset"].astype(np.int64) + HEADER_BYTES + self._access.starts(block.table)
+        firsts = self._span.firsts(block)
         if firsts is not None:
-            begins += firsts * frame_bytes
-        if self._gap:  # a record without frames begins nowhere
-            begins = np.maximum(begins - self._gap, 0)
-        sizes = frames * frame_bytes
-        padding = self._padding_of(lacking) if lacking is not None and self._is_copied else None
-        pieces = self._shards.pieces(block.table["shard"], begins, sizes, padding)
+            begins += firsts * self._decoder.stride
+        padding = self._padding_of(missing) if missing is not None and self._decoder.is_copy else None
+        segments = self._shards.segments(block.table["shard"], self._decoder.begins(begins), frames * self._decoder.stride, padding)
         ends = block.ends.tolist()
         return [
-            _Copy(shape, pieces.part(begin, end), frames[begin:end])
+            CopyJob(shape, segments.part(begin, end), frames[begin:end])
             for shape, begin, end in zip(shapes, [0, *ends[:-1]], ends, strict=True)
         ]
 
-    def __call__(self, copy: _Copy) -> np.ndarray:
-        out = self._pool.empty(copy.shape, self._dtype)
-        flat = out.reshape(-1)
-        if self._is_copied:
-            self._shards.copy(flat.view(np.uint8), copy.pieces)
-            return out
-        values = self._unpacked(copy)
+    def __call__(self, job: CopyJob) -> np.ndarray:
+        """The array of a job."""
+        array = self._pool.empty(job.shape, self._dtype)
+        flat = array.reshape(-1)
+        if self._decoder.is_copy:
+            self._shards.copy(flat.view(np.uint8), job.segments)
+            return array
+        values = self._decoded(job)
         if len(values) == len(flat):
             flat[:] = values
-            return out
-        room = copy.shape[1] * self._values
-        ends = np.cumsum(copy.frames) * self._values
-        for row, (size, end) in enumerate(zip((copy.frames * self._values).tolist(), ends.tolist(), strict=True)):
-            flat[row * room : row * room + size] = values[end - size : end]
-            flat[row * room + size : (row + 1) * room] = self._padding
-        return out
+            return array
+        row_values = job.shape[1] * self._frame_values
+        sizes = job.frames * self._frame_values
+        for row, (size, end) in enumerate(zip(sizes.tolist(), np.cumsum(sizes).tolist(), strict=True)):
+            flat[row * row_values : row * row_values + size] = values[end - size : end]
+            flat[row * row_values + size : (row + 1) * row_values] = self._padding
+        return array
 
-    def _unpacked(self, copy: _Copy) -> np.ndarray:
-        """The values of all frames, one after another, as they are stored, or as what bytes stand for."""
-        frames = int(copy.frames.sum())
-        raw = np.empty(frames * (self._gap + self._values * self._stored.itemsize), np.uint8)
-        self._shards.copy(raw, copy.pieces)
-        if self._gap:  # what stands before each frame is copied with it, and left out here
-            raw = np.ascontiguousarray(raw.reshape(frames, len(raw) // max(1, frames))[:, self._gap :]).reshape(-1)
-        return raw.view(self._stored) if self._table is None else self._table[raw]
+    def _decoded(self, job: CopyJob) -> np.ndarray:
+        """The values of all frames of a job, one record after another."""
+        raw = np.empty(int(job.frames.sum()) * self._decoder.stride, np.uint8)
+        self._shards.copy(raw, job.segments)
+        return self._decoder.values(raw)
 
-    def _padding_of(self, lacking: np.ndarray) -> Padding:
-        values = lacking * self._values
+    def _padding_of(self, missing: np.ndarray) -> Padding:
+        values = missing * self._frame_values
         pattern, longest = self._pattern, int(values.max())
         if len(pattern) < longest:
             self._pattern = pattern = np.full(longest, self._padding)

@@ -1,7 +1,7 @@
-"""What does not stand in its record as it is delivered, parsed in the graph: a whole batch in one call.
+"""Values that are stored in another form than they are delivered in, parsed in the graph: a whole batch in one call.
 
-Integers are varints in an Int64List, floats may not be packed, audio is encoded, and a function of the user's own may do anything.
-What comes out is held against the index, by which the plan was made.
+Integers are varints in an Int64List, floats may not be packed, audio is encoded, and a user's function may do anything. The results are
+compared with the index, which the plan was made from.
 """
 
 from __future__ import annotations
@@ -13,53 +13,55 @@ import tensorflow as tf
 
 from vlpipe.engines.apply_transforms import crop_range
 from vlpipe.engines.grouping import Flat
+from vlpipe.engines.labels import list_dtype
 from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.errors import AudioError, DatasetError
 from vlpipe.planning.plan import Plan
 from vlpipe.protobuf.wire import walk
 from vlpipe.sources.foreign.decode import samples_of
 from vlpipe.storage.example import require
-from vlpipe.storage.index import Index
+from vlpipe.storage.field_access import Location
 from vlpipe.storage.schema import Fixed, Sequence, Text
 
 _PARSED = {"integers": tf.int64, "floats": tf.float32}
 
 
 class Parser:
-    """Parses the features and labels of a batch that an index says have to be parsed.
+    """Parses the fields of a batch whose location is ENCODED or CUSTOM.
 
     Attributes:
-        features: those of the selection.
-        labels: those of the selection.
+        features: selected features that are parsed.
+        labels: selected labels that are parsed.
     """
 
-    def __init__(self, index: Index, plan: Plan) -> None:
-        self._index, self._plan = index, plan
-        self.features = [name for name in plan.selection.features if index.stored(name).parsed]
-        self.labels = [
-            name for name in plan.selection.labels if index.is_given(name) or (index.stored(name).parsed and name not in index.lists)
-        ]
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._index = plan, plan.index
+        features = [plan.index.access(name, as_feature=True) for name in plan.selection.features]
+        labels = [plan.index.access(name) for name in plan.selection.labels]
+        self.features = [access.name for access in features if access.is_parsed]
+        self.labels = [access.name for access in labels if access.is_parsed]
+        self._is_custom = any(access.location is Location.CUSTOM for access in (*features, *labels))
 
     def __bool__(self) -> bool:
         return bool(self.features or self.labels)
 
     def __call__(self, data: tf.Tensor, rows: tf.Tensor, frames: dict[str, tf.Tensor], ids: tf.Tensor, epoch: tf.Tensor) -> Flat:
-        """The parts of a flat batch, features ragged, truncated and cropped.
+        """The parts of a flat batch; features are ragged, truncated and cropped.
 
         Args:
             data: string `[B]`, the serialized records.
             rows: int64 `[B]`, their rows in the index.
-            frames: int64 `[B]` by feature, how many frames each has.
+            frames: int64 `[B]` by feature, the frames that the index has.
             ids: int64 `[B]`.
             epoch: int64 scalar.
 
         Raises:
-            tf.errors.InvalidArgumentError: while iterating, a record is not what the index says of it; the text names it.
+            tf.errors.InvalidArgumentError: while iterating, a record does not agree with the index; the text names it.
         """
         flat: Flat = {}
-        given = self._given(data) if any(self._index.is_given(name) for name in (*self.features, *self.labels)) else {}
+        custom = self._custom(data) if self._is_custom else {}
         for name in self.features:
-            sequences = given[name] if name in given else self._parsed(name, data, rows)
+            sequences = custom[name] if name in custom else self._parsed(name, data, rows)
             sequences = self._checked(name, sequences, frames[name], rows)
             if name == self._plan.selection.key:
                 sequences = _cut(self._plan, sequences, ids, epoch)
@@ -68,7 +70,7 @@ class Parser:
             flat[f"x:{name}"] = sequences.with_values(values)
             flat[f"n:x:{name}"] = tf.cast(sequences.row_lengths(), tf.int32)
         for name in self.labels:
-            flat |= self._label(name, given[name] if name in given else self._parsed(name, data, rows))
+            flat |= self._label(name, custom[name] if name in custom else self._parsed(name, data, rows))
         return flat
 
     def _parsed(self, name: str, data: tf.Tensor, rows: tf.Tensor) -> tf.RaggedTensor:
@@ -85,14 +87,14 @@ class Parser:
         )
 
     def _in_range(self, name: str, dtype: str, flat: tf.RaggedTensor, rows: tf.Tensor) -> tf.RaggedTensor:
-        """The values as the dtype that they have in the schema, which has to hold them."""
+        """The values in the dtype of the schema, which must be able to hold them."""
         limits = np.iinfo(dtype)
         good = (flat.values >= int(limits.min)) & (flat.values <= int(limits.max))
 
         def message() -> tf.Tensor:
             wrong = tf.argmin(tf.cast(good, tf.int32))
             value = tf.strings.as_string(flat.values[wrong])
-            what = [f': "{name}" holds ', value, f", which {dtype} cannot. Pass a layout with another dtype."]
+            what = [f': "{name}" holds ', value, f", which {dtype} cannot hold. Pass a layout with another dtype."]
             return tf.strings.join([self._where(rows[flat.value_rowids()[wrong]]), *what])
 
         with tf.control_dependencies([require(tf.reduce_all(good), message)]):
@@ -102,50 +104,50 @@ class Parser:
         index = self._index
 
         def decode(data: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            found = [np.zeros((0, 1), np.float32)]
+            sequences = [np.zeros((0, 1), np.float32)]
             for record, row in zip(data.tolist(), rows.tolist(), strict=True):
                 begin, end = walk(record).features[name].ranges[0]
                 try:
-                    found.append(samples_of(record[begin:end], f'"{name}"'))
+                    sequences.append(samples_of(record[begin:end], f'"{name}"'))
                 except AudioError as error:
                     raise DatasetError(f"{index.where(row)}: {error}") from error
-            return np.concatenate(found), np.array([len(samples) for samples in found[1:]], np.int64)
+            return np.concatenate(sequences), np.array([len(samples) for samples in sequences[1:]], np.int64)
 
         values, lengths = tf.numpy_function(wait_at_exit(decode), [data, rows], [tf.float32, tf.int64], stateful=False)
         values.set_shape([None, 1])
         lengths.set_shape(data.shape)
         return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
 
-    def _given(self, data: tf.Tensor) -> dict[str, Any]:
-        """Every field, as the user's function gives it of each record."""
+    def _custom(self, data: tf.Tensor) -> dict[str, Any]:
+        """Every field, as the user's function returns it for each record."""
         schema, parse = self._index.schema, self._index.foreign and self._index.foreign.parse
         specs = {name: _spec(field) for name, field in schema.fields.items()}
-        found: dict[str, Any] = tf.map_fn(parse, data, fn_output_signature=specs)
-        return found
+        fields: dict[str, Any] = tf.map_fn(parse, data, fn_output_signature=specs)
+        return fields
 
     def _checked(self, name: str, sequences: tf.RaggedTensor, expected: tf.Tensor, rows: tf.Tensor) -> tf.RaggedTensor:
-        found = sequences.row_lengths()
-        same = found == expected
+        lengths = sequences.row_lengths()
+        same = lengths == expected
 
         def message() -> tf.Tensor:
             wrong = tf.argmin(tf.cast(same, tf.int32))
-            numbers = tf.strings.as_string(found[wrong]), tf.strings.as_string(expected[wrong])
+            numbers = tf.strings.as_string(lengths[wrong]), tf.strings.as_string(expected[wrong])
             what = [f': "{name}" has ', numbers[0], " frames, the index says ", numbers[1]]
             return tf.strings.join(
-                [self._where(rows[wrong]), *what, ". Mend the layout's functions. Give the layout another name, that it is indexed again."]
+                [self._where(rows[wrong]), *what, ". Fix the layout's functions, then change its `name` so that the files are re-indexed."]
             )
 
         with tf.control_dependencies([require(tf.reduce_all(same), message)]):
             return sequences.with_values(tf.identity(sequences.values))
 
     def _where(self, row: tf.Tensor) -> tf.Tensor:
-        """Names a record as `Index.where` does; asked for only when there is something to say."""
+        """Names a record as `Index.where` does; runs only for an error."""
         return tf.numpy_function(wait_at_exit(lambda row: self._index.where(int(row)).encode()), [row], tf.string, stateful=False)
 
     def _label(self, name: str, value: Any) -> Flat:
         if not isinstance(value, tf.RaggedTensor):
             return {f"y:{name}": value}
-        values = value.with_values(tf.cast(value.values, tf.int64)) if value.dtype.is_integer else value
+        values = value.with_values(tf.cast(value.values, list_dtype(self._index.schema.sequences[name])))
         padding = tf.cast(self._plan.options.label_padding, values.dtype)
         return {f"y:{name}": values.to_tensor(padding), f"n:y:{name}": tf.cast(values.row_lengths(), tf.int32)}
 
@@ -159,10 +161,10 @@ def _spec(field: Sequence | Fixed | Text) -> Any:
 
 
 def _cut(plan: Plan, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
-    """What is kept of each sequence of the key feature: truncated, then cropped."""
-    if plan.options.truncation is None and plan.options.crop is None:
+    """The frames of the key feature that are read."""
+    if plan.frame_plan.frame_range.is_all:
         return sequences
-    counts, firsts = crop_range(plan.options, sequences.row_lengths(), ids, epoch)
+    counts, firsts = crop_range(plan, sequences.row_lengths(), ids, epoch)
     begins = sequences.row_starts() if firsts is None else sequences.row_starts() + firsts
     values = tf.gather(sequences.values, tf.ragged.range(begins, begins + counts).values)
     return tf.RaggedTensor.from_row_lengths(values, counts, validate=False)

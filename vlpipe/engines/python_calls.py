@@ -1,13 +1,14 @@
-"""Calls from TensorFlow into Python, which must have come back when the interpreter ends.
+"""Calls from TensorFlow into Python that return before the interpreter ends.
 
 tf.data works ahead: when a script ends, or stops in the middle of an epoch, a thread of TensorFlow may be inside a Python function. The
-interpreter never lets it go on, and the iterator's destructor waits for it: the process hangs, about one time in three.
+ending interpreter never lets that thread continue, and the iterator's destructor waits for it: the process hangs, about one time in three.
 
-The cyclic garbage collector runs in whichever thread makes the object that is one too many. In such a call it may find an iterator of
-which this very call is a part: the iterator's destructor waits for the call, and the call for the destructor. So it is kept out of them.
+The cyclic garbage collector runs in the thread that happens to allocate the one object too many. Inside such a call it may collect the
+iterator that this call serves: the iterator's destructor then waits for the call, and the call for the destructor. So the collector is
+disabled during calls.
 
-And a thread that Python did not start is a stranger to it at every call: its state is made and, with the stack of its frames, unmapped
-again. So each thread is introduced once: 10 % more batches a second where they are small.
+Python creates a thread state for a thread that it did not start at every call, and frees it (with the stack of its frames) at the end.
+Keeping the state of each thread gives 10 % more batches a second where batches are small.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-QUIET_SECONDS = 0.02  # without a call, after which none is on its way any more
-PATIENCE_SECONDS = 30  # for one that reads from a slow disk
+QUIET_SECONDS = 0.02  # without a call: then no further call is about to begin
+PATIENCE_SECONDS = 30  # for a call that reads from a slow disk
 
 
 class _Calls:
-    """How many are under way, and when the last one came or went."""
+    """Counts the active calls, and remembers when the last one began or ended."""
 
     def __init__(self) -> None:
         self.running, self.last, self.ending = 0, 0.0, False
@@ -36,7 +37,7 @@ class _Calls:
             self.running, self.last = self.running + by, time.monotonic()
 
     def end(self) -> None:
-        """Wait for the calls under way; those that still come fail at once."""
+        """Wait for the active calls; new ones fail at once."""
         self.ending = True
         if not self.last:
             return
@@ -51,14 +52,14 @@ atexit.register(_calls.end)
 
 
 class _Collector:
-    """Python's cyclic garbage collector, off while any call runs Python, except where it copies."""
+    """Disables Python's cyclic garbage collector while any call runs Python code, except while it copies."""
 
     def __init__(self) -> None:
         self._running, self._was_on = 0, True
         self._lock = threading.Lock()
 
     def pause(self) -> None:
-        """Keep it off, until `resume` was called as often."""
+        """Disable the collector, until `resume` was called as often as `pause`."""
         with self._lock:
             if not self._running:
                 self._was_on = gc.isenabled()
@@ -66,7 +67,7 @@ class _Collector:
             self._running += 1
 
     def resume(self) -> None:
-        """What the user had, if no other call runs Python."""
+        """Restore the user's setting, if no other call runs Python code."""
         with self._lock:
             self._running -= 1
             if not self._running and self._was_on:
@@ -77,19 +78,19 @@ collector = _Collector()
 _thread = threading.local()
 
 
-def _stay() -> None:
-    """Let the interpreter keep what it knows of this thread until it ends: some 7 KB; TensorFlow has two new threads for an iterator."""
+def _keep_thread_state() -> None:
+    """Keep the thread state of this thread until the process ends: about 7 KB; TensorFlow starts two threads for an iterator."""
     if not hasattr(_thread, "known"):
-        _thread.known = ctypes.pythonapi.PyGILState_Ensure()  # and never released
+        _thread.known = ctypes.pythonapi.PyGILState_Ensure()  # never released
 
 
 def wait_at_exit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function for `tf.numpy_function` whose calls have come back before the interpreter ends."""
+    """Wrap a function for `tf.numpy_function` so that its calls return before the interpreter ends."""
 
     def call(*arguments: Any) -> Any:
         collector.pause()
         _calls.change(1)
-        _stay()
+        _keep_thread_state()
         try:
             if _calls.ending:
                 raise RuntimeError("the process is ending")

@@ -1,4 +1,4 @@
-"""SplitMix64 in a TensorFlow graph: the integers of `splitmix`, from the same arithmetic."""
+"""SplitMix64 in a TensorFlow graph: the same integers as `planning.splitmix`, from the same arithmetic."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ def uint64(number: int) -> tf.Tensor:
 
 
 def mix(numbers: tf.Tensor) -> tf.Tensor:
-    """`splitmix.mix`, of every element."""
+    """`splitmix.mix` of every element."""
     for shift, multiplier in zip(splitmix.SHIFTS, (*splitmix.MULTIPLIERS, 1), strict=True):
         numbers = tf.bitwise.bitwise_xor(numbers, tf.bitwise.right_shift(numbers, uint64(shift))) * uint64(multiplier)
     return numbers
 
 
 def hashes(seed: int, epoch: tf.Tensor, purpose: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-    """The outputs of SplitMix64 with these numbers, from 0: `splitmix.hashes` has the first of them.
+    """The outputs of SplitMix64 with these numbers, counted from 0: `splitmix.hashes` returns the first ones.
 
     Args:
         epoch: int64 scalar.
         purpose: uint64.
-        numbers: int64, of a shape that goes with that of `purpose`.
+        numbers: int64, of a shape that broadcasts with that of `purpose`.
     """
     start = mix(mix(uint64(splitmix.mix(seed)) + tf.cast(epoch, tf.uint64)) + purpose)
     return mix(tf.cast(numbers + 1, tf.uint64) * uint64(splitmix.GOLDEN) + start)

@@ -1,7 +1,7 @@
-"""The stream engine: an epoch read from the shards in order, shuffled in a buffer, batched by the builders' machinery.
+"""The stream engine: each epoch is read from the shards in order, shuffled in a buffer, and batched by tf.data (`grouping`).
 
-What TensorFlow's reader leaves silent or unnamed is caught in the graph, by the counts of the index: a shard that ends
-early, a record that cannot be read (the reader names neither file nor record), frames that are not those that were written.
+TensorFlow's reader does not report a shard that ends early, and names neither file nor record when one cannot be read. The graph detects
+both, and records of other lengths, by comparing with the index.
 """
 
 from __future__ import annotations
@@ -16,44 +16,47 @@ import tensorflow as tf
 
 from vlpipe.engines.apply_transforms import crop_range, transform_record
 from vlpipe.engines.decode import BatchDecoder
-from vlpipe.engines.grouping import Flat, Grouping, group, measured
+from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
+from vlpipe.engines.labels import list_dtype
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse, require
-from vlpipe.storage.index import Index
+from vlpipe.storage.index import RESTORE, Index
+from vlpipe.storage.schema import Sequence
 
 SHUFFLE_BYTES = 1 << 28  # of serialized records in the shuffle buffer
 READ_BYTES = 1 << 20
-BLOCK = 32  # records that are read from a shard at a time
+BLOCK = 32  # records that are read together from a shard
 INTERLEAVED = 8  # shards that are read in turn
-PREFETCHED = 1  # batches that wait, ready, for the model: whatever comes together in buckets is made one after the other
+PREFETCHED = 1  # finished batches that wait for the model; bucketing makes batches one after another, so that more would not help
 
-_DAMAGED = "The file is damaged, was cut or replaced after it was written: restore it from a copy, or write the dataset again."
+_DAMAGED = f"The file is damaged, or was cut or replaced after it was written. {RESTORE}"
 
 
-def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
+def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
     """The batches of the epochs.
 
     Args:
-        epochs: pairs of int64: the number of an epoch, and its first batch: 0, or beyond the last where there shall be none.
-        deliver: makes of a flat batch what the user gets.
+        epochs: pairs of int64: the number of an epoch, and the first batch to deliver of it: 0, or a number beyond the last batch for none.
+        deliver: turns a flat batch into the user's element.
     """
+    index = plan.index
     table = _Table.of(index)
     if index.foreign is None:
-        example = functools.partial(_example, index, table, plan)
+        example = functools.partial(_example, table, plan)
     else:
         with tf.device("CPU:0"):
-            example = functools.partial(_foreign_example, table, plan, BatchDecoder(index, plan, index.by_shard(), whole=True))
-    # The boundary stands in for none, where there are no records.
+            example = functools.partial(_third_party_example, table, plan, BatchDecoder(plan, index.by_shard(), whole=True))
+    # Without records the plan has no buckets; a grouping needs one.
     grouping = Grouping(plan.options, f"x:{plan.selection.key}", plan.boundaries or (1,), plan.batch_sizes or (1,))
 
-    @tf.autograph.experimental.do_not_convert  # nothing here needs it, and converting takes most of the time to trace
+    @tf.autograph.experimental.do_not_convert  # not needed here, and converting takes most of the tracing time
     def epoch(number: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
-        # Whatever tf.random.set_seed says outside, the order depends on the seed of this dataset alone. (In tf.data's debug mode,
-        # where this runs eagerly, it would set the user's own.)
+        # The order depends on the seed of this dataset alone, whatever seed the user has set. (In tf.data's debug mode this function runs
+        # eagerly, and would change the user's seed.)
         if not tf.executing_eagerly():
             tf.random.set_seed(1)
-        records = _read(index, table, plan, number)
+        records = _read(table, plan, number)
         if plan.refused.keys() - {"remainder"}:
             records = records.filter(lambda position, _: _within(table.frames[plan.selection.key][position], plan))
         examples = records.map(
@@ -69,10 +72,7 @@ def batches(index: Index, plan: Plan, epochs: tf.data.Dataset, deliver: Callable
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """The index as tensors, in the order in which a reader of the shards meets the records.
-
-    A record is known in the graph by its position in this order.
-    """
+    """The index as tensors, in the order of the records in the shards; records are named by their position in this order."""
 
     paths: tf.Tensor
     names: tf.Tensor
@@ -88,7 +88,7 @@ class _Table:
     def of(cls, index: Index) -> _Table:
         order = index.by_shard()
         count = np.bincount(index.rows["shard"], minlength=len(index.shards)).astype(np.int64)
-        # On the CPU even where there is a GPU: tf.data runs there.
+        # tf.data runs on the CPU, even on a machine with a GPU.
         with tf.device("CPU:0"):
             return cls(
                 paths=tf.constant([shard.path for shard in index.shards]),
@@ -109,7 +109,7 @@ class _Table:
         return tf.strings.join([self.names[shard], ", record ", number, " at byte ", tf.strings.as_string(self.offset[position])])
 
 
-def _read(index: Index, table: _Table, plan: Plan, number: tf.Tensor) -> tf.data.Dataset:
+def _read(table: _Table, plan: Plan, number: tf.Tensor) -> tf.data.Dataset:
     """The records of an epoch as (position, serialized Example)."""
     shards = tf.range(table.count.shape[0], dtype=tf.int64)
     if not plan.options.shuffle:
@@ -122,23 +122,23 @@ def _read(index: Index, table: _Table, plan: Plan, number: tf.Tensor) -> tf.data
         num_parallel_calls=min(default_parallelism(plan.options), INTERLEAVED, table.count.shape[0]),
         deterministic=True,
     )
-    return blocks.unbatch().shuffle(_shuffle_buffer(index), seed=seeds[0], reshuffle_each_iteration=False)
+    return blocks.unbatch().shuffle(_shuffle_buffer(plan.index), seed=seeds[0], reshuffle_each_iteration=False)
 
 
 def _shuffle_buffer(index: Index) -> int:
-    """Records in the shuffle buffer: all of them, or as many as its memory allows; it holds them whole, as they were read."""
+    """Size of the shuffle buffer in records: all, or as many serialized records as fit into `SHUFFLE_BYTES`."""
     record_bytes = 64 + int(index.rows["bytes"].mean()) if len(index) else 64
     return max(1, min(len(index), SHUFFLE_BYTES // record_bytes))
 
 
 def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
-    """Blocks of (position [n], serialized Example [n]) of one shard, whose number must be that of the index in the end.
+    """Blocks of (position [n], serialized Example [n]) of one shard; their records are counted and compared with the index.
 
-    The reader's own errors name neither file nor record, and a shard that is cut inside the last header reads as a clean end. So
-    every end is taken for a clean one, and an empty block after it tells that the shard has been read and can be counted.
+    The reader's own errors name neither file nor record, and a shard that is cut inside its last header reads as a clean end. So errors
+    are ignored, which ends the shard, and an empty block after the end triggers the comparison of the count.
     """
     path = table.paths[shard]
-    # A file that cannot even be opened would keep ignore_errors in an endless loop: this opens it first, and fails by its name.
+    # A file that cannot be opened would keep ignore_errors in an endless loop. This opens it first, and its error names the file.
     opened = tf.data.FixedLengthRecordDataset(path, record_bytes=1, buffer_size=1).take(1).filter(lambda _: False)
     read = tf.data.TFRecordDataset(path, compression_type=table.compression[shard], buffer_size=READ_BYTES)
     records = opened.concatenate(read.ignore_errors())
@@ -164,10 +164,10 @@ def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
     return blocks.scan(tf.constant(0, tf.int64), count)
 
 
-def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
-    """One record, parsed, checked against the index, and as the options want it."""
-    options, selection = plan.options, plan.selection
-    values = parse(index.schema, (*selection.features, *selection.labels), data, lambda: table.where(position))
+def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
+    """One record: parsed, compared with the index, cropped and transformed."""
+    options, selection, schema = plan.options, plan.selection, plan.index.schema
+    values = parse(schema, (*selection.features, *selection.labels), data, lambda: table.where(position))
     checks = [_frames_agree(table, position, name, values[name]) for name in values if name in table.frames]
     with tf.control_dependencies(checks):
         values = {name: tf.identity(value) for name, value in values.items()}
@@ -178,53 +178,48 @@ def _example(index: Index, table: _Table, plan: Plan, position: tf.Tensor, data:
     if options.has_transforms:
         flat = transform_record(plan, flat, table.id[position], epoch)
     for name in selection.labels:
-        flat[f"y:{name}"] = tf.cast(values[name], tf.int64) if _is_integer_list(index, name) else values[name]
+        field = schema.fields[name]
+        flat[f"y:{name}"] = tf.cast(values[name], list_dtype(field)) if isinstance(field, Sequence) else values[name]
     if options.ids:
         flat["id"] = table.id[position]
-    return measured(flat)
+    return with_lengths(flat)
 
 
-def _foreign_example(table: _Table, plan: Plan, assembled: BatchDecoder, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
-    """The same of a record that vlpipe did not write: a batch of one, without its first axis."""
+def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
+    """The same for a third-party record: decoded as a batch of one, without the batch axis."""
     same = tf.strings.length(data) == tf.cast(table.bytes[position], tf.int32)
-    # Of another record, what stands at these places are no frames.
-    changed = require(same, lambda: tf.strings.join([table.where(position), ": is not the record that the index knows. ", _DAMAGED]))
+    changed = require(same, lambda: tf.strings.join([table.where(position), ": is not the record that was indexed. ", _DAMAGED]))
     with tf.control_dependencies([changed]):
         data = tf.identity(data)
     zero = tf.constant(0, tf.int64)
-    batch = assembled(data[None], position[None], zero, zero, epoch)
+    batch = decode(data[None], position[None], zero, zero, epoch)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
     if plan.options.has_transforms:
         flat = transform_record(plan, flat, flat["id"], epoch)
     if not plan.options.ids:
         flat.pop("id", None)
-    return measured(flat)
+    return with_lengths(flat)
 
 
 def _cut(plan: Plan, frames: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-    """What is kept of the frames of a record with this id: truncated, then cropped."""
-    if plan.options.truncation is None and plan.options.crop is None:
+    """The frames of a record that are read."""
+    if plan.frame_plan.frame_range.is_all:
         return frames
-    counts, firsts = crop_range(plan.options, tf.shape(frames, tf.int64)[:1], number[None], epoch)
+    counts, firsts = crop_range(plan, tf.shape(frames, tf.int64)[:1], number[None], epoch)
     return frames[: counts[0]] if firsts is None else frames[firsts[0] :][: counts[0]]
 
 
 def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tensor) -> tf.Tensor:
-    """Another file in the place of the shard has, as a rule, records of other lengths."""
-    found, expected = tf.shape(value, tf.int64)[0], table.frames[name][position]
+    """Detects a replaced file, whose records usually have other lengths."""
+    frames, expected = tf.shape(value, tf.int64)[0], table.frames[name][position]
 
     def message() -> tf.Tensor:
-        numbers = tf.strings.as_string(found), tf.strings.as_string(expected)
+        numbers = tf.strings.as_string(frames), tf.strings.as_string(expected)
         return tf.strings.join(
             [table.where(position), f': "{name}" has ', numbers[0], " frames, the index says ", numbers[1], ". ", _DAMAGED]
         )
 
-    return require(found == expected, message)
-
-
-def _is_integer_list(index: Index, name: str) -> bool:
-    sequence = index.schema.sequences.get(name)
-    return sequence is not None and np.dtype(sequence.dtype).kind in "iu"
+    return require(frames == expected, message)
 
 
 def _within(frames: tf.Tensor, plan: Plan) -> tf.Tensor:

@@ -22,39 +22,38 @@ def histogram(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rows_of_whole_batches(counts: np.ndarray, batch_size: int, remainder: str) -> np.ndarray:
-    """Rows of the batches that reach just to each length, where every batch but one is full (int64 `[L]`, some of them 0).
+    """int64 `[L]`: rows of the batches whose longest record has each length, if every batch but one is full; 0 for other lengths.
 
-    Batches are cut from the longest sequence down, each filled up with shorter ones; what is left is a short batch of the shortest. With
-    these in the place of the counts, `optimal_boundaries` pads least in whole batches.
+    Batches are cut from the longest sequence down, each filled with shorter ones; the shortest make a short batch. With these numbers
+    instead of the counts, `optimal_boundaries` minimises the padding of whole batches.
     """
     total = int(counts.sum())
     longer = total - np.cumsum(counts)
-    taken = -(-longer // batch_size) * batch_size  # by the batches of longer sequences
+    taken = -(-longer // batch_size) * batch_size  # rows in batches of longer sequences
     whole = {"keep": total, "pad": -(-total // batch_size) * batch_size, "drop": total // batch_size * batch_size}[remainder]
     return np.diff(np.maximum(whole - taken, 0), prepend=0)
 
 
-# Beyond so many distinct lengths (waveforms: samples) the boundaries are chosen among so many of them, at equal steps of records.
+# With more distinct lengths (waveforms have lengths in samples), boundaries are chosen among this many, at equal steps of records.
 MAX_LENGTHS = 8192
 
 
 def optimal_boundaries(lengths: np.ndarray, counts: np.ndarray, buckets: int, least: np.ndarray | int = 1) -> tuple[int, ...]:
-    """The inclusive upper lengths of at most `buckets` buckets which together pad the least.
+    """The inclusive upper lengths of at most `buckets` buckets that minimise padding.
 
-    Exact, up to 8,192 distinct lengths: minimises the frames after padding, each sequence to the boundary of its bucket, by dynamic
-    programming. With the sequences in order of length, N[j] of them among the first j + 1 lengths, the best cost of covering these by
-    k buckets is
+    Exact up to 8,192 distinct lengths. Dynamic programming minimises the total frames after each sequence is padded to the boundary of its
+    bucket. With N[j] sequences of the first j + 1 lengths, the lowest cost of covering them with k buckets is
 
         cost[k][j] = min over i < j with N[j] - N[i] >= least[j] of  cost[k - 1][i] + lengths[j] * (N[j] - N[i]).
 
-    For a fixed i that is a line in lengths[j], so that each k takes one pass over a lower envelope (the convex-hull trick)
-    instead of a pass for every j. Python's integers keep it exact.
+    For a fixed i this is a line in lengths[j], so that each k takes one pass over a lower envelope (the convex-hull trick) instead of one
+    pass for every j. Python's integers keep it exact.
 
     Args:
         lengths: distinct lengths, ascending.
         counts: sequences of each length.
-        buckets: how many buckets at the most, >= 1.
-        least: how many sequences a bucket must have, by its upper length, not ascending; if there are fewer in all, one bucket has them.
+        buckets: maximum number of buckets, >= 1.
+        least: sequences that a bucket must have, by its upper length, not ascending; with fewer sequences in total there is one bucket.
 
     Returns:
         Ascending boundaries; the last is the greatest length. Empty if there are no lengths.
@@ -81,7 +80,7 @@ def optimal_boundaries(lengths: np.ndarray, counts: np.ndarray, buckets: int, le
 
 
 def _thinned(*columns: np.ndarray) -> list[np.ndarray]:
-    """Lengths, records up to each and so on, of at most MAX_LENGTHS of the lengths, the greatest among them."""
+    """The columns (lengths, records up to each, ...) at no more than MAX_LENGTHS of the lengths, the greatest included."""
     totals = columns[1]
     if len(totals) > MAX_LENGTHS:
         steps = totals[-1] * np.arange(1, MAX_LENGTHS + 1) // MAX_LENGTHS
@@ -91,10 +90,10 @@ def _thinned(*columns: np.ndarray) -> list[np.ndarray]:
 
 
 def _add_bucket(xs: list[int], ns: list[int], needed: list[int], cost: list[float]) -> tuple[list[float], list[int]]:
-    """From the costs of covering by k buckets, those by k + 1, and where the last of them then begins."""
+    """From the costs of k buckets, the costs of k + 1, and where the last of these buckets begins."""
     new_cost, choice = [math.inf] * len(xs), [-1] * len(xs)
-    envelope: deque[int] = deque()  # positions i of the lines cost[i] - x * ns[i], steeper and steeper
-    ready = 0  # the first position that is not yet far enough behind
+    envelope: deque[int] = deque()  # positions i of the lines cost[i] - x * ns[i], of increasing steepness
+    ready = 0  # the first position that leaves too few sequences for the bucket
     for j, x in enumerate(xs):
         while ready < j and ns[ready] <= ns[j] - needed[j]:
             if cost[ready] < math.inf:
@@ -109,10 +108,10 @@ def _add_bucket(xs: list[int], ns: list[int], needed: list[int], cost: list[floa
 
 
 def _push(envelope: deque[int], new: int, ns: list[int], cost: list[float]) -> None:
-    """Add a line that is steeper than all before, and drop those that are now nowhere the lowest."""
+    """Add a line that is steeper than all others, and drop lines that are no longer lowest anywhere."""
     if envelope and ns[new] == ns[envelope[-1]]:
         if cost[new] >= cost[envelope[-1]]:
-            return  # parallel, and nowhere lower
+            return  # parallel and not lower
         envelope.pop()
     while len(envelope) > 1:
         before, last = envelope[-2], envelope[-1]
@@ -124,16 +123,16 @@ def _push(envelope: deque[int], new: int, ns: list[int], cost: list[float]) -> N
     envelope.append(new)
 
 
-# How many there are at the most where the user does not say. "boundary" makes as many static shapes, each of which XLA compiles. For
-# "longest", so many that little is padded; but the stream engine ends each bucket in a short batch, and holds a batch of each in memory.
+# Default maximum of buckets. "boundary" makes as many static shapes, and XLA compiles each of them. "longest" has enough that little is
+# padded; but the stream engine ends each bucket with a short batch, and holds a batch of each in memory.
 DEFAULT_BUCKETS = {"longest": 64, "boundary": 8}
 STREAM_BUCKETS = {"longest": 16, "boundary": 8}
-# With few records there are fewer. Two that share a batch do so again in the next epoch with a probability of about 1 in these.
+# Few records get fewer buckets. Two records that share a batch do so again in the next epoch with a probability of about 1 in this.
 BATCHES_PER_BUCKET = {"longest": 2, "boundary": 4}
 STREAM_BATCHES_PER_BUCKET = {"longest": 4, "boundary": 4}
 
 
-def _boundaries(lengths: np.ndarray, counts: np.ndarray, options: Options, engine: str) -> tuple[int, ...]:
+def boundaries_of(lengths: np.ndarray, counts: np.ndarray, options: Options, engine: str) -> tuple[int, ...]:
     if not len(lengths):
         return ()
     if options.batching == "same_length":
@@ -146,8 +145,8 @@ def _boundaries(lengths: np.ndarray, counts: np.ndarray, options: Options, engin
 def boundaries_for(lengths: np.ndarray, counts: np.ndarray, options: Options, engine: str = "stream") -> tuple[int, ...]:
     """Inclusive upper lengths of the buckets for a histogram of lengths.
 
-    Boundaries that were given are kept; if some sequence is longer than the last, one more bucket reaches to the longest. Those that are
-    chosen pad least among those that leave no bucket without a full batch (for every rank).
+    The user's boundaries are kept; if a sequence is longer than the last one, a further bucket reaches to the longest. Otherwise the
+    boundaries are chosen that pad least, among those that give every bucket a full batch (for every rank).
     """
     buckets = options.buckets
     if isinstance(buckets, tuple):

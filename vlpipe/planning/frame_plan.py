@@ -1,8 +1,10 @@
-"""What is done to frames between being read and being padded, as far as it is known before the first is read."""
+"""What happens to frames between reading and padding, as far as it is known before the first record is read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +12,43 @@ from vlpipe.errors import ArgumentError
 from vlpipe.planning.options import Options
 from vlpipe.planning.selection import Selection
 from vlpipe.storage.index import Index
+from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.normalize import MeanVariance, of_path, of_source
 from vlpipe.transforms.transform import LengthMap, TracedTransform
+
+
+@dataclass(frozen=True)
+class FrameRange:
+    """Which frames of the key feature are read: truncated to the longest length of `length_range`, then cropped.
+
+    The methods take NumPy arrays or tensors alike, with the `minimum` function that fits.
+    """
+
+    truncation: int | None
+    crop: Crop | None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether all frames of all records are read."""
+        return self.truncation is None and self.crop is None
+
+    def counts(self, frames: Any, minimum: Callable[[Any, Any], Any]) -> Any:
+        """int64 `[n]`: frames that are read, of records that have `frames` (int64 `[n]`)."""
+        frames = self._truncated(frames, minimum)
+        return frames if self.crop is None else minimum(frames, self.crop.frames)
+
+    def firsts(self, frames: Any, minimum: Callable[[Any, Any], Any], draws: Callable[[], Any]) -> Any:
+        """int64 `[n]`: the first frame that is read; None: frame 0 of all records.
+
+        Args:
+            draws: returns int64 `[n]` random numbers below 2**32, one for each record; called only where they are needed.
+        """
+        if self.crop is None or not self.crop.random:
+            return None
+        return self.crop.firsts(self._truncated(frames, minimum) - self.counts(frames, minimum), draws())
+
+    def _truncated(self, frames: Any, minimum: Callable[[Any, Any], Any]) -> Any:
+        return frames if self.truncation is None else minimum(frames, self.truncation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +56,14 @@ class FramePlan:
     """The arguments crop, transform, normalize and augment, applied to one index.
 
     Attributes:
-        dimensions: shape of a frame of the key feature as delivered.
-        lengths: what becomes of the lengths of the key feature that occur; None without a transform.
-        traced: the transform.
-        moments: mean and variance by feature, with normalize="global" or a path.
+        frame_range: which frames of the key feature are read.
+        dimensions: shape of a delivered frame of the key feature.
+        lengths: the length after the transform of each length that occurs; None without a transform.
+        traced: the transform; None without one.
+        moments: mean and variance by feature, for normalize="global" or a path.
     """
 
+    frame_range: FrameRange
     dimensions: tuple[int, ...]
     lengths: LengthMap | None
     traced: TracedTransform | None
@@ -32,11 +71,11 @@ class FramePlan:
 
 
 def frame_plan_for(index: Index, selection: Selection, options: Options, frames: np.ndarray) -> tuple[np.ndarray, FramePlan]:
-    """The lengths as delivered (int64 `[n]`) of records of which `frames` are read, and what is done to them.
+    """The delivered lengths (int64 `[n]`) of records of which `frames` frames are read, and the plan for them.
 
     Raises:
-        ArgumentError: the transform cannot serve, or one of them does not fit the frames.
-        DatasetError: statistics are asked for that the dataset, or what is at the path, does not have.
+        ArgumentError: the transform fails, or one of the arguments does not fit the frames.
+        DatasetError: the dataset, or the path, lacks the statistics that `normalize` needs.
     """
     sequences = index.schema.sequences
     dimensions = sequences[selection.key].dimensions
@@ -44,25 +83,24 @@ def frame_plan_for(index: Index, selection: Selection, options: Options, frames:
     if options.transform is not None:
         traced = options.transform.traced(dimensions, options.dtype)
         dimensions = traced.dimensions
-        before, places = np.unique(frames, return_inverse=True)
+        before, inverse = np.unique(frames, return_inverse=True)
         lengths = LengthMap(before, options.transform.lengths(before))
-        frames = lengths.after[places.reshape(-1)]
+        frames = lengths.after[inverse.reshape(-1)]
     moments = {}
     if options.normalize is not None and options.normalize != "utterance":
-        _check_described(sequences[selection.key].dimensions, dimensions, options.normalize)
+        _check_same_frames(sequences[selection.key].dimensions, dimensions, options.normalize)
         if options.normalize == "global":
             moments = {name: of_source(index, name) for name in selection.features}
         else:
             moments = of_path(options.normalize, {name: sequences[name].dimensions for name in selection.features})
     if options.augment is not None:
         options.augment.check(selection.key, dimensions)
-    return frames, FramePlan(dimensions, lengths, traced, moments)
+    return frames, FramePlan(FrameRange(options.truncation, options.crop), dimensions, lengths, traced, moments)
 
 
-def _check_described(stored: tuple[int, ...], delivered: tuple[int, ...], normalize: str) -> None:
+def _check_same_frames(stored: tuple[int, ...], delivered: tuple[int, ...], normalize: str) -> None:
     if stored != delivered:
         raise ArgumentError(
-            f'normalize="{normalize}": the statistics are of the stored frames {list(stored)}, of which the transform makes '
-            f"{list(delivered)}. "
-            'Use normalize="utterance", or normalise in the transform.'
+            f'normalize="{normalize}": the statistics describe stored frames {list(stored)}, but the transform returns frames '
+            f'{list(delivered)}. Use normalize="utterance", or normalise in the transform.'
         )

@@ -1,17 +1,17 @@
-"""The forecast: how many records, batches and bytes an epoch will have, from the index alone.
+"""`plan`: from the index and the arguments to a `Plan`.
 
-Integer arithmetic on NumPy arrays; no record is read and TensorFlow is not imported. `make_dataset` follows the same plan,
-so that what is forecast here is what it delivers.
+Integer arithmetic on NumPy arrays; no record is read and TensorFlow is not imported. `make_dataset` follows the same plan, so that it
+delivers exactly what the plan forecasts.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vlpipe.errors import ArgumentError, SchemaError
-from vlpipe.planning.buckets import _boundaries, histogram
+from vlpipe.planning.buckets import boundaries_of, histogram
 from vlpipe.planning.frame_plan import frame_plan_for
 from vlpipe.planning.options import INTEGER_DTYPES, Options
 from vlpipe.planning.plan import Bucket, Plan
@@ -21,21 +21,27 @@ from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
 
+if TYPE_CHECKING:  # the package that provides it is TensorFlow's own requirement, and only type checkers need it
+    from typing_extensions import Unpack
 
-def plan(source: Source, **arguments: Any) -> Plan:
+    from vlpipe.planning.options import Arguments
+
+
+def plan(source: Source, **arguments: Unpack[Arguments]) -> Plan:
     """Forecast what `make_dataset` with the same arguments delivers, without reading a record or importing TensorFlow.
 
     Args:
-        source: as in `make_dataset`.
-        **arguments: as in `make_dataset`.
+        source: as for `make_dataset`.
+        **arguments: as for `make_dataset`.
 
     Raises:
-        VlpipeError: whatever `make_dataset` would raise before the first batch.
+        VlpipeError: the errors that `make_dataset` raises before the first batch.
 
     Example:
-        >>> plan = vlpipe.plan("data/train", batch_size=64)
-        >>> plan.steps_per_epoch, f"{plan.valid_ratio:.1%}"
-        (391, '96.4%')
+        >>> vlpipe.write("data/train", ({"features": np.zeros((t, 2), np.float32)} for t in range(1, 101)))
+        >>> plan = vlpipe.plan("data/train", batch_size=10)
+        >>> plan.steps_per_epoch, f"{plan.valid_ratio:.0%}"
+        (10, '92%')
     """
     options = Options.of(**arguments)
     return make_plan(open_anywhere(source, options.layout), options)
@@ -45,31 +51,26 @@ def make_plan(index: Index, options: Options) -> Plan:
     """The plan for an index.
 
     Raises:
-        ArgumentError: a record is out of `length_range` and `out_of_range` is "error", or the engine cannot do what is asked.
-        SchemaError: the fields that are asked for are not in the schema.
+        ArgumentError: a record is outside `length_range` and `out_of_range` is "error", or the engine does not support the arguments.
+        SchemaError: the requested fields are not in the schema, or not of the right kind.
     """
     engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
     selection = select(index.schema, options, index.label)
     _check_scaled(index, selection, options)
-    frames = index.frames(selection.key)
-    rows = np.arange(len(frames)) if options.shuffle else index.by_shard()  # as the reader meets them
-    kept, frames, refused, truncated = _within_range(index, rows, frames[rows], selection, options)
-    read = frames if options.crop is None else np.minimum(frames, options.crop.frames)
-    cropped = int(np.count_nonzero(read < frames))
+    delivered = _within_range(index, selection, options)
+    read = delivered.frames if options.crop is None else np.minimum(delivered.frames, options.crop.frames)
     frames, frame_plan = frame_plan_for(index, selection, options, read)
     lengths, counts = histogram(frames)
-    uppers = _boundaries(lengths, counts, options, engine)
+    uppers = boundaries_of(lengths, counts, options, engine)
     bucket_of = np.searchsorted(uppers, frames, side="left").astype(np.min_scalar_type(len(uppers)))
     sizes = [options.batch_size_for(upper) for upper in uppers]
     records = np.bincount(np.searchsorted(uppers, lengths), weights=counts, minlength=len(uppers)).astype(int).tolist()
-    world = options.shard[1]
     carry = engine != "stream" and options.batching == "bucket"
-    cuts = cut(records, [size * world for size in sizes], drop=options.remainder == "drop", carry=carry)
-    refused["remainder"] = len(frames) - int(cuts.counts.sum())
+    spans = cut(records, [size * options.shard[1] for size in sizes], drop=options.remainder == "drop", carry=carry)
+    refused = delivered.refused | {"remainder": len(frames) - int(spans.counts.sum())}
     refused = {reason: count for reason, count in refused.items() if count}
-    itemsize = 2 if options.dtype == "bfloat16" else np.dtype(options.dtype).itemsize
     dimensions = {name: index.schema.sequences[name].dimensions for name in selection.features} | {selection.key: frame_plan.dimensions}
-    budget = options.frames_per_batch
+    seed = (options.seed or 0) if options.shuffle else None
     return Plan(
         options=options,
         selection=selection,
@@ -77,47 +78,41 @@ def make_plan(index: Index, options: Options) -> Plan:
         total=len(index),
         records=len(index) - sum(refused.values()),
         refused=refused,
-        truncated=truncated,
-        cropped=cropped,
-        over_budget=int(np.count_nonzero(frames > budget)) if budget is not None and options.batching != "ragged" else 0,
-        buckets=_buckets(uppers, sizes, records, lengths, cuts, options),
-        frame_bytes={name: int(np.prod(dimensions[name], dtype=np.int64)) * itemsize for name in selection.features},
+        truncated=delivered.truncated,
+        cropped=int(np.count_nonzero(read < delivered.frames)),
+        over_budget=_over_budget(frames, options),
+        buckets=_buckets(uppers, sizes, records, lengths, spans, options),
+        frame_bytes={name: int(np.prod(dimensions[name], dtype=np.int64)) * options.itemsize for name in selection.features},
         most_frames={name: int(index.frames(name).max(initial=0)) for name in selection.features},
         index=index,
-        rows=kept,
+        rows=delivered.rows,
         frames=frames,
-        schedule=Schedule(
-            bucket_of,
-            cuts,
-            seed=(options.seed or 0) if options.shuffle else None,
-            complete=options.remainder == "pad",
-            shard=options.shard,
-        ),
+        schedule=Schedule(bucket_of, spans, seed=seed, complete=options.remainder == "pad", shard=options.shard),
         frame_plan=frame_plan,
     )
 
 
 def choose_engine(options: Options, *, local: bool = True, compressed: bool = False) -> str:
-    """The engine that serves: the one that is asked for, or the first that can.
+    """The requested engine, or with "auto" the first one that can read the files.
 
     Args:
         local: the shards are files that can be mapped.
         compressed: a shard is compressed, so that it can only be read from its beginning.
 
     Raises:
-        ArgumentError: the engine that is asked for cannot do what is asked for; the message says which can.
+        ArgumentError: the requested engine does not support the files or the arguments; the message names one that does.
     """
     first = "stream" if compressed else "mapped" if local else "graph"
     engine = first if options.engine == "auto" else options.engine
     instead = 'Use engine="mapped" or "graph"'
     if compressed:
-        instead = "Its files are compressed, which only that engine reads: uncompress them, or make a dataset of them (vlpipe convert)"
+        instead = "The files are compressed, and only that engine reads them: uncompress or convert them (vlpipe convert)"
     if engine == "mapped" and not local:
         raise ArgumentError('engine="mapped": only local files can be mapped into memory. Use engine="graph", or copy the dataset.')
     if engine != "stream" and compressed:
         raise ArgumentError(
-            f"engine={engine!r}: cannot begin in the middle of a file that is compressed. Leave engine out, uncompress the files, or make "
-            "a dataset of them (vlpipe convert)."
+            f"engine={engine!r}: this engine cannot start reading in the middle of a compressed file. Leave engine out, or uncompress or "
+            "convert the files (vlpipe convert)."
         )
     if engine == "stream" and options.resume is not None:
         raise ArgumentError(f"resume: the stream engine cannot start in the middle of a run. {instead}.")
@@ -127,53 +122,71 @@ def choose_engine(options: Options, *, local: bool = True, compressed: bool = Fa
 
 
 def _check_scaled(index: Index, selection: Selection, options: Options) -> None:
-    """Whether what is delivered as fractions is asked for as integers.
+    """Refuse to deliver fractions as integers.
 
     Raises:
-        SchemaError: it is.
+        SchemaError: the dtype is an integer, and the stored bytes of a feature stand for fractions.
     """
     for name in selection.features:
         if index.stored(name).scale is not None and options.dtype in INTEGER_DTYPES:
             raise SchemaError(f'dtype={options.dtype!r}: "{name}" is de-quantised to fractions, which would be lost. Use a float dtype.')
 
 
-def _within_range(
-    index: Index, rows: np.ndarray, frames: np.ndarray, selection: Selection, options: Options
-) -> tuple[np.ndarray, np.ndarray, dict[str, int], int]:
-    """The rows that are delivered, their lengths, the records refused by reason, and how many are truncated."""
+class _Delivered(NamedTuple):
+    """The records within `length_range`.
+
+    Attributes:
+        rows: int64 `[n]`, their rows in the index.
+        frames: int64 `[n]`, their lengths after truncation.
+        refused: number of the other records, by reason.
+        truncated: number of records that are truncated.
+    """
+
+    rows: np.ndarray
+    frames: np.ndarray
+    refused: dict[str, int]
+    truncated: int
+
+
+def _within_range(index: Index, selection: Selection, options: Options) -> _Delivered:
+    frames = index.frames(selection.key)
+    rows = np.arange(len(frames)) if options.shuffle else index.by_shard()  # without a shuffle, in the order of the files
+    frames = frames[rows]
     shortest, longest = options.length_range
     too_short = frames < shortest
     too_long = frames > longest if longest is not None else np.zeros(len(frames), bool)
     if options.out_of_range == "error" and (too_short.any() or too_long.any()):
-        row = int(np.flatnonzero(too_short | too_long)[0])
+        first = int(np.flatnonzero(too_short | too_long)[0])
         outside = int(np.count_nonzero(too_short | too_long))
         expected = f"at least {shortest}" if longest is None else f"{shortest} to {longest}"
-        found = f'{index.where(int(rows[row]))}: "{selection.key}" has {frames[row]} frames, expected {expected}'
+        record = f'{index.where(int(rows[first]))}: "{selection.key}" has {frames[first]} frames, expected {expected}'
         raise ArgumentError(
-            f"{found} ({outside} of {len(frames)} records are outside length_range={options.length_range}). "
+            f"{record} ({outside} of {len(frames)} records are outside length_range={options.length_range}). "
             'Pass out_of_range="drop" or "truncate", or a wider length_range.'
         )
+    refused = {"too_short": int(too_short.sum())}
     if options.truncation is not None:
-        kept = ~too_short
-        return rows[kept], np.minimum(frames[kept], options.truncation), {"too_short": int(too_short.sum())}, int(too_long.sum())
-    kept = ~too_short & ~too_long
-    return rows[kept], frames[kept], {"too_short": int(too_short.sum()), "too_long": int(too_long.sum())}, 0
+        inside = ~too_short
+        return _Delivered(rows[inside], np.minimum(frames[inside], options.truncation), refused, int(too_long.sum()))
+    inside = ~too_short & ~too_long
+    return _Delivered(rows[inside], frames[inside], refused | {"too_long": int(too_long.sum())}, 0)
+
+
+def _over_budget(frames: np.ndarray, options: Options) -> int:
+    """Records that alone exceed the budget of frames of a batch."""
+    budget = options.frames_per_batch
+    return 0 if budget is None or options.batching == "ragged" else int(np.count_nonzero(frames > budget))
 
 
 def _buckets(
-    uppers: tuple[int, ...],
-    sizes: list[int],
-    records: list[int],
-    lengths: np.ndarray,
-    cuts: BatchSpans,
-    options: Options,
+    uppers: tuple[int, ...], sizes: list[int], records: list[int], lengths: np.ndarray, spans: BatchSpans, options: Options
 ) -> tuple[Bucket, ...]:
     longest = np.zeros(len(uppers), np.int64)
-    longest[np.searchsorted(uppers, lengths)] = lengths  # ascending: the last that is written is the greatest
-    steps = np.bincount(cuts.buckets, minlength=len(uppers))
-    delivered = (cuts.sizes if options.remainder == "pad" else cuts.counts) // options.shard[1]
+    longest[np.searchsorted(uppers, lengths)] = lengths  # ascending, so that the greatest is written last
+    steps = np.bincount(spans.buckets, minlength=len(uppers))
+    delivered = (spans.sizes if options.remainder == "pad" else spans.counts) // options.shard[1]
     rows: list[set[int]] = [set() for _ in uppers]
-    for bucket, count in np.unique(np.stack([cuts.buckets, delivered]), axis=1).T.tolist():
+    for bucket, count in np.unique(np.stack([spans.buckets, delivered]), axis=1).T.tolist():
         rows[bucket].add(count)
     return tuple(
         Bucket(upper, size, count, int(most), int(step), tuple(sorted(row, reverse=True)))

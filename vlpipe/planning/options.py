@@ -6,9 +6,9 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
 
@@ -18,41 +18,84 @@ from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
 
+if TYPE_CHECKING:
+    from vlpipe.layouts.base import Layout
+
 DEFAULT_BATCH_SIZE = 32
-MAX_BATCH_SIZE = 2**24  # TensorFlow reserves room for a batch before it has seen one, and the process dies where there is none
-MAX_FRAMES = 2**31 - 2  # of a boundary; one more is still an int32
+MAX_BATCH_SIZE = 2**24  # TensorFlow allocates a batch before it has seen one, and the process dies if that fails
+MAX_FRAMES = 2**31 - 2  # of a boundary, so that boundary + 1 is an int32
 FLOAT_DTYPES = ("float32", "float16", "float64", "bfloat16")
 INTEGER_DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64")
 
+Batching = Literal["bucket", "pad", "ragged", "same_length"]
+PadTo = Literal["longest", "boundary"]
+Remainder = Literal["keep", "drop", "pad"]
+OutOfRange = Literal["error", "drop", "truncate"]
+Engine = Literal["auto", "mapped", "graph", "stream"]
+Verify = Literal["first", "always", "never"]
+
 _CHOICES = {
-    "batching": ("bucket", "pad", "ragged", "same_length"),
-    "pad_to": ("longest", "boundary"),
-    "remainder": ("keep", "drop", "pad"),
-    "out_of_range": ("error", "drop", "truncate"),
-    "engine": ("auto", "mapped", "graph", "stream"),
-    "verify": ("first", "always", "never"),
+    "batching": get_args(Batching),
+    "pad_to": get_args(PadTo),
+    "remainder": get_args(Remainder),
+    "out_of_range": get_args(OutOfRange),
+    "engine": get_args(Engine),
+    "verify": get_args(Verify),
     "dtype": FLOAT_DTYPES + INTEGER_DTYPES,
 }
 NORMALIZE = ("utterance", "global")
 _FLAGS = ("shuffle", "repeat", "lengths", "ids")
 
 
+class Arguments(TypedDict, total=False):
+    """The arguments of `make_dataset` after the source, for type checkers."""
+
+    batching: Batching
+    batch_size: int | None
+    frames_per_batch: int | None
+    buckets: int | Iterable[int] | None
+    pad_to: PadTo
+    remainder: Remainder
+    length_range: tuple[int | None, int | None]
+    out_of_range: OutOfRange
+    shuffle: bool
+    seed: int | None
+    repeat: bool
+    resume: dict[str, Any] | None
+    features: str | tuple[str, ...] | None
+    label: str | tuple[str, ...] | Literal[False] | None
+    lengths: bool
+    ids: bool
+    label_padding: int
+    padding_value: float
+    dtype: str
+    crop: int | Crop | None
+    transform: Callable[[Any], Any] | Transform | None
+    normalize: str | os.PathLike[str] | None
+    augment: SpecAugment | None
+    layout: str | Layout | None
+    shard: tuple[int, int]
+    engine: Engine
+    verify: Verify
+    num_parallel_calls: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `make_dataset` was asked for; the meaning of each field is in its docstring.
+    """The arguments of `make_dataset`, checked; its docstring has their meaning.
 
     Raises:
-        ArgumentError: a value is not one that the option can take, or two options exclude each other.
+        ArgumentError: a value is not one that the option accepts, or two options exclude each other.
     """
 
-    batching: Literal["bucket", "pad", "ragged", "same_length"] = "bucket"
+    batching: Batching = "bucket"
     batch_size: int | None = None
     frames_per_batch: int | None = None
     buckets: int | tuple[int, ...] | None = None
-    pad_to: Literal["longest", "boundary"] = "longest"
-    remainder: Literal["keep", "drop", "pad"] = "keep"
+    pad_to: PadTo = "longest"
+    remainder: Remainder = "keep"
     length_range: tuple[int | None, int | None] = (1, None)
-    out_of_range: Literal["error", "drop", "truncate"] = "error"
+    out_of_range: OutOfRange = "error"
     shuffle: bool = True
     seed: int | None = None
     repeat: bool = False
@@ -68,18 +111,18 @@ class Options:
     transform: Transform | None = None
     normalize: str | None = None  # "utterance", "global", or an absolute path
     augment: SpecAugment | None = None
-    layout: Any = None
+    layout: str | Layout | None = None
     shard: tuple[int, int] = (0, 1)
-    engine: Literal["auto", "mapped", "graph", "stream"] = "auto"
-    verify: Literal["first", "always", "never"] = "first"
+    engine: Engine = "auto"
+    verify: Verify = "first"
     num_parallel_calls: int | None = None
 
     @classmethod
     def of(cls, **arguments: Any) -> Options:
-        """The options named by keyword; a name that is none is refused with the list of those that are.
+        """The options given by keyword.
 
         Raises:
-            ArgumentError: as the class, or a name is unknown.
+            ArgumentError: as the class, or a name is unknown; the message lists the known ones.
         """
         known = [entry.name for entry in dataclasses.fields(cls)]
         unknown = sorted(set(arguments) - set(known))
@@ -107,14 +150,14 @@ class Options:
         self._set("features", _checked_names("features", self.features))
         if self.label is not False:
             self._set("label", _checked_names("label", self.label))
-        self._check_changes()
+        self._check_transforms()
         self._check_together()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def _check_changes(self) -> None:
-        """What is done to the frames before they are padded."""
+    def _check_transforms(self) -> None:
+        """The arguments that change frames."""
         if self.crop is not None and not isinstance(self.crop, Crop):
             self._set("crop", Crop(integer("crop", self.crop, 1, MAX_FRAMES)))
         if self.transform is not None and not isinstance(self.transform, Transform):
@@ -124,47 +167,52 @@ class Options:
             raise ArgumentError(f"augment: came as {self.augment!r}, expected a vlpipe.SpecAugment(...) or None.")
         if self.dtype in INTEGER_DTYPES and (self.normalize or (self.augment and self.augment.fill == "mean")):
             name = "normalize" if self.normalize else "augment"
-            raise ArgumentError(f'{name}: makes fractions, which dtype={self.dtype!r} cannot hold. Use dtype="float32".')
+            raise ArgumentError(f'{name}: results are fractions, which dtype={self.dtype!r} cannot hold. Use dtype="float32".')
 
     def _check_together(self) -> None:
         if self.buckets is not None and self.batching != "bucket":
-            raise ArgumentError(f'buckets: has a meaning only with batching="bucket", came with batching={self.batching!r}. Leave it out.')
+            raise ArgumentError(f'buckets: only batching="bucket" has buckets, but batching is {self.batching!r}. Leave buckets out.')
         if self.pad_to == "boundary" and self.batching in ("ragged", "same_length"):
-            raise ArgumentError(f'pad_to="boundary": batching={self.batching!r} pads nothing. Leave it out, or use "bucket" or "pad".')
+            raise ArgumentError(f'pad_to="boundary": batching={self.batching!r} does not pad. Leave pad_to out, or use "bucket" or "pad".')
         if self.shard[1] > 1 and self.remainder == "keep":
             raise ArgumentError(
-                f'shard={self.shard}: with remainder="keep" the ranks would not all have the same number of steps. Use remainder="pad" '
-                '(short batches are completed by repeated rows of weight 0) or remainder="drop" (counted).'
+                f'shard={self.shard}: with remainder="keep" the ranks would have different numbers of steps. Use remainder="pad" (short '
+                'batches are completed by repeated rows of weight 0) or remainder="drop" (left-out records are counted).'
             )
         if self.resume is not None and not self.repeat:
-            raise ArgumentError("resume: needs repeat=True, one endless run of epochs that can be entered at any batch.")
+            raise ArgumentError("resume: needs repeat=True, an endless run of epochs that can start at any batch.")
         if self.resume is not None and self.seed is None and self.is_random:
             raise ArgumentError("resume: needs the seed of the run that it continues. Pass seed=...")
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of one delivered value of a feature."""
+        return itemsize_of(self.dtype)
+
+    @property
     def is_random(self) -> bool:
-        """Whether what is delivered depends on the seed."""
+        """Whether the delivered batches depend on the seed."""
         return bool(self.shuffle or self.augment or (self.crop and self.crop.random))
 
     @property
     def has_transforms(self) -> bool:
-        """Whether frames are changed between being read and being padded (a crop only leaves some unread)."""
+        """Whether frames are changed between reading and padding (a crop only leaves frames out)."""
         return bool(self.transform or self.normalize or self.augment)
 
     @property
     def truncation(self) -> int | None:
-        """Frames of the key feature to which `length_range` truncates; None where it does not."""
+        """Frames that `length_range` truncates the key feature to; None where it does not."""
         return self.length_range[1] if self.out_of_range == "truncate" else None
 
     @property
     def batch_cap(self) -> int | None:
-        """Sequences a batch at the most; None where only the budget of frames counts."""
+        """Maximum sequences in a batch; None where only the budget of frames limits it."""
         if self.batch_size is not None or self.frames_per_batch is not None:
             return self.batch_size
         return DEFAULT_BATCH_SIZE
 
     def batch_size_for(self, frames: int) -> int:
-        """Sequences in a batch that is padded to `frames` frames: the cap, or fewer to stay within the budget of frames."""
+        """Sequences in a batch that is padded to `frames` frames: `batch_cap`, or fewer to stay within the budget of frames."""
         sizes = [MAX_BATCH_SIZE if self.batch_cap is None else self.batch_cap]
         if self.frames_per_batch is not None:
             sizes.append(max(1, self.frames_per_batch // max(1, frames)))
@@ -172,7 +220,7 @@ class Options:
 
 
 def checked_buckets(buckets: Any) -> int | tuple[int, ...] | None:
-    """None, how many, or ascending inclusive upper lengths, as an int or a tuple of ints.
+    """Return `buckets` as None, a number, or a tuple of ascending inclusive upper lengths.
 
     Raises:
         ArgumentError: it is none of these.
@@ -182,18 +230,18 @@ def checked_buckets(buckets: Any) -> int | tuple[int, ...] | None:
     if isinstance(buckets, (int, np.integer)) and not isinstance(buckets, bool):
         return integer("buckets", buckets, 1)
     if not isinstance(buckets, Iterable) or isinstance(buckets, (str, bytes)):
-        raise ArgumentError(f"buckets: came as {buckets!r}, expected how many, or a list of their inclusive upper lengths.")
+        raise ArgumentError(f"buckets: came as {buckets!r}, expected a number of buckets, or a list of their inclusive upper lengths.")
     boundaries = tuple(integer("buckets", boundary, 1, MAX_FRAMES) for boundary in buckets)
     if not boundaries or any(after <= before for before, after in itertools.pairwise(boundaries)):
-        raise ArgumentError(f"buckets: came as {list(boundaries)}, expected upper lengths that ascend, such as [100, 200, 400].")
+        raise ArgumentError(f"buckets: came as {list(boundaries)}, expected ascending upper lengths, such as [100, 200, 400].")
     return boundaries
 
 
 def checked_padding(value: Any, dtype: str) -> int | float:
-    """A padding value that `dtype` can hold.
+    """Return a padding value that `dtype` can hold.
 
     Raises:
-        ArgumentError: it is no number, or the dtype cannot hold it.
+        ArgumentError: it is not a number, or the dtype cannot hold it.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ArgumentError(f"padding_value: came as {value!r}, expected a number.")
@@ -230,7 +278,7 @@ def _checked_shard(shard: Any) -> tuple[int, int]:
 
 
 def _checked_normalize(normalize: Any) -> str | None:
-    """None, a way to normalise, or the absolute path of statistics, which so is none of these names."""
+    """None, a method, or the absolute path of statistics; being absolute, it never equals the name of a method."""
     if normalize is None or (isinstance(normalize, str) and normalize in NORMALIZE):
         return normalize
     if isinstance(normalize, (str, os.PathLike)) and os.path.exists(normalize):
@@ -249,6 +297,11 @@ def _checked_names(option: str, names: Any) -> str | tuple[str, ...] | None:
     raise ArgumentError(f"{option}: came as {names!r}, expected the name of a field or a tuple of different names.")
 
 
+def itemsize_of(dtype: str) -> int:
+    """Bytes of one value; NumPy does not know bfloat16."""
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+
+
 def default_parallelism(options: Options, per_core: int = 1) -> int:
-    """How many batches or records are made at a time, if the user does not say."""
+    """Batches or records that are made in parallel: as the user says, or by the number of cores."""
     return options.num_parallel_calls or max(1, min(8, per_core * (os.cpu_count() or 1)))

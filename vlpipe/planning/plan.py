@@ -11,7 +11,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.frame_plan import FramePlan
-from vlpipe.planning.options import Options
+from vlpipe.planning.options import Options, itemsize_of
 from vlpipe.planning.resume import Identity, make_state, run_identity
 from vlpipe.planning.schedule import Schedule
 from vlpipe.planning.selection import Selection
@@ -21,15 +21,15 @@ from vlpipe.text_tables import BLUE, RED, columns, named, picture, text
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sequences that are batched together: those longer than the bucket before, and at most `upper` frames.
+    """Sequences of similar length, which are batched together.
 
     Attributes:
-        upper: its boundary, inclusive.
+        upper: its boundary: the most frames of a sequence in it (inclusive).
         batch_size: sequences in a full batch (of one rank).
         records: sequences in it.
-        longest: frames of the longest of them; 0 where there is none.
-        steps: batches that are padded as this bucket, an epoch (of one rank).
-        rows: the different numbers of rows that these have.
+        longest: frames of the longest of them; 0 for an empty bucket.
+        steps: batches of this bucket in an epoch (of one rank).
+        rows: the different numbers of rows of these batches.
     """
 
     upper: int
@@ -45,18 +45,23 @@ class Plan:
     """What `make_dataset` delivers in one epoch.
 
     Attributes:
-        engine: the one that will serve: "mapped", "graph" or "stream".
+        options: the arguments.
+        selection: the fields that are delivered.
+        engine: "mapped", "graph" or "stream".
         total: records in the source.
-        records: records delivered an epoch (to all ranks together); `total` is this plus all that was refused.
-        refused: records that are not delivered, by reason: "too_short", "too_long", "remainder".
-        truncated: records delivered with fewer frames than they have, for `length_range`.
-        cropped: records delivered with fewer frames than they have, for `crop`.
-        over_budget: records that alone exceed `frames_per_batch`, each of which is a batch of its own.
+        records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records.
+        refused: number of records that are not delivered, by reason: "too_short", "too_long", "remainder".
+        truncated: records that lose frames to `length_range`.
+        cropped: records that lose frames to `crop`.
+        over_budget: records that alone exceed `frames_per_batch`; each makes its own batch.
         buckets: the buckets, by length.
-        rows: int64 `[kept]`, rows in the index of the records within `length_range`.
-        frames: int64 `[kept]`, their lengths as delivered.
-        schedule: which of them make which batch, in every epoch.
-        frame_plan: what is done to their frames before they are padded.
+        frame_bytes: bytes of a delivered frame, by feature.
+        most_frames: frames of the longest record, by feature.
+        index: of the source.
+        rows: int64 `[n]`, rows in the index of the records within `length_range`.
+        frames: int64 `[n]`, their delivered lengths.
+        schedule: which of these records make which batch, in every epoch.
+        frame_plan: what happens to their frames between reading and padding.
     """
 
     options: Options
@@ -79,7 +84,7 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches an epoch (of each rank); equal to `len(make_dataset(...))`."""
+        """Batches in an epoch (of each rank); equal to `len(make_dataset(...))`."""
         return self.schedule.steps
 
     @property
@@ -94,7 +99,7 @@ class Plan:
 
     @property
     def shapes(self) -> tuple[tuple[int | None, ...], ...]:
-        """The distinct shapes `(B, T, d)` of the batches; T is None where it is that of the longest sequence of each batch."""
+        """The distinct shapes `(B, T, d)` of the batches; T is None where batches are padded to their longest sequence."""
         static = self.options.pad_to == "boundary" or self.options.batching == "same_length"
         key = self.dimensions(self.selection.key)
         shapes = {(size, bucket.upper if static else None, *key) for bucket in self.buckets for size in bucket.rows}
@@ -102,7 +107,7 @@ class Plan:
 
     @property
     def static_shape(self) -> tuple[int | None, int | None]:
-        """Rows and frames that every batch has; None where they differ."""
+        """Rows and frames of every batch; None where batches differ."""
         rows = {count for bucket in self.buckets for count in bucket.rows}
         boundary = self.options.pad_to == "boundary" and len(self.buckets) == 1
         return (
@@ -111,41 +116,40 @@ class Plan:
         )
 
     def dimensions(self, name: str) -> tuple[int, ...]:
-        """Shape of a frame of a feature, as delivered."""
+        """Shape of a delivered frame of a feature."""
         return self.frame_plan.dimensions if name == self.selection.key else self.index.schema.sequences[name].dimensions
 
     def reading_dtype(self, name: str) -> str:
-        """The dtype that a feature is read as: the stored one where normalisation goes on from it in float64, else that of the options."""
+        """The dtype in which a feature is read: the stored one where normalisation converts it to float64, else that of the options."""
         transformed = self.options.transform is not None and name == self.selection.key
         as_stored = self.options.normalize and not transformed and self.index.stored(name).scale is None
         return self.index.schema.sequences[name].dtype if as_stored else self.options.dtype
 
     @property
     def has_transforms(self) -> bool:
-        """Whether frames are parsed or changed between being read and being padded."""
-        return self.options.has_transforms or any(self.index.stored(name).parsed for name in self.selection.features)
+        """Whether frames are parsed or changed between reading and padding."""
+        return self.options.has_transforms or any(self.index.access(name, as_feature=True).is_parsed for name in self.selection.features)
 
     @property
     def peak_batch_bytes(self) -> int:
-        """Bytes of the features of the largest batch, at the most."""
+        """Maximum bytes of the features of a batch."""
         key = self.selection.key
         others = sum(self.most_frames[name] * size for name, size in self.frame_bytes.items() if name != key)
         return max((rows * (frames * self.frame_bytes[key] + others) for rows, frames in self._largest), default=0)
 
     def peak_bytes(self, name: str) -> int:
-        """Bytes of one feature in the largest batch, at the most."""
+        """Maximum bytes of one feature in a batch."""
         own = self.most_frames[name]
         frames_and_rows = self._largest if name == self.selection.key else [(rows, own) for rows, _ in self._largest]
         return max((rows * frames * self.frame_bytes[name] for rows, frames in frames_and_rows), default=0)
 
     def peak_bytes_read(self, name: str) -> int:
-        """Bytes of one feature in the largest batch as it is read, before a transform, at the most."""
+        """Maximum bytes of one feature in a batch as it is read, before a transform."""
         frames = self.peak_bytes(name) // self.frame_bytes[name]
         if name == self.selection.key and self.frame_plan.lengths is not None and len(self.rows):
             frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.frame_plan.lengths.before[-1])
         stored = self.index.schema.sequences[name]
-        itemsize = 2 if self.reading_dtype(name) == "bfloat16" else np.dtype(self.reading_dtype(name)).itemsize
-        return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize
+        return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize_of(self.reading_dtype(name))
 
     @property
     def _largest(self) -> list[tuple[int, int]]:
@@ -155,57 +159,57 @@ class Plan:
 
     @property
     def valid_ratio(self) -> float:
-        """Share of the delivered frames that are not padding; expected, where it depends on the order of the epoch."""
+        """Share of the delivered frames that are not padding; that of the first epoch, where it depends on the order."""
         valid, delivered = self._frames_delivered
         return valid / delivered if delivered else 1.0
 
     @cached_property
     def _frames_delivered(self) -> tuple[int, int]:
         """Real frames and all frames of the first epoch, for all ranks together."""
-        options, cuts = self.options, self.schedule.cuts
+        options, spans = self.options, self.schedule.spans
         frames = self.frames[self.schedule.records_in_order(0)]
-        ends = cuts.starts + cuts.counts
+        ends = spans.starts + spans.counts
         totals = np.concatenate([[0], np.cumsum(frames)])
-        valid = int((totals[ends] - totals[cuts.starts]).sum())
+        valid = int((totals[ends] - totals[spans.starts]).sum())
         if options.batching == "ragged":
             return valid, valid
         if options.pad_to == "boundary":
-            rows = cuts.sizes if options.remainder == "pad" else cuts.counts
-            return valid, int((rows * np.asarray(self.boundaries, np.int64)[cuts.buckets]).sum())
-        full = cuts.counts == cuts.sizes
+            rows = spans.sizes if options.remainder == "pad" else spans.counts
+            return valid, int((rows * np.asarray(self.boundaries, np.int64)[spans.buckets]).sum())
+        full = spans.counts == spans.sizes
         delivered = 0
         for rank in range(options.shard[1]):
-            rows = cuts.sizes[full] // options.shard[1]
-            firsts = cuts.starts[full] + rank * rows
-            # reduceat takes [edge, next edge) of every edge: each second of these is a batch.
+            rows = spans.sizes[full] // options.shard[1]
+            firsts = spans.starts[full] + rank * rows
+            # reduceat reduces [edge, next edge) for every edge: every second of these intervals is a batch.
             edges = np.stack([firsts, firsts + rows], axis=1).ravel()
             longest = np.maximum.reduceat(np.append(frames, 0), edges)[::2] if len(edges) else rows
             delivered += int((rows * longest).sum())
             for step in np.flatnonzero(~full):
-                places = self.schedule.places(int(step), rank)
-                delivered += len(places) * int(frames[places].max())
+                rows_of_rank = self.schedule.rows_of(int(step), rank)
+                delivered += len(rows_of_rank) * int(frames[rows_of_rank].max())
         return valid, delivered
 
     def state(self, epoch: int, batch: int) -> dict[str, Any]:
-        """A place in an endless run, from which `make_dataset(..., repeat=True, resume=state)` continues with exactly the next batch.
+        """The state of a run, with which `make_dataset(..., repeat=True, resume=state)` continues at exactly the next batch.
 
-        Small and JSON-able; it holds the place, a fingerprint of the data, and every argument that changes the order. It belongs to
-        every rank: the number of ranks is in it, the rank is not.
+        A small dict of JSON scalars: the position, a fingerprint of the data, and every argument that changes the order. All ranks share
+        it: it contains the number of ranks, not the rank.
 
         Args:
             epoch: epochs that were completed.
-            batch: batches that were taken of the epoch after those.
+            batch: batches that were taken from the next epoch.
 
         Raises:
-            ArgumentError: there is no such place, the seed is not known, or the engine is "stream", which has no order to enter.
+            ArgumentError: the run has no such position, the seed is unknown, or the engine is "stream", which cannot resume.
         """
         if self.engine == "stream":
             raise ArgumentError(
-                f'state({epoch}, {batch}): the stream engine has no order to enter in the middle. Use engine="mapped" or "graph".'
+                f'state({epoch}, {batch}): the stream engine cannot resume in the middle of a run. Use engine="mapped" or "graph".'
             )
         if self.options.is_random and self.options.seed is None:
             raise ArgumentError(
-                f"state({epoch}, {batch}): seed=None draws another order in every process. Pass seed=... here and to make_dataset."
+                f"state({epoch}, {batch}): seed=None draws a different order in every process. Pass seed=... here and to make_dataset."
             )
         return make_state(self.identity, self.steps_per_epoch, epoch, batch)
 
@@ -281,7 +285,7 @@ def _draw_plan(figure: Any, plan: Plan) -> None:
 
 
 def _padding_to_boundary(plan: Plan) -> list[float]:
-    """Percent of each bucket's frames that would be padding if all were padded to its boundary."""
+    """Percent of each bucket's frames that would be padding if every sequence were padded to its boundary."""
     bucket_of = np.searchsorted(plan.boundaries, plan.frames, side="left")
     real = np.bincount(bucket_of, weights=plan.frames, minlength=len(plan.buckets))
     return [100 * (1 - real[k] / max(1, bucket.upper * bucket.records)) for k, bucket in enumerate(plan.buckets)]

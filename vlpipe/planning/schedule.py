@@ -1,15 +1,13 @@
 """The order of an epoch: which records make which batch, from (seed, epoch) alone.
 
-Row ids are shuffled, never tensors: a true global shuffle with no buffer, the same on every machine, every rank and both engines.
-Everything but the order itself is the same in every epoch, so that any batch of any epoch can be had at once:
+Row ids are shuffled, never tensors: a true global shuffle without a buffer, the same on every machine, every rank and both engines.
+Only the order changes from epoch to epoch, so that any batch of any epoch can be computed directly:
 
-    1. Sort the records by (bucket, hash of (seed, epoch, record)). Packed into one integer each, that is one sort.
-    2. Cut the sorted records into batches at fixed places (`BatchSpans`), as many records as a batch of the bucket holds.
-    3. Deliver the batches in an order that is another hash of (seed, epoch).
+    1. Sort the records by (bucket, hash of (seed, epoch, record)), packed into one integer each.
+    2. Cut the sorted records into batches at fixed positions (`BatchSpans`), each as large as the batch size of its bucket.
+    3. Deliver the batches in the order of another hash of (seed, epoch).
 
-The hash is SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014): integer arithmetic
-modulo 2**64, which NumPy and a TensorFlow graph compute alike, now and in later versions. `ORDER` names this recipe in a
-saved state: whoever changes the recipe changes the number.
+The hash is SplitMix64 (see `splitmix`).
 """
 
 from __future__ import annotations
@@ -24,17 +22,17 @@ import numpy as np
 
 from vlpipe.planning.splitmix import BATCHES, RECORDS, hashes
 
-ORDER = 1
+ORDER = 1  # version of this recipe, part of saved states: change the number with the recipe
 
 
 class BatchSpans(NamedTuple):
-    """Where the sorted records are cut into batches; for several ranks, into steps of one batch a rank.
+    """The spans of the sorted records that make the batches; for several ranks, the steps of one batch a rank.
 
     Attributes:
-        starts: int64 `[steps]`, position of the first record of each.
-        counts: int64 `[steps]`, records in it; fewer than `sizes` where it is short.
-        sizes: int64 `[steps]`, rows that all ranks together deliver of it when it is full.
-        buckets: int64 `[steps]`, the bucket that it is padded and counted as.
+        starts: int64 `[steps]`, position of the first record of each step.
+        counts: int64 `[steps]`, records in it; fewer than `sizes` if the step is short.
+        sizes: int64 `[steps]`, rows that all ranks together deliver in a full step.
+        buckets: int64 `[steps]`, the bucket whose boundary the step is padded to.
     """
 
     starts: np.ndarray
@@ -47,14 +45,15 @@ def cut(records: Sequence[int], sizes: Sequence[int], *, drop: bool, carry: bool
     """Cut sorted records into batches, bucket by bucket.
 
     Args:
-        records: how many there are in each bucket.
-        sizes: how many make a full batch of each.
-        drop: leave out what does not fill a batch.
-        carry: what does not fill a batch of a bucket completes the last batch of the next longer one. So at most one batch is short, and
-            that of the shortest, where a repeated or a missing row costs least. Otherwise each bucket may end in a short batch.
+        records: number of records in each bucket.
+        sizes: records in a full batch of each bucket.
+        drop: leave out short batches.
+        carry: records that do not fill a batch of their bucket complete the last batch of the next longer bucket. Then at most one batch
+            is short: that of the shortest records, where a repeated or a missing row costs least. Otherwise each bucket may end in a
+            short batch.
     """
     ends = np.cumsum(records, dtype=np.int64).tolist()
-    parts: list[tuple[np.ndarray, np.ndarray, int]] = []  # starts and ends of its batches, bucket
+    parts: list[tuple[np.ndarray, np.ndarray, int]] = []  # starts and ends of the batches of a bucket, bucket
     end = ends[-1] if ends else 0
     for bucket in reversed(range(len(records))):
         begin, size = ends[bucket] - records[bucket], sizes[bucket]
@@ -73,17 +72,17 @@ def cut(records: Sequence[int], sizes: Sequence[int], *, drop: bool, carry: bool
     starts = np.concatenate([empty, *(part[0] for part in parts)])
     counts = np.concatenate([empty, *(part[1] for part in parts)]) - starts
     buckets = np.repeat(np.array([part[2] for part in parts], np.int64), [len(part[0]) for part in parts])
-    cuts = BatchSpans(starts, counts, np.asarray(sizes, np.int64)[buckets], buckets)
-    return BatchSpans(*(column[counts == cuts.sizes] for column in cuts)) if drop else cuts
+    spans = BatchSpans(starts, counts, np.asarray(sizes, np.int64)[buckets], buckets)
+    return BatchSpans(*(column[counts == spans.sizes] for column in spans)) if drop else spans
 
 
 class Batch(NamedTuple):
-    """One batch: the records that are its rows, how many of these count, and its bucket.
+    """One batch.
 
     Attributes:
-        records: int64 `[B]`, positions among the records that the schedule was made of.
-        real: the first so many rows count; those after repeat them, to complete the batch.
-        bucket: the bucket that it is padded as.
+        records: int64 `[B]`, positions among the records of the schedule.
+        real: number of rows with weight 1, the first ones; the rows after them repeat records to complete the batch.
+        bucket: whose boundary it is padded to.
     """
 
     records: np.ndarray
@@ -97,14 +96,14 @@ class Schedule:
 
     Attributes:
         bucket_of: `[records]`, the bucket of each record.
-        cuts: see there.
-        seed: of the order; None: the records stay in the order in which they are given, a batch comes when it is full.
-        complete: a short batch is completed by repeating its records (remainder="pad").
+        spans: the spans that make the batches.
+        seed: of the order; None: records keep their order, and a batch is delivered when it is full.
+        complete: short batches are completed by repeating their records (remainder="pad").
         shard: (rank, world).
     """
 
     bucket_of: np.ndarray
-    cuts: BatchSpans
+    spans: BatchSpans
     seed: int | None
     complete: bool
     shard: tuple[int, int] = (0, 1)
@@ -114,22 +113,22 @@ class Schedule:
     @property
     def steps(self) -> int:
         """Batches an epoch."""
-        return len(self.cuts.starts)
+        return len(self.spans.starts)
 
     @property
     def index_bits(self) -> int:
-        """Bits of a packed sort key that hold the record's position: the lowest."""
+        """Lowest bits of a packed sort key, which hold the position of the record."""
         return max(1, len(self.bucket_of)).bit_length()
 
     @property
     def hash_bits(self) -> int:
-        """Bits that hold its hash: as many as the bucket and the position leave of 63. Equal ones leave the order to the position."""
+        """Bits that hold its hash: those that bucket and position leave of 63. Records with equal hashes are ordered by position."""
         return 63 - self.index_bits - int(self.bucket_of.max(initial=0)).bit_length()
 
     def records_in_order(self, epoch: int) -> np.ndarray:
-        """int64 `[records]`: positions of the records, sorted by bucket and in a bucket at random."""
+        """int64 `[records]`: positions of the records, sorted by bucket and randomly within a bucket."""
         if self.seed is None:
-            return self._still[0]
+            return self._unshuffled[0]
         packed = hashes(self.seed, epoch, RECORDS, len(self.bucket_of))
         packed >>= np.uint64(64 - self.hash_bits)
         packed |= self.bucket_of.astype(np.uint64) << np.uint64(self.hash_bits)
@@ -141,34 +140,34 @@ class Schedule:
         return ordered
 
     def batches_in_order(self, epoch: int) -> np.ndarray:
-        """int64 `[steps]`: the cuts in the order in which they are delivered."""
+        """int64 `[steps]`: the spans in the order of delivery."""
         if self.seed is None:
-            return self._still[1]
+            return self._unshuffled[1]
         return np.argsort(hashes(self.seed, epoch, BATCHES, self.steps).view(np.int64), kind="stable")
 
     @cached_property
-    def _still(self) -> tuple[np.ndarray, np.ndarray]:
+    def _unshuffled(self) -> tuple[np.ndarray, np.ndarray]:
         records = np.argsort(self.bucket_of, kind="stable")
-        last = np.array([records[start : start + count].max() for start, count in zip(*self.cuts[:2], strict=True)], np.int64)
+        last = np.array([records[start : start + count].max() for start, count in zip(*self.spans[:2], strict=True)], np.int64)
         return records, np.argsort(last, kind="stable")
 
     def batch(self, epoch: int, step: int) -> Batch:
         """The batch of this rank at a step of an epoch."""
         records, batches = self._order_of(epoch)
-        cut = int(batches[step])
+        span = int(batches[step])
         rank, world = self.shard
-        rows = int(self.cuts.sizes[cut]) // world
-        real = min(max(int(self.cuts.counts[cut]) - rank * rows, 0), rows)
-        return Batch(records[self.places(cut, rank)], real, int(self.cuts.buckets[cut]))
+        rows = int(self.spans.sizes[span]) // world
+        real = min(max(int(self.spans.counts[span]) - rank * rows, 0), rows)
+        return Batch(records[self.rows_of(span, rank)], real, int(self.spans.buckets[span]))
 
-    def places(self, cut: int, rank: int) -> np.ndarray:
-        """int64 `[B]`: where among the sorted records the rows of a rank's batch stand."""
-        start, count, rows = int(self.cuts.starts[cut]), int(self.cuts.counts[cut]), int(self.cuts.sizes[cut]) // self.shard[1]
+    def rows_of(self, span: int, rank: int) -> np.ndarray:
+        """int64 `[B]`: positions among the sorted records of the rows of a rank's batch."""
+        start, count, rows = int(self.spans.starts[span]), int(self.spans.counts[span]), int(self.spans.sizes[span]) // self.shard[1]
         first, end = rank * rows, (rank + 1) * rows
         return start + (np.arange(first, end) % count if self.complete else np.arange(first, min(end, count)))
 
     def _order_of(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The two orders, kept for two epochs: batches of the next are made while those of the last are still under way."""
+        """Both orders, cached for two epochs: the first batches of an epoch are made while the last ones of the previous are in use."""
         with self._lock:
             if epoch not in self._recent:
                 while len(self._recent) > 1:

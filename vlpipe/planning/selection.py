@@ -13,13 +13,13 @@ from vlpipe.storage.schema import Fixed, Schema, Sequence
 
 @dataclass(frozen=True)
 class Selection:
-    """Which fields of the schema are delivered, and how they are named there.
+    """The fields of the schema that are delivered.
 
     Attributes:
-        features: the sequences; the first is the one that buckets.
-        labels: the fields that make the label; none: elements are `(x,)`.
-        single_feature: x is the array itself and not a dict.
-        single_label: y is the array itself and not a dict.
+        features: names of the sequences; the first is the key feature.
+        labels: names of the labels; without any, elements are `(x,)`.
+        single_feature: x is an array, not a dict.
+        single_label: y is an array, not a dict.
     """
 
     features: tuple[str, ...]
@@ -29,18 +29,18 @@ class Selection:
 
     @property
     def key(self) -> str:
-        """The feature whose length counts."""
+        """The key feature: its length decides about buckets and batches."""
         return self.features[0]
 
 
 def select(schema: Schema, options: Options, label: str | None = None) -> Selection:
-    """The fields that the options ask for.
+    """The fields that the options select.
 
     Args:
-        label: the field that is the label unless the options say another.
+        label: the default label, if the options name none.
 
     Raises:
-        SchemaError: a name is not in the schema or has the wrong kind, or none was given and several could be meant.
+        SchemaError: a name is not in the schema or has the wrong kind, or the options name none and several fields are candidates.
     """
     features, labels = options.features, options.label
     if features is None:
@@ -58,10 +58,10 @@ def select(schema: Schema, options: Options, label: str | None = None) -> Select
             labels = only_candidate("label", schema, numbers)
     names = (features,) if isinstance(features, str) else tuple(features or ())
     label_names = () if labels is None or labels is False else (labels,) if isinstance(labels, str) else tuple(labels)
-    for option, given in (("features", names), ("label", label_names)):
-        for name in given:
+    for option, option_names in (("features", names), ("label", label_names)):
+        for name in option_names:
             if name not in schema.fields:
-                raise SchemaError(f'{option}: the schema has no field "{name}", it has {list(schema.fields)}.')
+                raise SchemaError(f'{option}: the schema has no field "{name}"; its fields are {list(schema.fields)}.')
     for name in names:
         if not isinstance(schema.fields[name], Sequence):
             raise SchemaError(f'features: "{name}" is {schema.fields[name]!r}, expected a Sequence; deliver it as label="{name}".')
@@ -72,21 +72,21 @@ def select(schema: Schema, options: Options, label: str | None = None) -> Select
 
 
 def only_candidate(option: str, schema: Schema, candidates: list[str]) -> str | None:
-    """The candidate that bears the option's own name, else the only one, else None if there is none at all."""
+    """The candidate with the name of the option, else the only candidate; None if there is none."""
     if option in candidates:
         return option
     if len(candidates) > 1:
-        raise SchemaError(f"{option}: {candidates} could be meant, the schema is {schema}. Say which: {option}={candidates[0]!r}.")
+        raise SchemaError(f"{option}: the candidates are {candidates}, the schema is {schema}. Name one: {option}={candidates[0]!r}.")
     return candidates[0] if candidates else None
 
 
 def _check_dtype(name: str, entry: Sequence, dtype: str) -> None:
     if dtype in INTEGER_DTYPES and not np.can_cast(entry.dtype, dtype, "safe"):
-        raise SchemaError(f'dtype={dtype!r}: "{name}" is stored as {entry.dtype}, which would be changed. Use a wider dtype, or a float.')
+        raise SchemaError(f'dtype={dtype!r}: "{name}" is stored as {entry.dtype}, which would change. Use a wider dtype, or a float.')
 
 
 def _check_collisions(schema: Schema, selection: Selection, options: Options) -> None:
-    """With several features the names of the schema and those of lengths and ids share one dict."""
+    """With several features, fields, lengths and ids share one dict: their names must differ."""
     added: list[str] = []
     if options.lengths:
         added += ["lengths"] if selection.single_feature else [f"{name}_lengths" for name in selection.features]
@@ -97,6 +97,6 @@ def _check_collisions(schema: Schema, selection: Selection, options: Options) ->
     both = sorted({name for name in names if names.count(name) > 1})
     overlap = sorted(set(selection.features) & set(selection.labels))
     if both:
-        raise SchemaError(f"features: {both} are names of fields and of what lengths=True or ids=True adds. Rename the fields.")
+        raise SchemaError(f"features: {both} name fields, and also entries that lengths=True or ids=True adds. Rename the fields.")
     if overlap:
-        raise SchemaError(f"label: {overlap} is asked for as features too. Name each field once.")
+        raise SchemaError(f"label: {overlap} is also among the features. Name each field once.")

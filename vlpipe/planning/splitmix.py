@@ -1,4 +1,8 @@
-"""SplitMix64: the random numbers of a run, from (seed, epoch, purpose, record) alone."""
+"""SplitMix64: the random numbers of a run, from (seed, epoch, purpose, record) alone.
+
+Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014. Integer arithmetic modulo 2**64, which NumPy and a
+TensorFlow graph compute alike, now and in later versions.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ import numpy as np
 GOLDEN = 0x9E3779B97F4A7C15
 MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 SHIFTS = (30, 27, 31)
-RECORDS, BATCHES = 1, 2  # what is shuffled: each has hashes of its own
-CROPS, MASKS = 3, 4  # what else is random: where a sequence is cropped, and from here on one number after another for its masks
+# The purposes, each with its own random numbers. MASKS is the first of a range: one for each number that SpecAugment draws.
+RECORDS, BATCHES, CROPS, MASKS = 1, 2, 3, 4
 _MASK = 2**64 - 1
 
 
@@ -21,17 +25,17 @@ def mix(number: int) -> int:
 
 
 def hashes(seed: int, epoch: int, purpose: int, count: int) -> np.ndarray:
-    """uint64 `[count]`: the first outputs of SplitMix64, started from what (seed, epoch, purpose) mix to."""
+    """uint64 `[count]`: the first outputs of SplitMix64, started from a mix of (seed, epoch, purpose)."""
     return _outputs(seed, epoch, purpose, np.arange(1, count + 1, dtype=np.uint64))
 
 
 def draws(seed: int, epoch: int, purpose: int, records: np.ndarray) -> np.ndarray:
-    """int64 `[n]`: a random number below 2**32 for each record, a number >= 0: the upper half of its hash."""
+    """int64 `[n]`: a random number below 2**32 for each record (ids >= 0): the upper half of its hash."""
     return (_outputs(seed, epoch, purpose, records.astype(np.uint64) + np.uint64(1)) >> np.uint64(32)).astype(np.int64)
 
 
 def _outputs(seed: int, epoch: int, purpose: int, numbers: np.ndarray) -> np.ndarray:
-    """The outputs with these numbers (uint64, from 1), in their place."""
+    """The outputs with these numbers (uint64, counted from 1), computed in place."""
     numbers *= np.uint64(GOLDEN)
     numbers += np.uint64(mix(mix(mix(seed) + epoch) + purpose))
     for shift, multiplier in zip(SHIFTS, (*MULTIPLIERS, 1), strict=True):

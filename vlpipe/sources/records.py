@@ -1,4 +1,4 @@
-"""Records of any source, one by one, as NumPy values: for whoever reads them without a pipeline, and without TensorFlow."""
+"""Single records of any source as NumPy values, read without a pipeline and without TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,36 +14,41 @@ from vlpipe.files.filesystem import open_file
 from vlpipe.files.tfrecord import HEADER_BYTES, masked_crc
 from vlpipe.sources.foreign.decode import frames_in
 from vlpipe.storage.example import decode
-from vlpipe.storage.index import RESTORE, Index, column
-from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
+from vlpipe.storage.field_access import FieldAccess, Location
+from vlpipe.storage.index import RESTORE, Index
+from vlpipe.storage.schema import Fixed, Schema, Sequence
+from vlpipe.storage.stored_frames import FrameDecoder
 
 Values = dict[str, np.ndarray | bytes]
 
 
 class Records:
-    """The records of an index, whoever wrote them; use it in a `with` block, which closes the files.
+    """Reads the records of an index, native or third-party. Use it in a `with` block, which closes the files.
 
-    One thread at a time. A compressed file is uncompressed into a temporary one when its first record is asked for.
+    For one thread at a time. A compressed file is uncompressed into a temporary one when its first record is requested.
 
     Attributes:
-        schema: of the values: that of the index, with float32 for bytes that stand for fractions.
+        schema: of the values: that of the index, with float32 for stored bytes that stand for fractions.
     """
 
     def __init__(self, index: Index) -> None:
         self._index = index
         self._rows = np.asarray(index.rows)
         self._shard = -1
-        self._open: BinaryIO | None = None
+        self._file: BinaryIO | None = None
         scaled = {
             name: Sequence(field.shape, "float32") for name, field in index.schema.sequences.items() if index.stored(name).scale is not None
         }
         self.schema = Schema(**{**index.schema.fields, **scaled})
+        self._fields = {name: index.access(name) for name in self.schema.fields}
+        dtype = np.dtype(np.float32)  # of scaled values; the others are decoded as they are stored
+        self._decoders = {name: FrameDecoder(field, index.stored(name), dtype) for name, field in index.schema.sequences.items()}
 
     def data(self, row: int) -> bytes:
-        """The data of a record, compared with the checksum that it was written with.
+        """The serialized record of a row, compared with its checksum in the index.
 
         Raises:
-            DatasetError: it cannot be read, or is not the record that the index knows; the message names it.
+            DatasetError: it cannot be read, or is not the record that was indexed; the message names it.
         """
         entry = self._rows[row]
         try:
@@ -57,73 +62,72 @@ class Records:
         return data
 
     def values(self, row: int, names: Iterable[str] | None = None) -> Values:
-        """The fields of a record, as `schema.check` gives them: a sequence `[T, *shape]` in its dtype, a text in UTF-8.
+        """The fields of a record, as `Schema.check` returns them: a sequence is `[T, *shape]` in its dtype, a text is UTF-8.
 
         Args:
-            names: which are wanted; None: all.
+            names: of the requested fields; None: all.
 
         Raises:
-            DatasetError: as `data`; or the record is not what the schema describes.
+            DatasetError: as for `data`; or the record does not fit the schema.
         """
         data = self.data(row)
         names = self.schema.fields if names is None else names
-        if self._index.foreign is not None and self._index.foreign.parse is not None:
-            given = {name: value.numpy() for name, value in self._index.foreign.parse(data).items()}
-            return {name: given[name] if isinstance(given[name], bytes) else np.asarray(given[name]) for name in names}
-        if self._index.foreign is not None:
-            return {name: self._foreign_value(name, row, data) for name in names}
+        foreign = self._index.foreign
+        if foreign is None:
+            return self._native_values(row, data, names)
+        if foreign.parse is not None:
+            fields = {name: value.numpy() for name, value in foreign.parse(data).items()}
+            return {name: fields[name] if isinstance(fields[name], bytes) else np.asarray(fields[name]) for name in names}
+        return {name: self._value(self._fields[name], row, data) for name in names}
+
+    def _native_values(self, row: int, data: bytes, names: Iterable[str]) -> Values:
         try:
             values = decode(self._index.schema, data).values
             return {name: values[name] for name in names}
         except ValueError as error:
             raise DatasetError(
-                f"{self._index.where(row)}: is not what the schema describes: {error}. `vlpipe verify` tells how much of the dataset is."
+                f"{self._index.where(row)}: does not fit the schema: {error}. `vlpipe verify` shows how many records are affected."
             ) from error
 
-    def _foreign_value(self, name: str, row: int, data: bytes) -> np.ndarray | bytes:
-        field, entry, lists = self._index.schema.fields[name], self._rows[row], self._index.lists
-        if self._index.is_inline(name):
-            return np.asarray(entry[f"value:{name}"]).astype(field.dtype)  # type: ignore[union-attr]
-        if name in lists or isinstance(field, Text):
-            begin, count = int(entry[f"start:{name}"]), int(entry[f"frames:{name}"])
-            if name not in lists:
-                return data[begin : begin + count]
-            values = lists[name][begin : begin + count]
-            return _multi_hot(values, field) if isinstance(field, Fixed) else values
-        return self._frames(name, field, row, data)  # type: ignore[arg-type]
+    def _value(self, access: FieldAccess, row: int, data: bytes) -> np.ndarray | bytes:
+        """A field of a third-party record."""
+        rows = self._rows[row : row + 1]
+        if access.location is Location.ROW:
+            return np.asarray(access.row_values(rows)[0])
+        start, count = int(access.starts(rows)[0]), int(access.counts(rows)[0])
+        if access.location is Location.TEXT:
+            return data[start : start + count]
+        if access.location is Location.LIST:
+            values = access.values[start : start + count]
+            return _multi_hot(values, access.field) if isinstance(access.field, Fixed) else values
+        return self._frames(access, row, data, start, count)
 
-    def _frames(self, name: str, field: Sequence, row: int, data: bytes) -> np.ndarray:
-        """The frames of a sequence `[T, *shape]`, as they are delivered."""
-        stored, schema, entry = self._index.stored(name), self._index.schema, self._rows[row]
-        frames, begin = int(entry[column(schema, "frames", name)]), int(entry[column(schema, "start", name)])
-        if stored.parsed:
+    def _frames(self, access: FieldAccess, row: int, data: bytes, start: int, count: int) -> np.ndarray:
+        """The frames of a sequence `[T, *shape]`."""
+        field = access.sequence
+        if access.location is Location.ENCODED:
             try:
-                return frames_in(data, name, field, stored.parsed)
+                return frames_in(data, access.name, field, access.stored.parsed)
             except (ValueError, AudioError) as error:
                 raise DatasetError(f"{self._index.where(row)}: {error}.") from error
-        dtype = np.dtype(field.dtype).newbyteorder("<" if stored.byteorder == "little" else ">")
-        if not frames:
-            return np.zeros((0, *field.dimensions), self.schema.sequences[name].dtype)
-        stride = stored.gap + field.frame_bytes
-        raw = np.frombuffer(data, np.uint8, frames * stride, begin - stored.gap).reshape(frames, stride)
-        values = np.ascontiguousarray(raw[:, stored.gap :]).view(dtype)
-        table = stored.table(np.dtype(np.float32))
-        values = values.astype(field.dtype) if table is None else table[values]
-        return values.reshape(frames, *field.dimensions)
+        dtype = np.dtype(self.schema.sequences[access.name].dtype)
+        decoder = self._decoders[access.name]
+        raw = np.frombuffer(data, np.uint8)[int(decoder.begins(start)) :][: count * decoder.stride]
+        return decoder.values(raw).astype(dtype).reshape(count, *field.dimensions)
 
     def _shard_file(self, shard: int) -> BinaryIO:
-        if self._open is None or shard != self._shard:
+        if self._file is None or shard != self._shard:
             self.close()
             entry = self._index.shards[shard]
-            self._open = uncompressed(entry.path, entry.compression) if entry.compression else open_file(entry.path)
+            self._file = uncompressed(entry.path, entry.compression) if entry.compression else open_file(entry.path)
             self._shard = shard
-        return self._open
+        return self._file
 
     def close(self) -> None:
-        """Close the file that is open, if one is."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        """Close the file that is open, if there is one."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def __enter__(self) -> Records:
         return self
@@ -133,10 +137,10 @@ class Records:
 
 
 def check_ends(index: Index) -> None:
-    """Compare the checksums of the first and the last record of each shard, which tells another file of the same size.
+    """Compare the checksums of the first and the last record of each shard, which detects a replaced file of the same size.
 
     Raises:
-        DatasetError: one is not the record that was written; the message names it.
+        DatasetError: a record is not the one that was written; the message names it.
     """
     if not len(index):
         return
@@ -149,6 +153,6 @@ def check_ends(index: Index) -> None:
 
 
 def _multi_hot(classes: np.ndarray, field: Fixed) -> np.ndarray:
-    found = np.zeros(field.dimensions, np.float32)
-    found[classes] = 1
-    return found
+    hot = np.zeros(field.dimensions, np.float32)
+    hot[classes] = 1
+    return hot

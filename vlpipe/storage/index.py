@@ -21,8 +21,11 @@ import numpy as np
 
 from vlpipe.errors import DatasetError
 from vlpipe.files.filesystem import is_address
+from vlpipe.storage.field_access import FieldAccess, Location, locate
+from vlpipe.storage.field_access import column as column
 from vlpipe.storage.schema import Fixed, Schema
 from vlpipe.storage.statistics import Moments
+from vlpipe.storage.stored_frames import Stored as Stored
 
 FORMAT = "vlpipe"
 VERSION = 1
@@ -50,11 +53,6 @@ def row_dtype(schema: Schema) -> np.dtype:
     return np.dtype(columns)
 
 
-def column(schema: Schema, kind: str, name: str) -> str:
-    """Name of the column that holds `kind` ("frames" or "start") of the sequence `name`."""
-    return kind if name == next(iter(schema.sequences)) else f"{kind}:{name}"
-
-
 @dataclass(frozen=True)
 class Shard:
     """One file of a dataset, as the metadata describe it.
@@ -77,31 +75,6 @@ class Shard:
     def name(self) -> str:
         """The file's name without its directory."""
         return os.path.basename(self.path)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """How the frames of a sequence lie in their records, where vlpipe did not write them.
-
-    Attributes:
-        gap: bytes before each frame that do not belong to it.
-        byteorder: "little" or "big".
-        scale: the values (bytes) are delivered as `q * scale[0] + scale[1]`, in float32; None: as they are.
-        parsed: how they are encoded, where their bytes are not those of the values: "integers" (varints), "floats" (perhaps not
-            packed), "audio" (the bytes of an audio file), "given" (by the user's own function); "" where they need only be copied. Where
-            they are parsed, the index does not know where they begin.
-    """
-
-    gap: int = 0
-    byteorder: str = "little"
-    scale: tuple[float, float] | None = None
-    parsed: str = ""
-
-    def table(self, dtype: np.dtype) -> np.ndarray | None:
-        """What each byte is delivered as, `[256]`; None: as it is."""
-        if self.scale is None:
-            return None
-        return (np.arange(256, dtype=np.float32) * np.float32(self.scale[0]) + np.float32(self.scale[1])).astype(dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,27 +121,39 @@ class Index:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def stored(self, name: str) -> Stored:
-        """How the frames of the sequence `name` lie in their records."""
-        return Stored() if self.foreign is None else self.foreign.stored.get(name, Stored())
+    def access(self, name: str, *, as_feature: bool = False) -> FieldAccess:
+        """Where the value of a field is.
 
-    def is_given(self, name: str) -> bool:
-        """Whether the user's own function gives the values of a field."""
-        return self.foreign is not None and self.foreign.parse is not None and name in self.schema.fields
+        Args:
+            as_feature: a list of integers is delivered as frames: it is parsed then, not taken from the index.
+        """
+        foreign = self.foreign
+        if foreign is None:
+            return locate(name, self.schema, self._columns, None, {}, custom=False)
+        lists = {} if as_feature else foreign.lists
+        return locate(name, self.schema, self._columns, foreign.stored, lists, custom=foreign.parse is not None)
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return self.rows.dtype.names or ()
+
+    def stored(self, name: str) -> Stored:
+        """How the frames of the sequence `name` are stored in their records."""
+        return self.access(name).stored
 
     @property
     def lists(self) -> dict[str, np.ndarray]:
-        """The fields whose values stand in the index."""
+        """The fields whose values are in the index, beside its rows."""
         return {} if self.foreign is None else self.foreign.lists
 
     def is_inline(self, name: str) -> bool:
-        """Whether the values of a `Fixed` field stand in the rows."""
-        return f"value:{name}" in (self.rows.dtype.names or ())
+        """Whether the values of a field are in the rows."""
+        return self.access(name).location is Location.ROW
 
     @property
     def counted(self) -> list[str]:
         """The sequences of which the index knows the frames: all, but for those that only the user's own function knows."""
-        return [name for name in self.schema.sequences if column(self.schema, "frames", name) in (self.rows.dtype.names or ())]
+        return [name for name in self.schema.sequences if self.access(name).is_counted]
 
     @property
     def label(self) -> str | None:
@@ -178,7 +163,7 @@ class Index:
 
     def frames(self, name: str) -> np.ndarray:
         """int64 `[records]`: true frames of the sequence `name` in each record."""
-        return self.rows[column(self.schema, "frames", name)].astype(np.int64)
+        return self.access(name).counts(self.rows)
 
     def by_shard(self) -> np.ndarray:
         """int64 `[records]`: the rows in the order in which a reader of the shards meets them."""
@@ -190,6 +175,14 @@ class Index:
         if np.any((offsets[1:] <= offsets[:-1]) & (shards[1:] == shards[:-1])):
             return np.lexsort((rows["offset"], rows["shard"]))
         return order
+
+    def numbers(self) -> np.ndarray:
+        """int64 `[records]`: the number of each record in its file, from 0."""
+        order = self.by_shard()
+        shards = self.rows["shard"][order]
+        numbers = np.empty(len(order), np.int64)
+        numbers[order] = np.arange(len(order)) - np.searchsorted(shards, shards)
+        return numbers
 
     def parts(self) -> list[np.ndarray]:
         """int64: the rows of each shard, in the order in which a reader of it meets them."""

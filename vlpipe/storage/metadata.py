@@ -6,84 +6,141 @@ shards on disk, and that the rows tile the shards without gap or overlap.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlpipe.errors import DatasetError
+from vlpipe.files.filesystem import is_address, open_file
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, RESTORE, VERSION, Index, Shard, column, digest_of_rows, row_dtype
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
 
-# An index up to this size is read into memory: one that is mapped ends the process when its file is cut or overwritten meanwhile.
+# An index up to this size is read into memory. A larger one is mapped; if its file is cut or overwritten meanwhile, the process ends.
 IN_MEMORY_BYTES = 1 << 26
-# NumPy reads 10,000 bytes of an array's header unless it is told that more are harmless: a schema of 300 fields has more.
+# By default NumPy reads headers of up to 10,000 bytes; that of a schema of 300 fields is longer.
 _MAX_HEADER_BYTES = 1 << 24
 
 
-def open_directory(directory: str | os.PathLike[str]) -> Index:
-    """The index of one dataset directory, every part checked against the others; the shards are not touched.
+@dataclass(frozen=True, eq=False)
+class Metadata:
+    """The content of a `vlpipe.json`, checked.
+
+    Attributes:
+        path: of the file.
+        schema: of the records.
+        shards: the files, with their paths.
+        records: number of records.
+        digest: of `index.npy`.
+        metadata: what the writer stored for the user.
+        statistics: mean and variance of each sequence.
+    """
+
+    path: str
+    schema: Schema
+    shards: tuple[Shard, ...]
+    records: int
+    digest: str
+    metadata: dict[str, Any]
+    statistics: dict[str, Moments]
+
+
+def parse_metadata(content: bytes, path: str) -> Metadata:
+    """Read the content of a `vlpipe.json`: the one reader, for opening, for addresses, and for statistics of the training set.
+
+    Args:
+        path: of the file; the shards are in its directory.
 
     Raises:
-        DatasetError: metadata or index are missing, damaged, of an unknown version, or do not agree.
+        DatasetError: it is damaged, of another format version, or inconsistent.
     """
-    directory = Path(directory)
-    document = _read_metadata(directory)
-    path = directory / METADATA_NAME
+    document = _parse_json(content, path)
     try:
         schema = Schema.from_json(document["schema"])
-        shards = _read_shards(directory, document["shards"], document["records"])
+        shards = _read_shards(_absolute(os.path.dirname(path)), document["shards"], document["records"])
         digest = document["index"]["digest"]
         metadata = document.get("metadata", {})
         if not isinstance(metadata, dict):
             raise ValueError(f'"metadata" is {type(metadata).__name__}, expected an object')
+        if not isinstance(digest, str):
+            raise ValueError(f'the digest of "index" is {digest!r}, expected a string')
+        statistics = _read_statistics(schema, document.get("statistics", {}))
     except (KeyError, TypeError, ValueError) as error:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise DatasetError(f"{path}: not the metadata of a vlpipe dataset: {reason}. {RESTORE}") from error
-    rows = _read_rows(directory / INDEX_NAME, row_dtype(schema), digest)
-    if len(rows) != document["records"]:
-        found = f"found {len(rows)} rows, {METADATA_NAME} says {document['records']} records"
-        raise DatasetError(f"{directory / INDEX_NAME}: {found}. {RESTORE}")
-    index = Index(schema, shards, rows, np.arange(len(rows), dtype=np.int64), metadata)
-    _check_rows(directory, index)
-    return replace(index, statistics=_read_statistics(path, schema, document.get("statistics", {})))
+    return Metadata(path, schema, shards, document["records"], digest, metadata, statistics)
 
 
-def _read_metadata(directory: Path) -> dict[str, Any]:
-    path = directory / METADATA_NAME
+def _parse_json(content: bytes, path: str) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        inside = sorted(entry.parent.name for entry in directory.glob(f"*/{METADATA_NAME}"))
-        if inside:
-            next_step = f"It holds the datasets {inside}: pass one of them, such as {directory / inside[0]}."
-        elif any(directory.glob("*.tfrecord*")):
-            next_step = "It holds TFRecord files without their metadata: copy vlpipe.json and index.npy from where they were written."
-        else:
-            next_step = "Pass a directory that vlpipe.Writer or `vlpipe ingest` wrote."
-        raise DatasetError(f"{directory}: has no {METADATA_NAME}, so it is not a vlpipe dataset. {next_step}") from error
-    except (OSError, ValueError, RecursionError) as error:
+        document = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as JSON ({error}). {RESTORE}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise DatasetError(f'{path}: found no "format": "{FORMAT}", so these are not the metadata of a vlpipe dataset.')
+        raise DatasetError(f'{path}: does not contain "format": "{FORMAT}", so it is not the metadata of a vlpipe dataset.')
     version = document.get("version")
     if version != VERSION or type(version) is not int:
         raise DatasetError(
-            f"{path}: found format version {version!r}, this vlpipe reads version {VERSION}. "
-            "Install the vlpipe that wrote it, or write the dataset again with this one."
+            f"{path}: has format version {version!r}, this vlpipe reads version {VERSION}. "
+            "Install the vlpipe version that wrote it, or write the dataset again with this one."
         )
     return document
 
 
-def _read_shards(directory: Path, entries: Any, records: Any) -> tuple[Shard, ...]:
+def open_directory(directory: str | os.PathLike[str]) -> Index:
+    """The index of one dataset directory, local or at an address, with every part compared with the others; shards are not opened.
+
+    Raises:
+        DatasetError: metadata or index are missing, damaged, of another version, or do not agree.
+    """
+    directory = os.fspath(directory)
+    metadata = parse_metadata(_read_metadata(directory), os.path.join(directory, METADATA_NAME))
+    path = os.path.join(directory, INDEX_NAME)
+    rows = _read_rows(path, row_dtype(metadata.schema), metadata.digest)
+    if len(rows) != metadata.records:
+        raise DatasetError(f"{path}: has {len(rows)} rows, {METADATA_NAME} says {metadata.records} records. {RESTORE}")
+    ids = np.arange(len(rows), dtype=np.int64)
+    index = Index(metadata.schema, metadata.shards, rows, ids, metadata.metadata, metadata.statistics)
+    _check_rows(path, index)
+    return index
+
+
+def _absolute(directory: str) -> str:
+    """Absolute, so that the process may change its directory; not normalised, since ".." after a link is another directory."""
+    return directory if is_address(directory) else os.path.realpath(directory)
+
+
+def _read_metadata(directory: str) -> bytes:
+    path = os.path.join(directory, METADATA_NAME)
+    try:
+        with open_file(path) as file:
+            return file.read()
+    except FileNotFoundError as error:
+        if is_address(directory):
+            raise DatasetError(f"{path}: cannot be read ({error.strerror}). Pass the address of a dataset directory.") from error
+        inside = sorted(entry.parent.name for entry in Path(directory).glob(f"*/{METADATA_NAME}"))
+        if inside:
+            next_step = f"It contains the datasets {inside}: pass one of them, such as {os.path.join(directory, inside[0])}."
+        elif any(Path(directory).glob("*.tfrecord*")):
+            next_step = "It contains TFRecord files without their metadata: copy vlpipe.json and index.npy from where they were written."
+        else:
+            next_step = "Pass a directory that vlpipe.Writer or `vlpipe ingest` wrote."
+        raise DatasetError(f"{directory}: has no {METADATA_NAME}, so it is not a vlpipe dataset. {next_step}") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error}). {RESTORE}") from error
+
+
+def _read_shards(directory: str, entries: Any, records: Any) -> tuple[Shard, ...]:
     if not isinstance(entries, list) or not entries:
-        raise ValueError('"shards" is no list of files')
+        raise ValueError('"shards" is not a list of files')
     shards = tuple(_read_shard(directory, entry) for entry in entries)
     if len({shard.name for shard in shards}) < len(shards):
         raise ValueError(f"a shard is listed twice among {[shard.name for shard in shards][:8]}")
@@ -93,24 +150,20 @@ def _read_shards(directory: Path, entries: Any, records: Any) -> tuple[Shard, ..
     return shards
 
 
-def _read_shard(directory: Path, entry: Any) -> Shard:
+def _read_shard(directory: str, entry: Any) -> Shard:
     name, size, records, digest = (entry[key] for key in ("name", "bytes", "records", "digest"))
     if not isinstance(name, str) or name in ("", ".", "..") or os.path.basename(name) != name or not _is_file_name(name):
         raise ValueError(f"the shard name {name!r} is not a plain file name")
     if not all(type(number) is int and 0 <= number < 2**63 for number in (size, records)) or not isinstance(digest, str):
         raise ValueError(f"the shard {name} has bytes {size!r}, records {records!r}, digest {digest!r}")
-    # Absolute, so that the process may change its directory; not normalised, as ".." means another place behind a link.
-    return Shard(os.path.join(os.path.realpath(directory), name), size, records, digest)
+    return Shard(os.path.join(directory, name), size, records, digest)
 
 
-def _read_statistics(path: Path, schema: Schema, entries: Any) -> dict[str, Moments]:
-    try:
-        if not isinstance(entries, dict):
-            raise ValueError(f"its statistics are {type(entries).__name__}, expected an object")
-        known = {name: sequence for name, sequence in schema.sequences.items() if name in entries}
-        return {name: Moments.from_json(entries[name], math.prod(sequence.dimensions)) for name, sequence in known.items()}
-    except ValueError as error:
-        raise DatasetError(f"{path}: not the metadata of a vlpipe dataset: {error}. {RESTORE}") from error
+def _read_statistics(schema: Schema, entries: Any) -> dict[str, Moments]:
+    if not isinstance(entries, dict):
+        raise ValueError(f"its statistics are {type(entries).__name__}, expected an object")
+    known = {name: sequence for name, sequence in schema.sequences.items() if name in entries}
+    return {name: Moments.from_json(entries[name], math.prod(sequence.dimensions)) for name, sequence in known.items()}
 
 
 def _is_file_name(name: str) -> bool:
@@ -120,37 +173,53 @@ def _is_file_name(name: str) -> bool:
         return False
 
 
-def _read_rows(path: Path, dtype: np.dtype, digest: Any) -> np.ndarray:
-    try:
-        open_memmap: Any = np.lib.format.open_memmap  # NumPy's own annotation of it lacks an argument
-        rows: np.ndarray = open_memmap(path, mode="r", max_header_size=_MAX_HEADER_BYTES)
-    except Exception as error:  # its header is Python source, so that a damaged one raises whatever ast and tokenize can
-        raise DatasetError(f"{path}: cannot be read as a NumPy array ({error}). {RESTORE}") from error
+def _read_rows(path: str, dtype: np.dtype, digest: str) -> np.ndarray:
+    rows = _load_remote(path) if is_address(path) else _load(path)
     if rows.dtype != dtype or rows.ndim != 1:
-        raise DatasetError(
-            f"{path}: found {rows.dtype} {list(rows.shape)}, expected one axis of {dtype}, which is what the schema asks for. {RESTORE}"
-        )
+        raise DatasetError(f"{path}: is {rows.dtype} {list(rows.shape)}, the schema requires one axis of {dtype}. {RESTORE}")
     if rows.nbytes <= IN_MEMORY_BYTES:
         rows = np.array(rows)
-    found = digest_of_rows(rows)
-    if found != digest:
-        raise DatasetError(f"{path}: its digest is {found}, {METADATA_NAME} says {digest}: the two do not belong together. {RESTORE}")
+    actual = digest_of_rows(rows)
+    if actual != digest:
+        raise DatasetError(f"{path}: its digest is {actual}, {METADATA_NAME} says {digest}: the files do not belong together. {RESTORE}")
     return rows
 
 
-def _check_rows(directory: Path, index: Index) -> None:
-    """The rows must tile the shards, and each payload must lie inside its record."""
+def _load(path: str) -> np.ndarray:
+    open_memmap: Any = np.lib.format.open_memmap  # NumPy's own annotation of it lacks an argument
+    with _named(path):
+        rows: np.ndarray = open_memmap(path, mode="r", max_header_size=_MAX_HEADER_BYTES)
+        return rows
+
+
+def _load_remote(path: str) -> np.ndarray:
+    read_array: Any = np.lib.format.read_array
+    with _named(path), open_file(path) as file:
+        rows: np.ndarray = read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER_BYTES)
+        return rows
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the header is Python source: a damaged one raises anything that ast and tokenize can
+        raise DatasetError(f"{path}: cannot be read as a NumPy array ({error}). {RESTORE}") from error
+
+
+def _check_rows(path: str, index: Index) -> None:
+    """Check that the rows tile the shards, and that each payload lies inside its record."""
     rows, schema = np.asarray(index.rows), index.schema
-    # Copies of the columns: gathering from them takes half the time that it takes from the rows, which are not contiguous.
+    # Contiguous copies of the columns: gathering from them takes half the time.
     shard, offset, length = rows["shard"].astype(np.uint32), rows["offset"].astype(np.uint64), rows["bytes"].astype(np.uint64)
     ends = offset + length + np.uint64(HEADER_BYTES + FOOTER_BYTES)
     sizes = np.array([entry.bytes for entry in index.shards], np.uint64)
     counts = np.array([entry.records for entry in index.shards], np.int64)
     problem = None
     if len(rows) and int(shard.max()) >= len(index.shards):
-        problem = f"a row names shard {int(shard.max())} of {len(index.shards)}"
+        problem = f"a row refers to shard {int(shard.max())} of {len(index.shards)}"
     elif not np.array_equal(np.bincount(shard, minlength=len(counts)), counts):
-        problem = "the records of each shard are not those of the table"
+        problem = "the records of each shard do not agree with the shard table"
     else:
         order = index.by_shard()
         shard, ends = shard[order], ends[order]
@@ -161,9 +230,8 @@ def _check_rows(directory: Path, index: Index) -> None:
         if not np.array_equal(offset[order], expected) or not np.array_equal(last, sizes):
             problem = "the records do not fill the shards without gap or overlap"
     for name, sequence in schema.sequences.items():
-        begin = rows[column(schema, "start", name)].astype(np.uint64)
-        frames = rows[column(schema, "frames", name)].astype(np.uint64)
+        begin, frames = (rows[column(schema, kind, name)].astype(np.uint64) for kind in ("start", "frames"))
         if problem is None and np.any(begin + frames * np.uint64(sequence.frame_bytes) > length):
-            problem = f'the frames of "{name}" reach beyond their record'
+            problem = f'the frames of "{name}" extend beyond their record'
     if problem:
-        raise DatasetError(f"{directory / INDEX_NAME}: {problem}: it does not belong to these shards. {RESTORE}")
+        raise DatasetError(f"{path}: {problem}: the index does not belong to these shards. {RESTORE}")

@@ -1,4 +1,4 @@
-"""SpecAugment: stretches of time and of frequency masked at random, in the graph."""
+"""SpecAugment: random masks of time and frequency, in the graph."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -19,29 +20,32 @@ FILLS = ("mean", "zero")
 
 @dataclass(frozen=True)
 class SpecAugment:
-    """Masks stretches of time and bands of frequency in each sequence `[T, d]`, anew in every epoch.
+    """Masks intervals of time and bands of frequency in each sequence `[T, d]`, new ones in every epoch.
 
     Each of the `time_masks` masks is w frames wide, w = 0, 1, ..., W with equal probability, where W = min(time_width, floor(time_share *
-    T)), and begins at 0, 1, ..., T - w with equal probability. So it never reaches beyond the true length, and a sequence of fewer than
-    1 / time_share frames has none. Each of the `frequency_masks` masks has frequency_width in the place of W, and d in that of T. Masks
-    may overlap. They depend on (seed, epoch, record) alone: the same on every machine and rank, whatever the engine, and after resuming.
+    T)), and begins at 0, 1, ..., T - w with equal probability. So a mask never extends beyond the true length, and a sequence of fewer
+    than 1 / time_share frames has none. The `frequency_masks` masks are drawn alike, with frequency_width for W and d for T. Masks may
+    overlap. They depend on (seed, epoch, record) alone: they are the same on every machine, rank and engine, and after resuming.
 
-    Park et al., SpecAugment: A Simple Data Augmentation Method for Automatic Speech Recognition, Interspeech 2019, without the warping of
-    time. The defaults are the paper's policy SM.
+    Park et al., SpecAugment: A Simple Data Augmentation Method for Automatic Speech Recognition, Interspeech 2019, without time warping.
+    The defaults are the paper's policy SM.
 
     Args:
-        time_masks: how many masks of time, 0 to 1000.
-        time_width: widest of them, in frames.
-        time_share: of the length that one mask may take at the most, 0 to 1.
-        frequency_masks: how many masks of frequency, 0 to 1000.
-        frequency_width: widest of them, in dimensions; d at the most.
-        fill: what masked values become: "mean", of their dimension over the real frames of the sequence, or "zero".
+        time_masks: number of time masks, 0 to 1000.
+        time_width: maximum width of a time mask, in frames.
+        time_share: maximum share of the length that one time mask may cover, 0 to 1.
+        frequency_masks: number of frequency masks, 0 to 1000.
+        frequency_width: maximum width of a frequency mask, in dimensions, at most d.
+        fill: value of masked elements: "mean" of their dimension over the real frames of the sequence, or "zero".
 
     Raises:
-        ArgumentError: a value is not one of these.
+        ArgumentError: a value is not allowed.
 
     Example:
-        >>> vlpipe.make_dataset("data/train", normalize="utterance", augment=vlpipe.SpecAugment(time_width=40))
+        >>> vlpipe.write("data/train", [{"features": np.random.normal(size=(900, 20)).astype("float32")}])
+        >>> augment = vlpipe.SpecAugment(time_width=40, fill="zero")
+        >>> [bool((x == 0).any()) for x, in vlpipe.make_dataset("data/train", augment=augment, seed=1).as_numpy_iterator()]
+        [True]
     """
 
     time_masks: int = 2
@@ -58,10 +62,7 @@ class SpecAugment:
             ("frequency_masks", MAX_MASKS),
             ("frequency_width", MAX_WIDTH),
         ):
-            value = getattr(self, name)
-            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not 0 <= value <= most:
-                raise ArgumentError(f"SpecAugment: {name} came as {value!r}, expected an integer from 0 to {most}.")
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, integer(f"SpecAugment: {name}", getattr(self, name), 0, most))
         share = self.time_share
         if isinstance(share, (bool, np.bool_)) or not isinstance(share, (int, float, np.integer, np.floating)) or not 0 <= share <= 1:
             raise ArgumentError(f"SpecAugment: time_share came as {share!r}, expected a share of the length from 0 to 1.")
@@ -71,34 +72,34 @@ class SpecAugment:
 
     @property
     def draws(self) -> int:
-        """Random numbers that a sequence takes: for each mask its width and its beginning, those of time first."""
+        """Random numbers that a sequence needs: width and beginning of each mask, time masks first."""
         return 2 * (self.time_masks + self.frequency_masks)
 
     def check(self, name: str, dimensions: tuple[int, ...]) -> None:
-        """Refuse frames that have no frequencies, or fewer than a mask may be wide.
+        """Check that the masks fit the frames.
 
         Raises:
-            ArgumentError: see there.
+            ArgumentError: frames are not `[d]`, or a frequency mask may be wider than d.
         """
         if len(dimensions) != 1:
             raise ArgumentError(
                 f'augment: "{name}" has frames of shape {list(dimensions)}, expected [d]: SpecAugment masks time and frequency of [T, d]. '
-                "Leave it out, or bring them into this shape by transform=."
+                "Leave augment out, or reshape the frames with transform=."
             )
         if self.frequency_masks and self.frequency_width > dimensions[0]:
             raise ArgumentError(
-                f'augment: frequency_width={self.frequency_width} is more than the {dimensions[0]} dimensions of "{name}". '
+                f'augment: frequency_width={self.frequency_width} exceeds the {dimensions[0]} dimensions of "{name}". '
                 f"Pass SpecAugment(frequency_width=...) of at most {dimensions[0]}, or frequency_masks=0."
             )
 
 
 def masked(augment: SpecAugment, sequences: tf.RaggedTensor, fill: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """The frames `[N, d]` of the sequences, with their masks.
+    """The masked frames `[N, d]` of the sequences.
 
     Args:
-        augment: how many masks, and how wide.
+        augment: number and width of the masks.
         sequences: `[B, None, d]`.
-        fill: `[B, d]`, what masked values become.
+        fill: `[B, d]`, values of masked elements.
         draws: int64 `[B, augment.draws]`, random numbers below 2**32.
     """
     import tensorflow as tf
@@ -116,15 +117,15 @@ def masked(augment: SpecAugment, sequences: tf.RaggedTensor, fill: tf.Tensor, dr
 
 
 def _spans(size: Any, widest: Any, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """int64 `[B, masks]`: where each mask begins and ends, for draws `[B, 2 * masks]`."""
-    # A number below n from one below 2**32 by integers, which is the same everywhere; n is less than 2**31.
+    """int64 `[B, masks]`: begin and end of each mask, for draws `[B, 2 * masks]`."""
+    # From a number below 2**32 to one below n (less than 2**31), by integer arithmetic, which is the same everywhere.
     widths = draws[:, 0::2] * (widest + 1) // 2**32
     begins = draws[:, 1::2] * (size - widths + 1) // 2**32
     return begins, begins + widths
 
 
-def _inside(places: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
-    """bool: whether a place is inside one of the spans along the last axis."""
+def _inside(positions: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
+    """bool: whether a position is inside one of the spans along the last axis."""
     import tensorflow as tf
 
-    return tf.reduce_any((places >= begins) & (places < ends), axis=-1)
+    return tf.reduce_any((positions >= begins) & (positions < ends), axis=-1)

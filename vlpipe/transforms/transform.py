@@ -1,4 +1,4 @@
-"""A function of the user's own, applied to each sequence in the graph."""
+"""The user's function of one sequence, applied in the graph."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ MAX_FRAMES = 2**31 - 2
 
 @dataclass(frozen=True)
 class Transform:
-    """A function of one sequence, in TensorFlow's operations, and how many frames it makes of how many.
+    """A function of one sequence in TensorFlow's operations, and how it changes the number of frames.
 
     Args:
-        fn: takes x `[T, ...]` and returns `[T', ...]` of the same dtype. It runs for T = 0 too, where such sequences are delivered. Random
-            numbers in it are none of vlpipe's: other ones in every run.
-        frames: T' from T, of a whole array of lengths at once (int64 `[n]` -> `[n]`), such as `lambda t: t // 2`; None: T' = T. Whatever
-            depends on lengths (buckets, `Plan`) counts on it, and each sequence is compared with it.
+        fn: takes x `[T, ...]` and returns `[T', ...]` of the same dtype. It is also called with T = 0 if such sequences are delivered.
+            Random numbers that it draws do not depend on vlpipe's seed, and differ in every run.
+        frames: computes T' from T, for an array of lengths (int64 `[n]` -> `[n]`), such as `lambda t: t // 2`; None: T' = T. Buckets and
+            `Plan` rely on it, and every sequence is compared with it.
 
     Raises:
-        ArgumentError: one of them is no function.
+        ArgumentError: an argument is not a function.
 
     Example:
+        >>> vlpipe.write("data/train", [{"features": np.ones((9, 2), np.float32)}])
         >>> halved = vlpipe.Transform(lambda x: x[1::2], frames=lambda t: t // 2)
-        >>> vlpipe.make_dataset("data/train", transform=halved)
+        >>> [x.shape for x, in vlpipe.make_dataset("data/train", transform=halved).as_numpy_iterator()]
+        [(1, 4, 2)]
     """
 
     fn: Callable[[Any], Any]
@@ -44,40 +46,40 @@ class Transform:
             raise ArgumentError(f"transform: frames came as {self.frames!r}, expected a function of an array of lengths, or None.")
 
     def lengths(self, frames: np.ndarray) -> np.ndarray:
-        """int64 `[n]`: the lengths that come of these.
+        """int64 `[n]`: the lengths after the transform.
 
         Raises:
-            ArgumentError: `frames` fails, or gives something else than a whole number >= 0 for each.
+            ArgumentError: `frames` fails, or does not return an integer >= 0 for each length.
         """
         if self.frames is None or not len(frames):
             return frames
-        lengths, places = np.unique(frames, return_inverse=True)
+        lengths, inverse = np.unique(frames, return_inverse=True)
         try:
-            found = np.asarray(self.frames(lengths.copy()))
-        except Exception as error:  # a user's function raises what it will
+            result = np.asarray(self.frames(lengths.copy()))
+        except Exception as error:  # the user's function may raise anything
             raise ArgumentError(
                 f"transform: frames fails for an array of lengths such as {lengths[:3].tolist()} ({error!r}). "
-                "Use what NumPy arrays can do, such as lambda t: t // 2."
+                "Use operations of NumPy arrays, such as lambda t: t // 2."
             ) from error
-        if found.shape != lengths.shape or found.dtype.kind not in "iu" or found.min() < 0 or found.max() > MAX_FRAMES:
+        if result.shape != lengths.shape or result.dtype.kind not in "iu" or result.min() < 0 or result.max() > MAX_FRAMES:
             raise ArgumentError(
-                f"transform: frames gives {found.dtype} {list(found.shape)} {found.ravel()[:3].tolist()} for {len(lengths)} lengths such "
-                f"as {lengths[:3].tolist()}, expected an integer from 0 to {MAX_FRAMES} for each. Use //, and np.maximum(..., 0)."
+                f"transform: frames returns {result.dtype} {list(result.shape)} {result.ravel()[:3].tolist()} for {len(lengths)} lengths "
+                f"such as {lengths[:3].tolist()}, expected an integer from 0 to {MAX_FRAMES} for each. Use //, and np.maximum(..., 0)."
             )
-        return found.astype(np.int64)[places.reshape(-1)]
+        return result.astype(np.int64)[inverse.reshape(-1)]
 
     def traced(self, dimensions: tuple[int, ...], dtype: str) -> TracedTransform:
         """The function, traced for sequences `[T, *dimensions]` of a dtype. Loads TensorFlow.
 
         Raises:
-            ArgumentError: it fails, or returns something else than one tensor `[T', ...]` of that dtype.
+            ArgumentError: it fails, or does not return one tensor `[T', ...]` of that dtype.
         """
         import tensorflow as tf
 
         spec = tf.TensorSpec([None, *dimensions], dtype)
         try:
             function = tf.function(self.fn).get_concrete_function(spec)
-        except Exception as error:  # a user's function raises what it will
+        except Exception as error:  # the user's function may raise anything
             raise ArgumentError(
                 f"transform: fails for x {_shape(spec.shape)} of {dtype} ({type(error).__name__}: {error}). It is traced for sequences of "
                 "any length: use TensorFlow's operations, and tf.shape(x)[0] for T."
@@ -107,7 +109,7 @@ class TracedTransform:
 
     Attributes:
         function: x `[T, ...]` -> `[T', *dimensions]`.
-        dimensions: shape of a frame that it makes.
+        dimensions: shape of a frame that it returns.
     """
 
     function: Callable[[tf.Tensor], tf.Tensor]
@@ -115,7 +117,7 @@ class TracedTransform:
 
 
 class LengthMap(NamedTuple):
-    """What becomes of each length that occurs.
+    """The length after the transform of each length that occurs.
 
     Attributes:
         before: int64 `[L]`, frames before the transform, ascending.
@@ -127,15 +129,15 @@ class LengthMap(NamedTuple):
 
 
 def transformed(traced: TracedTransform, sequences: tf.RaggedTensor, lengths: LengthMap, ids: tf.Tensor) -> tf.RaggedTensor:
-    """Each sequence transformed by itself.
+    """Transform each sequence separately.
 
     Args:
         sequences: `[B, None, ...]`.
-        lengths: what the plan counts on.
+        lengths: the expected lengths, which the plan relies on.
         ids: int64 `[B]`, to name a record in an error.
 
     Raises:
-        tf.errors.InvalidArgumentError: while iterating, a sequence comes out with another length than was declared.
+        tf.errors.InvalidArgumentError: while iterating, a sequence has another length than was declared.
     """
     import tensorflow as tf
 
@@ -147,14 +149,14 @@ def transformed(traced: TracedTransform, sequences: tf.RaggedTensor, lengths: Le
 
     def one(row: tf.Tensor) -> tf.Tensor:
         y = traced.function(flat[splits[row] : splits[row + 1]])
-        found = tf.shape(y, tf.int64)[0]
+        frames = tf.shape(y, tf.int64)[0]
 
         def message() -> tf.Tensor:
-            came, should, number = (tf.strings.as_string(number) for number in (found, expected[row], ids[row]))
-            what = ["transform: record with id ", number, ": gave ", came, " frames, expected ", should]
-            return tf.strings.join([*what, ". Declare what it does: vlpipe.Transform(fn, frames=lambda t: ...)."])
+            came, should, number = (tf.strings.as_string(number) for number in (frames, expected[row], ids[row]))
+            parts = ["transform: record with id ", number, ": returned ", came, " frames, expected ", should]
+            return tf.strings.join([*parts, ". Declare how it changes lengths: vlpipe.Transform(fn, frames=lambda t: ...)."])
 
-        with tf.control_dependencies([require(found == expected[row], message)]):
+        with tf.control_dependencies([require(frames == expected[row], message)]):
             return tf.identity(y)
 
     if ids.shape.as_list() == [1]:
