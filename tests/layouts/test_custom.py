@@ -15,7 +15,6 @@ from tests.helpers.foreign_files import read, write
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.inspection.summary import summarize
 from vlpipe.layouts import Layout
-from vlpipe.sources.compute_statistics import measured
 from vlpipe.sources.foreign import build_index as build
 from vlpipe.sources.records import Records
 
@@ -256,7 +255,7 @@ def test_verify_finds_each_record_that_the_function_fails_on(path: Path, length_
 def test_statistics_are_computed_in_this_process(path: Path) -> None:
     other = write(path.parent / "b.tfrecord", [np.int32(1).tobytes() + FRAMES[2].tobytes()])
     index = vlpipe.build_index([path, other], Layout.custom(lambda data: parse(data)))  # which cannot be sent to another
-    found = measured(index, workers=2).statistics["features"]
+    found = with_statistics(index, workers=2).statistics["features"]
     whole = np.concatenate([*FRAMES, FRAMES[2]]).astype(np.float64)
     np.testing.assert_allclose(found.mean, whole.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found.variance, whole.var(axis=0), rtol=1e-12)

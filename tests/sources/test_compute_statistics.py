@@ -18,7 +18,7 @@ from tests.helpers.foreign_files import Case, cases, example, floats, ints, raw,
 from vlpipe import layouts
 from vlpipe.errors import DatasetError
 from vlpipe.sources import compute_statistics
-from vlpipe.sources.compute_statistics import measured
+from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.foreign import cache
 from vlpipe.sources.native import open_source
 from vlpipe.sources.open import open_anywhere
@@ -79,7 +79,7 @@ def test_frames_of_every_layout(tmp_path: Path, name: str) -> None:
     case: Case = CASES[name]
     path = write(tmp_path / "a.tfrecord", case.records)
     assert vlpipe.build_index(path, case.layout).statistics == {}
-    found = measured(open_anywhere(path, case.layout)).statistics
+    found = with_statistics(open_anywhere(path, case.layout)).statistics
     assert list(found) == [entry.key for entry in case.layout.frames]  # and not the lists of labels
     assert_of(found[case.key], case.frames)
     again = vlpipe.build_index(path, case.layout).statistics
@@ -90,16 +90,16 @@ def test_frames_of_every_layout(tmp_path: Path, name: str) -> None:
 def test_files_are_read_once_and_labels_do_not_matter(files: list[Path], read: list[str]) -> None:
     told: list[tuple[int, int]] = []
     index = vlpipe.build_index(files, LAYOUT)
-    found = measured(index, progress=lambda *done: told.append(done))
+    found = with_statistics(index, progress=lambda *done: told.append(done))
     assert_of(found.statistics["x"], ALL)
     assert len(read) == 30
     assert (told[0][0], told[-1]) == (0, (told[-1][1], int(index.rows["bytes"].sum())))
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert np.array_equal(found.rows, index.rows)
-    assert measured(found) is found
+    assert with_statistics(found) is found
     other = vlpipe.build_index(files, layouts.float_list("x", d=3, label="other").only())
     assert_of(other.statistics["x"], ALL)
-    assert_of(measured(vlpipe.build_index(files[2], LAYOUT)).statistics["x"], ALL[5:15])
+    assert_of(with_statistics(vlpipe.build_index(files[2], LAYOUT)).statistics["x"], ALL[5:15])
     assert len(read) == 30
     assert vlpipe.build_index(files, layouts.float_list("x", d=1, label="label")).statistics == {}
     vlpipe.build_index(files, layouts.float_list("x", d=1, label="label"))
@@ -108,30 +108,30 @@ def test_files_are_read_once_and_labels_do_not_matter(files: list[Path], read: l
 
 
 def test_what_has_changed_is_read_again(files: list[Path], read: list[str]) -> None:
-    measured(vlpipe.build_index(files, LAYOUT))
+    with_statistics(vlpipe.build_index(files, LAYOUT))
     read.clear()
     frames = [np.full((2, 3), n, np.float32) for n in range(3)]
     write(files[2], [example({"x": floats(x), "label": ints(1), "other": ints(1)}) for x in frames])
     index = vlpipe.build_index(files, LAYOUT)
     assert index.statistics == {}
-    assert_of(measured(index).statistics["x"], ALL[:5] + frames + ALL[15:])
+    assert_of(with_statistics(index).statistics["x"], ALL[:5] + frames + ALL[15:])
     assert read == [files[2].name] * 3
     read.clear()
     frames = [x + 1 for x in frames]  # other values, and every record where it was
     write(files[2], [example({"x": floats(x), "label": ints(1), "other": ints(1)}) for x in frames])
-    assert_of(measured(vlpipe.build_index(files, LAYOUT)).statistics["x"], ALL[:5] + frames + ALL[15:])
+    assert_of(with_statistics(vlpipe.build_index(files, LAYOUT)).statistics["x"], ALL[:5] + frames + ALL[15:])
     assert read == [files[2].name] * 3
 
 
 def test_statistics_of_another_reading_are_not_those(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tfrecord", [example({"x": raw(np.arange(8, dtype=np.int16))})])
     indexes = [vlpipe.build_index(path, layouts.raw_bytes("x", dtype=dtype, d=2)) for dtype in ("float16", "int16")]
-    measured(indexes[0])
+    with_statistics(indexes[0])
     (place,) = (tmp_path / cache.DIRECTORY).glob("*.statistics")
-    assert_of(measured(indexes[1]).statistics["x"], [np.arange(8).reshape(4, 2)])
+    assert_of(with_statistics(indexes[1]).statistics["x"], [np.arange(8).reshape(4, 2)])
     (other,) = set((tmp_path / cache.DIRECTORY).glob("*.statistics")) - {place}
     place.replace(other)
-    assert_of(measured(indexes[1]).statistics["x"], [np.arange(8).reshape(4, 2)])
+    assert_of(with_statistics(indexes[1]).statistics["x"], [np.arange(8).reshape(4, 2)])
     (shard,), (part,) = indexes[1].shards, indexes[1].parts()
     assert compute_statistics.load_moments(indexes[1], shard, part) is not None
     for name in ("frames", "start", "offset", "bytes", "checksum"):
@@ -141,10 +141,10 @@ def test_statistics_of_another_reading_are_not_those(tmp_path: Path) -> None:
 
 
 def test_files_are_merged_in_their_order(files: list[Path]) -> None:
-    parts = [measured(vlpipe.build_index(path, LAYOUT)).statistics for path in files[1:]]
+    parts = [with_statistics(vlpipe.build_index(path, LAYOUT)).statistics for path in files[1:]]
     for place in (files[0].parent / cache.DIRECTORY).glob("*.statistics"):
         place.unlink()
-    found = measured(vlpipe.build_index(files, LAYOUT)).statistics["x"]
+    found = with_statistics(vlpipe.build_index(files, LAYOUT)).statistics["x"]
     assert found.mean.tobytes() == merged(parts)["x"].mean.tobytes() != merged(parts[::-1])["x"].mean.tobytes()
     assert found.variance.tobytes() == merged(parts)["x"].variance.tobytes()
 
@@ -155,16 +155,16 @@ def test_it_goes_on_from_the_last_file_that_was_complete(files: list[Path], read
     offset = int(index.rows["offset"][5 + 7])
     files[2].write_bytes(content[: offset + 20] + b"?" + content[offset + 21 :])
     with pytest.raises(DatasetError, match=rf"^2.tfrecord, record 7 at byte {offset}: the checksum of its"):
-        measured(index)
+        with_statistics(index)
     files[2].write_bytes(content)
     read.clear()
-    assert_of(measured(index).statistics["x"], ALL)
+    assert_of(with_statistics(index).statistics["x"], ALL)
     assert set(read) == {files[2].name, files[3].name}
 
 
 def test_statistics_that_are_damaged_or_of_something_else_are_computed_anew(files: list[Path], read: list[str]) -> None:
     index = vlpipe.build_index(files[2], LAYOUT)
-    good = measured(index).statistics["x"]
+    good = with_statistics(index).statistics["x"]
     (place,) = (files[2].parent / cache.DIRECTORY).glob("*.statistics")
     content = place.read_bytes()
     damages = [b"", content[:-1], b"{}\n{}", b"[" * 100_000, content.replace(b'"version": 1', b'"version": 2')]
@@ -173,7 +173,7 @@ def test_statistics_that_are_damaged_or_of_something_else_are_computed_anew(file
     for damage in damages:
         place.write_bytes(damage)
         read.clear()
-        assert measured(vlpipe.build_index(files[2], LAYOUT)).statistics["x"].mean.tolist() == good.mean.tolist()
+        assert with_statistics(vlpipe.build_index(files[2], LAYOUT)).statistics["x"].mean.tolist() == good.mean.tolist()
         assert len(read) == 10
     (shard,), (part,) = index.shards, index.parts()
     for wrong in ({}, {"x": Moments(2)}, {"y": Moments(3)}):
@@ -187,22 +187,22 @@ def test_where_nothing_can_be_written_beside_the_files_the_cache_is_used(
     files: list[Path], read: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / cache.DIRECTORY).write_text("in the way")
-    measured(vlpipe.build_index(files, LAYOUT))
+    with_statistics(vlpipe.build_index(files, LAYOUT))
     assert_of(vlpipe.build_index(files, LAYOUT).statistics["x"], ALL)
     assert len(list((tmp_path / "cache").rglob("*.statistics"))) == 3
     monkeypatch.setenv("XDG_CACHE_HOME", str(files[1]))
-    assert_of(measured(vlpipe.build_index(files, LAYOUT)).statistics["x"], ALL)
+    assert_of(with_statistics(vlpipe.build_index(files, LAYOUT)).statistics["x"], ALL)
     assert len(read) == 60
-    assert "1.tfrecord: its statistics cannot be kept; they are computed anew each time" in caplog.text
+    assert "1.tfrecord: its statistics cannot be cached; they are computed again each time" in caplog.text
 
 
 def test_processes_find_the_same_bits(files: list[Path], tmp_path: Path) -> None:
     index = vlpipe.build_index(files, LAYOUT)
-    alone = measured(index).statistics["x"]
+    alone = with_statistics(index).statistics["x"]
     for place in (tmp_path / cache.DIRECTORY).glob("*.statistics"):
         place.unlink()
     told: list[tuple[int, int]] = []
-    together = measured(index, workers=2, progress=lambda *done: told.append(done)).statistics["x"]
+    together = with_statistics(index, workers=2, progress=lambda *done: told.append(done)).statistics["x"]
     assert together.mean.tobytes() == alone.mean.tobytes()
     assert together.variance.tobytes() == alone.variance.tobytes()
     assert told[-1] == (int(index.rows["bytes"].sum()),) * 2
@@ -221,13 +221,13 @@ def test_a_process_that_dies_leaves_its_files_to_this_one(files: list[Path], mon
             pass
 
     monkeypatch.setattr(compute_statistics, "start_pool", lambda workers: Dying())
-    assert_of(measured(vlpipe.build_index(files, LAYOUT), workers=2).statistics["x"], ALL)
+    assert_of(with_statistics(vlpipe.build_index(files, LAYOUT), workers=2).statistics["x"], ALL)
 
 
 @pytest.mark.parametrize("numbers", [1, 20, 60, 10**6])
 def test_how_many_are_taken_in_together_does_not_matter(files: list[Path], monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
     monkeypatch.setattr(compute_statistics, "_NUMBERS", numbers)
-    assert_of(measured(vlpipe.build_index(files, LAYOUT)).statistics["x"], ALL)
+    assert_of(with_statistics(vlpipe.build_index(files, LAYOUT)).statistics["x"], ALL)
 
 
 def test_what_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -236,10 +236,10 @@ def test_what_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> None:
         tmp_path / "a.tfrecord", [example({"x": floats(x[:1]), "label": ints(1)}), example({"x": floats(x[1:]), "label": ints(1)})]
     )
     for _ in range(2):
-        found = measured(vlpipe.build_index(path, LAYOUT)).statistics["x"]
+        found = with_statistics(vlpipe.build_index(path, LAYOUT)).statistics["x"]
         assert (found.mean.tolist(), found.count.tolist(), found.not_finite) == ([4.0, 3.5, 3.0], [2, 2, 2], 3)
     nothing = write(tmp_path / "b.tfrecord", [example({"x": floats([]), "label": ints(1)})])
-    assert measured(vlpipe.build_index(nothing, LAYOUT)).statistics["x"].count.tolist() == [0, 0, 0]
+    assert with_statistics(vlpipe.build_index(nothing, LAYOUT)).statistics["x"].count.tolist() == [0, 0, 0]
 
 
 def shards_of(dataset: Path) -> list[str]:
@@ -258,15 +258,15 @@ def test_some_shards_of_a_dataset(tmp_path: Path, read: list[str]) -> None:
     index = open_anywhere(some)
     expected = [written[number]["x"] for number in index.ids.tolist()]
     assert index.statistics == {}
-    found = measured(index)
+    found = with_statistics(index)
     assert_of(found.statistics["x"], expected)  # type: ignore[arg-type]
     assert_of(found.statistics["tokens"], [np.asarray(written[number]["tokens"])[:, None] for number in index.ids.tolist()])
     assert_of(open_anywhere(some).statistics["x"], expected)  # type: ignore[arg-type]
     assert len(read) == len(expected)
     assert listing(tmp_path / "d") == before  # a dataset is complete; nothing is added to it
     whole = open_anywhere(tmp_path / "d")
-    assert measured(whole) is whole
-    measured(open_anywhere([tmp_path / "d"]))
+    assert with_statistics(whole) is whole
+    with_statistics(open_anywhere([tmp_path / "d"]))
     assert len(read) == len(expected)
 
 
@@ -280,4 +280,4 @@ def test_the_rows_of_an_index_in_any_order(tmp_path: Path) -> None:
         assert (np.diff(rows["offset"].astype(np.int64)) > 0).all()
     assert sorted(np.concatenate(index.parts()).tolist()) == list(range(20))
     bare = Index(index.schema, index.shards, index.rows, index.ids)
-    assert_of(measured(bare).statistics["x"], [record["x"] for record in written])  # type: ignore[misc]
+    assert_of(with_statistics(bare).statistics["x"], [record["x"] for record in written])  # type: ignore[misc]

@@ -11,7 +11,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.planning.selection import only_candidate
-from vlpipe.sources.compute_statistics import measured
+from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.open import open_anywhere, open_local
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
@@ -130,7 +130,7 @@ def summarize(
     Args:
         source, layout: as for `make_dataset`.
         by: a label that is a scalar integer: only its classes are listed, each with the lengths of its records; None: all such labels.
-        compute: read the frames whose mean and deviation are not known, and keep these (`measurement.measured`).
+        compute: read the frames whose mean and deviation are not known, and keep these (`with_statistics`).
         progress: called with the bytes that are read for that and those that there are.
 
     Raises:
@@ -138,7 +138,7 @@ def summarize(
         DatasetError: the source is no dataset, or a record that is read is damaged.
         ArgumentError: `compute`, and the source is an address.
     """
-    index = measured(open_local(source, layout), progress=progress) if compute else open_anywhere(source, layout)
+    index = with_statistics(open_local(source, layout), progress=progress) if compute else open_anywhere(source, layout)
     names = _class_labels(index) if by is None else [_class_label(index, by)]
     return Summary(
         records=len(index),

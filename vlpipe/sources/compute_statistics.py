@@ -1,4 +1,4 @@
-"""Mean and variance of frames of which nobody has noted them: each file read once, and what was found kept for the next time."""
+"""Compute mean and variance of frames where they are unknown: each file is read once, and its statistics are cached."""
 
 from __future__ import annotations
 
@@ -14,116 +14,118 @@ import numpy as np
 
 from vlpipe.processes import start_pool
 from vlpipe.sources.records import Records
-from vlpipe.sources.statistics_cache import load_moments, measured_sequences, save_moments
+from vlpipe.sources.statistics_cache import counted_sequences, load_moments, save_moments
 from vlpipe.storage.index import Index
 from vlpipe.storage.statistics import Moments, merged
 
 _log = logging.getLogger("vlpipe")
-# Below so many bytes a process that has to be started first takes longer than it saves. Threads gain nothing: half of the time is the
-# interpreter's, and with small records all of it.
+# For fewer bytes, starting processes takes longer than they save. Threads gain nothing: half of the time, and with small records all of it,
+# is spent in the interpreter.
 BYTES_FOR_PROCESSES = 1 << 28
-# Numbers that are taken in together: fewer, and each call costs more than its work; more, and they leave the cache (a third of the speed).
+# Numbers that are accumulated together: with fewer, calls cost more than their work; more do not fit into the cache (a third of the speed).
 _NUMBERS = 1 << 14
-_REPORT_EVERY = 1 << 23  # bytes between two calls of `progress`
+_REPORT_EVERY = 1 << 23  # bytes between calls of `progress`
 
-Found = dict[str, Moments]
-Tell = Callable[[int], None]
+MomentsByName = dict[str, Moments]
+Report = Callable[[int], None]
 
 
-def measured(index: Index, *, workers: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None) -> Index:
-    """The index with the statistics of all its sequences: those that it has, that are kept, or that are computed now and then kept.
+def compute_statistics(
+    index: Index, *, workers: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Index:
+    """The index with the statistics of all its sequences: known, cached, or computed now and then cached.
 
-    Each file is accumulated in float64 by itself, and the files are merged in their order, so that the result is the same however many
-    work at it, and whoever computed which part of it before.
+    Each file is accumulated separately in float64, and the files are merged in order, so that the result does not depend on the number of
+    processes, nor on which files were computed before.
 
     Args:
         index: of local files.
-        workers: processes; None: one a core where there is work for them.
-        progress: called with the bytes of records that are read and those that there are to read.
+        workers: processes; None: one for each core if there is enough work.
+        progress: called with the bytes of records that are read, and the bytes of all records to read.
 
     Raises:
-        DatasetError: a record is damaged; the message names it. The files before it are kept.
+        DatasetError: a record is damaged; the message names it. The statistics of the files before it are cached.
     """
-    names = measured_sequences(index)
+    names = counted_sequences(index)
     if all(name in index.statistics for name in names):
         return index
     parts = index.parts()
-    found = {number: load_moments(index, index.shards[number], part) for number, part in enumerate(parts) if len(part)}
-    missing = [number for number, of in found.items() if of is None]
+    by_file = {number: load_moments(index, index.shards[number], part) for number, part in enumerate(parts) if len(part)}
+    missing = [number for number, moments in by_file.items() if moments is None]
     sizes = [int(index.rows["bytes"][parts[number]].sum(dtype=np.int64)) for number in missing]
     done = 0
 
-    def tell(read: int) -> None:
+    def report(read: int) -> None:
         nonlocal done
         done += read
         progress(done, sum(sizes))
 
-    tell(0)
-    if index.foreign is not None and index.foreign.parse is not None:  # a function of the user's, which may not go to another process
+    report(0)
+    if index.foreign is not None and index.foreign.parse is not None:  # the user's function may not work in another process
         workers = 1
     elif workers is None:
         workers = os.cpu_count() or 1 if sum(sizes) >= BYTES_FOR_PROCESSES else 1
-    tasks = [_alone(index, number, parts[number]) for number in missing]
-    for number, of in zip(missing, _all(tasks, names, sizes, min(workers, len(tasks)), tell), strict=True):
-        found[number] = of
-        if not save_moments(index, index.shards[number], parts[number], of):
-            _log.warning("%s: its statistics cannot be kept; they are computed anew each time", index.shards[number].path)
-    return replace(index, statistics=merged([of for of in found.values() if of is not None]))
+    tasks = [_index_of_file(index, number, parts[number]) for number in missing]
+    for number, moments in zip(missing, _compute(tasks, names, sizes, min(workers, len(tasks)), report), strict=True):
+        by_file[number] = moments
+        if not save_moments(index, index.shards[number], parts[number], moments):
+            _log.warning("%s: its statistics cannot be cached; they are computed again each time", index.shards[number].path)
+    return replace(index, statistics=merged([moments for moments in by_file.values() if moments is not None]))
 
 
-def _alone(index: Index, number: int, part: np.ndarray) -> Index:
-    """The index of one file alone, of which only frames are read."""
+def _index_of_file(index: Index, number: int, part: np.ndarray) -> Index:
+    """The index of a single file, sufficient for reading frames."""
     rows = np.array(index.rows[part])
     rows["shard"] = 0
     foreign = None if index.foreign is None else replace(index.foreign, lists={})
     return Index(index.schema, (index.shards[number],), rows, index.ids[part], foreign=foreign)
 
 
-def _all(tasks: list[Index], names: list[str], sizes: list[int], workers: int, tell: Tell) -> Iterator[Found]:
+def _compute(tasks: list[Index], names: list[str], sizes: list[int], workers: int, report: Report) -> Iterator[MomentsByName]:
     """The statistics of each file, in order."""
     if workers < 2:
         for task in tasks:
-            yield _measure(task, names, tell)
+            yield _of_file(task, names, report)
         return
     pool = start_pool(workers)
     try:
-        waiting: list[Future[Found]] = [pool.submit(_measure, task, names) for task in tasks]
-        for task, size, future in zip(tasks, sizes, waiting, strict=True):
+        futures: list[Future[MomentsByName]] = [pool.submit(_of_file, task, names) for task in tasks]
+        for task, size, future in zip(tasks, sizes, futures, strict=True):
             try:
-                found = future.result()
-            except BrokenProcessPool:  # killed, or out of memory: what is left is done here
-                found = _measure(task, names)
-            tell(size)
-            yield found
+                moments = future.result()
+            except BrokenProcessPool:  # killed, or out of memory: this process computes the rest
+                moments = _of_file(task, names)
+            report(size)
+            yield moments
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _measure(index: Index, names: list[str], tell: Tell = lambda read: None) -> Found:
-    """The statistics of the files of an index."""
+def _of_file(index: Index, names: list[str], report: Report = lambda read: None) -> MomentsByName:
+    """The statistics of the file of an index."""
     read = 0
     with Records(index) as records:
         sequences = records.schema.sequences
-        gathered = {name: _Gathered(math.prod(sequences[name].dimensions)) for name in names}
+        gathered = {name: _Accumulator(math.prod(sequences[name].dimensions)) for name in names}
         for row, size in enumerate(index.rows["bytes"].tolist()):
             for name, frames in records.values(row, names).items():
                 gathered[name].add(np.asarray(frames))
             read += size
             if read >= _REPORT_EVERY:
-                tell(read)
+                report(read)
                 read = 0
-    tell(read)
-    return {name: of.moments() for name, of in gathered.items()}
+    report(read)
+    return {name: accumulator.moments() for name, accumulator in gathered.items()}
 
 
-class _Gathered:
-    """Frames that wait until there are enough of them."""
+class _Accumulator:
+    """Collects frames until there are enough to accumulate them together."""
 
     def __init__(self, dimensions: int) -> None:
         self._moments = Moments(dimensions)
         self._frames: list[np.ndarray] = []
         self._numbers = 0
-        self._step = max(1, 2 * _NUMBERS // max(1, dimensions))  # frames that are taken in together at the most
+        self._step = max(1, 2 * _NUMBERS // max(1, dimensions))  # maximum frames in one update
 
     def add(self, frames: np.ndarray) -> None:
         self._frames.append(frames)

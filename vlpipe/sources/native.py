@@ -15,19 +15,19 @@ from vlpipe.storage.statistics import merged
 
 
 def open_source(source: Source, *, check_files: bool = True) -> Index:
-    """The index of a dataset directory, of shards named by a glob or one by one, or of several of these together.
+    """The index of a dataset directory, of some of its shards, or of several of these together.
 
     Args:
-        source: directory, glob, file, or a list of them. A shard belongs to the dataset whose `vlpipe.json` lies beside it.
-        check_files: compare the sizes of the shards with the table; without, shards may be missing or cut.
+        source: directory, glob, file, or a list of them. A shard belongs to the dataset whose `vlpipe.json` is in the same directory.
+        check_files: compare the sizes of the shards with the metadata; False: shards may be missing or cut.
 
     Raises:
-        ArgumentError: the source is no path, or names a file twice.
-        DatasetError: nothing matches, metadata are missing, of an unknown version or inconsistent, or a shard is missing or cut.
-        SchemaError: datasets of different schemas are asked for together.
+        ArgumentError: the source is not a path, or names a file twice.
+        DatasetError: nothing matches; metadata are missing, of another version or inconsistent; or a shard is missing or cut.
+        SchemaError: the datasets have different schemas.
     """
     chosen: dict[str, list[str] | None] = {}  # directory -> names of its shards, None for all
-    spelled: dict[str, str] = {}  # a directory, whatever it is called and linked from -> as it was called first
+    spelled: dict[str, str] = {}  # real path of a directory -> the path by which it was named first
     for path in expand(source):
         directory, names = (path, None) if os.path.isdir(path) else (os.path.dirname(path) or ".", [os.path.basename(path)])
         directory = spelled.setdefault(os.path.realpath(directory), directory)
@@ -48,7 +48,7 @@ def open_source(source: Source, *, check_files: bool = True) -> Index:
     files = [os.path.realpath(shard.path) for shard in index.shards]
     if len(set(files)) < len(files):
         twice = next(path for path in files if files.count(path) > 1)
-        raise ArgumentError(f"source: {twice} is named twice, by links; name each file once, or its records would be delivered twice.")
+        raise ArgumentError(f"source: {twice} is named twice, through links; name each file once, or its records would be delivered twice.")
     return index
 
 
@@ -57,8 +57,8 @@ def _select(index: Index, directory: str, names: list[str]) -> Index:
     for name in names:
         if name not in known:
             raise DatasetError(
-                f"{os.path.join(directory, name)}: not in the table of {os.path.join(directory, METADATA_NAME)}, which lists "
-                f"{len(known)} shards such as {next(iter(known), None)}. Pass shards of this dataset."
+                f"{os.path.join(directory, name)}: not among the {len(known)} shards of {os.path.join(directory, METADATA_NAME)}, such as "
+                f"{next(iter(known), None)}. Pass shards of this dataset."
             )
     positions = [known[name] for name in names]
     renumbered = np.full(len(index.shards), len(names), np.uint32)
@@ -67,7 +67,7 @@ def _select(index: Index, directory: str, names: list[str]) -> Index:
     rows = np.array(index.rows[keep])
     rows["shard"] = renumbered[rows["shard"]]
     shards = tuple(index.shards[position] for position in positions)
-    # Statistics are those of all the shards.
+    # The statistics cover all shards.
     return replace(index, shards=shards, rows=rows, ids=index.ids[keep], statistics=index.statistics if len(names) == len(known) else {})
 
 
@@ -77,7 +77,7 @@ def _combine(parts: list[Index]) -> Index:
         if other.schema != first.schema:
             raise SchemaError(
                 f"source: {os.path.dirname(first.shards[0].path)} has {first.schema}, {os.path.dirname(other.shards[0].path)} has "
-                f"{other.schema}. Datasets read together need the same schema."
+                f"{other.schema}. Datasets that are read together need the same schema."
             )
     rows = np.concatenate([part.rows for part in parts])
     shards = np.repeat(np.cumsum([0] + [len(part.shards) for part in parts[:-1]]), [len(part) for part in parts])

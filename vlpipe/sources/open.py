@@ -12,7 +12,7 @@ from vlpipe.layouts.base import Layout
 from vlpipe.sources.foreign.build_index import build_index
 from vlpipe.sources.foreign.find_files import is_foreign
 from vlpipe.sources.native import open_source
-from vlpipe.sources.statistics_cache import kept_moments
+from vlpipe.sources.statistics_cache import cached_moments
 from vlpipe.storage.index import Index
 from vlpipe.storage.metadata import open_directory
 from vlpipe.storage.paths import Source, items
@@ -34,7 +34,7 @@ def open_anywhere(source: Source, layout: str | Layout | None = None) -> Index:
         return _open_address(source.rstrip("/"))
     index = open_source(source)
     known = all(name in index.statistics for name in index.schema.sequences)
-    return index if known else replace(index, statistics={**kept_moments(index), **index.statistics})
+    return index if known else replace(index, statistics={**cached_moments(index), **index.statistics})
 
 
 def open_local(source: Source, layout: str | Layout | None = None) -> Index:

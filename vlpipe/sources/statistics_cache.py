@@ -1,10 +1,11 @@
-"""Mean and variance of the frames of a file, where they were computed (`compute_statistics`): kept like its index, and found again.
+"""The cache of computed statistics (`compute_statistics`): mean and variance of the frames of each file.
 
-In `.vlpipe-index/NAME-READING.statistics` beside a file that vlpipe did not write; of vlpipe's own shards, in whose directory nothing is
-changed, in the user's cache. One line of JSON (which frames they are of, and a checksum of the rest), then what `vlpipe.json` has of them.
+They are stored in `.vlpipe-index/NAME-READING.statistics` beside a third-party file, and in the user's cache for native shards, whose
+directory vlpipe does not change. The file has one line of JSON (which frames it covers, and a checksum of the rest), then the statistics as
+in `vlpipe.json`.
 
-They belong to the file as its index knows it: place, length and checksum of every record, and where in it the frames are. A file that
-has changed has another index, and so no statistics. Labels and texts are no part of it: the same frames have one mean, whatever the label.
+Statistics belong to a file as it was indexed: position, length and checksum of every record, and the position of its frames. A file that
+has changed has a different index, and so no cached statistics. Labels and texts are not part of it.
 """
 
 from __future__ import annotations
@@ -26,55 +27,55 @@ from vlpipe.storage.statistics import Moments, merged
 FORMAT, VERSION = "vlpipe-statistics", 1
 
 
-def measured_sequences(index: Index) -> list[str]:
-    """The sequences whose frames have a mean: not the lists of labels that an index of foreign files holds."""
+def counted_sequences(index: Index) -> list[str]:
+    """The sequences that have statistics: all that the index counts, but for lists of labels."""
     return [name for name in index.counted if name not in index.lists]
 
 
-def kept_moments(index: Index) -> dict[str, Moments]:
-    """The statistics of a whole index, by sequence; none unless those of all its files are kept."""
+def cached_moments(index: Index) -> dict[str, Moments]:
+    """The statistics of a whole index, by sequence; empty unless all its files have cached ones."""
     parts = []
     for shard, part in zip(index.shards, index.parts(), strict=True):
         if len(part):
-            found = load_moments(index, shard, part)
-            if found is None:
+            moments = load_moments(index, shard, part)
+            if moments is None:
                 return {}
-            parts.append(found)
+            parts.append(moments)
     return merged(parts)
 
 
 def load_moments(index: Index, shard: Shard, part: np.ndarray) -> dict[str, Moments] | None:
-    """What is kept of one file, if it is still the same; else None.
+    """The cached statistics of one file; None if there are none, or the file has changed.
 
     Args:
         part: its rows in the index.
     """
-    head, at = _head(index, shard, part)
-    for place in at:
+    head, paths = _head(index, shard, part)
+    for path in paths:
         with contextlib.suppress(OSError):
-            found = _parse(place.read_bytes(), head, index)
-            if found is not None:
-                return found
+            moments = _parse(path.read_bytes(), head, index)
+            if moments is not None:
+                return moments
     return None
 
 
 def save_moments(index: Index, shard: Shard, part: np.ndarray, moments: dict[str, Moments]) -> bool:
-    """Keep the statistics of one file, complete or not at all; False where there is no place for them."""
-    head, at = _head(index, shard, part)
-    body = json.dumps({name: of.to_json() for name, of in moments.items()}).encode()
-    return keep(json.dumps({**head, "crc32c": google_crc32c.value(body)}).encode() + b"\n" + body, at)
+    """Cache the statistics of one file, complete or not at all; False if no directory for them can be written."""
+    head, paths = _head(index, shard, part)
+    body = json.dumps({name: entry.to_json() for name, entry in moments.items()}).encode()
+    return keep(json.dumps({**head, "crc32c": google_crc32c.value(body)}).encode() + b"\n" + body, paths)
 
 
 def _head(index: Index, shard: Shard, part: np.ndarray) -> tuple[dict[str, Any], Iterator[Path]]:
-    """What has to stand in the first line, and where the statistics may be."""
-    names = measured_sequences(index)
+    """The expected first line, and the paths where the statistics may be."""
+    names = counted_sequences(index)
     reading = json.dumps([[name, repr(index.schema.sequences[name]), repr(index.stored(name))] for name in names])
     rows, crc = index.rows[part], 0
     for name in ("offset", "bytes", "checksum", *(column(index.schema, kind, name) for name in names for kind in ("frames", "start"))):
         crc = google_crc32c.extend(crc, rows[name].tobytes())
     head = {"format": FORMAT, "version": VERSION, "reading": reading, "rows": f"crc32c:{crc:08x}"}
     if index.foreign is not None and index.foreign.parse is not None:
-        return head, iter(())  # another function of the user's would give other frames
+        return head, iter(())  # a changed function would return other frames
     ending = f"-{google_crc32c.value(reading.encode()):08x}.statistics"
     return head, places(shard.path, ending, beside=index.foreign is not None)
 
@@ -85,6 +86,6 @@ def _parse(content: bytes, head: dict[str, Any], index: Index) -> dict[str, Mome
         if json.loads(line) != {**head, "crc32c": google_crc32c.value(body)}:
             return None
         document, sequences = json.loads(body), index.schema.sequences
-        return {name: Moments.from_json(document[name], math.prod(sequences[name].dimensions)) for name in measured_sequences(index)}
+        return {name: Moments.from_json(document[name], math.prod(sequences[name].dimensions)) for name in counted_sequences(index)}
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -1,9 +1,9 @@
-"""The index of a dataset: one row a record, in the order in which the records were written.
+"""The index of a dataset: one row for each record, in the order of writing.
 
 A dataset is a directory (format version 1):
 
-    vlpipe.json     what the rest is: format, schema, table of shards, statistics, lengths (keys: see `Metadata`)
-    index.npy       a structured little-endian NumPy array, one row a record; its columns: see `row_dtype`
+    vlpipe.json     format, schema, table of shards, statistics, lengths (read by `metadata.parse_metadata`)
+    index.npy       a structured little-endian NumPy array, one row for each record (columns: `row_dtype`)
     *.tfrecord      the shards
 """
 
@@ -31,16 +31,16 @@ FORMAT = "vlpipe"
 VERSION = 1
 METADATA_NAME = "vlpipe.json"
 INDEX_NAME = "index.npy"
-# A Fixed value of at most this many bytes stands in the index too, so that labels are known without reading a record.
+# Fixed values of up to this size are also stored in the index, so that labels are available without reading records.
 INLINE_BYTES = 64
 
 
 def row_dtype(schema: Schema) -> np.dtype:
     """The columns of an index.
 
-    `shard`, `offset` (of the record's header in its file), `bytes` (of its data), `checksum` (masked CRC32C of its
-    data); `frames` and `start` (where in the data the frames begin) of the first sequence, `frames:NAME` and `start:NAME` of
-    the others; `value:NAME` of every `Fixed` field of at most 64 bytes.
+    `shard`, `offset` (of the record's header in its file), `bytes` (of its data), `checksum` (masked CRC32C of its data); `frames` and
+    `start` (byte of the data at which the frames start) of the first sequence, `frames:NAME` and `start:NAME` of the others; `value:NAME`
+    of every `Fixed` field of at most 64 bytes.
     """
     columns: list[tuple[Any, ...]] = [("shard", "<u4"), ("offset", "<u8"), ("bytes", "<u4"), ("checksum", "<u4")]
     for name in schema.sequences:
@@ -49,20 +49,20 @@ def row_dtype(schema: Schema) -> np.dtype:
         if isinstance(entry, Fixed):
             dtype = np.dtype(entry.dtype).newbyteorder("<")
             if dtype.itemsize * int(np.prod(entry.dimensions, dtype=np.int64)) <= INLINE_BYTES:
-                columns.append((f"value:{name}", dtype.str, entry.dimensions))
+                columns.append((column(schema, "value", name), dtype.str, entry.dimensions))
     return np.dtype(columns)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a dataset, as the metadata describe it.
+    """One file of a dataset.
 
     Attributes:
-        path: where it is.
+        path: of the file.
         bytes: its size.
-        records: how many it has.
-        digest: of the whole file; "" where vlpipe did not write it.
-        compression: "GZIP", "ZLIB", or "" for none; the offsets of records are those in what was compressed.
+        records: number of records in it.
+        digest: of the whole file; "" for a third-party file.
+        compression: "GZIP", "ZLIB", or "" for none. Offsets of records are positions in the uncompressed content.
     """
 
     path: str
@@ -79,15 +79,16 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class Foreign:
-    """What an index of files that vlpipe did not write knows beyond its rows.
+    """What an index of third-party files has in addition to its rows.
 
-    A text has the columns `frames:NAME`, its bytes, and `start:NAME`, where in the data they begin. A list has the same of `lists`.
+    A text has the columns `frames:NAME` (its bytes) and `start:NAME` (byte of the data at which it starts). A list has the same columns,
+    which refer to `lists`.
 
     Attributes:
-        label: the field that is the label unless the user names another.
-        stored: how each sequence lies in its records.
-        lists: int64 values of each field that is a list of integers in the records: on the wire they have no fixed place.
-        parse: the user's own function in the graph, from a serialized record to all its fields by name; None: there is none.
+        label: the default label.
+        stored: how each sequence is stored in its records.
+        lists: int64 values of each field that is a list of integers: varints have no fixed position in a record.
+        parse: the user's function, in the graph, from a serialized record to all its fields by name; None without one.
     """
 
     label: str | None
@@ -98,16 +99,16 @@ class Foreign:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """What is known of a dataset without reading a record.
+    """Everything about a dataset that does not require reading a record.
 
     Attributes:
         schema: the fields of every record.
-        shards: the files; a row's `shard` is a position in this tuple.
+        shards: the files; `shard` of a row is a position in this tuple.
         rows: `[records]`, dtype `row_dtype(schema)`.
-        ids: int64 `[records]`, the row of each record in the index on disk (of several datasets: in all of them, one after the other).
-        metadata: what the writer noted, such as class names; of several datasets, what all of them note alike.
-        statistics: of each sequence, the mean and variance that the writer noted; without those that are not known of just these records.
-        foreign: None where vlpipe wrote the records.
+        ids: int64 `[records]`, the row of each record in the index on disk (of several datasets: in the concatenation of their indexes).
+        metadata: user data of the writer, such as class names; of several datasets, the entries on which all agree.
+        statistics: mean and variance of each sequence; omitted where the figures do not cover exactly these records.
+        foreign: additional data for third-party files; None for native ones.
     """
 
     schema: Schema
@@ -152,26 +153,26 @@ class Index:
 
     @property
     def counted(self) -> list[str]:
-        """The sequences of which the index knows the frames: all, but for those that only the user's own function knows."""
+        """The sequences whose frames the index counts: all but those that only the user's function returns."""
         return [name for name in self.schema.sequences if self.access(name).is_counted]
 
     @property
     def label(self) -> str | None:
-        """The field that is the label unless the user names another: as the layout says, or as the writer noted in the metadata."""
+        """The default label: that of the layout, or of the writer's metadata."""
         label = self.metadata.get("label") if self.foreign is None else self.foreign.label
         return label if isinstance(label, str) and label in self.schema.fields else None
 
     def frames(self, name: str) -> np.ndarray:
-        """int64 `[records]`: true frames of the sequence `name` in each record."""
+        """int64 `[records]`: true length of the sequence `name` in each record, in frames."""
         return self.access(name).counts(self.rows)
 
     def by_shard(self) -> np.ndarray:
-        """int64 `[records]`: the rows in the order in which a reader of the shards meets them."""
-        rows = np.asarray(self.rows)  # a memmap is a subclass, which its copies would be too
+        """int64 `[records]`: the rows in the order of the records in the shards."""
+        rows = np.asarray(self.rows)  # copies of a memmap, which is a subclass, would be memmaps too
         shards = rows["shard"].astype(np.min_scalar_type(len(self.shards)))
-        order = np.argsort(shards, kind="stable")  # by radix, up to 65,535 shards: a tenth of the time of a lexsort
+        order = np.argsort(shards, kind="stable")  # a radix sort up to 65,535 shards: a tenth of the time of lexsort
         shards, offsets = shards[order], rows["offset"].astype(np.uint64)[order]
-        # As they were written, the rows of a shard ascend; but whoever wrote the file may have sorted them.
+        # Rows that vlpipe wrote ascend within a shard; a user may have sorted the index.
         if np.any((offsets[1:] <= offsets[:-1]) & (shards[1:] == shards[:-1])):
             return np.lexsort((rows["offset"], rows["shard"]))
         return order
@@ -185,16 +186,16 @@ class Index:
         return numbers
 
     def parts(self) -> list[np.ndarray]:
-        """int64: the rows of each shard, in the order in which a reader of it meets them."""
+        """int64: the rows of each shard, in the order of its records."""
         order = self.by_shard()
         ends = np.searchsorted(self.rows["shard"][order], np.arange(1, len(self.shards)))
         return np.split(order, ends)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells data apart: a digest of what the index knows of every record, its checksum too, and of the files' names.
+        """Identifies the data: a digest of every row of the index, checksums included, and of the names of the files.
 
-        It does not depend on where the files are. Made once: 0.3 s for ten million records.
+        It does not depend on the directory. Computed once: 0.3 s for ten million records.
         """
         names = json.dumps([self.schema.to_json(), [[shard.name, shard.bytes, shard.records] for shard in self.shards]])
         crc = google_crc32c.extend(google_crc32c.value(names.encode()), self.ids.astype("<i8").tobytes())
@@ -203,7 +204,7 @@ class Index:
         return f"{digest_of_rows(self.rows)}-{crc:08x}"
 
     def where(self, row: int) -> str:
-        """Names a record for an error: `train-00003-of-00016.tfrecord, record 17 at byte 88120`."""
+        """Name a record in an error: `train-00003-of-00016.tfrecord, record 17 at byte 88120`."""
         shard, offset = int(self.rows["shard"][row]), int(self.rows["offset"][row])
         position = int(np.count_nonzero((self.rows["shard"] == shard) & (self.rows["offset"] < offset)))
         return f"{self.shards[shard].name}, record {position} at byte {offset}"
@@ -212,7 +213,7 @@ class Index:
         """Compare the shards on disk with the table.
 
         Raises:
-            DatasetError: a shard is missing, or has another size than the metadata say.
+            DatasetError: a shard is missing, or has another size than in the metadata.
         """
         for shard in self.shards:
             try:
@@ -225,13 +226,13 @@ class Index:
             if size != shard.bytes:
                 what = "cut" if size < shard.bytes else "changed"
                 raise DatasetError(
-                    f"{shard.path}: found {size} bytes, expected {shard.bytes} with {shard.records} records: it was {what} after it was "
-                    f"written. {RESTORE}"
+                    f"{shard.path}: has {size} bytes, expected {shard.bytes} with {shard.records} records: the file was {what} after "
+                    f"it was written. {RESTORE}"
                 )
 
     @property
     def is_local(self) -> bool:
-        """Whether the shards can be opened as files."""
+        """Whether all shards are local files."""
         return not any(is_address(shard.path) for shard in self.shards)
 
     @property
@@ -240,10 +241,10 @@ class Index:
         return any(shard.compression for shard in self.shards)
 
     def check_record(self, row: int, checksum: int) -> None:
-        """Compare the checksum of a record's data with the one that it was written with.
+        """Compare the checksum of a record's data with the index.
 
         Raises:
-            DatasetError: it is another; the message names the record.
+            DatasetError: they differ; the message names the record.
         """
         entry = self.rows[row]
         if checksum != entry["checksum"]:
@@ -257,7 +258,7 @@ RESTORE = "Restore it from a copy, or write the dataset again."
 
 
 def digest_of_rows(rows: np.ndarray) -> str:
-    """The digest by which `vlpipe.json` knows its `index.npy`."""
+    """The digest of `index.npy`, which `vlpipe.json` contains."""
     crc = 0
     step = max(1, (1 << 24) // rows.dtype.itemsize)  # 16 MiB at a time: an index may be larger than memory
     for first in range(0, len(rows), step):

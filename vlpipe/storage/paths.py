@@ -1,4 +1,4 @@
-"""What a source names: directories, globs, files and addresses."""
+"""From a source to paths: directories, globs, files and addresses."""
 
 from __future__ import annotations
 
@@ -14,53 +14,55 @@ Source = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 def expand(source: Source) -> list[str]:
-    """The directories and files that a source names, on local file systems.
+    """The directories and files of a source, on local file systems.
 
     Raises:
-        ArgumentError: it is no path, and no list of them.
-        DatasetError: nothing is there.
+        ArgumentError: it is neither a path nor a list of paths.
+        DatasetError: nothing exists there.
     """
     return [path for item in items(source) for path in matches(item)]
 
 
 def items(source: Source) -> list[str]:
-    """The paths, globs and addresses of a source as they are.
+    """The paths, globs and addresses of a source, unchanged.
 
     Raises:
-        ArgumentError: it is no path, and no list of them.
+        ArgumentError: it is neither a path nor a list of paths.
     """
     expected = "expected a directory, a glob, a file or a list of files"
     if isinstance(source, (str, os.PathLike)):
         source = [source]
     if isinstance(source, bytes) or not isinstance(source, Iterable) or hasattr(source, "dtype"):
         raise ArgumentError(f"source: came as {type(source).__name__} {source!r}, {expected}.")
-    found = list(source)
-    if not found:
+    paths = list(source)
+    if not paths:
         raise ArgumentError("source: an empty list, expected at least one directory, glob or file.")
-    for item in found:
+    for item in paths:
         if not isinstance(item, (str, os.PathLike)) or not os.fspath(item):
-            raise ArgumentError(f"source: came with {type(item).__name__} {item!r}, {expected}.")
-    return [os.fspath(item) for item in found]
+            raise ArgumentError(f"source: contains {type(item).__name__} {item!r}, {expected}.")
+    return [os.fspath(item) for item in paths]
 
 
 def matches(text: str) -> list[str]:
-    """The directories and files that one path or glob names.
+    """The directories and files that match one path or glob.
 
     Raises:
-        DatasetError: nothing is there.
+        DatasetError: nothing exists there.
     """
     if os.path.basename(text) == METADATA_NAME:
         text = os.path.dirname(text) or "."
     if os.path.exists(text):
         return [text.rstrip("/") or "/"]
     if is_address(text) or text.startswith("~"):
-        raise DatasetError(f"{text}: not followed in a list or glob, and ~ is not. Pass a path, or the address of one dataset directory.")
+        raise DatasetError(
+            f"{text}: addresses are not supported inside a list or glob, and ~ is not expanded; pass a full path or one address."
+        )
     if not glob.has_magic(text):
         parent = os.path.dirname(os.path.normpath(text)) or "."
-        there = sorted(os.listdir(parent))[:8] if os.path.isdir(parent) else None
-        hint = f"{parent} holds {there}" if there is not None else f"{parent} does not exist either"
+        names = sorted(os.listdir(parent))[:8] if os.path.isdir(parent) else None
+        hint = f"{parent} contains {names}" if names is not None else f"{parent} does not exist either"
         raise DatasetError(f"{text}: not found; {hint}. Pass a dataset directory, a glob, a file or a list of files.")
-    found = [path for path in globbed(text) if os.path.basename(path) not in (METADATA_NAME, INDEX_NAME)]
-    if not found:
+    paths = [path for path in globbed(text) if os.path.basename(path) not in (METADATA_NAME, INDEX_NAME)]
+    if not paths:
         raise DatasetError(f"{text}: the glob matches no file (working directory: {os.getcwd()}). Check the pattern.")
-    return found
+    return paths

@@ -24,7 +24,7 @@ from vlpipe.sources.foreign.chunk import gap
 from vlpipe.sources.foreign.find_files import files_of
 from vlpipe.sources.foreign.index_file import Table, extract
 from vlpipe.sources.foreign.workers import in_processes
-from vlpipe.sources.statistics_cache import kept_moments
+from vlpipe.sources.statistics_cache import cached_moments
 from vlpipe.storage.index import Foreign, Index, Shard, Stored
 from vlpipe.storage.paths import Source
 
@@ -81,7 +81,7 @@ def build_index(
     complete = [table for table in tables if table is not None]
     check_counts(paths, [len(table.rows) for table in complete])
     index = _combine(paths, complete, chosen)
-    return replace(index, statistics=kept_moments(index))
+    return replace(index, statistics=cached_moments(index))
 
 
 def index_file(path: str, layout: Layout) -> Table:
