@@ -15,6 +15,7 @@ from tests.helpers.foreign_files import read, write
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.inspection.summary import summarize
 from vlpipe.layouts import Layout
+from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.foreign import build_index as build
 from vlpipe.sources.records import Records
 

@@ -30,9 +30,7 @@ MomentsByName = dict[str, Moments]
 Report = Callable[[int], None]
 
 
-def compute_statistics(
-    index: Index, *, workers: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Index:
+def with_statistics(index: Index, *, workers: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None) -> Index:
     """The index with the statistics of all its sequences: known, cached, or computed now and then cached.
 
     Each file is accumulated separately in float64, and the files are merged in order, so that the result does not depend on the number of
