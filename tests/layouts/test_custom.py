@@ -167,7 +167,7 @@ def test_an_index_is_kept_under_a_name_only(path: Path, monkeypatch: pytest.Monk
     for engine in ENGINES:
         for layout, message in ((changed, " frames, the index says "), (wrong, " has 4 frames, the index says 6")):
             with pytest.raises(
-                tf.errors.InvalidArgumentError, match=rf"a.tfrecord, record \d at byte \d+: .*{message}.*Give the layout another name"
+                tf.errors.InvalidArgumentError, match=rf"a.tfrecord, record \d at byte \d+: .*{message}. Fix the layout's functions, then change its"
             ):
                 list(vlpipe.make_dataset(path, layout=layout, engine=engine, shuffle=False, length_range=(0, None), batch_size=2))
 
