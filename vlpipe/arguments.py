@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,15 @@ import numpy as np
 from vlpipe.errors import ArgumentError
 
 
-def integer(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
-    """`value` as an int from `least` to `most`, or an `ArgumentError` that calls it `name`."""
+def integer(name: str, value: Any, least: int, most: int = 2**63 - 1, *, expected: str = "") -> int:
+    """`value` as an int from `least` to `most`, or an `ArgumentError` that calls it `name`; `expected`: what the message asks for."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
-        raise ArgumentError(f"{name}: came as {value!r}, expected an integer >= {least}, at most {most}.")
+        raise ArgumentError(f"{name}: came as {value!r}, expected {expected or f'an integer >= {least}, at most {most}'}.")
     return int(value)
+
+
+def number(name: str, value: Any, least: float = -math.inf, most: float = sys.float_info.max, *, expected: str) -> float:
+    """`value` as a float from `least` to `most`, or an `ArgumentError` that calls it `name` and asks for `expected`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)) or not least <= value <= most:
+        raise ArgumentError(f"{name}: came as {value!r}, expected {expected}.")
+    return float(value)
