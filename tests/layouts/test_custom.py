@@ -229,7 +229,7 @@ def test_what_the_index_does_not_know(path: Path) -> None:
     found = summarize(path, layout=Layout.custom(many))
     assert {name: sequence.lengths.frames for name, sequence in found.sequences.items() if sequence.lengths} == {"mel": 35, "slow": 20}
     assert not found.labels
-    with pytest.raises(SchemaError, match="label: 'label' is Fixed.*expected a Fixed scalar of integers; of that kind the index has none"):
+    with pytest.raises(SchemaError, match=r"label: 'label' is Fixed.*expected a scalar integer field \(Fixed\); candidates: none"):
         vlpipe.class_weights(path, layout=Layout.custom(parse))
     with pytest.raises(DatasetError, match='normalize="global": the statistics of "features"'):
         vlpipe.plan(path, layout=Layout.custom(parse), normalize="global", length_range=(0, None))

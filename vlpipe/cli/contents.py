@@ -119,12 +119,12 @@ def histogram(source: tuple[str, ...], layout: str | None, output: Path | None, 
       vlpipe histogram data/train
       vlpipe histogram data/train -o lengths.png --bins 80
     """
-    from vlpipe.inspection.histogram import bin_lengths, lengths_table, plot_lengths
+    from vlpipe.inspection.histogram import bin_sequence
 
-    name, found = bin_lengths(one_or_many(source), bins, features, parse_layout(layout))
+    name, lengths = bin_sequence(one_or_many(source), bins, features, parse_layout(layout))
     if output:
-        plot_lengths(name, found, output)
+        lengths.plot(name, output)
     if as_json:
-        print_json({"features": name} | dataclasses.asdict(found))
+        print_json({"features": name} | dataclasses.asdict(lengths))
     elif not output:
-        click.echo(lengths_table(found))
+        click.echo(lengths.report())
