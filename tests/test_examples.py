@@ -18,6 +18,7 @@ import vlpipe
         "vlpipe.builders",
         "vlpipe.audio.decoding",
         "vlpipe.audio.features",
+        "vlpipe.ingest.recordings",
         "vlpipe.inspection.summary",
         "vlpipe.storage.schema",
     ],
