@@ -12,7 +12,7 @@ from vlpipe.errors import ArgumentError
 
 
 def integer(name: str, value: Any, least: int, most: int = 2**63 - 1, *, expected: str = "") -> int:
-    """`value` as an int from `least` to `most`, or an `ArgumentError` that calls it `name`; `expected`: what the message asks for."""
+    """`value` as an int from `least` to `most`, or an `ArgumentError` that calls it `name`; `expected` replaces its text of the bounds."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
         raise ArgumentError(f"{name}: came as {value!r}, expected {expected or f'an integer >= {least}, at most {most}'}.")
     return int(value)

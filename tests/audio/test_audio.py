@@ -105,28 +105,28 @@ def wav(*chunks: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(content)) + b"WAVE" + content
 
 
-def layout(encoding: int = 1, channels: int = 1, rate: int = 8000, align: int = 2, bits: int = 16) -> bytes:
+def fmt(encoding: int = 1, channels: int = 1, rate: int = 8000, align: int = 2, bits: int = 16) -> bytes:
     return chunk(b"fmt ", struct.pack("<HHIIHH", encoding, channels, rate, rate * align, align, bits))
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (wav(layout()), "the WAV file has no data chunk, expected one with samples"),
-        (wav(chunk(b"data", bytes(4)), layout()), "the data chunk comes before the fmt chunk, expected fmt first"),
+        (wav(fmt()), "the WAV file has no data chunk, expected one with samples"),
+        (wav(chunk(b"data", bytes(4)), fmt()), "the data chunk comes before the fmt chunk, expected fmt first"),
         (
-            wav(layout(align=3), chunk(b"data", bytes(6))),
+            wav(fmt(align=3), chunk(b"data", bytes(6))),
             "the WAV header is inconsistent: 6 bytes of samples in blocks of 3 bytes, for 1 channels of 16 bits",
         ),
-        (wav(layout(), chunk(b"data", bytes(5))), "the WAV header is inconsistent: 5 bytes of samples in blocks of 2 bytes"),
+        (wav(fmt(), chunk(b"data", bytes(5))), "the WAV header is inconsistent: 5 bytes of samples in blocks of 2 bytes"),
         (
-            wav(layout(rate=0), chunk(b"data", bytes(4))),
+            wav(fmt(rate=0), chunk(b"data", bytes(4))),
             "the WAV header announces 1 channels at 0 Hz, expected at least 1 channel and 1 Hz",
         ),
-        (wav(layout(), chunk(b"data", bytes(400)))[:100], "the header announces 400 bytes of samples, the file has 56: it is truncated"),
-        (wav(layout(), chunk(b"data", b"")) + bytes(40), "the header announces 0 bytes of samples, the file has 40: it was never closed"),
+        (wav(fmt(), chunk(b"data", bytes(400)))[:100], "the header announces 400 bytes of samples, the file has 56: it is truncated"),
+        (wav(fmt(), chunk(b"data", b"")) + bytes(40), "the header announces 0 bytes of samples, the file has 40: it was never closed"),
         (b"ID3\4\0\0\0\0\7\0" + bytes(50), "the file ends within its ID3 tag, after 60 bytes: it is truncated"),
-        (wav(layout(encoding=99), chunk(b"data", bytes(40))), "cannot be decoded as WAV .*Copy it again, or convert it to WAV"),
+        (wav(fmt(encoding=99), chunk(b"data", bytes(40))), "cannot be decoded as WAV .*Copy it again, or convert it to WAV"),
     ],
 )
 def test_an_inconsistent_file_is_refused(data: bytes, message: str) -> None:

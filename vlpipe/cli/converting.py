@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--num-shards", default=16, show_default=True, help="Number of TFRecord files.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: one per core, fewer for little data]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset once the new one is complete.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a line of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def convert(
     source: tuple[str, ...], out: Path, layout: str | None, num_shards: int, workers: int | None, overwrite: bool, as_json: bool
 ) -> None:

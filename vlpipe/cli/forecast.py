@@ -11,7 +11,7 @@ import vlpipe
 from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json
 
 
-def _buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | list[int] | None:
+def _parse_buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | list[int] | None:
     if value is None:
         return None
     try:
@@ -20,7 +20,7 @@ def _buckets(_context: click.Context, _parameter: click.Parameter, value: str | 
         raise click.BadParameter(f"{value!r} is neither an integer nor a list such as 100,200,400.") from None
 
 
-def _range(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int | None, int | None]:
+def _parse_range(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int | None, int | None]:
     shortest, colon, longest = value.partition(":")
     try:
         if not colon:
@@ -42,7 +42,7 @@ def _range(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 )
 @click.option("--batch-size", type=int, help="Sequences per batch.  [default: 32, or no limit with --frames-per-batch]")
 @click.option("--frames-per-batch", type=int, help="Budget of padded frames per batch.")
-@click.option("--buckets", callback=_buckets, metavar="K|B1,B2,...", help="Number of buckets, or their inclusive upper lengths.")
+@click.option("--buckets", callback=_parse_buckets, metavar="K|B1,B2,...", help="Number of buckets, or their inclusive upper lengths.")
 @click.option(
     "--pad-to",
     type=click.Choice(["longest", "boundary"]),
@@ -59,7 +59,7 @@ def _range(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 )
 @click.option(
     "--length-range",
-    callback=_range,
+    callback=_parse_range,
     default="1:",
     show_default=True,
     metavar="SHORTEST:LONGEST",

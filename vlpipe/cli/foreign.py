@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json, progress
 from vlpipe.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from vlpipe.layouts.guesses import Guess
 
 
 @click.command()
@@ -69,20 +72,21 @@ def inspect_files(source: Any) -> dict[str, Any]:
         report |= {"layout": known[0].name, "confidence": 1.0, "reasons": [f"{known[1]} is beside the files"]}
         return report | {"call": f"vlpipe.make_dataset({argument})", "candidates": []}
     guesses = guess(sample)
-    candidates = [
-        {
-            "layout": candidate.function,
-            "confidence": candidate.confidence,
-            "reasons": list(candidate.reasons),
-            "call": f"vlpipe.make_dataset({argument}, layout={candidate.call})",
-            "option": candidate.argument if candidate.is_complete else None,
-        }
-        for candidate in guesses.candidates
-    ]
+    candidates = [_describe_guess(candidate, argument) for candidate in guesses.candidates]
     best: dict[str, Any] = {"layout": None, "confidence": 0.0, "reasons": [], "call": None, "option": None}
     if guesses.only is not None:
         best = candidates[guesses.candidates.index(guesses.only)]
     return report | best | {"candidates": candidates, "refusals": list(guesses.refusals)}
+
+
+def _describe_guess(guess: Guess, argument: str) -> dict[str, Any]:
+    return {
+        "layout": guess.function,
+        "confidence": guess.confidence,
+        "reasons": list(guess.reasons),
+        "call": f"vlpipe.make_dataset({argument}, layout={guess.call})",
+        "option": guess.argument if guess.is_complete else None,
+    }
 
 
 def _as_text(report: dict[str, Any]) -> str:
@@ -127,7 +131,7 @@ def _span(values: list[int] | None) -> str:
 @layout_option
 @click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core, fewer for little data]")
 def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> None:
-    """Index those third-party TFRecord files in SOURCE (files, globs or directories) that are not indexed yet.
+    """Index the third-party TFRecord files in SOURCE (files, globs or directories) that are not indexed yet.
 
     `make_dataset` does the same when it first opens them. The index is stored in .vlpipe-index beside the files, or in the user's cache.
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="dtype of the stored features."
 )
 @click.option("--num-shards", default=16, show_default=True, help="Number of TFRecord files per dataset.")
-@click.option("--split", metavar="NAME=FRACTION,...", help="Write one dataset OUT/NAME per split; a hash of its path assigns each file.")
+@click.option(
+    "--split", metavar="NAME=FRACTION,...", help="Write one dataset OUT/NAME per split; a hash of its path assigns each file to a split."
+)
 @click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core]")
 @click.option("--skip-bad", is_flag=True, help="Leave out files that cannot be decoded, and list them, instead of failing.")
 @click.option("--overwrite", is_flag=True, help="Replace existing datasets.")

@@ -139,15 +139,15 @@ def _schema(recordings: list[Recording], features: Features, dtype: str) -> Sche
 
 def _refuse_other_splits(out: Path, splits: dict[str, float]) -> None:
     """Refuse to write beside a split of an earlier run that is not replaced: it could share recordings with the new splits."""
-    others = []
+    other_splits = []
     for metadata in sorted(out.glob(f"*/{METADATA_NAME}")) if splits else []:
         with contextlib.suppress(VlpipeError):
             if metadata.parent.name not in splits and "splits" in open_directory(metadata.parent).metadata:
-                others.append(metadata.parent.name)
-    if others:
+                other_splits.append(metadata.parent.name)
+    if other_splits:
         raise DatasetExistsError(
-            f"{out}: contains the splits {others} of an earlier run, which may share recordings with {list(splits)}. Remove them, or pass "
-            "another OUT."
+            f"{out}: contains the splits {other_splits} of an earlier run, which may share recordings with {list(splits)}. Remove them, or "
+            "pass another OUT."
         )
 
 

@@ -57,7 +57,7 @@ class RecordView:
 
     def report(self) -> str:
         """The record as a table: a heading, then one line for each field."""
-        rows = [(name, _shape_of(view), _values_of(view)) for name, view in self.fields.items()]
+        rows = [(name, _format_shape(view), _format_values(view)) for name, view in self.fields.items()]
         where = f"record {self.id}: {printable(self.shard)}, record {self.record} at byte {self.offset}, {self.bytes:,} bytes"
         return f"{where}\n{indent(text(columns('', '', '', rows=rows, most=len(rows)), width=WIDE).lstrip(), '  ')}"
 
@@ -100,24 +100,26 @@ def _view(value: np.ndarray | bytes) -> FieldView:
     return FieldView(value.dtype.name, value.shape, first, low, high, mean, len(flat) - len(finite))
 
 
-def _shape_of(view: FieldView) -> str:
+def _format_shape(view: FieldView) -> str:
     return f"{list(view.shape)} {view.dtype}" if view.shape else view.dtype
 
 
-def _values_of(view: FieldView) -> str:
+def _format_values(view: FieldView) -> str:
     if view.dtype == "bytes":
         return printable(view.text or "")
     if view.text is not None:
         return repr(view.text if len(view.text) <= _MAX_LETTERS else f"{view.text[:_MAX_LETTERS]}…")
-    first = " ".join("not finite" if number is None else _short(number) for number in view.first)
+    first = " ".join("not finite" if number is None else _format_number(number) for number in view.first)
     if not view.shape:
         return first
     size = int(np.prod(view.shape, dtype=np.int64))
     more = " …" if size > len(view.first) else ""
     not_finite = f", {view.not_finite:,} not finite" if view.not_finite else ""
-    statistics = [f"{heading} {_short(number)}" for heading in ("min", "max", "mean") if (number := getattr(view, heading)) is not None]
+    statistics = [
+        f"{heading} {_format_number(number)}" for heading in ("min", "max", "mean") if (number := getattr(view, heading)) is not None
+    ]
     return f"{first}{more}  ({', '.join(statistics)}{not_finite})" if size else "no frames"
 
 
-def _short(number: float) -> str:
+def _format_number(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:.4g}"
