@@ -12,7 +12,17 @@ import tensorflow as tf
 import vlpipe
 
 
-@pytest.mark.parametrize("room", ["vlpipe.builders", "vlpipe.audio.features", "vlpipe.storage.schema"])
+@pytest.mark.parametrize(
+    "room",
+    [
+        "vlpipe.builders",
+        "vlpipe.audio.decoding",
+        "vlpipe.audio.features",
+        "vlpipe.ingest.recordings",
+        "vlpipe.inspection.summary",
+        "vlpipe.storage.schema",
+    ],
+)
 def test_the_examples_give_what_they_say(room: str) -> None:
     module = importlib.import_module(room)
     runner = doctest.DocTestRunner()

@@ -1,4 +1,4 @@
-"""A plan for the eye: the numbers are all in the table, and the picture is one."""
+"""Reports and plots of a plan: the table contains all numbers, and the plot is a valid image."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vlpipe.errors import ArgumentError, MissingExtraError
 
 
 def lines_of(plan: Any) -> dict[str, str]:
-    """The totals of the report by their heading."""
+    """The totals of the report by heading."""
     pairs = [re.split(r"\s{2,}", line, maxsplit=1) for line in plan.report().partition("\n\n")[0].splitlines()]
     return dict(pairs)
 
 
-def test_the_report_tells_what_the_plan_knows() -> None:
+def test_the_report_contains_the_numbers_of_the_plan() -> None:
     lengths = [*range(1, 2001), 5000, 5000, 0]
     plan = plan_of(
         lengths, buckets=[500, 1000, 2000], out_of_range="drop", length_range=(1, 2000), remainder="drop", batch_size=30, engine="stream"
@@ -40,13 +40,13 @@ def test_the_report_tells_what_the_plan_knows() -> None:
     assert rows == [["500", "30", "500", "16"], ["1,000", "30", "500", "16"], ["2,000", "30", "1,000", "33"]]
 
 
-def test_the_engine_and_the_ranks_are_told() -> None:
+def test_the_report_contains_the_engine_and_the_ranks() -> None:
     lines = lines_of(plan_of([1] * 200, shard=(3, 4), remainder="drop", engine="graph"))
     assert lines["engine"] == "graph"
     assert lines["steps"] == "1 an epoch of each of 4 ranks, remainder: drop"
 
 
-def test_truncation_and_budget_are_told() -> None:
+def test_the_report_contains_truncation_and_budget() -> None:
     plan = plan_of([10, 2000, 3000], length_range=(1, 1500), out_of_range="truncate", frames_per_batch=1000)
     assert "2 to 1,500 frames" in plan.report()
     assert "2 records of more than 1,000 frames, alone in their batch" in " ".join(plan.report().split())
@@ -65,21 +65,21 @@ def test_truncation_and_budget_are_told() -> None:
         ({"batching": "pad"}, "pad, padded to the longest of the batch"),
     ],
 )
-def test_the_batching_is_told(arguments: dict[str, Any], words: str) -> None:
+def test_the_report_contains_the_batching(arguments: dict[str, Any], words: str) -> None:
     assert lines_of(plan_of([1, 2, 3], **arguments))["batching"] == words
 
 
-def test_nothing_refused_is_said() -> None:
+def test_the_report_without_refused_records() -> None:
     assert lines_of(plan_of([1, 2, 3]))["refused"] == "none"
 
 
-def test_many_buckets_are_cut_short() -> None:
+def test_the_report_lists_at_most_20_buckets() -> None:
     report = plan_of(list(range(1, 101)), batching="same_length").report()
     assert report.endswith("… and 80 more")
     assert len([line for line in report.splitlines() if line.strip()[:1].isdigit()]) == 20
 
 
-def test_the_report_is_plain_text_of_a_terminals_width() -> None:
+def test_the_report_is_plain_text_as_wide_as_a_terminal() -> None:
     report = plan_of(np.full(10**6, 10**6)).report()
     assert "\x1b" not in report
     assert max(len(line) for line in report.splitlines()) <= 88
@@ -90,7 +90,7 @@ def test_the_report_is_plain_text_of_a_terminals_width() -> None:
     "lengths", [[1], [7] * 50, list(range(1, 400)), [0, 3], []], ids=["one", "equal", "many", "none and three", "no records"]
 )
 @pytest.mark.parametrize("batching", ["bucket", "same_length"])
-def test_the_plot_is_a_picture(tmp_path: Path, lengths: list[int], batching: str) -> None:
+def test_the_plot_is_a_png_file(tmp_path: Path, lengths: list[int], batching: str) -> None:
     plan = plan_of(lengths, batching=batching, length_range=(0, None))
     plan.plot(tmp_path / "plan.png")
     content = (tmp_path / "plan.png").read_bytes()
@@ -98,13 +98,13 @@ def test_the_plot_is_a_picture(tmp_path: Path, lengths: list[int], batching: str
     assert len(content) > 5000
 
 
-def test_a_plot_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plot_without_matplotlib_names_the_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"""^Plan\.plot needs the package "matplotlib".*pip install 'vlpipe\[plot\]'"""):
         plan_of([1, 2]).plot(tmp_path / "plan.png")
 
 
 @pytest.mark.parametrize("name", ["no-folder/plan.png", "plan.xyz"])
-def test_a_plot_that_cannot_be_written_says_so(tmp_path: Path, name: str) -> None:
+def test_a_plot_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ArgumentError, match=r"plot: .* cannot be written .*Pass a .png, .svg or .pdf in a folder that exists"):
         plan_of([1, 2]).plot(tmp_path / name)

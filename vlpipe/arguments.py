@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,15 +11,31 @@ import numpy as np
 from vlpipe.errors import ArgumentError
 
 
-def integer(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
+def integer(name: str, value: Any, least: int, most: int = 2**63 - 1, *, expected: str = "") -> int:
     """Return `value` as an int.
 
     Args:
         name: of the argument, for the error.
+        expected: for the error, instead of the bounds.
 
     Raises:
         ArgumentError: it is not an integer from `least` to `most`.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
-        raise ArgumentError(f"{name}: came as {value!r}, expected an integer >= {least}, at most {most}.")
+        raise ArgumentError(f"{name}: came as {value!r}, expected {expected or f'an integer >= {least}, at most {most}'}.")
     return int(value)
+
+
+def number(name: str, value: Any, least: float = -math.inf, most: float = sys.float_info.max, *, expected: str) -> float:
+    """Return `value` as a float.
+
+    Args:
+        name: of the argument, for the error.
+        expected: for the error.
+
+    Raises:
+        ArgumentError: it is not a number from `least` to `most`.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)) or not least <= value <= most:
+        raise ArgumentError(f"{name}: came as {value!r}, expected {expected}.")
+    return float(value)

@@ -1,4 +1,4 @@
-"""What the library found, as tables for a terminal and as pictures."""
+"""Tables of text for a terminal, and figures."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlpipe.errors import ArgumentError, import_extra
-
-if TYPE_CHECKING:
-    pass
 
 WIDTH = 88
 WIDE = 140
@@ -20,7 +17,12 @@ MAX_ROWS = 20
 
 
 def text(*parts: Any, width: int = WIDTH) -> str:
-    """Tables and lines of text, one below the other, as they stand on a terminal."""
+    """Render tables and lines of text, one below the other, as a terminal shows them.
+
+    Args:
+        parts: strings and tables; empty lines separate them.
+        width: letters in a line.
+    """
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=width, force_terminal=False, color_system=None, markup=False, emoji=False, highlight=False)
@@ -33,7 +35,7 @@ def text(*parts: Any, width: int = WIDTH) -> str:
 
 
 def named(rows: list[tuple[str, str]]) -> Any:
-    """A table of names and values."""
+    """A table of names and values, without headings."""
     from rich.table import Table
 
     grid = Table(show_header=False, box=None, pad_edge=False)
@@ -43,13 +45,19 @@ def named(rows: list[tuple[str, str]]) -> Any:
 
 
 def columns(*headings: str, rows: Sequence[tuple[Any, ...]], most: int = MAX_ROWS) -> Any:
-    """A table of numbers (to the right) and texts (to the left), of which at most so many rows are shown."""
+    """A table with headings.
+
+    Args:
+        headings: one for each column.
+        rows: values of the table; numbers are aligned to the right, and columns whose first value is text to the left.
+        most: maximum number of rows; a last line counts the others.
+    """
     from rich.console import Group
     from rich.table import Table
 
     grid = Table(box=None, pad_edge=False, header_style="")
-    for place, heading in enumerate(headings):
-        is_text = bool(rows) and isinstance(rows[0][place], str)
+    for column, heading in enumerate(headings):
+        is_text = bool(rows) and isinstance(rows[0][column], str)
         grid.add_column(printable(heading), justify="left" if is_text else "right", overflow="fold")
     for row in rows[:most]:
         grid.add_row(*map(_cell, row))
@@ -65,15 +73,25 @@ def _cell(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """The text with escapes in place of what could move a terminal's cursor or colour it."""
+    """Escape all characters of a text that could control a terminal, such as its cursor or colours."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 @contextmanager
 def picture(path: str | os.PathLike[str], height: float, needed_for: str) -> Iterator[Any]:
-    """A figure that is written when the block ends."""
+    """Yield a matplotlib figure, and write it when the block ends.
+
+    Args:
+        path: a .png, .svg or .pdf file.
+        height: in inches.
+        needed_for: the caller, in the error message if matplotlib is not installed.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        ArgumentError: the file cannot be written.
+    """
     import_extra("matplotlib", extra="plot", needed_for=needed_for)
-    # The object interface: pyplot would choose a window system and keep global state.
+    # matplotlib's object interface: pyplot would choose a window system and keep global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The command `vlpipe`: what it prints, what it refuses, its exit status, and that a forecast loads no TensorFlow."""
+"""The command `vlpipe`: output, refusals, exit status, and commands that must not load TensorFlow."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(*arguments: object, **options: str) -> click.testing.Result:
 # The command itself
 
 
-def test_help_shows_what_there_is_with_examples() -> None:
+def test_help_lists_all_options_with_examples() -> None:
     assert run("--help").exit_code == 0
     assert {"ingest", "convert", "plan", "verify", "stats", "head", "histogram", "check-model"} <= set(run("-h").output.split())
     for command in ("ingest", "convert", "plan", "verify", "stats", "head", "histogram", "check-model"):
@@ -61,10 +61,11 @@ def test_help_shows_what_there_is_with_examples() -> None:
 
 def names_of(command: str) -> list[str]:
     context = click.Context(main)
-    found = main.get_command(context, command)
-    assert found
-    assert all(getattr(parameter, "help", "") for parameter in found.params if isinstance(parameter, click.Option))
-    return [parameter.name or "" for parameter in found.params if isinstance(parameter, click.Option) and parameter.name != "as_json"]
+    loaded = main.get_command(context, command)
+    assert loaded
+    options = [parameter for parameter in loaded.params if isinstance(parameter, click.Option)]
+    assert all(option.help for option in options)
+    return [option.name or "" for option in options if option.name != "as_json"]
 
 
 def test_version() -> None:
@@ -94,12 +95,12 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
 def test_two_ways_to_label_are_wrong_usage(audio: Path) -> None:
     result = run("ingest", audio, audio / "out", "--label-from-parent", "--label-regex", "(x)")
     assert result.exit_code == 2
-    assert "--label-regex, --label-from-parent and --manifest are three ways to say the label; pass one." in result.stderr
+    assert "--label-regex, --label-from-parent and --manifest are alternative sources of the label; pass one of them." in result.stderr
 
 
-def test_values_that_are_none_are_shown_with_an_example() -> None:
-    assert "'many' is neither a number nor a list such as 100,200,400." in run("plan", "x", "--buckets", "many").stderr
-    assert "'10' is not SHORTEST:LONGEST, such as 1: or 10:2000." in run("plan", "x", "--length-range", "10").stderr
+def test_invalid_values_are_refused_with_an_example() -> None:
+    assert "'many' is neither an integer nor a list such as 100,200,400." in run("plan", "x", "--buckets", "many").stderr
+    assert "'10' is not of the form SHORTEST:LONGEST, such as 1: or 10:2000." in run("plan", "x", "--length-range", "10").stderr
 
 
 LIGHT = [["--help"], ["ingest", "--help"], ["plan", "--help"], ["ingest", "DATA", "out"]] + [
@@ -107,7 +108,7 @@ LIGHT = [["--help"], ["ingest", "--help"], ["plan", "--help"], ["ingest", "DATA"
 ]
 
 
-def test_what_needs_no_tensorflow_does_not_load_it(dataset: str) -> None:
+def test_light_commands_do_not_load_tensorflow(dataset: str) -> None:
     for template in LIGHT:
         arguments = [dataset if argument == "DATA" else argument for argument in template]
         code = f"""
@@ -131,7 +132,7 @@ def test_plan_prints_the_report(dataset: str) -> None:
     assert result.stdout.strip() == vlpipe.plan(dataset, label=False).report().strip()
 
 
-def test_plan_passes_on_what_it_is_told(dataset: str) -> None:
+def test_plan_passes_on_its_arguments(dataset: str) -> None:
     arguments = "--batch-size 4 --buckets 20,50,90 --pad-to boundary --remainder drop --length-range 5:95 --out-of-range drop --features x"
     plan = vlpipe.plan(
         dataset,
@@ -154,7 +155,7 @@ def test_plan_passes_on_what_it_is_told(dataset: str) -> None:
 
 
 @pytest.mark.parametrize("batching", ["bucket", "pad", "ragged", "same_length"])
-def test_plan_knows_all_ways_to_batch(dataset: str, batching: str) -> None:
+def test_plan_forecasts_every_batching(dataset: str, batching: str) -> None:
     arguments = ["--batching", batching, "--frames-per-batch", "300", "--length-range", ":"]
     document = json.loads(run("plan", dataset, *arguments, "--json").stdout)
     plan = vlpipe.plan(dataset, label=False, batching=batching, frames_per_batch=300, length_range=(None, None))
@@ -178,13 +179,13 @@ def test_plan_of_several_sources(dataset: str) -> None:
     assert json.loads(run("plan", f"{dataset}/*.tfrecord", "--json").stdout)["records"] == 100
 
 
-def test_plan_draws(dataset: str, tmp_path: Path) -> None:
+def test_plan_writes_a_plot(dataset: str, tmp_path: Path) -> None:
     assert run("plan", dataset, "--plot", tmp_path / "plan.png").exit_code == 0
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", ["nowhere/plan.png", "plan.doc"])
-def test_a_picture_that_cannot_be_drawn_is_one_message(dataset: str, tmp_path: Path, name: str) -> None:
+def test_a_plot_that_cannot_be_written_is_one_message(dataset: str, tmp_path: Path, name: str) -> None:
     result = run("plan", dataset, "--plot", tmp_path / name)
     assert result.exit_code == 1
     assert re.fullmatch(r"vlpipe: plot: \S+ cannot be written \(.*\)\. Pass a \.png, .* in a folder that exists\.\n", result.stderr)
@@ -227,7 +228,7 @@ def test_ingest_without_labels_in_float16(audio: Path, in_threads: None) -> None
 
 def test_ingest_by_regex_with_numbers(audio: Path, in_threads: None) -> None:
     result = run("ingest", audio, audio.parent / "data", *SMALL, "--label-regex", r"/(\d)_")
-    assert "3 labels: whole numbers from 1 to 3" in result.stdout
+    assert "3 labels: integers from 1 to 3" in result.stdout
     assert sorted(open_directory(audio.parent / "data").rows["value:label"]) == [1, 1, 2, 3]
 
 
@@ -241,7 +242,7 @@ def test_ingest_by_manifest(audio: Path, in_threads: None) -> None:
     assert index.rows["value:label"].tolist() == [1, 0]  # in the order of the paths
 
 
-def test_ingest_refuses_and_then_skips_what_is_damaged(audio: Path, in_threads: None) -> None:
+def test_ingest_refuses_damaged_files_or_skips_them(audio: Path, in_threads: None) -> None:
     (audio / "dog/0.mp3").write_bytes(b"no music")
     out = audio.parent / "data"
     result = run("ingest", audio, out, *SMALL)
@@ -255,7 +256,7 @@ def test_ingest_refuses_and_then_skips_what_is_damaged(audio: Path, in_threads: 
     assert open_directory(out).metadata["skipped"] == ["dog/0.mp3"]
 
 
-def test_ingest_overwrites_only_when_told(audio: Path, in_threads: None) -> None:
+def test_ingest_overwrites_only_on_request(audio: Path, in_threads: None) -> None:
     out = audio.parent / "data"
     assert run("ingest", audio, out, *SMALL).exit_code == 0
     write_wav(audio / "new.wav")
@@ -278,14 +279,14 @@ def test_ingest_overwrites_only_when_told(audio: Path, in_threads: None) -> None
         (["--num-shards", "0"], "num_shards: came as 0"),
     ],
 )
-def test_ingest_says_what_is_wrong(audio: Path, arguments: list[str], message: str) -> None:
+def test_ingest_refuses_invalid_arguments(audio: Path, arguments: list[str], message: str) -> None:
     result = run("ingest", audio, audio.parent / "data", *arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"vlpipe: {message}")
     assert not (audio.parent / "data").exists()
 
 
-def test_the_bar_is_for_terminals(audio: Path, in_threads: None) -> None:
+def test_ingest_shows_a_bar_on_a_terminal(audio: Path, in_threads: None) -> None:
     on_terminal = run("ingest", audio, audio.parent / "data", *SMALL, FORCE_COLOR="1", TERM="xterm-256color")
     assert "4/4" in on_terminal.stderr
     assert "files/s" in on_terminal.stderr
@@ -316,9 +317,9 @@ def test_check_model_names_the_layers_and_sets_the_status(tmp_path: Path) -> Non
     assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "No layer lets padding change an answer.")
 
 
-def test_check_model_of_what_is_no_model(tmp_path: Path) -> None:
+def test_check_model_refuses_files_that_are_not_models(tmp_path: Path) -> None:
     result = run("check-model", tmp_path / "none.keras")
-    assert (result.exit_code, "Pass a model that Keras saved" in result.stderr) == (1, True)
+    assert (result.exit_code, "Pass a saved Keras model" in result.stderr) == (1, True)
     (tmp_path / "text.keras").write_text("hello")
     result = run("check-model", tmp_path / "text.keras")
     assert (result.exit_code, "Keras cannot load it" in result.stderr) == (1, True)

@@ -1,4 +1,4 @@
-"""`vlpipe verify`, `stats`, `head` and `histogram`: what they print, their JSON, and their exit status."""
+"""`vlpipe verify`, `stats`, `head` and `histogram`: their output, JSON and exit status."""
 
 from __future__ import annotations
 
@@ -36,17 +36,13 @@ def document(*arguments: object) -> Any:
     assert (result.exit_code, result.stderr) == (0, "")
 
     def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is no JSON")
+        raise AssertionError(f"{name} is not JSON")
 
     return json.loads(result.stdout, parse_constant=refuse)
 
 
-def as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_cannot_be_done_is_one_message(command: str, tmp_path: Path) -> None:
+def test_a_missing_source_is_one_message(command: str, tmp_path: Path) -> None:
     for arguments in ((), ("--json",)):
         result = run(command, tmp_path / "nothing", *arguments)
         assert (result.exit_code, result.stdout) == (1, "")
@@ -71,7 +67,7 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_nothing_in_a_dataset_steers_the_terminal(command: str, dataset: Path) -> None:
+def test_the_content_of_a_dataset_cannot_control_the_terminal(command: str, dataset: Path) -> None:
     output = run(command, dataset).output
     assert output
     assert all(letter.isprintable() or letter == "\n" for letter in output)
@@ -80,7 +76,7 @@ def test_nothing_in_a_dataset_steers_the_terminal(command: str, dataset: Path) -
 # vlpipe verify
 
 
-def test_verify_of_what_is_in_order(dataset: Path) -> None:
+def test_verify_an_intact_dataset(dataset: Path) -> None:
     result = run("verify", dataset)
     size = sum(path.stat().st_size for path in dataset.glob("*.tfrecord"))
     assert (result.exit_code, result.stderr) == (0, "")
@@ -91,7 +87,7 @@ def test_verify_of_what_is_in_order(dataset: Path) -> None:
     assert document("verify", *dataset.glob("*.tfrecord"))["records"] == 60
 
 
-def test_verify_of_damage_is_status_1(dataset: Path) -> None:
+def test_verify_a_damaged_dataset_is_status_1(dataset: Path) -> None:
     path = sorted(dataset.glob("*.tfrecord"))[1]
     content = bytearray(path.read_bytes())
     content[14] ^= 1
@@ -101,9 +97,9 @@ def test_verify_of_damage_is_status_1(dataset: Path) -> None:
     assert result.stdout.strip() == vlpipe.verify(dataset).report()
     result = run("verify", dataset, "--json")
     assert (result.exit_code, result.stderr) == (1, "")
-    found = json.loads(result.stdout)
-    assert (found["ok"], found["damaged"], found["unlisted"]) == (False, 1, 0)
-    (problem,) = found["problems"]
+    report = json.loads(result.stdout)
+    assert (report["ok"], report["damaged"], report["unlisted"]) == (False, 1, 0)
+    (problem,) = report["problems"]
     assert {key: problem[key] for key in ("shard", "record", "offset", "kind")} == {
         "shard": str(path),
         "record": 0,
@@ -113,7 +109,7 @@ def test_verify_of_damage_is_status_1(dataset: Path) -> None:
     assert set(problem) == {"shard", "record", "offset", "kind", "found", "expected", "action"}
 
 
-def test_the_bar_of_verify_is_for_terminals(dataset: Path) -> None:
+def test_verify_shows_a_bar_on_a_terminal(dataset: Path) -> None:
     result = run("verify", dataset, "--json", FORCE_COLOR="1", TERM="xterm-256color")
     assert "MB/s" in result.stderr
     assert json.loads(result.stdout)["ok"]
@@ -125,25 +121,25 @@ def test_the_bar_of_verify_is_for_terminals(dataset: Path) -> None:
 def test_stats(dataset: Path) -> None:
     assert run("stats", dataset).stdout.strip() == summarize(dataset).report()
     assert run("stats", dataset, "--by", "label").stdout.strip() == summarize(dataset, "label").report()
-    found = document("stats", dataset)
-    assert (found["records"], found["shards"]) == (60, 2)
-    x = found["sequences"]["x"]
+    stats = document("stats", dataset)
+    assert (stats["records"], stats["shards"]) == (60, 2)
+    x = stats["sequences"]["x"]
     assert x["lengths"] == {"frames": 1770, "hours": 17.7 / 3600, "min": 0, "median": 29.5, "mean": 29.5, "p95": 56.05, "max": 59}
     assert (x["mean"], x["std"], x["not_finite"]) == ([1.0, 1.0], [0.0, 0.0], 4)
-    classes = found["labels"]["label"]["classes"]
+    classes = stats["labels"]["label"]["classes"]
     assert [(entry["label"], entry["name"], entry["records"], entry["lengths"]) for entry in classes] == [
         (0, "Hund", 30, None),
         (1, "Kätzchen", 30, None),
     ]
-    assert found["labels"]["label"]["class_weight"] == {"0": 1.0, "1": 1.0}
+    assert stats["labels"]["label"]["class_weight"] == {"0": 1.0, "1": 1.0}
     by = document("stats", dataset, "--by", "label")["labels"]["label"]["classes"]
     assert [entry["lengths"]["frames"] for entry in by] == [870, 900]
 
 
-def test_stats_by_what_is_no_label(dataset: Path) -> None:
+def test_stats_by_a_field_that_is_not_a_label(dataset: Path) -> None:
     result = run("stats", dataset, "--by", "text")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("vlpipe: label: 'text' is Text(), expected a Fixed scalar of integers")
+    assert result.stderr.startswith("vlpipe: label: 'text' is Text(), expected a scalar integer field (Fixed)")
 
 
 # vlpipe head
@@ -152,9 +148,9 @@ def test_stats_by_what_is_no_label(dataset: Path) -> None:
 def test_head(dataset: Path) -> None:
     views = list(first_records(dataset, 60))
     assert run("head", dataset).stdout == "".join(f"{view.report()}\n" for view in views[:5])
-    found = document("head", dataset, "-n", 3)
-    assert [record["id"] for record in found] == [0, 1, 2]
-    assert found[2]["fields"]["x"] == {
+    records = document("head", dataset, "-n", 3)
+    assert [record["id"] for record in records] == [0, 1, 2]
+    assert records[2]["fields"]["x"] == {
         "dtype": "float32",
         "shape": [2, 2],
         "first": [None] * 4,
@@ -164,11 +160,11 @@ def test_head(dataset: Path) -> None:
         "not_finite": 4,
         "text": None,
     }
-    assert found[1]["fields"]["text"]["text"] == "ü\x1b[2J[bold]"
+    assert records[1]["fields"]["text"]["text"] == "ü\x1b[2J[bold]"
     assert len(document("head", dataset, "--records", 1000)) == 60
 
 
-def test_head_shows_what_it_can_before_the_damage(dataset: Path) -> None:
+def test_head_shows_the_records_before_a_damaged_one(dataset: Path) -> None:
     view = list(first_records(dataset, 3))[2]
     path = dataset / view.shard
     content = bytearray(path.read_bytes())
@@ -197,76 +193,76 @@ def test_histogram(dataset: Path, tmp_path: Path) -> None:
     assert (tmp_path / "b.svg").read_text("utf-8").startswith("<?xml")
 
 
-def test_the_bars_are_as_long_as_their_numbers(tmp_path: Path) -> None:
+def test_the_bars_are_proportional_to_the_counts(tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "d", [{"a$b$": np.zeros((length, 1), np.int8)} for length in (1, 1, 1, 1, 2, 3, 3, 400)], num_shards=1)
     lines = run("histogram", tmp_path / "d", "--bins", 400).stdout.splitlines()
     assert lines[1:4] == ["     1        4  " + "█" * 50, "     2        1  " + "█" * 12 + "▌", "     3        2  " + "█" * 25]
     assert len(lines) == 401
-    assert run("histogram", tmp_path / "d", "-o", tmp_path / "a.png").exit_code == 0  # a name with mathematics in it
+    assert run("histogram", tmp_path / "d", "-o", tmp_path / "a.png").exit_code == 0  # matplotlib must not typeset the name
 
 
-def test_a_histogram_of_nothing(tmp_path: Path) -> None:
+def test_the_histogram_of_an_empty_dataset(tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "d", [], vlpipe.Schema(x=vlpipe.Sequence()), num_shards=1)
     assert document("histogram", tmp_path / "d") == {"features": "x", "width": 1, "first": [], "records": []}
     assert run("histogram", tmp_path / "d").exit_code == 0
     assert run("histogram", tmp_path / "d", "-o", tmp_path / "a.png").exit_code == 0
 
 
-def test_a_histogram_that_cannot_be_drawn(dataset: Path, tmp_path: Path) -> None:
+def test_a_histogram_that_cannot_be_written(dataset: Path, tmp_path: Path) -> None:
     result = run("histogram", dataset, "-o", tmp_path / "none" / "a.png")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "cannot be written" in result.stderr
     result = run("histogram", dataset, "--features", "label")
-    assert (result.exit_code, "features: 'label' is no sequence of the schema" in result.stderr) == (1, True)
+    assert (result.exit_code, "features: 'label' is not a sequence of the schema" in result.stderr) == (1, True)
 
 
-# ---- records of others -----------------------------------------------------------------------------------------------------------
+# ---- third-party records ---------------------------------------------------------------------------------------------------------
 
 LAYOUT = json.dumps({"float_list": {"key": "x", "d": 5, "label": "label"}})
 
 
 @pytest.fixture
-def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of which the first records leave a doubt."""
+def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A third-party file whose layout cannot be detected with certainty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return foreign_write(tmp_path / "a.tfrecord", cases()["float_list"].records)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "plan"])
-def test_every_command_takes_a_layout(command: str, others: Path) -> None:
+def test_every_command_takes_a_layout(command: str, third_party: Path) -> None:
     more = ["--length-range", "0:"] if command == "plan" else []
     if command != "verify":
-        result = run(command, others, *more)
+        result = run(command, third_party, *more)
         assert (result.exit_code, result.stdout) == (1, "")
         assert "pass layout=..." in result.stderr
-    result = run(command, others, "--layout", LAYOUT, *more)
+    result = run(command, third_party, "--layout", LAYOUT, *more)
     assert (result.exit_code, result.stderr) == (0, "")
     assert all(letter.isprintable() or letter == "\n" for letter in result.output)
-    document(command, others, "--layout", LAYOUT, *more)
-    for wrong, said in (("{", "--layout: { cannot be read"), ("other", "--layout: other cannot be read")):
-        result = run(command, others, "--layout", wrong, *more)
+    document(command, third_party, "--layout", LAYOUT, *more)
+    for wrong in ("{", "other"):
+        result = run(command, third_party, "--layout", wrong, *more)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr.startswith(f"vlpipe: {said}")
+        assert result.stderr.startswith(f"vlpipe: --layout: {wrong} cannot be parsed")
 
 
-def test_what_the_commands_say_of_records_of_others(others: Path) -> None:
+def test_commands_on_third_party_records(third_party: Path) -> None:
     case = cases()["float_list"]
-    assert document("plan", others, "--layout", LAYOUT, "--length-range", "0:")["records"] == 23
-    assert sum(document("histogram", others, "--layout", LAYOUT)["records"]) == 23
-    (view,) = document("head", others, "--layout", LAYOUT, "-n", 1)
+    assert document("plan", third_party, "--layout", LAYOUT, "--length-range", "0:")["records"] == 23
+    assert sum(document("histogram", third_party, "--layout", LAYOUT)["records"]) == 23
+    (view,) = document("head", third_party, "--layout", LAYOUT, "-n", 1)
     assert (view["fields"]["x"]["shape"], view["fields"]["label"]["first"]) == ([0, 5], [case.labels[0]])
-    found = document("verify", others, "--layout", LAYOUT)
-    assert (found["ok"], found["records"], found["layout"]) == (True, 23, "float_list")
-    assert document("verify", others)["layout"] is None
-    os.truncate(others, others.stat().st_size - 1)
-    result = run("verify", others, "--json")
-    found = json.loads(result.stdout)
-    assert (result.exit_code, found["ok"], found["damaged"], found["problems"][0]["kind"]) == (1, False, 1, "cut")
-    assert found["lost"] == others.stat().st_size - found["problems"][0]["offset"]
+    report = document("verify", third_party, "--layout", LAYOUT)
+    assert (report["ok"], report["records"], report["layout"]) == (True, 23, "float_list")
+    assert document("verify", third_party)["layout"] is None
+    os.truncate(third_party, third_party.stat().st_size - 1)
+    result = run("verify", third_party, "--json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["ok"], report["damaged"], report["problems"][0]["kind"]) == (1, False, 1, "cut")
+    assert report["lost"] == third_party.stat().st_size - report["problems"][0]["offset"]
 
 
-def test_stats_are_computed_on_request_and_then_known(others: Path) -> None:
-    arguments = ("stats", others, "--layout", LAYOUT)
+def test_stats_are_computed_on_request_and_then_cached(third_party: Path) -> None:
+    arguments = ("stats", third_party, "--layout", LAYOUT)
     assert document(*arguments)["sequences"]["x"]["statistics"] is None
     computed = document(*arguments, "--compute")
     frames = np.concatenate(cases()["float_list"].frames).astype(np.float64)

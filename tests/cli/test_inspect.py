@@ -1,4 +1,4 @@
-"""`vlpipe inspect` and `vlpipe index`: each layout named rightly, and nothing claimed of what is none."""
+"""`vlpipe inspect` and `vlpipe index`: each layout is detected, and other records are not given one."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli.main, list(arguments))
 
 
-def inspected(path: Path) -> dict[str, Any]:
+def inspect(path: Path) -> dict[str, Any]:
     result = run("inspect", str(path), "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_layout_is_named(tmp_path: Path, name: str) -> None:
+def test_each_layout_is_detected(tmp_path: Path, name: str) -> None:
     case = CASES[name]
-    found = inspected(write(tmp_path / "a.tfrecord", case.records))
-    best = found if case.detected else found["candidates"][0]
+    report = inspect(write(tmp_path / "a.tfrecord", case.records))
+    best = report if case.detected else report["candidates"][0]
     assert best["layout"] == case.layout.name
-    assert best["confidence"] > 0.9 if case.detected else found["layout"] is None
+    assert best["confidence"] > 0.9 if case.detected else report["layout"] is None
     assert best["reasons"]
     call = best["call"]
     if case.detected:
-        built = eval(call.replace("make_dataset", "build_index"))  # the exact call
+        built = eval(call.replace("make_dataset", "build_index"))  # the printed call itself
         assert np.array_equal(vlpipe.build_index(tmp_path / "a.tfrecord", parse_layout(best["option"])).rows, built.rows)
         assert built.frames(case.key).tolist() == [len(frames) for frames in case.frames]
         assert built.foreign.label == case.layout.label
     else:
         assert "=..." in call or "='s'" in call or "length='n'" in call
-    assert {fact["key"] for fact in found["keys"]} >= set(case.layout.keys) - {"labels"}
+    assert {fact["key"] for fact in report["keys"]} >= set(case.layout.keys) - {"labels"}
 
 
-def test_what_is_printed(tmp_path: Path) -> None:
+def test_the_printed_report(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tfrecord", CASES["audioset"].records)
     text = run("inspect", str(path)).stdout
     assert "1 files, " in text
@@ -60,17 +60,17 @@ def test_what_is_printed(tmp_path: Path) -> None:
     assert "layout: audioset, 99% sure: feature list audio_embedding of 128 bytes" in text
     assert f"  vlpipe.make_dataset('{path}', layout=vlpipe.layouts.audioset())" in text
     text = run("inspect", str(write(tmp_path / "b.tfrecord", CASES["float_list"].records))).stdout
-    assert "layout: not known; it could be" in text
+    assert "layout: unknown; candidates:" in text
     assert "layout=vlpipe.layouts.float_list('x', d=..., label='label'))" in text
 
 
-def test_vlpipes_own_and_prepared_files(tmp_path: Path) -> None:
+def test_native_and_tfds_files(tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "own", [{"x": np.ones((2, 3), np.float32)}])
-    found = inspected(tmp_path / "own")
-    assert (found["layout"], found["call"]) == ("vlpipe", f"vlpipe.make_dataset('{tmp_path / 'own'}')")
+    report = inspect(tmp_path / "own")
+    assert (report["layout"], report["call"]) == ("vlpipe", f"vlpipe.make_dataset('{tmp_path / 'own'}')")
     tensor = {"tensor": {"shape": {"dimensions": ["-1", "5"]}, "dtype": "float32", "encoding": "none"}}
     prepared_directory(tmp_path / "tfds", [example({"speech": floats(np.ones((2, 5)))})], {"speech": tensor})
-    assert inspected(tmp_path / "tfds")["layout"] == "prepared"
+    assert inspect(tmp_path / "tfds")["layout"] == "prepared"
     assert "layout: prepared, 100% sure" in run("inspect", str(tmp_path / "tfds")).stdout
 
 
@@ -85,7 +85,7 @@ def flipped(content: bytes, at: int) -> bytes:
 
 
 GOOD = framed(*CASES["audioset"].records)
-NO_FILES = {
+DAMAGED_OR_FOREIGN = {
     "empty": b"",
     "random": random.Random(3).randbytes(5000),
     "text": b"path,label\na.wav,3\n" * 50,
@@ -102,10 +102,10 @@ NO_FILES = {
 }
 
 
-@pytest.mark.parametrize("name", NO_FILES)
-def test_files_that_are_mutilated_or_something_else(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", DAMAGED_OR_FOREIGN)
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.tfrecord"
-    path.write_bytes(NO_FILES[name])
+    path.write_bytes(DAMAGED_OR_FOREIGN[name])
     result = run("inspect", str(path))
     assert result.exit_code == 1
     assert result.stderr.startswith("vlpipe: ")
@@ -137,11 +137,11 @@ UNKNOWN = {
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_records_of_no_known_layout(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "a.tfrecord", UNKNOWN[name])
-    found = inspected(path)
-    assert found["layout"] is None
-    assert found["call"] is None
-    assert all(candidate["confidence"] < 0.9 and "..." in candidate["call"] for candidate in found["candidates"])
-    assert "layout: not known" in run("inspect", str(path)).stdout
+    report = inspect(path)
+    assert report["layout"] is None
+    assert report["call"] is None
+    assert all(candidate["confidence"] < 0.9 and "..." in candidate["call"] for candidate in report["candidates"])
+    assert "layout: unknown" in run("inspect", str(path)).stdout
     with pytest.raises(
         vlpipe.SchemaError, match=r"its records are not vlpipe's own \(no vlpipe.json lies beside it\) and (could be|are of no)"
     ):
@@ -153,12 +153,12 @@ def tensor(values: np.ndarray) -> Any:
 
 
 def words(n: int) -> list[int]:
-    """What a model is asked (-100 says so), and what it answers."""
+    """Token ids of a prompt, masked by -100, and of the answer."""
     return [-100] * (60 + n) + chooser.integers(0, 30_000, 80 + n % 7).tolist()
 
 
 picture = chooser.integers(0, 256, (40, 8, 3)).astype("u1")
-NO_RECORDINGS = {
+NOT_RECORDINGS = {
     "words of which some do not count": lambda n: {"labels": ints(*words(n))},
     "small differences": lambda n: {"residual": ints(*chooser.integers(-20, 20, 150 + n).tolist())},
     "degrees": lambda n: {"outside": ints(*chooser.integers(-5, 300, 150 + n).tolist())},
@@ -175,29 +175,29 @@ NO_RECORDINGS = {
 }
 
 
-@pytest.mark.parametrize("name", NO_RECORDINGS)
-def test_what_is_no_recording(tmp_path: Path, name: str) -> None:
-    path = write(tmp_path / "a.tfrecord", [example({**NO_RECORDINGS[name](n), "label": ints(n % 3)}) for n in range(1, 20)])
-    found = inspected(path)
-    assert found["layout"] is None
-    assert found["candidates"]
+@pytest.mark.parametrize("name", NOT_RECORDINGS)
+def test_records_that_are_not_recordings(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "a.tfrecord", [example({**NOT_RECORDINGS[name](n), "label": ints(n % 3)}) for n in range(1, 20)])
+    report = inspect(path)
+    assert report["layout"] is None
+    assert report["candidates"]
     with pytest.raises(vlpipe.SchemaError, match="could be layout="):
         vlpipe.plan(path)
 
 
 def test_frames_of_few_values(tmp_path: Path) -> None:
     records = [sequence_example({}, {"x": [floats([k, k + 1.0, 2, 3]) for k in range(n)]}) for n in range(2, 9)]
-    assert inspected(write(tmp_path / "a.tfrecord", records))["layout"] is None
+    assert inspect(write(tmp_path / "a.tfrecord", records))["layout"] is None
 
 
 @pytest.mark.parametrize(("values", "label"), [(lambda n: 16_000, None), (lambda n: 500 + n, None), (lambda n: n % 4, "other")])
-def test_a_label_is_not_always_the_same_and_not_always_another(tmp_path: Path, values: Any, label: str | None) -> None:
+def test_a_label_is_neither_constant_nor_different_in_every_record(tmp_path: Path, values: Any, label: str | None) -> None:
     records = [example({"x": floats(chooser.random(5 * n)), "n": ints(n), "other": ints(values(n))}) for n in range(1, 20)]
-    found = inspected(write(tmp_path / "a.tfrecord", records))
-    assert (found["layout"], re.findall(r"label='(\w+)'", found["call"])) == ("float_list", [label] if label else [])
+    report = inspect(write(tmp_path / "a.tfrecord", records))
+    assert (report["layout"], re.findall(r"label='(\w+)'", report["call"])) == ("float_list", [label] if label else [])
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_the_reason_for_no_layout_is_named(tmp_path: Path) -> None:
     for name, words in (
         ("recordings", '"audio" begins like WAV, but audio: begins with'),
         ("images", '"image/encoded" holds encoded JPEG, which is no sequence'),
@@ -211,8 +211,8 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
 def test_compressed_files(tmp_path: Path, compression: str) -> None:
-    found = inspected(write(tmp_path / "a.tfrecord", CASES["audioset"].records, compression))
-    assert (found["layout"], found["compression"]) == ("audioset", compression)
+    report = inspect(write(tmp_path / "a.tfrecord", CASES["audioset"].records, compression))
+    assert (report["layout"], report["compression"]) == ("audioset", compression)
     assert f"compressed with {compression}" in run("inspect", str(tmp_path / "a.tfrecord")).stdout
 
 
@@ -234,30 +234,30 @@ def test_index(tmp_path: Path) -> None:
         result = run("index", str(tmp_path / "f"), "--layout", text)
         assert result.exit_code == 1
         assert "--layout: " in result.stderr
-        assert "cannot be read (" in result.stderr
-        assert "expected an object with one of float_list, " in result.stderr
+        assert "cannot be parsed (" in result.stderr
+        assert "expected a JSON object with one of float_list, " in result.stderr
 
 
-def test_what_vlpipe_wrote_has_an_index(tmp_path: Path) -> None:
+def test_native_datasets_already_have_an_index(tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "own", [{"x": np.ones((2, 3), np.float32)}])
     result = run("index", str(tmp_path / "own"))
     assert (result.exit_code, result.stderr) == (
         1,
-        f"vlpipe: {tmp_path / 'own'}: vlpipe wrote it, with its index: there is nothing to make.\n",
+        f"vlpipe: {tmp_path / 'own'}: already has an index, which vlpipe wrote with the dataset. Pass third-party files.\n",
     )
 
 
-def test_files_of_several_kinds(tmp_path: Path) -> None:
+def test_files_with_different_layouts(tmp_path: Path) -> None:
     paths = [str(write(tmp_path / f"{name}.tfrecord", CASES[name].records)) for name in ("audioset", "wav", "length")]
     result = run("inspect", *paths)
     assert "records are Example and SequenceExamples" in result.stdout
-    assert "layout: not known" in result.stdout
+    assert "layout: unknown" in result.stdout
     assert "the file is empty" not in result.stdout
 
 
 @pytest.mark.parametrize("text", ["nosuch", "float_list(x)", '{"float_list": 3}', "{", '{"nosuch": {}}'])
-def test_a_layout_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+def test_a_layout_that_cannot_be_parsed(tmp_path: Path, text: str) -> None:
     result = run("plan", str(write(tmp_path / "a.tfrecord", CASES["length"].records)), "--layout", text)
     assert result.exit_code == 1
-    assert f"--layout: {text} cannot be read (" in result.stderr
+    assert f"--layout: {text} cannot be parsed (" in result.stderr
     assert 'such as {"float_list": {"key": "mel", "d": 80}}' in result.stderr

@@ -1,4 +1,4 @@
-"""Small audio files for the tests, and a way to ingest them without the seconds that worker processes take to start."""
+"""Small audio files for the tests, and a way to ingest them without the seconds it takes to start worker processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tone(seconds: float, pitch: float = 440.0) -> np.ndarray:
 
 
 def write_wav(path: Path, seconds: float = 0.1, pitch: float = 440.0) -> Path:
-    """A mono 16-bit WAV file; folders are made as needed."""
+    """Write a sine wave as a mono 16-bit WAV file; create folders as needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
@@ -30,7 +30,7 @@ def write_wav(path: Path, seconds: float = 0.1, pitch: float = 440.0) -> Path:
 
 
 def write_tones(folder: Path, names: list[str]) -> Path:
-    """Files of different lengths and pitches, each determined by its name and nothing else."""
+    """Write WAV files of different lengths and pitches, which depend only on their names."""
     for name in names:
         number = sum(name.encode())
         write_wav(folder / name, 0.05 + number % 7 / 50, 200 + number % 31 * 20)
@@ -38,7 +38,7 @@ def write_tones(folder: Path, names: list[str]) -> Path:
 
 
 def work_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let threads do what processes would."""
+    """Replace worker processes by threads."""
 
     class Threads(ThreadPoolExecutor):
         def __init__(self, workers: int, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""From files to datasets: what is found, how it is labelled and split, what is written, and what is refused."""
+"""Ingestion: finding recordings, labels, splits, the written datasets, and refusals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 
 import vlpipe
 from tests.helpers.tones import RATE, tone, work_in_threads, write_tones, write_wav
-from vlpipe import ingest as room
+from vlpipe import ingest
 from vlpipe.audio import LogMel
 from vlpipe.ingest import Recording
 from vlpipe.storage.metadata import open_directory
@@ -33,8 +33,8 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     work_in_threads(monkeypatch)
 
 
-def found(folder: Path) -> list[Recording]:
-    return room.find_recordings(folder)[0]
+def recordings_in(folder: Path) -> list[Recording]:
+    return ingest.find_recordings(folder)[0]
 
 
 def metadata(directory: Path) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def metadata(directory: Path) -> dict[str, Any]:
 
 
 def records(directory: Path) -> dict[str, tuple[np.ndarray, int | None]]:
-    """Features and label of each record by its path, read with TensorFlow alone."""
+    """Features and label of each record by path, read with TensorFlow alone."""
     import tensorflow as tf
 
     out = {}
@@ -59,7 +59,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
 
 
-# What is found
+# Finding recordings
 
 
 def test_audio_files_are_found_by_extension_in_the_order_of_their_paths(tmp_path: Path) -> None:
@@ -67,13 +67,13 @@ def test_audio_files_are_found_by_extension_in_the_order_of_their_paths(tmp_path
     for name in [*audio, "notes.txt", "b/.hidden.wav", ".git/x.wav", "wav"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    recordings, ignored = room.find_recordings(tmp_path)
+    recordings, ignored = ingest.find_recordings(tmp_path)
     assert [recording.key for recording in recordings] == sorted(audio)
     assert [recording.path for recording in recordings] == [tmp_path / name for name in sorted(audio)]
     assert ignored == 2
 
 
-def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_cycles(tmp_path: Path) -> None:
     elsewhere = write_tones(tmp_path / "elsewhere", ["x.wav"])
     folder = write_tones(tmp_path / "folder", ["a.wav"])
     (folder / "b.wav").symlink_to(folder / "a.wav")
@@ -81,35 +81,39 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
     (folder / "linked").symlink_to(elsewhere)
     (folder / "self").symlink_to(folder)
     os.mkfifo(folder / "pipe.wav")  # reading it would never end
-    assert [recording.key for recording in found(folder)] == ["a.wav", "b.wav", "broken.wav", "linked/x.wav"]
+    assert [recording.key for recording in recordings_in(folder)] == ["a.wav", "b.wav", "broken.wav", "linked/x.wav"]
 
 
 def test_a_folder_without_recordings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(vlpipe.DatasetError, match=r"holds 1 files, none of which ends in \.wav, \.flac, .* Pass the folder of recordings"):
-        found(tmp_path)
-    with pytest.raises(vlpipe.DatasetError, match=r"notes\.txt: not a folder\. Pass the folder that holds the recordings"):
-        found(tmp_path / "notes.txt")
+    with pytest.raises(
+        vlpipe.DatasetError, match=r"contains 1 files, none of which ends in \.wav, \.flac, .* Pass the folder of the recordings"
+    ):
+        recordings_in(tmp_path)
+    with pytest.raises(vlpipe.DatasetError, match=r"notes\.txt: not a folder\. Pass the folder of the recordings"):
+        recordings_in(tmp_path / "notes.txt")
 
 
-def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav")).touch()
-    with pytest.raises(vlpipe.DatasetError, match=r"1 names are not UTF-8, such as \[b'\\xff\.wav'\]\. Rename these files"):
-        found(tmp_path)
+    with pytest.raises(vlpipe.DatasetError, match=r"1 file names are not UTF-8, such as \[b'\\xff\.wav'\]\. Rename these files"):
+        recordings_in(tmp_path)
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tones(tmp_path, ["a/x.wav", "b/x.wav"])
     scandir = os.scandir
 
-    def refuse(path: Any) -> Any:  # no permissions hold for root
+    def refuse(path: Any) -> Any:  # root ignores permissions
         if os.fspath(path).endswith("/a"):
             raise PermissionError(13, "Permission denied", os.fspath(path))
         return scandir(path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    with pytest.raises(vlpipe.DatasetError, match=r"/a: cannot be read \(Permission denied\)\. Its recordings would be missing"):
-        found(tmp_path)
+    with pytest.raises(
+        vlpipe.DatasetError, match=r"/a: cannot be read \(Permission denied\)\. Its recordings would be missing: make the folder readable"
+    ):
+        recordings_in(tmp_path)
 
 
 # Labels
@@ -124,8 +128,8 @@ def labels(recordings: list[Recording]) -> list[str | None]:
 
 
 def test_labels_by_regex() -> None:
-    assert labels(room.label_by_regex(keys("7_a.wav", "x/9_b.wav"), r"([0-9])_")) == ["7", "9"]
-    assert labels(room.label_by_regex(keys("en/dog-1.wav", "de/cat-2.wav"), r"(\w+)/(?P<label>\w+)-")) == ["dog", "cat"]
+    assert labels(ingest.label_by_regex(keys("7_a.wav", "x/9_b.wav"), r"([0-9])_")) == ["7", "9"]
+    assert labels(ingest.label_by_regex(keys("en/dog-1.wav", "de/cat-2.wav"), r"(\w+)/(?P<label>\w+)-")) == ["dog", "cat"]
 
 
 @pytest.mark.parametrize(
@@ -133,103 +137,106 @@ def test_labels_by_regex() -> None:
     [
         ("([0-9]", r"label-regex: '\(\[0-9\]' is not a regular expression \(missing \), unterminated subpattern"),
         ("[0-9]_", r"label-regex: '\[0-9\]_' has no group; put the label in parentheses"),
-        ("([0-9])_", r"gives no label for 1 of 2 paths, such as \['noise\.wav'\]\. It is searched for in the path below AUDIO_DIR"),
+        (
+            "([0-9])_",
+            r"gives no label for 1 of 2 paths, such as \['noise\.wav'\]\. It is searched in the path relative to AUDIO_DIR: fix the",
+        ),
         ("([0-9]?)", r"gives no label for 1 of 2 paths"),
         ("([0-9])|noise", r"gives no label for 1 of 2 paths"),
     ],
 )
-def test_a_regex_that_gives_no_label_is_refused(pattern: str, message: str) -> None:
+def test_a_regex_without_a_label_is_refused(pattern: str, message: str) -> None:
     with pytest.raises(vlpipe.ArgumentError, match=message):
-        room.label_by_regex(keys("7_a.wav", "noise.wav"), pattern)
+        ingest.label_by_regex(keys("7_a.wav", "noise.wav"), pattern)
 
 
 def test_labels_by_parent() -> None:
-    assert labels(room.label_by_parent(keys("dog/1.wav", "far/cat/2.wav"))) == ["dog", "cat"]
-    with pytest.raises(vlpipe.ArgumentError, match=r"1 files lie in no subfolder, such as \['2\.wav'\]\. Move them, or use label-regex"):
-        room.label_by_parent(keys("dog/1.wav", "2.wav"))
+    assert labels(ingest.label_by_parent(keys("dog/1.wav", "far/cat/2.wav"))) == ["dog", "cat"]
+    with pytest.raises(vlpipe.ArgumentError, match=r"1 files are not in a subfolder, such as \['2\.wav'\]\. Move them, or use label-regex"):
+        ingest.label_by_parent(keys("dog/1.wav", "2.wav"))
 
 
-def test_a_manifest_says_path_label_and_more(tmp_path: Path) -> None:
+def test_a_manifest_lists_paths_labels_and_texts(tmp_path: Path) -> None:
     folder = write_tones(tmp_path / "audio", ["b.wav", "sub/a.wav", "unlisted.wav"])
     manifest = tmp_path / "list.csv"
     manifest.write_text('path,label,speaker\nsub/a.wav,dog,"Ann, B."\n./b.wav,cat,\n', "utf-8-sig")
-    assert room.read_manifest(manifest, folder) == [
+    assert ingest.read_manifest(manifest, folder) == [
         Recording(folder / "b.wav", "b.wav", "cat", {"speaker": ""}),
         Recording(folder / "sub/a.wav", "sub/a.wav", "dog", {"speaker": "Ann, B."}),
     ]
     manifest.write_text("path\nb.wav\n")
-    assert room.read_manifest(manifest, folder) == [Recording(folder / "b.wav", "b.wav")]
+    assert ingest.read_manifest(manifest, folder) == [Recording(folder / "b.wav", "b.wav")]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na.wav,x\n", r"list\.csv: its columns are \['file', 'label'\], expected a header with path, label"),
-        ("path,path\na.wav,x\n", r"expected a header with path"),
-        ("path,features\na.wav,x\n", r"expected a header with path"),
-        (",path\n0,a.wav\n", r"expected a header with path"),
-        ("", r"its columns are \[\], expected a header with path"),
+        ("file,label\na.wav,x\n", r"list\.csv: the columns are \['file', 'label'\], expected a header with .path., optionally .label."),
+        ("path,path\na.wav,x\n", r"the columns are \['path', 'path'\], expected a header with"),
+        ("path,features\na.wav,x\n", r'expected a header with .* distinct names other than "features"'),
+        (",path\n0,a.wav\n", r"the columns are \['', 'path'\], expected a header with"),
+        ("", r"the columns are \[\], expected a header with"),
         ("path,label\n", r"list\.csv: lists no files below its header path,label"),
-        ("path,label\na.wav,x\na.wav,y\n", r"list\.csv, row 2 below the header: a\.wav is listed a second time"),
-        ("path,label\na.wav,x\n./sub/../a.wav,y\n", r"row 2 below the header: a\.wav is listed a second time"),
-        ("path,label\nb.wav,x\n", r"row 1 below the header: \S+/b\.wav is missing\. Paths are relative to \S+"),
-        ("path,label\na.wav,\n", r"row 1 below the header: a\.wav has no label, others have\. Fill it in"),
-        ("path,label\na.wav\n", r"has not 2 values, or no path: \['a\.wav', None\]"),
-        ("path,label\na.wav,x,y\n", r"row 1 below the header: has not 2 values"),
-        ("path,label\n,x\n", r"has not 2 values, or no path"),
+        ("path,label\na.wav,x\na.wav,y\n", r"list\.csv, row 2 below the header: a\.wav is already listed in an earlier row"),
+        ("path,label\na.wav,x\n./sub/../a.wav,y\n", r"row 2 below the header: a\.wav is already listed in an earlier row"),
+        ("path,label\nb.wav,x\n", r"row 1 below the header: \S+/b\.wav does not exist\. Paths are relative to \S+; fix the path"),
+        ("path,label\na.wav,\n", r"row 1 below the header: the label of a\.wav is empty\. Fill it in"),
+        ("path,label\na.wav\n", r"came with \['a\.wav', None\], expected 2 values, among them a path\. Fix the row"),
+        ("path,label\na.wav,x,y\n", r"row 1 below the header: came with \['a\.wav', 'x', \['y'\]\], expected 2 values"),
+        ("path,label\n,x\n", r"came with \['', 'x'\], expected 2 values, among them a path"),
         ('path,label\n"a.wav,x\n', r"list\.csv: cannot be read as CSV in UTF-8 \(unexpected end of data\)"),
         ("path,label\na.wav,\udcff\n", r"list\.csv: cannot be read as CSV in UTF-8 \('utf-8' codec"),
     ],
 )
-def test_a_wrong_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:
     write_wav(tmp_path / "a.wav")
     (tmp_path / "list.csv").write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(vlpipe.DatasetError, match=message):
-        room.read_manifest(tmp_path / "list.csv", tmp_path)
+        ingest.read_manifest(tmp_path / "list.csv", tmp_path)
 
 
-def test_a_manifest_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(vlpipe.DatasetError, match=r"list\.csv: cannot be read as CSV in UTF-8 \(.*No such file"):
-        room.read_manifest(tmp_path / "list.csv", tmp_path)
+        ingest.read_manifest(tmp_path / "list.csv", tmp_path)
 
 
 # Splits
 
 
 def test_splits_are_parsed() -> None:
-    assert room.parse_splits("train=0.8, val=.1,test-2=0.1") == {"train": 0.8, "val": 0.1, "test-2": 0.1}
-    assert room.parse_splits("all=1") == {"all": 1.0}
+    assert ingest.parse_splits("train=0.8, val=.1,test-2=0.1") == {"train": 0.8, "val": 0.1, "test-2": 0.1}
+    assert ingest.parse_splits("all=1") == {"all": 1.0}
 
 
 @pytest.mark.parametrize(
     "text", ["", "train", "train=", "train=0.5,train=0.5", "../x=1", "train=0.9;val=0.1", "a=1,b=0", "a=nan", "a=-1,b=2"]
 )
-def test_a_wrong_split_is_refused(text: str) -> None:
+def test_an_invalid_split_is_refused(text: str) -> None:
     with pytest.raises(
-        vlpipe.ArgumentError, match=r"split: .* expected different names with fractions above 0, such as train=0\.9,val=0\.1"
+        vlpipe.ArgumentError, match=r"split: .* expected distinct names with fractions above 0, such as train=0\.9,val=0\.1"
     ):
-        room.parse_splits(text)
+        ingest.parse_splits(text)
 
 
 def test_fractions_that_do_not_sum_to_1_are_refused() -> None:
     with pytest.raises(vlpipe.ArgumentError, match=r"split: the fractions of 'train=0\.9,val=0\.2' sum to 1\.1, expected 1\."):
-        room.parse_splits("train=0.9,val=0.2")
+        ingest.parse_splits("train=0.9,val=0.2")
 
 
 def test_a_file_keeps_its_split_on_any_machine() -> None:
     splits = {"train": 0.5, "val": 0.5}
-    names = [room.split_of(f"speaker/{number}.wav", splits) for number in range(8)]
-    assert names == ["val", "train", "val", "val", "val", "val", "val", "val"]  # as in version 0.1.0: never to be changed
+    names = [ingest.split_of(f"speaker/{number}.wav", splits) for number in range(8)]
+    assert names == ["val", "train", "val", "val", "val", "val", "val", "val"]  # as in version 0.1.0: must never change
 
 
 def test_splits_have_about_their_fractions() -> None:
     splits = {"train": 0.7, "val": 0.2, "test": 0.1}
-    names = [room.split_of(f"{number}.wav", splits) for number in range(5000)]
+    names = [ingest.split_of(f"{number}.wav", splits) for number in range(5000)]
     for name, fraction in splits.items():
         assert names.count(name) / 5000 == pytest.approx(fraction, abs=0.02)
 
 
-# What is written
+# Written datasets
 
 
 def test_each_record_has_the_features_of_its_file(tmp_path: Path, in_threads: None) -> None:
@@ -238,50 +245,50 @@ def test_each_record_has_the_features_of_its_file(tmp_path: Path, in_threads: No
     folder = write_tones(tmp_path / "audio", ["cat/a.wav", "dog/b.wav"])
     soundfile.write(folder / "dog/c.FLAC", tone(0.3), RATE)
     soundfile.write(folder / "dog/d.ogg", tone(0.2), RATE)
-    recordings = room.label_by_parent(found(folder))
-    summary = room.ingest(recordings, tmp_path / "data", FEATURES, num_shards=2)
+    recordings = ingest.label_by_parent(recordings_in(folder))
+    result = ingest.ingest(recordings, tmp_path / "data", FEATURES, num_shards=2)
     written = records(tmp_path / "data")
     assert sorted(written) == ["cat/a.wav", "dog/b.wav", "dog/c.FLAC", "dog/d.ogg"]
     for path, (frames, label) in written.items():
         samples, _ = vlpipe.audio.load(folder / path)
         assert frames.tobytes() == FEATURES(samples).tobytes()
         assert label == (0 if path.startswith("cat") else 1)
-    assert summary.classes == metadata(tmp_path / "data")["classes"] == ["cat", "dog"]
-    (total,) = summary.datasets.values()
+    assert result.classes == metadata(tmp_path / "data")["classes"] == ["cat", "dog"]
+    (total,) = result.datasets.values()
     assert (total.records, total.frames) == (4, sum(len(frames) for frames, _ in written.values()))
     assert total.seconds == pytest.approx(metadata(tmp_path / "data")["seconds"], abs=1e-3)
     assert total.bytes == sum(map(len, contents(tmp_path / "data").values()))
     assert vlpipe.audio.from_settings(metadata(tmp_path / "data")["features"]) == FEATURES
 
 
-def test_labels_that_are_whole_numbers_stay_what_they_are(tmp_path: Path, in_threads: None) -> None:
-    recordings = room.label_by_regex(found(write_tones(tmp_path / "audio", ["10_a.wav", "2_a.wav", "-3_a.wav"])), "^(.*)_")
-    summary = room.ingest(recordings, tmp_path / "data", FEATURES)
+def test_integer_labels_keep_their_values(tmp_path: Path, in_threads: None) -> None:
+    recordings = ingest.label_by_regex(recordings_in(write_tones(tmp_path / "audio", ["10_a.wav", "2_a.wav", "-3_a.wav"])), "^(.*)_")
+    result = ingest.ingest(recordings, tmp_path / "data", FEATURES)
     assert {path: label for path, (_, label) in records(tmp_path / "data").items()} == {"10_a.wav": 10, "2_a.wav": 2, "-3_a.wav": -3}
-    assert summary.classes is None
+    assert result.classes is None
     assert "classes" not in metadata(tmp_path / "data")
 
 
-def test_numbers_with_leading_zeros_are_names(tmp_path: Path, in_threads: None) -> None:
-    recordings = room.label_by_regex(found(write_tones(tmp_path / "audio", ["01_a.wav", "1_a.wav"])), "^(.*)_")
-    assert room.ingest(recordings, tmp_path / "data", FEATURES).classes == ["01", "1"]
+def test_integers_with_leading_zeros_are_class_names(tmp_path: Path, in_threads: None) -> None:
+    recordings = ingest.label_by_regex(recordings_in(write_tones(tmp_path / "audio", ["01_a.wav", "1_a.wav"])), "^(.*)_")
+    assert ingest.ingest(recordings, tmp_path / "data", FEATURES).classes == ["01", "1"]
 
 
 def test_texts_and_storage_dtype(tmp_path: Path, in_threads: None) -> None:
     recording = Recording(write_wav(tmp_path / "a.wav"), "a.wav", None, {"speaker": "Zoë"})
-    room.ingest([recording], tmp_path / "data", FEATURES, dtype="float16")
+    ingest.ingest([recording], tmp_path / "data", FEATURES, dtype="float16")
     schema = open_directory(tmp_path / "data").schema
     assert dict(schema.fields) == {"features": vlpipe.Sequence(8, "float16"), "path": vlpipe.Text(), "speaker": vlpipe.Text()}
 
 
-def test_all_splits_know_all_classes_and_a_file_stays_in_its_split(tmp_path: Path, in_threads: None) -> None:
+def test_all_splits_have_all_classes_and_a_file_stays_in_its_split(tmp_path: Path, in_threads: None) -> None:
     splits = {"train": 0.5, "val": 0.5}
     names = [f"{label}/{number}.wav" for label in ("x", "y") for number in range(6)]
     folder = write_tones(tmp_path / "audio", names)
 
     def split_now() -> dict[str, str]:
-        summary = room.ingest(room.label_by_parent(found(folder)), tmp_path / "data", FEATURES, splits=splits, overwrite=True)
-        assert [path.name for path in summary.datasets] == list(splits)
+        result = ingest.ingest(ingest.label_by_parent(recordings_in(folder)), tmp_path / "data", FEATURES, splits=splits, overwrite=True)
+        assert [path.name for path in result.datasets] == list(splits)
         return {path: name for name in splits for path in records(tmp_path / "data" / name)}
 
     before = split_now()
@@ -293,27 +300,29 @@ def test_all_splits_know_all_classes_and_a_file_stays_in_its_split(tmp_path: Pat
 
 
 def test_a_split_of_an_earlier_run_is_not_left_beside_the_new_ones(tmp_path: Path, in_threads: None) -> None:
-    recordings = found(write_tones(tmp_path / "audio", ["a.wav"]))
-    room.ingest(recordings, tmp_path / "data/extra", FEATURES)  # made on its own: no part of a split
-    room.ingest(recordings, tmp_path / "data", FEATURES, splits={"train": 0.5, "test": 0.5})
-    with pytest.raises(vlpipe.DatasetExistsError, match=r"data: holds \['test'\] of another split, which may have the same recordings"):
-        room.ingest(recordings, tmp_path / "data", FEATURES, splits={"train": 0.5, "val": 0.5}, overwrite=True)
-    room.ingest(recordings, tmp_path / "data", FEATURES, splits={"train": 0.4, "test": 0.6}, overwrite=True)
+    recordings = recordings_in(write_tones(tmp_path / "audio", ["a.wav"]))
+    ingest.ingest(recordings, tmp_path / "data/extra", FEATURES)  # a separate run: not part of a split
+    ingest.ingest(recordings, tmp_path / "data", FEATURES, splits={"train": 0.5, "test": 0.5})
+    with pytest.raises(
+        vlpipe.DatasetExistsError, match=r"data: contains the splits \['test'\] of an earlier run, which may share recordings with"
+    ):
+        ingest.ingest(recordings, tmp_path / "data", FEATURES, splits={"train": 0.5, "val": 0.5}, overwrite=True)
+    ingest.ingest(recordings, tmp_path / "data", FEATURES, splits={"train": 0.4, "test": 0.6}, overwrite=True)
 
 
-def test_a_dataset_that_exists_is_kept_unless_told(tmp_path: Path, in_threads: None) -> None:
-    recordings = found(write_tones(tmp_path / "audio", ["a.wav"]))
-    room.ingest(recordings, tmp_path / "data", FEATURES)
+def test_an_existing_dataset_is_not_replaced_by_default(tmp_path: Path, in_threads: None) -> None:
+    recordings = recordings_in(write_tones(tmp_path / "audio", ["a.wav"]))
+    ingest.ingest(recordings, tmp_path / "data", FEATURES)
     with pytest.raises(vlpipe.DatasetExistsError, match="exists already"):
-        room.ingest(recordings, tmp_path / "data", FEATURES)
+        ingest.ingest(recordings, tmp_path / "data", FEATURES)
 
 
-# What cannot be used
+# Recordings that cannot be used
 
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
-    """Six files, of which two cannot be decoded and one is empty of samples."""
+    """Six files, of which two cannot be decoded and one has no samples."""
     folder = write_tones(tmp_path / "audio", ["1.wav", "2.wav", "5.wav"])
     (folder / "0.wav").write_bytes(b"RIFF is not enough")
     (folder / "3.flac").write_bytes((folder / "2.wav").read_bytes()[:-7])
@@ -322,42 +331,44 @@ def damaged(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("splits", [None, {"train": 0.5, "val": 0.5}])
-def test_files_that_cannot_be_used_are_all_named_and_nothing_is_written(damaged: Path, splits: Any, in_threads: None) -> None:
+def test_all_files_that_cannot_be_used_are_named_and_nothing_is_written(damaged: Path, splits: Any, in_threads: None) -> None:
     out, seen = damaged.parent / "data", []
-    with pytest.raises(room.IngestError) as caught:
-        room.ingest(found(damaged), out, FEATURES, splits=splits, workers=2, progress=lambda: seen.append(1))
+    with pytest.raises(ingest.IngestError) as caught:
+        ingest.ingest(recordings_in(damaged), out, FEATURES, splits=splits, workers=2, progress=lambda: seen.append(1))
     text = str(caught.value)
-    assert text.startswith("3 of 6 recordings cannot be used; nothing was written. Mend them, or pass --skip-bad")
+    assert text.startswith("3 of 6 recordings cannot be used; nothing was written. Fix them, or pass --skip-bad")
     assert [re.search(r"\d\.\w+", line).group() for line in text.splitlines()[1:]] == ["0.wav", "3.flac", "4.wav"]  # type: ignore[union-attr]
-    assert "it was cut" in text
-    assert "4.wav: holds no samples, expected at least one" in text
+    assert "it is truncated" in text
+    assert "4.wav: the recording has no samples, expected at least one" in text
     assert len(seen) == 6
     assert not contents(out) if out.exists() else True
 
 
-def test_files_that_cannot_be_used_are_left_out_when_told(damaged: Path, in_threads: None) -> None:
-    summary = room.ingest(found(damaged), damaged.parent / "data", FEATURES, skip_bad=True)
-    assert [key for key, _ in summary.bad] == metadata(damaged.parent / "data")["skipped"] == ["0.wav", "3.flac", "4.wav"]
+def test_skip_bad_leaves_out_files_that_cannot_be_used(damaged: Path, in_threads: None) -> None:
+    result = ingest.ingest(recordings_in(damaged), damaged.parent / "data", FEATURES, skip_bad=True)
+    assert [key for key, _ in result.bad] == metadata(damaged.parent / "data")["skipped"] == ["0.wav", "3.flac", "4.wav"]
     assert sorted(records(damaged.parent / "data")) == ["1.wav", "2.wav", "5.wav"]
 
 
 def test_leaving_out_all_files_is_an_error(tmp_path: Path, in_threads: None) -> None:
     (tmp_path / "a.wav").write_bytes(b"no")
-    with pytest.raises(room.IngestError, match=r"none of the 1 recordings can be used; nothing was written:\n.*a\.wav: begins with b'no'"):
-        room.ingest(found(tmp_path), tmp_path / "data", FEATURES, skip_bad=True)
+    with pytest.raises(
+        ingest.IngestError, match=r"none of the 1 recordings can be used; nothing was written:\n.*a\.wav: begins with b'no'"
+    ):
+        ingest.ingest(recordings_in(tmp_path), tmp_path / "data", FEATURES, skip_bad=True)
     assert not (tmp_path / "data").exists()
 
 
-def test_a_file_too_large_for_the_memory_is_named(tmp_path: Path, in_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_does_not_fit_in_memory_is_named(tmp_path: Path, in_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any, **__: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr("vlpipe.ingest.extraction.load", load)
-    with pytest.raises(room.IngestError, match=r"a\.wav: there is not enough memory to decode it"):
-        room.ingest([Recording(tmp_path / "a.wav", "a.wav")], tmp_path / "data", FEATURES)
+    with pytest.raises(ingest.IngestError, match=r"a\.wav: not enough memory to decode it"):
+        ingest.ingest([Recording(tmp_path / "a.wav", "a.wav")], tmp_path / "data", FEATURES)
 
 
-def test_a_commit_that_fails_says_what_was_committed(tmp_path: Path, in_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_commit_names_the_committed_datasets(tmp_path: Path, in_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     close: Callable[[vlpipe.Writer], None] = vlpipe.Writer.close
 
     def fail_second(writer: vlpipe.Writer) -> None:
@@ -366,9 +377,11 @@ def test_a_commit_that_fails_says_what_was_committed(tmp_path: Path, in_threads:
         close(writer)
 
     monkeypatch.setattr(vlpipe.Writer, "close", fail_second)
-    recordings = found(write_tones(tmp_path / "audio", ["a.wav"]))
-    with pytest.raises(room.IngestError, match=r"no space\)\. But \['\S+/train'\] had been committed before; run again with --overwrite"):
-        room.ingest(recordings, tmp_path / "data", FEATURES, splits={"train": 0.5, "val": 0.5})
+    recordings = recordings_in(write_tones(tmp_path / "audio", ["a.wav"]))
+    with pytest.raises(
+        ingest.IngestError, match=r"no space\)\. The datasets \['\S+/train'\] were already committed: run again with --overwrite"
+    ):
+        ingest.ingest(recordings, tmp_path / "data", FEATURES, splits={"train": 0.5, "val": 0.5})
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["train"]
 
 
@@ -377,24 +390,24 @@ def test_a_commit_that_fails_says_what_was_committed(tmp_path: Path, in_threads:
 
 def test_the_dataset_is_the_same_for_any_number_of_processes(tmp_path: Path) -> None:
     names = [f"{label}/{number}.wav" for label in ("x", "y") for number in range(12)]
-    recordings = room.label_by_parent(found(write_tones(tmp_path / "audio", names)))
+    recordings = ingest.label_by_parent(recordings_in(write_tones(tmp_path / "audio", names)))
     for workers in (1, 3):
         splits = {"train": 0.5, "val": 0.5}
-        room.ingest(recordings, tmp_path / str(workers), FEATURES, splits=splits, num_shards=3, workers=workers)
+        ingest.ingest(recordings, tmp_path / str(workers), FEATURES, splits=splits, num_shards=3, workers=workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "3")
     assert len(records(tmp_path / "1" / "train")) + len(records(tmp_path / "1" / "val")) == 24
 
 
-def test_a_process_that_is_killed_is_an_error_that_names_its_file(tmp_path: Path) -> None:
+def test_a_killed_process_is_an_error_that_names_its_file(tmp_path: Path) -> None:
     folder = write_tones(tmp_path / "audio", [f"{number:02d}.wav" for number in range(30)])
     (folder / "03.wav").unlink()
-    os.mkfifo(folder / "03.wav")  # whoever reads it waits
+    os.mkfifo(folder / "03.wav")  # its reader blocks
     recordings = [Recording(path, path.name) for path in sorted(folder.iterdir())]
     caught: list[BaseException] = []
 
     def run() -> None:
         try:
-            room.ingest(recordings, tmp_path / "data", FEATURES, workers=2)
+            ingest.ingest(recordings, tmp_path / "data", FEATURES, workers=2)
         except BaseException as error:
             caught.append(error)
 
@@ -407,8 +420,8 @@ def test_a_process_that_is_killed_is_an_error_that_names_its_file(tmp_path: Path
         os.kill(holders[0].pid or 0, signal.SIGKILL)
         thread.join(30)
     assert not thread.is_alive()
-    assert isinstance(caught[0], room.IngestError)
-    named = re.search(r"a worker process died at one of these files: (.*); nothing was written", str(caught[0]))
+    assert isinstance(caught[0], ingest.IngestError)
+    named = re.search(r"a worker process died while decoding one of these files: (.*); nothing was written", str(caught[0]))
     assert named
     assert "03.wav" in named[1].split(", ")
     assert len(named[1].split(", ")) <= 2
@@ -421,7 +434,7 @@ def has_open(process: int, path: Path) -> bool:
 
 
 def in_session(session: int) -> list[int]:
-    """Processes of a session that have not ended."""
+    """Running processes of a session."""
     alive = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -448,12 +461,12 @@ def test_no_process_and_no_dataset_remain(tmp_path: Path, end: str) -> None:
 
     def wait_for(condition: Callable[[], object]) -> None:
         while not condition():
-            assert time.monotonic() < deadline, f"waited in vain, {process.poll()}"
+            assert time.monotonic() < deadline, f"timed out, {process.poll()}"
             time.sleep(0.02)
 
-    wait_for(lambda: len(in_session(process.pid)) >= 4)  # itself, two workers, and what multiprocessing adds
+    wait_for(lambda: len(in_session(process.pid)) >= 4)  # the command, two workers, and multiprocessing's own process
     if end == "interrupted while starting":
-        time.sleep(0.2)  # into their imports
+        time.sleep(0.2)  # while the workers import
     else:
         wait_for(lambda: any(shard.stat().st_size for shard in tmp_path.glob(".data.staged-*/*.tfrecord")))
     if end == "killed":
@@ -469,6 +482,6 @@ def test_no_process_and_no_dataset_remain(tmp_path: Path, end: str) -> None:
 
 
 def test_the_stored_metadata_are_json(tmp_path: Path, in_threads: None) -> None:
-    room.ingest(found(write_tones(tmp_path / "audio", ["a.wav"])), tmp_path / "data", FEATURES)
+    ingest.ingest(recordings_in(write_tones(tmp_path / "audio", ["a.wav"])), tmp_path / "data", FEATURES)
     document = json.loads((tmp_path / "data/vlpipe.json").read_text())
     assert set(document["metadata"]) == {"features", "seconds", "skipped"}

@@ -1,4 +1,4 @@
-"""The first records for the eye: their numbers are those that were written, and nothing in them steers a terminal."""
+"""The first records: they show the values that were written, and cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path / "d"
 
 
-def test_the_records_are_those_that_were_written(dataset: Path) -> None:
+def test_views_show_the_records_that_were_written(dataset: Path) -> None:
     index = open_source(dataset)
     views = list(first_records(dataset, 10))
     assert len(views) == 10
@@ -64,14 +64,14 @@ def test_the_records_are_those_that_were_written(dataset: Path) -> None:
     assert len(list(first_records(dataset, 100))) == 12
 
 
-def test_one_shard_keeps_the_ids(dataset: Path) -> None:
+def test_the_records_of_one_shard_keep_their_ids(dataset: Path) -> None:
     shard = open_source(dataset).shards[1]
     views = list(first_records(shard.path, 100))
     assert [view.record for view in views] == list(range(shard.records))
     assert [view.id for view in views] == np.flatnonzero(open_source(dataset).rows["shard"] == 1).tolist()
 
 
-def test_a_record_as_lines(dataset: Path) -> None:
+def test_the_report_of_a_record(dataset: Path) -> None:
     text = list(first_records(dataset, 3))[2].report()
     lines = [" ".join(line.split()) for line in text.splitlines()]
     x, vector = make_records(3)[2]["x"], make_records(3)[2]["vector"]
@@ -87,7 +87,7 @@ def test_a_record_as_lines(dataset: Path) -> None:
     assert "no frames" in next(first_records(dataset, 1)).report()
 
 
-def test_what_is_not_finite_and_what_is_long(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_and_long_texts(tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "d", [{"x": np.array([np.nan, 1, np.inf, -2], np.float32), "t": "a" * 300}] * 2, num_shards=1)
     view = next(first_records(tmp_path / "d", 1))
     x = view.fields["x"]
@@ -98,7 +98,7 @@ def test_what_is_not_finite_and_what_is_long(tmp_path: Path) -> None:
     assert "3 not finite" in next(first_records(tmp_path / "e", 1)).report()
 
 
-def test_damage_is_named(dataset: Path) -> None:
+def test_a_damaged_record_is_named(dataset: Path) -> None:
     index = open_source(dataset)
     path, begin = Path(index.shards[index.rows["shard"][1]].path), int(index.rows["offset"][1])
     content = bytearray(path.read_bytes())
@@ -110,7 +110,7 @@ def test_damage_is_named(dataset: Path) -> None:
         next(views)
 
 
-def test_a_sound_record_that_is_no_example_is_named(dataset: Path) -> None:
+def test_an_intact_record_that_is_not_an_example_is_named(dataset: Path) -> None:
     index = open_source(dataset)
     path, begin, size = Path(index.shards[index.rows["shard"][0]].path), int(index.rows["offset"][0]), int(index.rows["bytes"][0])
     content = path.read_bytes()
@@ -122,7 +122,7 @@ def test_a_sound_record_that_is_no_example_is_named(dataset: Path) -> None:
         next(first_records(dataset, 1))
 
 
-def test_a_shard_that_went_away(dataset: Path) -> None:
+def test_a_missing_shard_is_named(dataset: Path) -> None:
     index = open_source(dataset)
     Path(index.shards[index.rows["shard"][0]].path).unlink()
     with pytest.raises(
@@ -132,7 +132,7 @@ def test_a_shard_that_went_away(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize("name", cases())
-def test_records_of_others(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_third_party_records(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     case = cases(5)[name]
     path = foreign_write(tmp_path / "a.tfrecord", case.records)
@@ -150,24 +150,24 @@ def test_records_of_others(tmp_path: Path, name: str, monkeypatch: pytest.Monkey
         assert view.report()
 
 
-def test_bytes_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_that_are_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     values = [b"\xff\x00\x1b[2Ja", b"\x80" * 70, "é".encode(), b""]
     records = [example({"x": floats([1, 2]), "jpeg": raw(value)}) for value in values]
     views = list(first_records(foreign_write(tmp_path / "a.tfrecord", records), 4, vlpipe.layouts.float_list("x", d=2)))
-    found = [view.fields["jpeg"] for view in views]
-    assert [(field.dtype, field.shape) for field in found] == [("bytes", (7,)), ("bytes", (70,)), ("text", ()), ("text", ())]
-    assert [field.text for field in found] == ["\\xff\x00\x1b[2Ja", "\\x80" * 64 + "…", "é", ""]
+    fields = [view.fields["jpeg"] for view in views]
+    assert [(field.dtype, field.shape) for field in fields] == [("bytes", (7,)), ("bytes", (70,)), ("text", ()), ("text", ())]
+    assert [field.text for field in fields] == ["\\xff\x00\x1b[2Ja", "\\x80" * 64 + "…", "é", ""]
     assert views[0].report().splitlines()[-1].split() == ["jpeg", "[7]", "bytes", "\\xff\\x00\\x1b[2Ja"]
     assert all(letter.isprintable() or letter == "\n" for view in views for letter in view.report())
 
 
-def test_damage_of_others_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_third_party_record_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     case = cases(40)["length"]
     path = foreign_write(tmp_path / "a.tfrecord", case.records)
     index = vlpipe.build_index(path, case.layout)
-    begin, content = int(index.rows["offset"][35]), bytearray(path.read_bytes())  # beyond those that the layout is told by
+    begin, content = int(index.rows["offset"][35]), bytearray(path.read_bytes())  # beyond the records that the layout is detected from
     content[begin + 12 + int(index.rows["start"][35])] ^= 1
     path.write_bytes(content)
     views = first_records(path, 40, case.layout)

@@ -1,4 +1,4 @@
-"""What a dataset holds, against counts made separately; and the weights of its classes, which Keras must take."""
+"""Summaries of datasets compared with separate counts, and class weights that Keras accepts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import vlpipe
 from tests.helpers.foreign_files import cases, example, floats, ints
 from tests.helpers.foreign_files import write as foreign_write
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.inspection.histogram import bin_lengths
-from vlpipe.inspection.summary import Lengths, summarize
+from vlpipe.inspection.histogram import bin_sequence
+from vlpipe.inspection.summary import LengthSummary, summarize
 from vlpipe.sources.native import open_source
 from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 
@@ -36,7 +36,7 @@ def write(path: Path, labels: list[int], lengths: list[int], schema: Schema = SC
 
 
 def frames_of(dataset: Path) -> np.ndarray:
-    """All features of a dataset, as TensorFlow delivers them."""
+    """All features of a dataset, read with TensorFlow."""
     batches = vlpipe.make_dataset(
         dataset, batching="pad", batch_size=1, label=False, shuffle=False, length_range=(None, None), features="features"
     )
@@ -47,7 +47,7 @@ def frames_of(dataset: Path) -> np.ndarray:
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=40))
-def test_each_class_weighs_the_same(tmp_path: Path, labels: list[int]) -> None:
+def test_all_classes_have_the_same_total_weight(tmp_path: Path, labels: list[int]) -> None:
     records = ({"x": [1.0], "y": label} for label in labels)
     vlpipe.write(tmp_path / "d", records, Schema(x=Sequence(), y=Fixed((), "int16")), num_shards=1, overwrite=True)
     weights = vlpipe.class_weights(tmp_path / "d")
@@ -55,25 +55,25 @@ def test_each_class_weighs_the_same(tmp_path: Path, labels: list[int]) -> None:
     count = Counter(labels)
     for label, weight in weights.items():
         assert weight == pytest.approx(len(labels) / (len(count) * count[label]) if label in count else 1.0, rel=1e-12)
-    assert sum(weights[label] for label in labels) == pytest.approx(len(labels))  # on the average a record weighs 1
+    assert sum(weights[label] for label in labels) == pytest.approx(len(labels))  # the average record has weight 1
     assert all(type(key) is int and type(weight) is float for key, weight in weights.items())
 
 
-def test_fit_takes_the_weights(tmp_path: Path) -> None:
+def test_fit_accepts_the_weights(tmp_path: Path) -> None:
     import keras
 
-    labels = [0] * 6 + [3] * 2  # 1 and 2 have no record: Keras wants them all the same
+    labels = [0] * 6 + [3] * 2  # 1 and 2 have no records, and Keras needs their weights all the same
     dataset = write(tmp_path / "d", labels, [4] * 8)
     weights = vlpipe.class_weights(dataset)
     assert weights == {0: 8 / 12, 1: 1.0, 2: 1.0, 3: 2.0}
     model = keras.Sequential([keras.Input((None, 3)), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(4, use_bias=False)])
     model.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.layers[-1].set_weights([np.zeros((3, 4), np.float32)])  # all classes alike: the loss of each record is log 4
+    model.layers[-1].set_weights([np.zeros((3, 4), np.float32)])  # equal logits: the loss of each record is log 4
     history = model.fit(vlpipe.make_dataset(dataset, batch_size=8), class_weight=weights, verbose=0).history
     assert history["loss"][0] == pytest.approx(math.log(4), rel=1e-5)
 
 
-def test_the_label_that_is_meant(tmp_path: Path) -> None:
+def test_the_default_label(tmp_path: Path) -> None:
     dataset = write(tmp_path / "d", [0, 1, 1], [1, 1, 1])
     assert vlpipe.class_weights(dataset) == vlpipe.class_weights(dataset, "label") == {0: 1.5, 1: 0.75}
     assert vlpipe.class_weights(dataset, label="speaker") == {0: 0.75, 1: 1.5}
@@ -84,71 +84,71 @@ def test_the_label_that_is_meant(tmp_path: Path) -> None:
     ("fields", "label", "message"),
     [
         ({"a": Fixed(), "b": Fixed()}, None, r"label: the candidates are \['a', 'b'\]"),
-        ({"a": Fixed()}, "b", r"label: 'b' is no such field, expected a Fixed scalar of integers; of that kind the index has \['a'\]"),
-        ({"a": Fixed(2)}, "a", r"label: 'a' is Fixed\(shape=\(2,\).*of that kind the index has none"),
-        ({"a": Fixed((), "float32")}, None, "label: None is no such field"),
+        ({"a": Fixed()}, "b", r"label: 'b' is not a field of the schema, expected a scalar integer field \(Fixed\); candidates: \['a'\]"),
+        ({"a": Fixed(2)}, "a", r"label: 'a' is Fixed\(shape=\(2,\).*expected a scalar integer field \(Fixed\); candidates: none"),
+        ({"a": Fixed((), "float32")}, None, "label: None is not a field of the schema"),
         ({"label": Text(), "a": Fixed()}, None, "label: 'label' is Text"),
-        ({"a": Fixed()}, 3, "label: 3 is no such field"),
-        ({"a": Fixed()}, ["a"], r"label: \['a'\] is no such field"),
+        ({"a": Fixed()}, 3, "label: 3 is not a field of the schema"),
+        ({"a": Fixed()}, ["a"], r"label: \['a'\] is not a field of the schema"),
     ],
 )
-def test_labels_that_are_no_class(tmp_path: Path, fields: dict[str, Any], label: Any, message: str) -> None:
+def test_fields_that_are_not_class_labels(tmp_path: Path, fields: dict[str, Any], label: Any, message: str) -> None:
     vlpipe.write(tmp_path / "d", [], Schema(x=Sequence(), **fields), num_shards=1)
     with pytest.raises(SchemaError, match=message):
         vlpipe.class_weights(tmp_path / "d", label)
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**20, 2**62])
-def test_numbers_that_are_no_class(tmp_path: Path, wrong: int) -> None:
+def test_values_that_are_not_class_numbers(tmp_path: Path, wrong: int) -> None:
     dataset = write(tmp_path / "d", [0, wrong, 1], [1, 1, 1])
-    with pytest.raises(ArgumentError, match=f'label: "label" has the value {wrong}, expected class numbers from 0 to 1048575'):
+    with pytest.raises(ArgumentError, match=f'label: "label" has the value {wrong}, expected class numbers from 0 to 1048575, as fit'):
         vlpipe.class_weights(dataset)
     assert summarize(dataset).labels["label"].class_weight is None
     assert [entry.label for entry in summarize(dataset).labels["label"].classes] == sorted([0, wrong, 1])
 
 
-def test_no_records_give_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="has no records, so that no class has a weight"):
+def test_an_empty_dataset_has_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="has no records, expected at least one, to weigh the classes"):
         vlpipe.class_weights(write(tmp_path / "d", [], []))
 
 
 # ---- the summary -----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_summary_counts_what_is_there(tmp_path: Path) -> None:
+def test_the_summary_counts_records_frames_and_classes(tmp_path: Path) -> None:
     lengths = [*range(100, 0, -1), 0]
     dataset = write(tmp_path / "d", [number % 3 for number in range(101)], lengths, classes=["cat", "dog"], features={"hop_ms": 10.0})
-    found = summarize(dataset)
-    assert (found.records, found.shards) == (101, 2)
-    assert found.bytes == sum(path.stat().st_size for path in dataset.glob("*.tfrecord"))
-    assert list(found.sequences) == ["features", "words"]
-    features = found.sequences["features"]
+    summary = summarize(dataset)
+    assert (summary.records, summary.shards) == (101, 2)
+    assert summary.bytes == sum(path.stat().st_size for path in dataset.glob("*.tfrecord"))
+    assert list(summary.sequences) == ["features", "words"]
+    features = summary.sequences["features"]
     assert (features.shape, features.dtype, features.not_finite) == ((3,), "float32", 0)
-    assert features.lengths == Lengths(5050, 5050 / 100 / 3600, 0, 50.0, 50.0, 95.0, 100)
+    assert features.lengths == LengthSummary(5050, 5050 / 100 / 3600, 0, 50.0, 50.0, 95.0, 100)
     frames = frames_of(dataset)
     np.testing.assert_allclose(features.mean, frames.mean(axis=0), rtol=1e-9)  # type: ignore[arg-type]
     np.testing.assert_allclose(features.std, frames.std(axis=0), rtol=1e-9)  # type: ignore[arg-type]
-    words = found.sequences["words"].lengths
+    words = summary.sequences["words"].lengths
     assert words is not None
     assert (words.frames, words.hours, words.max) == (sum(number % 4 for number in range(101)), None, 3)
-    assert list(found.labels) == ["label", "speaker"]  # not what has two numbers
-    assert [(entry.label, entry.name, entry.records) for entry in found.labels["label"].classes] == [
+    assert list(summary.labels) == ["label", "speaker"]  # not "wide", which has two numbers
+    assert [(entry.label, entry.name, entry.records) for entry in summary.labels["label"].classes] == [
         (0, "cat", 34),
         (1, "dog", 34),
         (2, None, 33),
     ]
-    assert found.labels["label"].class_weight == vlpipe.class_weights(dataset)
-    assert [entry.name for entry in found.labels["speaker"].classes] == [None, None]  # the names are those of "label"
-    assert all(entry.lengths is None for entry in found.labels["label"].classes)
+    assert summary.labels["label"].class_weight == vlpipe.class_weights(dataset)
+    assert [entry.name for entry in summary.labels["speaker"].classes] == [None, None]  # the class names belong to "label"
+    assert all(entry.lengths is None for entry in summary.labels["label"].classes)
 
 
 def test_lengths_by_class(tmp_path: Path) -> None:
     labels, lengths = [5, 2, 5, 2, 5, 9], [1, 10, 2, 20, 9, 0]
-    found = summarize(write(tmp_path / "d", labels, lengths, features={"hop_ms": 5}), by="label")
-    assert list(found.labels) == ["label"]
-    for entry in found.labels["label"].classes:
+    summary = summarize(write(tmp_path / "d", labels, lengths, features={"hop_ms": 5}), by="label")
+    assert list(summary.labels) == ["label"]
+    for entry in summary.labels["label"].classes:
         own = [length for label, length in zip(labels, lengths, strict=True) if label == entry.label]
-        expected = Lengths(
+        expected = LengthSummary(
             sum(own), sum(own) / 200 / 3600, min(own), float(np.median(own)), float(np.mean(own)), float(np.percentile(own, 95)), max(own)
         )
         assert entry.lengths is not None
@@ -157,22 +157,22 @@ def test_lengths_by_class(tmp_path: Path) -> None:
         summarize(tmp_path / "d", by="wide")
 
 
-def test_several_datasets_are_one(tmp_path: Path) -> None:
-    kept = {"classes": ["a", "b"], "features": {"hop_ms": 10}}
-    parts = [write(tmp_path / "d", [0, 1], [3, 50], **kept, seconds=1), write(tmp_path / "e", [1, 1, 1], [7, 8, 9], **kept, seconds=2)]
-    found = summarize(parts)
-    assert open_source(parts).metadata == kept  # what both say alike
+def test_several_datasets_have_one_summary(tmp_path: Path) -> None:
+    common = {"classes": ["a", "b"], "features": {"hop_ms": 10}}
+    parts = [write(tmp_path / "d", [0, 1], [3, 50], **common, seconds=1), write(tmp_path / "e", [1, 1, 1], [7, 8, 9], **common, seconds=2)]
+    summary = summarize(parts)
+    assert open_source(parts).metadata == common  # the entries that are equal in both
     frames = np.concatenate([frames_of(part) for part in parts])
-    np.testing.assert_allclose(found.sequences["features"].mean, frames.mean(axis=0), rtol=1e-9)  # type: ignore[arg-type]
-    np.testing.assert_allclose(found.sequences["features"].std, frames.std(axis=0), rtol=1e-9)  # type: ignore[arg-type]
-    assert [(entry.name, entry.records) for entry in found.labels["label"].classes] == [("a", 1), ("b", 4)]
+    np.testing.assert_allclose(summary.sequences["features"].mean, frames.mean(axis=0), rtol=1e-9)  # type: ignore[arg-type]
+    np.testing.assert_allclose(summary.sequences["features"].std, frames.std(axis=0), rtol=1e-9)  # type: ignore[arg-type]
+    assert [(entry.name, entry.records) for entry in summary.labels["label"].classes] == [("a", 1), ("b", 4)]
     other = write(tmp_path / "f", [0], [1], classes=["b", "a"])
     mixed = summarize([*parts, other])
     assert [entry.name for entry in mixed.labels["label"].classes] == [None, None]
     assert mixed.sequences["features"].lengths.hours is None  # type: ignore[union-attr]
 
 
-def test_some_shards_have_no_statistics_of_their_own(tmp_path: Path) -> None:
+def test_statistics_are_unknown_for_some_of_the_shards(tmp_path: Path) -> None:
     dataset = write(tmp_path / "d", [0] * 9, [2] * 9)
     shards = [shard.path for shard in open_source(dataset).shards]
     assert summarize(shards).sequences == summarize(dataset).sequences
@@ -185,17 +185,17 @@ def test_some_shards_have_no_statistics_of_their_own(tmp_path: Path) -> None:
 def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
     x = np.array([[np.nan, 1.0, 1e300], [np.inf, 3.0, -1e300]])
     vlpipe.write(tmp_path / "d", [{"x": x}], num_shards=1)
-    found = summarize(tmp_path / "d").sequences["x"]
-    assert (found.not_finite, found.mean, found.std) == (2, (None, 2.0, 0.0), (None, 1.0, None))
-    assert "2 numbers, which mean and deviation leave out" in summarize(tmp_path / "d").report()
+    summary = summarize(tmp_path / "d").sequences["x"]
+    assert (summary.not_finite, summary.mean, summary.std) == (2, (None, 2.0, 0.0), (None, 1.0, None))
+    assert "2 numbers, excluded from mean and deviation" in summarize(tmp_path / "d").report()
 
 
 def test_an_empty_dataset(tmp_path: Path) -> None:
     dataset = write(tmp_path / "d", [], [])
-    found = summarize(dataset, by="label")
-    assert (found.records, found.sequences["features"].lengths, found.labels["label"].classes) == (0, None, ())
-    assert found.sequences["features"].mean is None
-    assert found.report()
+    summary = summarize(dataset, by="label")
+    assert (summary.records, summary.sequences["features"].lengths, summary.labels["label"].classes) == (0, None, ())
+    assert summary.sequences["features"].mean is None
+    assert summary.report()
     other = write(tmp_path / "e", [0], [1])
     assert summarize([dataset, other]).sequences == summarize(other).sequences
     assert summarize([dataset, write(tmp_path / "f", [], [])]).records == 0
@@ -203,10 +203,10 @@ def test_an_empty_dataset(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("metadata", [{"classes": "ab"}, {"classes": [1, 2]}, {"classes": {"0": "a"}}, {"features": []}])
 @pytest.mark.parametrize("hop", [None, True, "10", -1, 0, math.pi * 0, [10]])
-def test_metadata_that_mean_something_else(tmp_path: Path, metadata: dict[str, Any], hop: Any) -> None:
-    found = summarize(write(tmp_path / "d", [0], [1], **({"features": {"hop_ms": hop}} | metadata)))
-    assert found.labels["label"].classes[0].name is None
-    assert found.sequences["features"].lengths.hours is None  # type: ignore[union-attr]
+def test_metadata_in_another_format_are_ignored(tmp_path: Path, metadata: dict[str, Any], hop: Any) -> None:
+    summary = summarize(write(tmp_path / "d", [0], [1], **({"features": {"hop_ms": hop}} | metadata)))
+    assert summary.labels["label"].classes[0].name is None
+    assert summary.sequences["features"].lengths.hours is None  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_metadata_that_mean_something_else(tmp_path: Path, metadata: dict[str, A
         ({"count": [2**70, 1, 1]}, "its statistics cannot be read"),
     ],
 )
-def test_statistics_that_lie(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_invalid_statistics_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = write(tmp_path / "d", [0], [1]) / "vlpipe.json"
     document = json.loads(path.read_text("utf-8"))
     document["statistics"]["features"] |= change
@@ -252,7 +252,7 @@ def test_the_report_of_a_summary(tmp_path: Path) -> None:
     assert "1 a\\x1b[2J 3 5.0% 0.8" in lines
     assert "… and 5 more" in lines
     assert "class_weight={0: 1.0, 1: 1.0}" in lines  # the speakers
-    assert text.count("class_weight=") == 1  # 25 classes are too many for a line
+    assert text.count("class_weight=") == 1  # 25 class weights do not fit on a line
     by_speaker = summarize(dataset, by="speaker").report().splitlines()
     heading = next(line for line in by_speaker if "shortest" in line)
     assert heading.split() == ["class", "name", "records", "share", "weight", "frames", "hours", "shortest", "median", "longest"]
@@ -264,14 +264,19 @@ def test_the_report_of_a_summary(tmp_path: Path) -> None:
 
 def test_the_histogram_of_a_sequence(tmp_path: Path) -> None:
     dataset = write(tmp_path / "d", [0] * 5, [3, 4, 9, 3, 12])
-    name, bins = bin_lengths(dataset, 3)
+    name, bins = bin_sequence(dataset, 3)
     assert (name, bins.width, bins.first, bins.records) == ("features", 4, (3, 7, 11), (3, 1, 1))
-    assert bin_lengths(dataset, 100, "words")[1].records == (2, 1, 1, 1)
-    with pytest.raises(SchemaError, match=r"features: 'label' is no sequence of the schema, which has \['features', 'words'\]"):
-        bin_lengths(dataset, 3, "label")
+    lines = [line.split() for line in bins.report().splitlines()]
+    assert lines[0] == ["frames", "records"]
+    assert [line[:4] for line in lines[1:]] == [["3", "to", "6", "3"], ["7", "to", "10", "1"], ["11", "to", "14", "1"]]
+    bins.plot(name, tmp_path / "bins.png")
+    assert (tmp_path / "bins.png").read_bytes().startswith(b"\x89PNG")
+    assert bin_sequence(dataset, 100, "words")[1].records == (2, 1, 1, 1)
+    with pytest.raises(SchemaError, match=r"features: 'label' is not a sequence of the schema, expected one of \['features', 'words'\]"):
+        bin_sequence(dataset, 3, "label")
 
 
-# ---- records of others -----------------------------------------------------------------------------------------------------------
+# ---- third-party records ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -281,19 +286,21 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_cache")
 @pytest.mark.parametrize("name", cases())
-def test_a_summary_of_others(tmp_path: Path, name: str) -> None:
+def test_the_summary_of_third_party_files(tmp_path: Path, name: str) -> None:
     case = cases()[name]
     path = foreign_write(tmp_path / "a.tfrecord", case.records)
-    found = summarize(path, layout=case.layout)
-    assert (found.records, found.shards, found.bytes) == (23, 1, path.stat().st_size)
+    summary = summarize(path, layout=case.layout)
+    assert (summary.records, summary.shards, summary.bytes) == (23, 1, path.stat().st_size)
     lengths = np.array([len(frames) for frames in case.frames])
-    assert found.sequences[case.key].lengths == Lengths.of(lengths, 1 / 8 if case.layout.name == "encoded_audio" else None)
-    assert (found.sequences[case.key].mean, found.sequences[case.key].statistics) == (None, None)
-    assert "mean" in found.report()
-    assert "not known; --compute reads the frames" in found.report()
-    told: list[tuple[int, int]] = []
-    computed = summarize(path, layout=case.layout, compute=True, progress=lambda *done: told.append(done))
-    assert told
+    assert summary.sequences[case.key].lengths == LengthSummary.from_lengths(
+        lengths, 1 / 8 if case.layout.name == "encoded_audio" else None
+    )
+    assert (summary.sequences[case.key].mean, summary.sequences[case.key].statistics) == (None, None)
+    assert "mean" in summary.report()
+    assert "unknown; --compute computes it from the frames" in summary.report()
+    calls: list[tuple[int, int]] = []
+    computed = summarize(path, layout=case.layout, compute=True, progress=lambda *call: calls.append(call))
+    assert calls
     assert summarize(path, layout=case.layout) == computed
     frames = np.concatenate(case.frames).astype(np.float64)
     sequence = computed.sequences[case.key]
@@ -303,12 +310,12 @@ def test_a_summary_of_others(tmp_path: Path, name: str) -> None:
     assert document["mean"] == vlpipe.build_index(path, case.layout).statistics[case.key].mean.tolist()
     assert (document["count"], document["not_finite"]) == ([len(frames)] * len(document["mean"]), 0)
     assert "deviation" in computed.report()
-    assert bin_lengths(path, 5, layout=case.layout)[1].records
-    assert sum(bin_lengths(path, 5, case.key, case.layout)[1].records) == 23
+    assert bin_sequence(path, 5, layout=case.layout)[1].records
+    assert sum(bin_sequence(path, 5, case.key, case.layout)[1].records) == 23
 
 
 @pytest.mark.usefixtures("_cache")
-def test_the_label_of_a_layout_is_the_one_that_is_meant(tmp_path: Path) -> None:
+def test_the_label_of_a_layout_is_the_default_label(tmp_path: Path) -> None:
     records = [example({"x": floats([1]), "class": ints(n % 2), "speaker": ints(n), "label": ints(7)}) for n in range(3)]
     path = foreign_write(tmp_path / "a.tfrecord", records)
     layout = vlpipe.layouts.float_list("x", d=1, label="class")
@@ -319,7 +326,7 @@ def test_the_label_of_a_layout_is_the_one_that_is_meant(tmp_path: Path) -> None:
         vlpipe.class_weights(path, "x", layout)
 
 
-def test_what_is_computed_is_read_from_local_files(tmp_path: Path) -> None:
+def test_statistics_are_computed_from_local_files_only(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="gs://a/b is an address, and this reads local files only"):
         summarize("gs://a/b", compute=True)
     dataset = write(tmp_path / "d", [0, 1], [3, 4])

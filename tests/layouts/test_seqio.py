@@ -397,10 +397,10 @@ def test_the_order_of_the_files_does_not_depend_on_how_they_are_named(one: Path)
 def test_inspect_names_it(one: Path, two: Path) -> None:
     run = CliRunner().invoke
     text = run(cli.main, ["inspect", str(one)]).stdout
-    assert "layout: seqio, 100% sure: info.train.json of SeqIO lies beside it" in text
+    assert "layout: seqio, 100% sure: info.train.json of SeqIO is beside the files" in text
     assert f"  vlpipe.make_dataset('{one}')" in text
     report = json.loads(run(cli.main, ["inspect", str(two / "val*"), "--json"]).stdout)
-    assert (report["layout"], report["reasons"]) == ("seqio", ["info.validation.json of SeqIO lies beside it"])
+    assert (report["layout"], report["reasons"]) == ("seqio", ["info.validation.json of SeqIO is beside the files"])
     result = run(cli.main, ["inspect", str(two)])
     assert (result.exit_code, "which are not mixed unasked" in result.stderr) == (1, True)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlpipe.inspection.histogram import bins
+from vlpipe.inspection.histogram import bin_lengths
 from vlpipe.planning.buckets import histogram, optimal_boundaries
 
 LENGTHS = st.lists(st.integers(0, 30) | st.integers(0, 2**31), max_size=12)
@@ -37,7 +37,7 @@ def test_a_histogram_counts_each_length(frames: list[int]) -> None:
 
 @given(LENGTHS, st.integers(1, 9))
 def test_bins_hold_each_length_once(frames: list[int], most: int) -> None:
-    found = bins(np.array(frames, np.int64), most)
+    found = bin_lengths(np.array(frames, np.int64), most)
     assert len(found.first) == len(found.records) <= most
     counts = [sum(first <= length < first + found.width for length in frames) for first in found.first]
     assert list(found.records) == counts

@@ -439,7 +439,7 @@ def test_audio_that_is_damaged_or_of_another_rate(tmp_path: Path, engine: str) -
     layout = layouts.encoded_audio("x")
     for bad, message in (
         (audio_file(np.arange(9), rate=16_000), '"x": has 16000 samples a second, the first records have 8000; all need one rate'),
-        (good[:700], '"x": the header says 1000 bytes of samples, the file has 656'),
+        (good[:700], '"x": the header announces 1000 bytes of samples, the file has 656'),
         (b"", '"x": the file is empty, expected WAV, FLAC'),
     ):
         path = write(tmp_path / "a.tfrecord", [example({"x": raw(data)}) for data in (good, bad)])

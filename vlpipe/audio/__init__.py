@@ -3,8 +3,8 @@
     samples, rate = vlpipe.audio.load("a.flac", sample_rate=16000)   # float32 [N], mono
     x = vlpipe.audio.LogMel(sample_rate=16000, mels=80)(samples)     # float32 [T, 80]
 
-WAV, Ogg Vorbis and MP3 are decoded by tensorflow-io where its native ops load (TensorFlow 2.16 and 2.17), else by soundfile; FLAC by
-soundfile, or where only tensorflow-io is installed, by that.
+tensorflow-io decodes WAV, Ogg Vorbis and MP3 where its native ops load (TensorFlow 2.16 and 2.17); elsewhere soundfile does. soundfile
+decodes FLAC; tensorflow-io takes over where soundfile is not installed.
 """
 
 from vlpipe.audio.decoding import decode, decoder, load, resample

@@ -1,7 +1,7 @@
-"""What the first bytes of an audio file say: its kind, rate and channels, and how many samples it must hold.
+"""Headers of audio files: format, sample rate, channels, and the number of samples that the file must hold.
 
-The decoders do not compare what they decoded with what the file announced; a file that was cut would pass as a shorter
-one. So its header is read here, by the published layouts:
+The decoders do not compare the number of decoded samples with the header: a truncated file would pass as a shorter one.
+This module therefore parses the header itself, by the published specifications:
 
     WAV     RIFF chunks (Microsoft, "Multimedia Programming Interface and Data Specifications 1.0")
     FLAC    STREAMINFO (RFC 9639, section 8.2)
@@ -22,17 +22,17 @@ _LATER_CHUNKS = (b"LIST", b"fact", b"cue ", b"smpl", b"bext", b"id3 ", b"ID3 ", 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself.
+    """The header of an audio file.
 
     Attributes:
         kind: "WAV", "FLAC", "Ogg Vorbis" or "MP3".
-        rate: samples a second.
+        rate: sample rate in Hz.
         channels: number of channels.
-        bits: bits a sample, 0 where the format has no such number.
-        floating: the samples are floats.
-        samples: samples in each channel, None where the header does not say.
-        md5: of the samples as integers, by which FLAC proves its content; None where the header has none.
-        plain: the encoding is one that every decoder knows (PCM or IEEE float, and not A-law or ADPCM).
+        bits: bits per sample; 0 for Ogg Vorbis and MP3, which have no fixed number.
+        floating: whether the samples are floats.
+        samples: samples in each channel; None if the header does not contain the number.
+        md5: MD5 of the samples as integers (FLAC); None if the header has none.
+        plain: whether every decoder supports the encoding: PCM or IEEE float, as opposed to A-law or ADPCM.
     """
 
     kind: str
@@ -46,10 +46,14 @@ class Header:
 
 
 def read_header(data: bytes, name: str) -> Header:
-    """The header of a WAV, FLAC, Ogg Vorbis or MP3 file, by its content and not by its name.
+    """Read the header of a WAV, FLAC, Ogg Vorbis or MP3 file, recognised by its content and not by its name.
+
+    Args:
+        data: the whole file: the length of an Ogg stream is at its end.
+        name: name of the file in error messages.
 
     Raises:
-        AudioError: it is none of these, or is cut or contradicts itself.
+        AudioError: the file is in none of these formats, is truncated, or its header is inconsistent.
     """
     if not data:
         raise AudioError(f"{name}: the file is empty, expected WAV, FLAC, Ogg Vorbis or MP3. Copy it again.")
@@ -58,7 +62,10 @@ def read_header(data: bytes, name: str) -> Header:
     except struct.error:
         raise AudioError(f"{name}: the file ends within its header, after {len(data)} bytes. Copy it again.") from None
     if header.rate < 1 or header.channels < 1:
-        raise AudioError(f"{name}: {header.kind} of {header.channels} channels at {header.rate} Hz, expected at least 1 of each.")
+        raise AudioError(
+            f"{name}: the {header.kind} header announces {header.channels} channels at {header.rate} Hz, expected at least 1 channel and "
+            "1 Hz. Convert the recording again, or leave it out."
+        )
     return header
 
 
@@ -71,7 +78,7 @@ def _read(data: bytes, name: str) -> Header:
         return _read_ogg(data, name)
     start = 10 + _synchsafe(data[6:10]) if data[:3] == b"ID3" and len(data) >= 10 else 0
     if start and start + 4 > len(data):
-        raise AudioError(f"{name}: the file ends within its ID3 tag, after {len(data)} bytes: it was cut. Copy it again.")
+        raise AudioError(f"{name}: the file ends within its ID3 tag, after {len(data)} bytes: it is truncated. Copy it again.")
     header = _read_mp3(data[start : start + 4])
     if header is None:
         raise AudioError(f"{name}: begins with {data[:8]!r}, expected WAV, FLAC, Ogg Vorbis or MP3. Convert it, or leave it out.")
@@ -79,32 +86,39 @@ def _read(data: bytes, name: str) -> Header:
 
 
 def _read_wav(data: bytes, name: str) -> Header:
-    position, layout = 12, None
+    position, fmt = 12, None
     while position + 8 <= len(data):
         chunk, size = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
         if chunk == b"fmt ":
             encoding, channels, rate, _, align, bits = struct.unpack_from("<HHIIHH", data, position + 8)
             if encoding == _EXTENSIBLE and size >= 26:
                 (encoding,) = struct.unpack_from("<H", data, position + 8 + 24)
-            layout = encoding, channels, rate, align, bits
+            fmt = encoding, channels, rate, align, bits
         elif chunk == b"data":
-            if layout is None:
-                raise AudioError(f"{name}: its data come before their format, expected a fmt chunk first. Convert it anew.")
+            if fmt is None:
+                raise AudioError(f"{name}: the data chunk comes before the fmt chunk, expected fmt first. Convert the recording again.")
             left = len(data) - position - 8
             if size > left:
-                raise AudioError(f"{name}: the header says {size} bytes of samples, the file has {left}: it was cut. Copy it again.")
+                raise AudioError(
+                    f"{name}: the header announces {size} bytes of samples, the file has {left}: it is truncated. Copy it again."
+                )
             if size == 0 and left >= 8 and data[position + 8 : position + 12] not in _LATER_CHUNKS:
-                raise AudioError(f"{name}: the header says 0 bytes of samples, the file has {left}: it was never finished. Write it again.")
-            return _wav_header(layout, size, name)
+                raise AudioError(
+                    f"{name}: the header announces 0 bytes of samples, the file has {left}: it was never closed. Write it again."
+                )
+            return _wav_header(fmt, size, name)
         position += 8 + size + size % 2
-    raise AudioError(f"{name}: a WAV file without samples: the data chunk is missing. Copy it again.")
+    raise AudioError(f"{name}: the WAV file has no data chunk, expected one with samples. Copy it again.")
 
 
-def _wav_header(layout: tuple[int, int, int, int, int], size: int, name: str) -> Header:
-    encoding, channels, rate, align, bits = layout
+def _wav_header(fmt: tuple[int, int, int, int, int], size: int, name: str) -> Header:
+    encoding, channels, rate, align, bits = fmt
     plain = encoding in (_PCM, _FLOAT)
     if plain and (align != channels * ((bits + 7) // 8) or align == 0 or size % align):
-        raise AudioError(f"{name}: {size} bytes of samples in blocks of {align}, {channels} channels of {bits} bits: these do not agree.")
+        raise AudioError(
+            f"{name}: the WAV header is inconsistent: {size} bytes of samples in blocks of {align} bytes, for {channels} channels of "
+            f"{bits} bits. Convert the recording again."
+        )
     return Header("WAV", rate, channels, bits, encoding == _FLOAT, samples=size // align if plain else None, plain=plain)
 
 
@@ -116,16 +130,16 @@ def _read_flac(data: bytes) -> Header:
 
 
 def _read_ogg(data: bytes, name: str) -> Header:
-    at = data.find(b"\x01vorbis", 0, 512)
-    if at < 0:
-        raise AudioError(f"{name}: an Ogg file whose first stream is not Vorbis (Opus?). Convert it to FLAC or WAV.")
-    _, channels, rate = struct.unpack_from("<IBI", data, at + 7)
-    last = data.rfind(b"OggS")
-    version, flags, granule = struct.unpack_from("<BBq", data, last + 4)
-    (segments,) = struct.unpack_from("<B", data, last + 26)
-    end = last + 27 + segments + sum(data[last + 27 : last + 27 + segments])
+    start = data.find(b"\x01vorbis", 0, 512)
+    if start < 0:
+        raise AudioError(f"{name}: the first stream of the Ogg file is not Vorbis (Opus?). Convert it to FLAC or WAV.")
+    _, channels, rate = struct.unpack_from("<IBI", data, start + 7)
+    last_page = data.rfind(b"OggS")
+    version, flags, granule = struct.unpack_from("<BBq", data, last_page + 4)
+    (segments,) = struct.unpack_from("<B", data, last_page + 26)
+    end = last_page + 27 + segments + sum(data[last_page + 27 : last_page + 27 + segments])
     if version != 0 or not flags & 4 or end > len(data) or granule < 0:
-        raise AudioError(f"{name}: the stream has no last page, after {len(data)} bytes: it was cut. Copy it again.")
+        raise AudioError(f"{name}: the Ogg stream ends without a last page, after {len(data)} bytes: it is truncated. Copy it again.")
     return Header("Ogg Vorbis", rate, channels, samples=granule)
 
 
@@ -140,4 +154,5 @@ def _read_mp3(frame: bytes) -> Header | None:
 
 
 def _synchsafe(data: bytes) -> int:
+    """An integer of ID3v2: 7 bits in each of 4 bytes."""
     return data[0] << 21 | data[1] << 14 | data[2] << 7 | data[3]

@@ -1,4 +1,4 @@
-"""Audio files as float32 samples, through tensorflow-io or soundfile."""
+"""Decode audio files into float32 samples, with tensorflow-io or soundfile."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from types import ModuleType
 
 import numpy as np
 
+from vlpipe.arguments import integer
 from vlpipe.audio.containers import Header, read_header
-from vlpipe.errors import ArgumentError, AudioError, import_extra
+from vlpipe.errors import AudioError, import_extra
 
-_BLOCK = 1 << 18
-_MAX_SAMPLES_A_BYTE = 1024  # silence in FLAC has some 400
-_MAX_RESAMPLING = 1000  # from 1 Hz to 1 MHz soxr never ends; a header that says 1 Hz would fill the memory
-# One sample of silence: decoding it proves that the native library loads.
+_BLOCK = 1 << 18  # samples that soundfile decodes at a time
+_MAX_SAMPLES_A_BYTE = 1024  # FLAC stores about 400 samples of silence in a byte
+_MAX_RESAMPLING = 1000  # soxr never returns from 1 Hz to 1 MHz, and a header with 1 Hz would fill the memory
+# A WAV file with one sample of silence: decoding it proves that the native library loads.
 _PROBE = b"RIFF\x26\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\x02\0\0\0\0\0"
 
 
@@ -28,18 +29,24 @@ def load(path: str | os.PathLike[str], *, sample_rate: int | None = None, mono: 
 
     Args:
         path: a WAV, FLAC, Ogg Vorbis or MP3 file.
-        sample_rate: resample to this rate, in Hz; None: keep the file's.
-        mono: mix the channels into one, by their mean.
+        sample_rate: resample to this rate, in Hz; None: keep the rate of the file.
+        mono: replace the channels by their mean.
 
     Returns:
-        Samples, float32 in [-1, 1], `[N]` or with mono=False `[N, channels]`; and their rate in Hz.
+        Samples, float32 in [-1, 1], `[N]` or with mono=False `[N, channels]`; and their sample rate in Hz.
 
     Raises:
-        AudioError: the file cannot be decoded; the message names it and says what was found.
-        MissingExtraError: no decoder is installed.
+        AudioError: the file cannot be decoded; the message names the file and the reason.
+        ArgumentError: `sample_rate` is not a positive integer.
+        MissingExtraError: no decoder is installed, or soxr is needed and not installed.
 
     Example:
-        >>> samples, rate = vlpipe.audio.load("speech.flac", sample_rate=16000)
+        >>> import soundfile, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     soundfile.write(f"{folder}/silence.flac", np.zeros(8000), 8000)
+        ...     samples, rate = vlpipe.audio.load(f"{folder}/silence.flac", sample_rate=16000)
+        >>> samples.shape, rate
+        ((16000,), 16000)
     """
     try:
         data = Path(path).read_bytes()
@@ -57,21 +64,29 @@ def load(path: str | os.PathLike[str], *, sample_rate: int | None = None, mono: 
 
 
 def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
-    """Decode the bytes of a WAV, FLAC, Ogg Vorbis or MP3 file; its kind is told by its content.
+    """Decode the bytes of a WAV, FLAC, Ogg Vorbis or MP3 file, recognised by its content.
 
-    Integers are divided by 2**(bits - 1), so that 16-bit samples are int16 / 32768, the same through both decoders.
-    Vorbis and MP3 agree between them to 1e-6.
+    Integers are divided by 2**(bits - 1): 16-bit samples become int16 / 32768. WAV and FLAC decode to the same samples with
+    both decoders, Vorbis and MP3 to within 1e-6.
 
     Args:
         data: the whole file.
-        name: what to call it in an error.
+        name: name of the file in error messages.
 
     Returns:
-        Samples float32 `[N, channels]` in [-1, 1], and their rate in Hz.
+        Samples, float32 `[N, channels]` in [-1, 1]; and their sample rate in Hz.
 
     Raises:
-        AudioError: it is no such file, was cut, or holds other than it says.
+        AudioError: the data are in none of these formats, are truncated, or do not match their header.
         MissingExtraError: no decoder is installed.
+
+    Example:
+        >>> import io, soundfile
+        >>> file = io.BytesIO()
+        >>> soundfile.write(file, np.zeros((8000, 2)), 8000, format="WAV")
+        >>> samples, rate = vlpipe.audio.decode(file.getvalue())
+        >>> samples.shape, rate
+        ((8000, 2), 8000)
     """
     header = read_header(data, name)
     if header.samples == 0:
@@ -82,22 +97,29 @@ def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
         samples, rate = _decode_by_soundfile(data, header, name)
     if header.samples is not None and len(samples) != header.samples:
         raise AudioError(
-            f"{name}: decoded {len(samples)} samples, the {header.kind} header says {header.samples}: it was cut or damaged. Copy it again."
+            f"{name}: decoded {len(samples)} samples, the {header.kind} header announces {header.samples}: the file is truncated or "
+            "corrupt. Copy it again."
         )
     if header.md5 is not None and header.bits in (8, 16, 24) and _md5(samples, header.bits) != header.md5:
-        raise AudioError(f"{name}: the decoded samples do not have the MD5 that the FLAC header says: it is damaged. Copy it again.")
+        raise AudioError(f"{name}: the MD5 of the decoded samples is not the one in the FLAC header: the file is corrupt. Copy it again.")
     if samples.shape[1] != header.channels or rate != header.rate:
         raise AudioError(
-            f"{name}: decoded {samples.shape[1]} channels at {rate} Hz, the header says {header.channels} at {header.rate} Hz."
+            f"{name}: decoded {samples.shape[1]} channels at {rate} Hz, the header announces {header.channels} at {header.rate} Hz. "
+            "Convert the recording to WAV."
         )
     return samples, rate
 
 
 @functools.cache
 def decoder() -> str:
-    """The decoder in use: "tensorflow-io" where its native ops load, else "soundfile"."""
+    """Return the name of the decoder in use: "tensorflow-io" where its native ops load, else "soundfile".
+
+    Example:
+        >>> vlpipe.audio.decoder() in ("tensorflow-io", "soundfile")
+        True
+    """
     try:
-        # Under a TensorFlow that it was not built for, it warns on import and fails on use.
+        # tensorflow-io warns on import and fails on use under a TensorFlow that it was not built for.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _tensorflow_io().audio.decode_wav(_PROBE, dtype="int16")
@@ -111,12 +133,12 @@ def _tensorflow_io() -> ModuleType:
 
 
 def _is_native(header: Header, size: int) -> bool:
-    """Whether tensorflow-io decodes it rightly: it takes 32-bit integers of a WAV file for floats, and believes any length."""
+    """Whether tensorflow-io decodes the file correctly: it reads 32-bit integers of a WAV file as floats, and trusts any length."""
     if header.samples is not None and header.samples > _MAX_SAMPLES_A_BYTE * size:
         return False
     if header.kind == "WAV":
         return header.plain and (header.bits == 32 if header.floating else header.bits in (8, 16, 24))
-    # Damage within a FLAC frame can keep tensorflow-io 0.37.1 in its loop for ever; libsndfile ends.
+    # tensorflow-io 0.37.1 can loop forever on a corrupt FLAC frame; libsndfile always returns.
     return header.kind != "FLAC" or (header.bits in (8, 16, 24) and not _has_soundfile())
 
 
@@ -125,7 +147,7 @@ def _has_soundfile() -> bool:
 
 
 def _decode_natively(data: bytes, header: Header) -> np.ndarray | None:
-    """Samples [N, channels] through tensorflow-io, or None where it fails, so that soundfile may try or say why."""
+    """Decode with tensorflow-io into samples [N, channels]; None if it fails: soundfile then tries, and reports the reason."""
     audio = _tensorflow_io().audio
     kind = "float32" if header.floating else {8: "uint8", 16: "int16", 24: "int32"}.get(header.bits, "float32")
     decoders = {
@@ -136,7 +158,7 @@ def _decode_natively(data: bytes, header: Header) -> np.ndarray | None:
     }
     try:
         samples: np.ndarray = decoders[header.kind]().numpy()
-    except Exception:  # whatever TensorFlow raises: several classes, some of them private
+    except Exception:  # TensorFlow raises several classes, some of them private
         return None
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128) / 128
@@ -146,7 +168,7 @@ def _decode_natively(data: bytes, header: Header) -> np.ndarray | None:
 
 
 def _md5(samples: np.ndarray, bits: int) -> bytes:
-    """MD5 of the samples as FLAC defines it: integers, interleaved, little-endian, in whole bytes."""
+    """The MD5 of samples as FLAC defines it: of interleaved little-endian integers of whole bytes."""
     integers = np.round(samples * 2.0 ** (bits - 1)).astype("<i4")
     return hashlib.md5(np.ascontiguousarray(integers[..., None].view(np.uint8)[..., : bits // 8]).tobytes()).digest()
 
@@ -156,7 +178,7 @@ def _decode_by_soundfile(data: bytes, header: Header, name: str) -> tuple[np.nda
     blocks: list[np.ndarray] = []
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            # Block by block: a header may claim more samples than there is memory.
+            # Block by block: a header may announce more samples than fit in memory.
             while not blocks or len(blocks[-1]) == _BLOCK:
                 blocks.append(file.read(_BLOCK, dtype="float32", always_2d=True))
             return np.concatenate(blocks), int(file.samplerate)
@@ -165,30 +187,33 @@ def _decode_by_soundfile(data: bytes, header: Header, name: str) -> tuple[np.nda
 
 
 def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    """Change the sample rate, by soxr at high quality (linear phase, 20 bits).
+    """Change the sample rate, with soxr at high quality (linear phase, 20 bits).
 
     Args:
         samples: float32 `[N]` or `[N, channels]`.
-        rate: what they have, in Hz.
-        sample_rate: what they shall have, in Hz.
+        rate: the sample rate of `samples`, in Hz.
+        sample_rate: the sample rate of the result, in Hz.
 
     Returns:
-        float32 `[N']` or `[N', channels]`, N' about N * sample_rate / rate.
+        float32 `[N']` or `[N', channels]`, where N' is about N * sample_rate / rate.
 
     Raises:
-        ArgumentError: a rate is no positive integer.
-        AudioError: one is more than 1,000 times the other.
+        ArgumentError: a rate is not a positive integer.
+        AudioError: one rate is more than 1,000 times the other.
         MissingExtraError: soxr is not installed.
+
+    Example:
+        >>> vlpipe.audio.resample(np.zeros(8000, np.float32), 8000, 16000).shape
+        (16000,)
     """
-    for what, value in (("rate", rate), ("sample_rate", sample_rate)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ArgumentError(f"{what}: came as {value!r}, expected a positive number of Hz.")
+    integer("rate", rate, 1, expected="a positive integer, in Hz")
+    integer("sample_rate", sample_rate, 1, expected="a positive integer, in Hz")
     if rate == sample_rate:
         return samples
     if max(rate, sample_rate) > _MAX_RESAMPLING * min(rate, sample_rate):
         raise AudioError(
             f"cannot be resampled from {rate} to {sample_rate} Hz, expected a factor of at most {_MAX_RESAMPLING}. "
-            "Check the rate in its header."
+            "Check the rate in the header of the file."
         )
     soxr = import_extra("soxr", extra="audio", needed_for=f"resampling from {rate} to {sample_rate} Hz")
     return np.asarray(soxr.resample(samples, rate, sample_rate, quality="HQ"), np.float32)

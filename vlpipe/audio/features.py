@@ -1,30 +1,30 @@
 """Features of a waveform: log-mel, MFCC, and frames of the waveform itself.
 
-All cut the waveform x[0 .. N-1] into T frames of W samples, one every H samples. The end is padded with zeros, so that no
-sample there is lost:
+Each splits the waveform x[0 .. N-1] into T frames of W samples, one every H samples. The last frame is padded with zeros, so
+that no sample at the end is lost:
 
     W = round(sample_rate * window_ms / 1000),  H = round(sample_rate * hop_ms / 1000)
     T = 0 if N = 0, else 1 + ceil(max(0, N - W) / H)
 
-They are computed in float64 and delivered as float32.
+Features are computed in float64 and returned as float32.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import sys
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from vlpipe.arguments import integer, number
 from vlpipe.errors import ArgumentError, AudioError
 
 _MAX_FFT = 1 << 14
 _MAX_MELS = 4096
 _MINUTE_MS = 60_000
-_LOUDEST = 1e9  # beyond it, powers leave the range of numbers
+_MAX_AMPLITUDE = 1e9  # the powers of larger samples can overflow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,14 @@ class _Framed:
     kind: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if isinstance(self.sample_rate, bool) or not isinstance(self.sample_rate, (int, np.integer)) or self.sample_rate < 1:
-            raise ArgumentError(f"sample_rate: came as {self.sample_rate!r}, expected a positive number of Hz.")
+        integer("sample_rate", self.sample_rate, 1, expected="a positive integer, in Hz")
         for name in ("window_ms", "hop_ms"):
-            _check_number(name, getattr(self, name), "a number of milliseconds of at least one sample, at most a minute", _MINUTE_MS)
-            if round(self.sample_rate * getattr(self, name) / 1000) < 1:
-                raise ArgumentError(f"{name}: came as {getattr(self, name)!r}, which is less than one sample at {self.sample_rate} Hz.")
+            value = getattr(self, name)
+            number(name, value, 0, _MINUTE_MS, expected="a number of milliseconds: at least one sample, at most a minute")
+            if round(self.sample_rate * value / 1000) < 1:
+                raise ArgumentError(
+                    f"{name}: came as {value!r}, which is less than one sample at {self.sample_rate} Hz. Pass a longer time."
+                )
 
     @property
     def window(self) -> int:
@@ -59,17 +61,27 @@ class _Framed:
         raise NotImplementedError
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """The features `[T, dim]`, float32, of a mono waveform `[N]` at `sample_rate`.
+        """Compute the features of a mono waveform.
+
+        Args:
+            samples: floats `[N]` at `sample_rate`.
+
+        Returns:
+            float32 `[T, dim]`.
 
         Raises:
-            AudioError: the waveform has another shape or type, or holds numbers that are not finite.
+            AudioError: the waveform has another shape or dtype, or a sample is not finite or is beyond 1e9.
         """
         samples = np.asarray(samples)
         if samples.ndim != 1 or samples.dtype.kind != "f":
             raise AudioError(f"{self.kind}: came with {samples.dtype} {list(samples.shape)}, expected a mono waveform [N] of floats.")
-        if not (np.abs(samples) < _LOUDEST).all():
-            first = int(np.flatnonzero(~(np.abs(samples) < _LOUDEST))[0])
-            raise AudioError(f"{self.kind}: sample {first} is {samples[first]}, expected finite samples. Leave the recording out.")
+        in_range = np.abs(samples) < _MAX_AMPLITUDE
+        if not in_range.all():
+            first = int(np.argmin(in_range))
+            raise AudioError(
+                f"{self.kind}: sample {first} is {samples[first]}, expected finite samples below {_MAX_AMPLITUDE:g}. Leave the "
+                "recording out."
+            )
         return self._of_frames(self._frames(samples)).astype(np.float32)
 
     def _frames(self, samples: np.ndarray) -> np.ndarray:
@@ -82,7 +94,7 @@ class _Framed:
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """The kind and its parameters as JSON values; `from_settings` gives the same features back."""
+        """The kind and its parameters as JSON values, from which `from_settings` makes the same features."""
         return {"kind": self.kind} | {
             name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(self).items()
         }
@@ -93,9 +105,12 @@ class Frames(_Framed):
     """The waveform itself in frames `[T, W]`.
 
     Args:
-        sample_rate: Hz.
-        window_ms: length of a frame, milliseconds.
-        hop_ms: from one frame to the next, milliseconds.
+        sample_rate: in Hz.
+        window_ms: length of a frame in milliseconds.
+        hop_ms: time from one frame to the next in milliseconds.
+
+    Raises:
+        ArgumentError: a parameter is out of range.
 
     Example:
         >>> vlpipe.audio.Frames(sample_rate=8000, window_ms=20, hop_ms=20)(np.zeros(8000, np.float32)).shape
@@ -117,25 +132,25 @@ class Frames(_Framed):
 class LogMel(_Framed):
     """Log-mel energies `[T, mels]`.
 
-    Each frame is weighted by the periodic Hann window 0.5 - 0.5 cos(2 pi n / W) and transformed; of the power |X[k]|**2, filter m takes
+    Each frame is multiplied by the periodic Hann window 0.5 - 0.5 cos(2 pi n / W) and transformed to its spectrum X. Filter m gives
 
         E[m] = sum over k of  w[m, k] |X[k]|**2,    feature = ln(max(E[m], floor)).
 
-    w[m] is a triangle over frequency in Hz, 0 at the edges m and m + 2 and 1 at the edge m + 1, the mels + 2 edges being equidistant
-    from `low_hz` to `high_hz` on the mel scale 2595 log10(1 + f / 700) (O'Shaughnessy 1987, as in HTK; librosa's `htk=True, norm=None`).
-    The FFT has the least power of two of points, at least W, for which no filter is empty.
+    w[m] is a triangle over frequency in Hz: 0 at edges m and m + 2, and 1 at edge m + 1. The mels + 2 edges are equidistant from
+    `low_hz` to `high_hz` on the mel scale 2595 log10(1 + f / 700) (O'Shaughnessy 1987, as in HTK; librosa's `htk=True, norm=None`).
+    The FFT length is the smallest power of two, at least W, for which no filter is empty.
 
     Args:
-        sample_rate: Hz.
-        window_ms: length of a frame, milliseconds.
-        hop_ms: from one frame to the next, milliseconds.
-        mels: number of filters.
-        low_hz: lower edge of the first filter, Hz.
-        high_hz: upper edge of the last, Hz; None: half the sample rate.
-        floor: least energy, so that silence has a finite logarithm.
+        sample_rate: in Hz.
+        window_ms: length of a frame in milliseconds.
+        hop_ms: time from one frame to the next in milliseconds.
+        mels: number of filters, at most 4,096.
+        low_hz: lower edge of the first filter in Hz.
+        high_hz: upper edge of the last filter in Hz; None: half the sample rate.
+        floor: minimum energy, so that the logarithm of silence is finite.
 
     Raises:
-        ArgumentError: a parameter is out of range, or there are more filters than the band has room for.
+        ArgumentError: a parameter is out of range, or the band is too narrow for this many filters.
 
     Example:
         >>> vlpipe.audio.LogMel(sample_rate=16000)(np.zeros(16000, np.float32)).shape
@@ -151,15 +166,14 @@ class LogMel(_Framed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.mels, bool) or not isinstance(self.mels, (int, np.integer)) or not 1 <= self.mels <= _MAX_MELS:
-            raise ArgumentError(f"mels: came as {self.mels!r}, expected an integer >= 1, at most {_MAX_MELS}.")
-        _check_number("low_hz", self.low_hz, "a frequency in Hz")
-        _check_number("high_hz", self.sample_rate / 2 if self.high_hz is None else self.high_hz, "a frequency in Hz")
-        _check_number("floor", self.floor, "a positive energy")
+        integer("mels", self.mels, 1, _MAX_MELS)
+        number("low_hz", self.low_hz, 0, expected="a frequency in Hz")
+        number("high_hz", self._high, 0, expected="a frequency in Hz")
+        number("floor", self.floor, 0, expected="a positive energy")
         if not 0 <= self.low_hz < self._high <= self.sample_rate / 2 or self.floor <= 0:
             raise ArgumentError(
                 f"low_hz={self.low_hz}, high_hz={self._high}, floor={self.floor}: expected 0 <= low_hz < high_hz <= {self.sample_rate / 2} "
-                "(half the sample rate), and floor > 0."
+                "(half the sample rate) and floor > 0."
             )
         _filters(self)
 
@@ -181,13 +195,16 @@ class LogMel(_Framed):
 
 @dataclass(frozen=True, kw_only=True)
 class MFCC(LogMel):
-    """Mel-frequency cepstral coefficients `[T, coefficients]`: the first of the orthonormal DCT-II of `LogMel`.
+    """Mel-frequency cepstral coefficients `[T, coefficients]`: the first coefficients of the orthonormal DCT-II of `LogMel`.
 
         c[i] = s[i] sum over m of  logmel[m] cos(pi i (m + 1/2) / mels),    s[0] = sqrt(1 / mels), else sqrt(2 / mels)
 
     Args:
-        coefficients: how many, the zeroth included; at most `mels`.
+        coefficients: number of coefficients including the zeroth, at most `mels`.
         sample_rate, window_ms, hop_ms, mels, low_hz, high_hz, floor: as in `LogMel`.
+
+    Raises:
+        ArgumentError: as `LogMel`, or `coefficients` is not from 1 to `mels`.
 
     Example:
         >>> vlpipe.audio.MFCC(sample_rate=16000)(np.zeros(16000, np.float32)).shape
@@ -201,12 +218,7 @@ class MFCC(LogMel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (
-            isinstance(self.coefficients, bool)
-            or not isinstance(self.coefficients, (int, np.integer))
-            or not 1 <= self.coefficients <= self.mels
-        ):
-            raise ArgumentError(f"coefficients: came as {self.coefficients!r}, expected 1 to {self.mels}, the number of mels.")
+        integer("coefficients", self.coefficients, 1, self.mels, expected=f"an integer from 1 to {self.mels}, the number of mels")
 
     @property
     def dim(self) -> int:
@@ -219,46 +231,47 @@ class MFCC(LogMel):
         return super()._of_frames(frames) @ (np.cos(phase) * np.sqrt(scale))
 
 
-_KINDS: dict[str, type[_Framed]] = {entry.kind: entry for entry in (Frames, LogMel, MFCC)}
+_CLASSES: dict[str, type[_Framed]] = {entry.kind: entry for entry in (Frames, LogMel, MFCC)}
 
 
 def from_settings(settings: dict[str, Any]) -> Frames | LogMel | MFCC:
-    """The features that `settings()` described, as `vlpipe ingest` notes them in a dataset's metadata.
+    """Make the features that `settings()` describes; `vlpipe ingest` stores these settings in the metadata of a dataset.
+
+    Args:
+        settings: the kind ("frames", "log_mel" or "mfcc") and the parameters of its class.
 
     Raises:
-        ArgumentError: the kind or a parameter is unknown.
+        ArgumentError: the kind or a parameter is unknown, or a parameter is out of range.
+
+    Example:
+        >>> vlpipe.audio.from_settings({"kind": "log_mel", "mels": 40}).dim
+        40
     """
-    kind = _KINDS.get(str(settings.get("kind"))) if isinstance(settings, dict) else None
-    if kind is None:
-        raise ArgumentError(f"settings: came as {settings!r}, expected a dict with a kind of {', '.join(_KINDS)}.")
+    features: Any = _CLASSES.get(str(settings.get("kind"))) if isinstance(settings, dict) else None
+    if features is None:
+        raise ArgumentError(f"settings: came as {settings!r}, expected a dict whose kind is one of {', '.join(_CLASSES)}.")
     try:
-        features: Any = kind(**{name: value for name, value in settings.items() if name != "kind"})
+        return features(**{name: value for name, value in settings.items() if name != "kind"})
     except TypeError as error:
-        raise ArgumentError(f"settings: {error}; the kind {settings['kind']} does not have it.") from error
-    return features
+        raise ArgumentError(f"settings: {error}; the kind {settings['kind']} has no such parameter.") from error
 
 
 @functools.lru_cache(maxsize=64)
 def _filters(features: LogMel) -> np.ndarray:
-    """The triangles w, float64 [K, mels], for a transform of 2 (K - 1) points."""
+    """The triangles w, float64 [K, mels], for an FFT of 2 (K - 1) points."""
     low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (features.low_hz, features._high))
     edges = 700 * (10 ** (np.linspace(low, high, features.mels + 2) / 2595) - 1)
     points = 1 << (features.window - 1).bit_length()
     while points <= max(_MAX_FFT, features.window * 2):
         resolution = features.sample_rate / points
-        inside = (np.floor(edges[:-2] / resolution) + 1) * resolution  # the first bin above the lower edge of each filter
-        if np.all(inside < edges[2:]):
+        first_bin = (np.floor(edges[:-2] / resolution) + 1) * resolution  # above the lower edge of each filter
+        if np.all(first_bin < edges[2:]):
             frequencies = np.arange(points // 2 + 1)[:, None] * resolution
             rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
             falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
             return np.maximum(0, np.minimum(rising, falling))
         points *= 2
     raise ArgumentError(
-        f"mels: {features.mels} filters between {features.low_hz} and {features._high} Hz are narrower than an FFT of {_MAX_FFT} points "
-        "resolves. Take fewer."
+        f"mels: {features.mels} filters between {features.low_hz} and {features._high} Hz are too narrow for the resolution of an FFT of "
+        f"{_MAX_FFT} points. Use fewer filters or a wider band."
     )
-
-
-def _check_number(name: str, value: Any, expected: str, most: float = sys.float_info.max) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not 0 <= value <= most:
-        raise ArgumentError(f"{name}: came as {value!r}, expected {expected}.")

@@ -1,6 +1,6 @@
 """The command `vlpipe`.
 
-Exit status: 0 done, 1 it could not be done (one message on stderr says why) or damage was found, 2 wrong usage.
+Exit status: 0 success; 1 failure, with one message on stderr, or problems found; 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlpipe.errors import VlpipeError
 
 
 class _Commands(click.Group):
-    """Turns vlpipe's errors into one message and exit status 1; any other exception is a bug and shows its trace."""
+    """Print vlpipe's errors as one message with exit status 1; any other exception is a bug and shows its traceback."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -35,7 +35,7 @@ class _Commands(click.Group):
 @click.version_option(vlpipe.__version__, prog_name="vlpipe")
 def main() -> None:
     """Input pipelines for variable-length sequences: from recordings to batches."""
-    # What TensorFlow tells on stderr while it loads is of no use to whoever gave a command.
+    # TensorFlow's log messages at start-up are of no use to the user of a command.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 

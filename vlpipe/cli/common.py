@@ -1,4 +1,4 @@
-"""What the commands share: progress on a terminal, JSON, and how a source and a layout are said."""
+"""Shared by the commands: progress bars, JSON output, and the arguments SOURCE and --layout."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vlpipe.errors import ArgumentError
 
 @contextmanager
 def progress(unit: str, per: float = 1) -> Iterator[Callable[[float, float], None]]:
-    """A bar with rate and time left, on stderr of a terminal and nothing elsewhere.
+    """Show a bar with rate and remaining time on stderr, if it is a terminal.
 
     Args:
-        unit: what is counted, such as "files".
-        per: how many that are counted make one of the unit, such as 1e6 bytes a MB.
+        unit: unit of the numbers, such as "MB".
+        per: counts in one unit, such as 1e6 bytes in a MB.
 
     Yields:
-        A function of how much is done and how much there is.
+        A function to call with the count so far and the total count.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -41,27 +41,27 @@ def progress(unit: str, per: float = 1) -> Iterator[Callable[[float, float], Non
 
 
 def print_json(document: Any) -> None:
-    """Print a document of JSON values on one line."""
+    """Print JSON values on one line."""
     click.echo(json.dumps(document, allow_nan=False))
 
 
 def one_or_many(source: tuple[str, ...]) -> str | list[str]:
-    """The arguments SOURCE of a command, as the library takes them."""
+    """The arguments SOURCE of a command as a source: one string, or a list."""
     return source[0] if len(source) == 1 else list(source)
 
 
 layout_option = click.option(
     "--layout",
     metavar="NAME|JSON",
-    help='A layout that needs no arguments, such as audioset; or one as {"NAME": {arguments}}, of which "only" lists the keys to keep.',
+    help='Layout of third-party files: a name, such as audioset, or {"NAME": {arguments}}, where "only" lists the keys to keep.',
 )
 
 
 def parse_layout(text: str | None) -> Any:
-    """What --layout says, as the library takes it.
+    """Parse the option --layout into an argument `layout` of `make_dataset`: None, a name, or a layout.
 
     Raises:
-        ArgumentError: it cannot be read.
+        ArgumentError: the text is neither the name of a layout nor a JSON object that describes one.
     """
     from vlpipe.layouts import TABLE
 
@@ -77,6 +77,6 @@ def parse_layout(text: str | None) -> Any:
         return layout if only is None else layout.only(*only)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArgumentError(
-            f"--layout: {text} cannot be read ({error}), expected an object with one of {', '.join(TABLE)} and its arguments, such as "
-            '{"float_list": {"key": "mel", "d": 80}}.'
+            f"--layout: {text} cannot be parsed ({error}), expected a JSON object with one of {', '.join(TABLE)} and its arguments, such "
+            'as {"float_list": {"key": "mel", "d": 80}}.'
         ) from error

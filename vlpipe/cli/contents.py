@@ -1,4 +1,4 @@
-"""What is in a dataset, and whether it still is what was written: `vlpipe verify`, `stats`, `head`, `histogram`."""
+"""Commands that show or check the content of a dataset: `vlpipe verify`, `stats`, `head`, `histogram`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_js
 _source = click.argument("source", nargs=-1, required=True)
 
 
-def _json(instead_of: str) -> Callable[[Any], Any]:
-    return click.option("--json", "as_json", is_flag=True, help=f"Print JSON instead of {instead_of}.")
+def _json_option(default_output: str) -> Callable[[Any], Any]:
+    return click.option("--json", "as_json", is_flag=True, help=f"Print JSON instead of {default_output}.")
 
 
 @click.command()
 @_source
 @layout_option
-@click.option("--workers", type=click.IntRange(1, 1024), help="Shards read at a time.  [default: one a core]")
-@_json("a table")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Number of shards read at a time.  [default: one per core]")
+@_json_option("a table")
 def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_json: bool) -> None:
-    """Read all of SOURCE (directory, glob or files) and list what is not as it was written: checksums, lengths, fields, digests.
+    """Read all of SOURCE (directory, glob or files) and list what differs from what was written: checksums, lengths, fields, digests.
 
-    Of TFRecord files that vlpipe did not write, the checksums and lengths are always tested; what is in the records only where the layout
-    is given or leaves no doubt. Exit status 1 if there is anything.
+    In third-party TFRecord files, checksums and lengths are always checked; the content of the records only if the layout is passed or
+    is unambiguous. Exit status 1 if there are problems.
 
     \b
     Examples:
@@ -39,9 +39,9 @@ def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_
     """
     from vlpipe import verification
 
-    chosen = parse_layout(layout)
+    parsed = parse_layout(layout)
     with progress("MB", 1e6) as show:
-        report = verification.verify(one_or_many(source), chosen, workers=workers, progress=show)
+        report = verification.verify(one_or_many(source), parsed, workers=workers, progress=show)
     if as_json:
         print_json({"ok": report.ok} | dataclasses.asdict(report))
     else:
@@ -52,15 +52,17 @@ def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_
 @click.command()
 @_source
 @layout_option
-@click.option("--by", metavar="LABEL", help="Only the classes of this label, each with the lengths of its records.  [default: all labels]")
 @click.option(
-    "--compute", is_flag=True, help="Read the frames whose mean and deviation are not known, and keep these for normalize='global'."
+    "--by", metavar="LABEL", help="List only the classes of this label, with the lengths of their records.  [default: all labels]"
 )
-@_json("tables")
+@click.option(
+    "--compute", is_flag=True, help="Read the frames whose mean and deviation are unknown, and cache these for normalize='global'."
+)
+@_json_option("tables")
 def stats(source: tuple[str, ...], layout: str | None, by: str | None, compute: bool, as_json: bool) -> None:
-    """Count what SOURCE (directory, glob or files) holds: records, frames, lengths, classes and their weights.
+    """Summarise SOURCE (directory, glob or files): records, frames, lengths, mean and deviation, classes and their weights.
 
-    Mean and deviation are known of whole datasets that vlpipe wrote. No record is read, unless with --compute.
+    Mean and deviation are stored in datasets that vlpipe wrote, for the whole dataset. No record is read without --compute.
 
     \b
     Examples:
@@ -69,22 +71,22 @@ def stats(source: tuple[str, ...], layout: str | None, by: str | None, compute: 
       vlpipe stats 'bal_train/*.tfrecord' --layout audioset --compute
       vlpipe stats data/train --json > train.json    # for make_dataset(validation, normalize="train.json")
     """
-    from vlpipe.inspection import summary
+    from vlpipe.inspection.summary import summarize
 
-    chosen = parse_layout(layout)
+    parsed = parse_layout(layout)
     with progress("MB", 1e6) if compute else nullcontext(lambda done, total: None) as show:
-        found = summary.summarize(one_or_many(source), by, chosen, compute=compute, progress=show)
+        summary = summarize(one_or_many(source), by, parsed, compute=compute, progress=show)
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(summary))
     else:
-        click.echo(found.report())
+        click.echo(summary.report())
 
 
 @click.command()
 @_source
 @layout_option
-@click.option("-n", "--records", type=click.IntRange(1), default=5, show_default=True, help="How many.")
-@_json("tables")
+@click.option("-n", "--records", type=click.IntRange(1), default=5, show_default=True, help="Number of records.")
+@_json_option("tables")
 def head(source: tuple[str, ...], layout: str | None, records: int, as_json: bool) -> None:
     """Show the first records of SOURCE (directory, glob or files), in the order in which they were written.
 
@@ -107,24 +109,28 @@ def head(source: tuple[str, ...], layout: str | None, records: int, as_json: boo
 @click.command()
 @_source
 @layout_option
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw a picture.")
-@click.option("--bins", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most so many, all of the same width.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw the histogram into this file."
+)
+@click.option(
+    "--bins", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Maximum number of bins; all have the same width."
+)
 @click.option("--features", help="Name of the sequence in the schema.  [default: the first]")
-@_json("bars")
+@_json_option("bars")
 def histogram(source: tuple[str, ...], layout: str | None, output: Path | None, bins: int, features: str | None, as_json: bool) -> None:
-    """Show how long the sequences of SOURCE (directory, glob or files) are. No record is read.
+    """Show a histogram of the sequence lengths of SOURCE (directory, glob or files). No record is read.
 
     \b
     Examples:
       vlpipe histogram data/train
       vlpipe histogram data/train -o lengths.png --bins 80
     """
-    from vlpipe.inspection.histogram import bin_lengths, lengths_table, plot_lengths
+    from vlpipe.inspection.histogram import bin_sequence
 
-    name, found = bin_lengths(one_or_many(source), bins, features, parse_layout(layout))
+    name, lengths = bin_sequence(one_or_many(source), bins, features, parse_layout(layout))
     if output:
-        plot_lengths(name, found, output)
+        lengths.plot(name, output)
     if as_json:
-        print_json({"features": name} | dataclasses.asdict(found))
+        print_json({"features": name} | dataclasses.asdict(lengths))
     elif not output:
-        click.echo(lengths_table(found))
+        click.echo(lengths.report())

@@ -1,4 +1,4 @@
-"""`vlpipe plan`: what an epoch will be."""
+"""`vlpipe plan`: forecast an epoch."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import vlpipe
 from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json
 
 
-def _buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | list[int] | None:
+def _parse_buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | list[int] | None:
     if value is None:
         return None
     try:
         return [int(part) for part in value.split(",")] if "," in value else int(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a number nor a list such as 100,200,400.") from None
+        raise click.BadParameter(f"{value!r} is neither an integer nor a list such as 100,200,400.") from None
 
 
-def _range(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int | None, int | None]:
+def _parse_range(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int | None, int | None]:
     shortest, colon, longest = value.partition(":")
     try:
         if not colon:
             raise ValueError
         return int(shortest) if shortest else None, int(longest) if longest else None
     except ValueError:
-        raise click.BadParameter(f"{value!r} is not SHORTEST:LONGEST, such as 1: or 10:2000.") from None
+        raise click.BadParameter(f"{value!r} is not of the form SHORTEST:LONGEST, such as 1: or 10:2000.") from None
 
 
 @click.command()
@@ -38,28 +38,28 @@ def _range(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     type=click.Choice(["bucket", "pad", "ragged", "same_length"]),
     default="bucket",
     show_default=True,
-    help="How sequences come together.",
+    help="How sequences are grouped into batches.",
 )
-@click.option("--batch-size", type=int, help="Sequences a batch.  [default: 32, or no limit with --frames-per-batch]")
-@click.option("--frames-per-batch", type=int, help="A budget of padded frames a batch.")
-@click.option("--buckets", callback=_buckets, metavar="K|B1,B2,...", help="How many buckets, or their inclusive upper lengths.")
+@click.option("--batch-size", type=int, help="Sequences per batch.  [default: 32, or no limit with --frames-per-batch]")
+@click.option("--frames-per-batch", type=int, help="Budget of padded frames per batch.")
+@click.option("--buckets", callback=_parse_buckets, metavar="K|B1,B2,...", help="Number of buckets, or their inclusive upper lengths.")
 @click.option(
     "--pad-to",
     type=click.Choice(["longest", "boundary"]),
     default="longest",
     show_default=True,
-    help="Pad to the longest of the batch, or to the boundary of its bucket: few static shapes.",
+    help="Pad to the longest sequence of the batch, or to the boundary of its bucket (few static shapes).",
 )
 @click.option(
     "--remainder",
     type=click.Choice(["keep", "drop", "pad"]),
     default="keep",
     show_default=True,
-    help="A short last batch of a bucket: deliver it, leave it out (counted), or fill it up.",
+    help="Incomplete last batch of a bucket: deliver it, leave it out (and count it), or fill it up.",
 )
 @click.option(
     "--length-range",
-    callback=_range,
+    callback=_parse_range,
     default="1:",
     show_default=True,
     metavar="SHORTEST:LONGEST",
@@ -70,15 +70,21 @@ def _range(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     type=click.Choice(["error", "drop", "truncate"]),
     default="error",
     show_default=True,
-    help="What becomes of records outside.",
+    help="What to do with records outside --length-range.",
 )
-@click.option("--crop", type=int, metavar="FRAMES", help="At most so many frames of each sequence.")
-@click.option("--features", help="Name of the sequence in the schema, where there are several.")
+@click.option("--crop", type=int, metavar="FRAMES", help="Crop each sequence to at most this many frames.")
+@click.option("--features", help="Name of the sequence in the schema, if it has several.")
 @click.option(
-    "--engine", type=click.Choice(["auto", "mapped", "graph", "stream"]), default="auto", show_default=True, help="What reads the records."
+    "--engine",
+    type=click.Choice(["auto", "mapped", "graph", "stream"]),
+    default="auto",
+    show_default=True,
+    help="Engine that reads the records.",
 )
-@click.option("--world", type=click.IntRange(1), default=1, show_default=True, help="Ranks that share the records.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw lengths, buckets and padding.")
+@click.option("--world", type=click.IntRange(1), default=1, show_default=True, help="Number of ranks that share the records.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw lengths, buckets and padding into this file."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def plan(source: tuple[str, ...], layout: str | None, world: int, plot: Path | None, as_json: bool, **arguments: Any) -> None:
     """Forecast an epoch over SOURCE (directory, glob or files): records, steps, shapes, padding and memory. No record is read.
@@ -88,7 +94,7 @@ def plan(source: tuple[str, ...], layout: str | None, world: int, plot: Path | N
       vlpipe plan data/train
       vlpipe plan data/train --batch-size 64 --buckets 8 --pad-to boundary --plot plan.png
     """
-    # Labels change nothing here, so that a schema in which several fields could be the label needs no choice.
+    # Labels do not affect the plan; without one, a schema with several candidates needs no choice.
     forecast = vlpipe.plan(one_or_many(source), label=False, shard=(0, world), layout=parse_layout(layout), **arguments)
     if as_json:
         names = (
@@ -103,9 +109,10 @@ def plan(source: tuple[str, ...], layout: str | None, world: int, plot: Path | N
             "valid_ratio",
             "boundaries",
             "batch_sizes",
+            "shapes",
+            "peak_batch_bytes",
         )
-        document = {name: getattr(forecast, name) for name in (*names, "shapes", "peak_batch_bytes")}
-        print_json(document)
+        print_json({name: getattr(forecast, name) for name in names})
     else:
         click.echo(forecast.report())
     if plot:

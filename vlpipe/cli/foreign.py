@@ -1,24 +1,27 @@
-"""The commands for TFRecord files that vlpipe did not write: `vlpipe inspect` and `vlpipe index`."""
+"""Commands for third-party TFRecord files: `vlpipe inspect` and `vlpipe index`."""
 
 from __future__ import annotations
 
 import shlex
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json, progress
 from vlpipe.errors import ArgumentError
 
+if TYPE_CHECKING:
+    from vlpipe.layouts.guesses import Guess
+
 
 @click.command()
 @click.argument("file", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def inspect(file: tuple[str, ...], as_json: bool) -> None:
-    """Show what the records of FILE hold: keys, kinds, sizes and ranges; which layout that is; and the call that reads it.
+    """Show the keys of the records in FILE with kinds, sizes and ranges; the layout of the records; and the call that reads them.
 
-    Looks at the first records of the first files. Exit status 1 if they are no Examples.
+    Reads the first records of the first files. Exit status 1 if they are not Examples.
 
     \b
     Examples:
@@ -33,10 +36,10 @@ def inspect(file: tuple[str, ...], as_json: bool) -> None:
 
 
 def inspect_files(source: Any) -> dict[str, Any]:
-    """What `vlpipe inspect` prints, as JSON values.
+    """The output of `vlpipe inspect` as JSON values.
 
     Raises:
-        VlpipeError: the files cannot be read, or their records are no Examples.
+        VlpipeError: the files cannot be read, or their records are not Examples.
     """
     from vlpipe.files.compression import compression_of
     from vlpipe.files.filesystem import each, measured
@@ -47,7 +50,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
 
     paths = files_of(source)
     sample = look(paths)
-    shown = repr(source)
+    argument = repr(source)
     report: dict[str, Any] = {
         "files": len(paths),
         "bytes": sum(found.bytes for found in each(measured, paths)),
@@ -61,28 +64,29 @@ def inspect_files(source: Any) -> dict[str, Any]:
     if not is_foreign(source):
         return (
             report
-            | {"layout": "vlpipe", "confidence": 1.0, "reasons": ["vlpipe.json lies beside it"], "candidates": []}
-            | {"call": f"vlpipe.make_dataset({shown})"}
+            | {"layout": "vlpipe", "confidence": 1.0, "reasons": ["vlpipe.json is beside the files"], "candidates": []}
+            | {"call": f"vlpipe.make_dataset({argument})"}
         )
     known = described(paths)
     if known is not None:
-        report |= {"layout": known[0].name, "confidence": 1.0, "reasons": [f"{known[1]} lies beside it"]}
-        return report | {"call": f"vlpipe.make_dataset({shown})", "candidates": []}
+        report |= {"layout": known[0].name, "confidence": 1.0, "reasons": [f"{known[1]} is beside the files"]}
+        return report | {"call": f"vlpipe.make_dataset({argument})", "candidates": []}
     guesses = guess(sample)
-    candidates = [
-        {
-            "layout": found.function,
-            "confidence": found.confidence,
-            "reasons": list(found.reasons),
-            "call": f"vlpipe.make_dataset({shown}, layout={found.call})",
-            "option": found.argument if found.is_complete else None,
-        }
-        for found in guesses.candidates
-    ]
+    candidates = [_describe_guess(candidate, argument) for candidate in guesses.candidates]
     best: dict[str, Any] = {"layout": None, "confidence": 0.0, "reasons": [], "call": None, "option": None}
     if guesses.only is not None:
         best = candidates[guesses.candidates.index(guesses.only)]
     return report | best | {"candidates": candidates, "refusals": list(guesses.refusals)}
+
+
+def _describe_guess(guess: Guess, argument: str) -> dict[str, Any]:
+    return {
+        "layout": guess.function,
+        "confidence": guess.confidence,
+        "reasons": list(guess.reasons),
+        "call": f"vlpipe.make_dataset({argument}, layout={guess.call})",
+        "option": guess.argument if guess.is_complete else None,
+    }
 
 
 def _as_text(report: dict[str, Any]) -> str:
@@ -105,7 +109,7 @@ def _as_text(report: dict[str, Any]) -> str:
         lines += [f"layout: {report['layout']}, {report['confidence']:.0%} sure: {'; '.join(report['reasons'])}", "", f"  {report['call']}"]
         lines += [f"  --layout {shlex.quote(report['option'])}"] if report.get("option") else []
     else:
-        lines.append("layout: not known" + ("; it could be" if report["candidates"] else ""))
+        lines.append("layout: unknown" + ("; candidates:" if report["candidates"] else ""))
         for candidate in report["candidates"]:
             lines += [
                 "",
@@ -125,11 +129,11 @@ def _span(values: list[int] | None) -> str:
 @click.command()
 @click.argument("source", nargs=-1, required=True)
 @layout_option
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core, where there is work for them]")
+@click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core, fewer for little data]")
 def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> None:
-    """Index the TFRecord files SOURCE (files, globs or directories) that vlpipe did not write, as far as they are not indexed yet.
+    """Index the third-party TFRecord files in SOURCE (files, globs or directories) that are not indexed yet.
 
-    `make_dataset` does the same when it first meets them. The index is kept beside the files, in .vlpipe-index, or in the user's cache.
+    `make_dataset` does the same when it first opens them. The index is stored in .vlpipe-index beside the files, or in the user's cache.
 
     \b
     Examples:
@@ -140,16 +144,17 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
     from vlpipe.sources.foreign.find_files import is_foreign
 
     if layout is None and not is_foreign(one_or_many(source)):
-        raise ArgumentError(f"{', '.join(source)}: vlpipe wrote it, with its index: there is nothing to make.")
+        raise ArgumentError(f"{', '.join(source)}: already has an index, which vlpipe wrote with the dataset. Pass third-party files.")
     started = time.monotonic()
-    chosen = parse_layout(layout)
-    with progress("files") as advance:
-        found = build_index(one_or_many(source), chosen, workers=workers, progress=advance)
+    parsed = parse_layout(layout)
+    with progress("files") as show:
+        built = build_index(one_or_many(source), parsed, workers=workers, progress=show)
     seconds = time.monotonic() - started
-    frames = {name: int(found.frames(name).sum()) for name in found.foreign.stored if name not in found.lists} if found.foreign else {}
-    size = sum(shard.bytes for shard in found.shards)
+    size = sum(shard.bytes for shard in built.shards)
     click.echo(
-        f"{len(found.shards):,} files, {len(found):,} records, {size / 1e6:,.1f} MB, layout {found.metadata['layout']}, in {seconds:.1f} s"
+        f"{len(built.shards):,} files, {len(built):,} records, {size / 1e6:,.1f} MB, layout {built.metadata['layout']}, in {seconds:.1f} s"
     )
-    for name, count in frames.items():
-        click.echo(f"{name}: {count:,} frames of {list(found.schema.sequences[name].dimensions)} {found.schema.sequences[name].dtype}")
+    for name in built.foreign.stored if built.foreign else ():
+        if name not in built.lists:
+            sequence = built.schema.sequences[name]
+            click.echo(f"{name}: {int(built.frames(name).sum()):,} frames of {list(sequence.dimensions)} {sequence.dtype}")

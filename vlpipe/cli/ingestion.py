@@ -1,4 +1,4 @@
-"""`vlpipe ingest`: from a folder of recordings to a dataset."""
+"""`vlpipe ingest`: convert a folder of recordings into a dataset."""
 
 from __future__ import annotations
 
@@ -12,25 +12,31 @@ import click
 from vlpipe.cli.common import progress
 
 if TYPE_CHECKING:
-    from vlpipe.ingest import Recording, Summary
+    from vlpipe.ingest import IngestResult, Recording
 
 
 @click.command()
 @click.argument("audio_dir", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--label-regex", metavar="REGEX", help="Label: group 1 (or the group named label) of a match in the relative path.")
-@click.option("--label-from-parent", is_flag=True, help="Label: name of the folder that the file lies in.")
-@click.option("--manifest", type=click.Path(path_type=Path), help="CSV with a header: path (relative to AUDIO_DIR), label, further texts.")
-@click.option("--mels", default=80, show_default=True, help="Mel filters: d of the features [T, d].")
-@click.option("--sample-rate", default=16000, show_default=True, help="Hz; recordings are resampled to it.")
+@click.option("--label-regex", metavar="REGEX", help="Label: group 1 (or the group named label) of the first match in the relative path.")
+@click.option("--label-from-parent", is_flag=True, help="Label: name of the folder that contains the file.")
+@click.option(
+    "--manifest", type=click.Path(path_type=Path), help="CSV with a header: path (relative to AUDIO_DIR), optionally label, and texts."
+)
+@click.option("--mels", default=80, show_default=True, help="Number of mel filters: d of the features [T, d].")
+@click.option("--sample-rate", default=16000, show_default=True, help="In Hz; recordings are resampled to it.")
 @click.option("--hop-ms", default=10.0, show_default=True, help="Milliseconds from one frame to the next.")
-@click.option("--window-ms", default=25.0, show_default=True, help="Milliseconds of a frame.")
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="How features are stored.")
-@click.option("--num-shards", default=16, show_default=True, help="TFRecord files a dataset.")
-@click.option("--split", metavar="NAME=FRACTION,...", help="Make OUT/NAME for each; a file's split is decided by a hash of its path.")
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
-@click.option("--skip-bad", is_flag=True, help="Leave out files that cannot be decoded, and list them; else they are an error.")
-@click.option("--overwrite", is_flag=True, help="Replace datasets that exist.")
+@click.option("--window-ms", default=25.0, show_default=True, help="Length of a frame in milliseconds.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="dtype of the stored features."
+)
+@click.option("--num-shards", default=16, show_default=True, help="Number of TFRecord files per dataset.")
+@click.option(
+    "--split", metavar="NAME=FRACTION,...", help="Write one dataset OUT/NAME per split; a hash of its path assigns each file to a split."
+)
+@click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core]")
+@click.option("--skip-bad", is_flag=True, help="Leave out files that cannot be decoded, and list them, instead of failing.")
+@click.option("--overwrite", is_flag=True, help="Replace existing datasets.")
 def ingest(
     audio_dir: Path,
     out: Path,
@@ -57,17 +63,18 @@ def ingest(
       vlpipe ingest birds data/birds --label-from-parent --mels 64 --sample-rate 22050
     """
     if sum(map(bool, (label_regex, label_from_parent, manifest))) > 1:
-        raise click.UsageError("--label-regex, --label-from-parent and --manifest are three ways to say the label; pass one.")
-    from vlpipe import ingest as room
+        raise click.UsageError("--label-regex, --label-from-parent and --manifest are alternative sources of the label; pass one of them.")
     from vlpipe.audio import LogMel
+    from vlpipe.ingest import ingest as ingest_recordings
+    from vlpipe.ingest import parse_splits
 
     features = LogMel(sample_rate=sample_rate, window_ms=window_ms, hop_ms=hop_ms, mels=mels)
-    splits = room.parse_splits(split) if split else None
-    recordings, ignored = _recordings(audio_dir, label_regex, label_from_parent, manifest)
+    splits = parse_splits(split) if split else None
+    recordings, ignored = _find_recordings(audio_dir, label_regex, label_from_parent, manifest)
     started = time.monotonic()
     with progress("files") as show:
         done = itertools.count(1)
-        summary = room.ingest(
+        result = ingest_recordings(
             recordings,
             out,
             features,
@@ -79,34 +86,36 @@ def ingest(
             overwrite=overwrite,
             progress=lambda: show(next(done), len(recordings)),
         )
-    _print_summary(summary, len(recordings), ignored, time.monotonic() - started)
+    _print_result(result, len(recordings), ignored, time.monotonic() - started)
 
 
-def _recordings(audio_dir: Path, label_regex: str | None, label_from_parent: bool, manifest: Path | None) -> tuple[list[Recording], int]:
-    from vlpipe import ingest as room
+def _find_recordings(
+    audio_dir: Path, label_regex: str | None, label_from_parent: bool, manifest: Path | None
+) -> tuple[list[Recording], int]:
+    from vlpipe.ingest import find_recordings, label_by_parent, label_by_regex, read_manifest
 
     if manifest:
-        return room.read_manifest(manifest, audio_dir), 0
-    recordings, ignored = room.find_recordings(audio_dir)
+        return read_manifest(manifest, audio_dir), 0
+    recordings, ignored = find_recordings(audio_dir)
     if label_regex:
-        recordings = room.label_by_regex(recordings, label_regex)
+        recordings = label_by_regex(recordings, label_regex)
     elif label_from_parent:
-        recordings = room.label_by_parent(recordings)
+        recordings = label_by_parent(recordings)
     return recordings, ignored
 
 
-def _print_summary(summary: Summary, files: int, ignored: int, seconds: float) -> None:
-    for target, total in summary.datasets.items():
+def _print_result(result: IngestResult, files: int, ignored: int, seconds: float) -> None:
+    for target, total in result.datasets.items():
         audio = f"{total.seconds / 3600:,.2f} hours of audio"
         click.echo(f"{target}: {total.records:,} records, {total.frames:,} frames, {audio}, {total.bytes / 1e6:,.1f} MB")
-    if summary.classes is not None:
-        shown = ", ".join(summary.classes[:10]) + (", …" if len(summary.classes) > 10 else "")
-        click.echo(f"{len(summary.classes)} classes: {shown}")
-    elif summary.numbers:
-        numbers = summary.numbers.values()
-        click.echo(f"{len(numbers)} labels: whole numbers from {min(numbers)} to {max(numbers)}")
+    if result.classes is not None:
+        names = ", ".join(result.classes[:10]) + (", …" if len(result.classes) > 10 else "")
+        click.echo(f"{len(result.classes)} classes: {names}")
+    elif result.numbers:
+        numbers = result.numbers.values()
+        click.echo(f"{len(numbers)} labels: integers from {min(numbers)} to {max(numbers)}")
     if ignored:
         click.echo(f"{ignored:,} other files were ignored")
-    for _, reason in summary.bad:
+    for _, reason in result.bad:
         click.echo(f"skipped: {reason}")
-    click.echo(f"{files:,} files in {seconds:.1f} s ({files / seconds:,.0f} files/s), {len(summary.bad):,} skipped")
+    click.echo(f"{files:,} files in {seconds:.1f} s ({files / seconds:,.0f} files/s), {len(result.bad):,} skipped")

@@ -1,4 +1,4 @@
-"""`vlpipe check-model`: which layers break under variable length."""
+"""`vlpipe check-model`: find layers that are not safe for sequences of variable length."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vlpipe.errors import ArgumentError, DatasetError
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--shortest", type=click.IntRange(1), help="Frames of the shortest sequence that the model will meet.")
+@click.option("--shortest", type=click.IntRange(1), help="Frames of the shortest sequence that the model will receive.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def check_model(model: Path, shortest: int | None, as_json: bool) -> None:
-    """Name the layers of a saved Keras MODEL that break under variable length or let padding change an answer.
+    """List the layers of a saved Keras MODEL that fail on variable-length input or let padding change the output.
 
     Exit status 1 if there are any.
 
@@ -27,16 +27,16 @@ def check_model(model: Path, shortest: int | None, as_json: bool) -> None:
       vlpipe check-model model.keras --shortest 20
     """
     if not model.is_file():
-        raise DatasetError(f"{model}: not found. Pass a model that Keras saved, such as model.keras.")
+        raise DatasetError(f"{model}: not found. Pass a saved Keras model, such as model.keras.")
     import keras
 
     from vlpipe import layers
 
     try:
         loaded = keras.saving.load_model(model, compile=False)
-    except Exception as error:  # Keras raises what its many readers do
+    except Exception as error:  # Keras passes on the exceptions of its file readers
         raise ArgumentError(
-            f"{model}: Keras cannot load it ({error}). Pass a .keras file; save again with this version of Keras."
+            f"{model}: Keras cannot load it ({error}). Pass a .keras file, saved with the installed version of Keras."
         ) from error
     check = layers.check_model(loaded, shortest=shortest)
     if as_json:

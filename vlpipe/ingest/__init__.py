@@ -1,10 +1,10 @@
-"""From a folder of recordings to datasets: what `vlpipe ingest` does.
+"""Turn a folder of recordings into datasets: the work of `vlpipe ingest`.
 
-Files are decoded and turned into features by several processes and written in the order of their paths, so that the
-datasets are the same whatever the number of processes. All of them are committed in the end, or none.
+Several processes decode the files and compute features. Records are written in the order of the paths, so that the datasets do
+not depend on the number of processes. All datasets are committed at the end, or none.
 """
 
-from vlpipe.ingest.conversion import IngestError, Summary, Totals, ingest
+from vlpipe.ingest.conversion import IngestError, IngestResult, Totals, ingest
 from vlpipe.ingest.recordings import (
     EXTENSIONS,
     Recording,
@@ -19,8 +19,8 @@ from vlpipe.ingest.recordings import (
 __all__ = [
     "EXTENSIONS",
     "IngestError",
+    "IngestResult",
     "Recording",
-    "Summary",
     "Totals",
     "find_recordings",
     "ingest",

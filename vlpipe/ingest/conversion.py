@@ -1,4 +1,4 @@
-"""From recordings to committed datasets."""
+"""Convert recordings into committed datasets."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vlpipe.storage.metadata import open_directory
 from vlpipe.storage.schema import Field, Fixed, Schema, Sequence, Text
 from vlpipe.storage.writer import Writer
 
-__all__ = ["IngestError", "Summary", "Totals", "ingest"]
+__all__ = ["IngestError", "IngestResult", "Totals", "ingest"]
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 @dataclass
 class Totals:
-    """What went into one dataset: records, frames, seconds of audio, and bytes on disk."""
+    """The size of one dataset: records, frames, seconds of audio, and bytes on disk."""
 
     records: int = 0
     frames: int = 0
@@ -36,14 +36,14 @@ class Totals:
 
 
 @dataclass
-class Summary:
-    """What an ingestion did.
+class IngestResult:
+    """The result of an ingestion.
 
     Attributes:
-        datasets: the totals of each dataset, by its directory.
-        numbers: the number of each label; empty without labels.
-        classes: the labels by number, None where they are whole numbers themselves.
-        bad: the files that could not be used, with the reason.
+        datasets: totals of each dataset, by directory.
+        numbers: stored number of each label; empty without labels.
+        classes: labels by number; None if the labels are integers themselves.
+        bad: key and reason of each file that could not be used.
     """
 
     datasets: dict[Path, Totals]
@@ -64,63 +64,64 @@ def ingest(
     skip_bad: bool = False,
     overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
-) -> Summary:
-    """Decode recordings, compute features, and write one dataset, or one a split below `out`.
+) -> IngestResult:
+    """Decode recordings, compute features, and write one dataset, or one dataset per split below `out`.
 
-    Each record has `features`, `path`, `label` if there are labels, and the texts of the manifest. Labels that are
-    whole numbers stay what they are; others become positions in a sorted list of classes, which the metadata hold.
+    Each record has the fields `features`, `path`, `label` if the recordings have labels, and the texts of the manifest. If all
+    labels are integers, they are stored unchanged; otherwise a label is its position in the sorted list of classes, and the
+    metadata contain this list.
 
     Args:
-        recordings: what to ingest, in the order in which it is written.
-        out: the dataset's directory, or the folder of the splits.
-        features: what to compute.
-        dtype: what to store, "float32" or "float16".
-        num_shards: TFRecord files a dataset.
-        splits: fraction of each split, None for one dataset.
-        workers: processes; None: one a core.
-        skip_bad: leave out what cannot be used, instead of failing in the end.
-        overwrite: replace datasets that exist.
+        recordings: the recordings, in the order in which they are written.
+        out: directory of the dataset, or of the splits.
+        features: the features to compute.
+        dtype: dtype of the stored features, "float32" or "float16".
+        num_shards: number of TFRecord files per dataset.
+        splits: fraction of each split by name; None: write one dataset.
+        workers: number of processes; None: one per core.
+        skip_bad: leave out recordings that cannot be used, instead of failing at the end.
+        overwrite: replace existing datasets.
         progress: called after each file.
 
     Raises:
-        IngestError: recordings cannot be used, all of which are listed, or a worker process died. Nothing is committed.
-        DatasetExistsError: a target exists, or a split that this run does not make lies beside them.
+        IngestError: recordings cannot be used (the message lists all of them), or a worker process died. Nothing is committed.
+        DatasetExistsError: a target exists, or `out` contains a split of an earlier run that this run does not replace.
         VlpipeError: as `Writer`.
     """
-    numbers, classes = _number(recordings)
+    numbers, classes = _number_labels(recordings)
     schema = _schema(recordings, features, dtype)
     targets = {name: Path(out) / name for name in splits} if splits else {"": Path(out)}
     _refuse_other_splits(Path(out), splits or {})
     totals = {name: Totals() for name in targets}
-    summary = Summary({target: totals[name] for name, target in targets.items()}, numbers, classes)
+    result = IngestResult({target: totals[name] for name, target in targets.items()}, numbers, classes)
     workers = min(workers or os.cpu_count() or 1, len(recordings))
     with contextlib.ExitStack() as stack:
         writers = {}
         for name, target in targets.items():
             writers[name] = Writer(target, schema, num_shards=num_shards, overwrite=overwrite)
             stack.callback(writers[name].abort)
-        results = stack.enter_context(contextlib.closing(extract(recordings, features, dtype, workers)))
-        for recording, result in results:
-            if isinstance(result, str):
-                summary.bad.append((recording.key, result))
-            elif skip_bad or not summary.bad:
+        extractions = stack.enter_context(contextlib.closing(extract(recordings, features, dtype, workers)))
+        for recording, extraction in extractions:
+            if isinstance(extraction, str):
+                result.bad.append((recording.key, extraction))
+            elif skip_bad or not result.bad:
                 name = split_of(recording.key, splits) if splits else ""
-                _write(writers[name], totals[name], recording, result, numbers)
+                _write(writers[name], totals[name], recording, extraction, numbers)
             progress()
-        _refuse_bad(summary, len(recordings), skip_bad)
+        _refuse_bad(result.bad, len(recordings), skip_bad)
         for name, writer in writers.items():
             writer.metadata |= {"features": features.settings(), "seconds": round(totals[name].seconds, 3)}
-            writer.metadata |= {"skipped": [key for key, _ in summary.bad]}
+            writer.metadata |= {"skipped": [key for key, _ in result.bad]}
             writer.metadata |= {"splits": splits} if splits else {}
             writer.metadata |= {"classes": classes} if classes else {}
         _commit({target: writers[name] for name, target in targets.items()})
-    for target, total in summary.datasets.items():
+    for target, total in result.datasets.items():
         total.bytes = sum(file.stat().st_size for file in target.iterdir())
-    return summary
+    return result
 
 
-def _number(recordings: list[Recording]) -> tuple[dict[str, int], list[str] | None]:
-    """The number of each label, and the classes that the numbers stand for; whole numbers stand for themselves."""
+def _number_labels(recordings: list[Recording]) -> tuple[dict[str, int], list[str] | None]:
+    """The number of each label, and the classes by number; None if all labels are integers, which keep their value."""
     labels = sorted({recording.label for recording in recordings if recording.label is not None})
     if all(_INTEGER.fullmatch(label) for label in labels):
         return {label: int(label) for label in labels}, None
@@ -137,21 +138,21 @@ def _schema(recordings: list[Recording], features: Features, dtype: str) -> Sche
 
 
 def _refuse_other_splits(out: Path, splits: dict[str, float]) -> None:
-    """A split of an earlier run that this one does not replace would share recordings with the new ones."""
-    others = []
+    """Refuse to write beside a split of an earlier run that is not replaced: it could share recordings with the new splits."""
+    other_splits = []
     for metadata in sorted(out.glob(f"*/{METADATA_NAME}")) if splits else []:
         with contextlib.suppress(VlpipeError):
             if metadata.parent.name not in splits and "splits" in open_directory(metadata.parent).metadata:
-                others.append(metadata.parent.name)
-    if others:
+                other_splits.append(metadata.parent.name)
+    if other_splits:
         raise DatasetExistsError(
-            f"{out}: holds {others} of another split, which may have the same recordings as {list(splits)} would. Remove them, or choose "
-            "another OUT."
+            f"{out}: contains the splits {other_splits} of an earlier run, which may share recordings with {list(splits)}. Remove them, or "
+            "pass another OUT."
         )
 
 
-def _write(writer: Writer, totals: Totals, recording: Recording, result: tuple[np.ndarray, float], numbers: dict[str, int]) -> None:
-    frames, seconds = result
+def _write(writer: Writer, totals: Totals, recording: Recording, extraction: tuple[np.ndarray, float], numbers: dict[str, int]) -> None:
+    frames, seconds = extraction
     record: dict[str, Any] = {"features": frames, "path": recording.key, **recording.texts}
     if recording.label is not None:
         record["label"] = numbers[recording.label]
@@ -161,24 +162,24 @@ def _write(writer: Writer, totals: Totals, recording: Recording, result: tuple[n
     totals.seconds += seconds
 
 
-def _refuse_bad(summary: Summary, recordings: int, skip_bad: bool) -> None:
-    reasons = "\n".join(f"  {reason}" for _, reason in summary.bad)
-    if skip_bad and len(summary.bad) == recordings:
+def _refuse_bad(bad: list[tuple[str, str]], recordings: int, skip_bad: bool) -> None:
+    reasons = "\n".join(f"  {reason}" for _, reason in bad)
+    if skip_bad and len(bad) == recordings:
         raise IngestError(f"none of the {recordings} recordings can be used; nothing was written:\n{reasons}")
-    if summary.bad and not skip_bad:
+    if bad and not skip_bad:
         raise IngestError(
-            f"{len(summary.bad)} of {recordings} recordings cannot be used; nothing was written. Mend them, or pass --skip-bad to "
-            f"leave them out:\n{reasons}"
+            f"{len(bad)} of {recordings} recordings cannot be used; nothing was written. Fix them, or pass --skip-bad to leave them out:\n"
+            f"{reasons}"
         )
 
 
 def _commit(writers: dict[Path, Writer]) -> None:
-    done: list[str] = []
+    committed: list[str] = []
     for target, writer in writers.items():
         try:
             writer.close()
         except VlpipeError as error:
-            if not done:
+            if not committed:
                 raise
-            raise IngestError(f"{error} But {done} had been committed before; run again with --overwrite.") from error
-        done.append(str(target))
+            raise IngestError(f"{error} The datasets {committed} were already committed: run again with --overwrite.") from error
+        committed.append(str(target))

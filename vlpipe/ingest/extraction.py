@@ -1,4 +1,4 @@
-"""Decoding and features in several processes: results come in order, and few files are under way at a time."""
+"""Decode recordings and compute features in several processes, in order, with few files in memory at a time."""
 
 from __future__ import annotations
 
@@ -15,51 +15,53 @@ from vlpipe.ingest.recordings import Recording
 from vlpipe.processes import start_pool
 
 Features = Frames | LogMel | MFCC
-Result = tuple[np.ndarray, float] | str
+Extraction = tuple[np.ndarray, float] | str  # frames [T, d] and seconds, or the reason why the recording cannot be used
 
-_AHEAD = 4  # files a process that may be under way or done and waiting for one before them: this bounds the memory
+_MAX_PENDING = 4  # submitted files per process whose features have not been consumed: this bounds the memory
 
 
 class IngestError(VlpipeError):
-    """Some recordings cannot be used."""
+    """Recordings cannot be used."""
 
 
-def extract(recordings: list[Recording], features: Features, dtype: str, workers: int) -> Generator[tuple[Recording, Result], None, None]:
-    """Of each recording, in order, its frames [T, d] and its seconds, or the reason why it cannot be used.
+def extract(
+    recordings: list[Recording], features: Features, dtype: str, workers: int
+) -> Generator[tuple[Recording, Extraction], None, None]:
+    """Yield each recording, in order, with its frames [T, d] and its seconds, or with the reason why it cannot be used.
 
     Raises:
-        IngestError: a process died; the files are named of which one was the last that it had.
+        IngestError: a process died; the message names the files that it may have been decoding.
     """
     pool = start_pool(workers)
-    waiting: collections.deque[tuple[Recording, Future[Result]]] = collections.deque()
+    pending: collections.deque[tuple[Recording, Future[Extraction]]] = collections.deque()
     try:
         for recording in recordings:
-            waiting.append((recording, pool.submit(_extract_one, str(recording.path), features, dtype)))
-            if len(waiting) > _AHEAD * workers:
-                yield waiting[0][0], waiting[0][1].result()
-                waiting.popleft()
-        while waiting:
-            yield waiting[0][0], waiting[0][1].result()
-            waiting.popleft()
+            pending.append((recording, pool.submit(_extract_one, str(recording.path), features, dtype)))
+            if len(pending) > _MAX_PENDING * workers:
+                yield pending[0][0], pending[0][1].result()
+                pending.popleft()
+        while pending:
+            yield pending[0][0], pending[0][1].result()
+            pending.popleft()
     except BrokenProcessPool as error:
-        # Files are taken in order, so the processes were at the first of those that are not done.
-        unfinished = [recording.key for recording, future in waiting if not future.done() or future.exception()]
+        # Processes take files in order: they were decoding the first unfinished ones.
+        unfinished = [recording.key for recording, future in pending if not future.done() or future.exception()]
         raise IngestError(
-            f"a worker process died at one of these files: {', '.join(unfinished[:workers])}; nothing was written. It was killed or ran "
-            "out of memory: try fewer --workers, or leave these files out."
+            f"a worker process died while decoding one of these files: {', '.join(unfinished[:workers])}; nothing was written. It was "
+            "killed or ran out of memory: use fewer --workers, or leave these files out."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _extract_one(path: str, features: Features, dtype: str) -> Result:
+def _extract_one(path: str, features: Features, dtype: str) -> Extraction:
     try:
         samples, rate = load(path, sample_rate=features.sample_rate)
         if not len(samples):
-            raise AudioError(f"{path}: holds no samples, expected at least one. Leave it out.")
+            raise AudioError(f"{path}: the recording has no samples, expected at least one. Leave it out.")
         return features(samples).astype(dtype), len(samples) / rate
     except AudioError as error:
         reason = str(error)
         return reason if path in reason else f"{path}: {reason}"
     except MemoryError:
-        return f"{path}: there is not enough memory to decode it. Cut it into shorter recordings, or try fewer --workers."
+        return f"{path}: not enough memory to decode it. Split it into shorter recordings, or use fewer --workers."

@@ -1,4 +1,4 @@
-"""What is to be ingested: the files, their labels, and the split that each belongs to."""
+"""The recordings to ingest: files, labels and splits."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Recording:
     """One file to ingest.
 
     Attributes:
-        path: where it is.
-        key: its path relative to the folder, with "/": what it is called in messages, splits and records.
-        label: what it is, None without labels.
+        path: path of the file.
+        key: path relative to the folder, with "/": the name of the file in messages, splits and records.
+        label: label of the recording; None without labels.
         texts: further columns of the manifest.
     """
 
@@ -35,44 +35,49 @@ class Recording:
 
 
 def find_recordings(folder: str | os.PathLike[str]) -> tuple[list[Recording], int]:
-    """All audio files below a folder, in the order of their paths, and the number of other files; hidden ones do not count.
+    """Find the audio files below a folder.
+
+    Returns:
+        The recordings, in the order of their paths, and the number of other files; hidden files do not count.
 
     Raises:
-        DatasetError: there is no such folder, it cannot be read, or no audio file is in it.
+        DatasetError: the folder does not exist, cannot be read, or contains no audio file.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: not a folder. Pass the folder that holds the recordings.")
-    # A link to nothing counts, and is reported when it is read; a pipe does not, since reading it would never end.
+        raise DatasetError(f"{folder}: not a folder. Pass the folder of the recordings.")
+    # A broken link counts: decoding reports it. A pipe does not count: reading it would never end.
     files = [path for path in _files_below(folder) if path.is_file() or not path.exists()]
     audio = [path for path in files if path.suffix.lower() in EXTENSIONS]
     if not audio:
         raise DatasetError(
-            f"{folder}: holds {len(files)} files, none of which ends in {', '.join(EXTENSIONS)}. Pass the folder of recordings."
+            f"{folder}: contains {len(files)} files, none of which ends in {', '.join(EXTENSIONS)}. Pass the folder of the recordings."
         )
     recordings = [Recording(path, path.relative_to(folder).as_posix()) for path in audio]
-    unnamed = [os.fsencode(recording.key) for recording in recordings if not _is_text(recording.key)]
-    if unnamed:
-        raise DatasetError(f"{folder}: {len(unnamed)} names are not UTF-8, such as {unnamed[:3]}. Rename these files.")
+    not_utf8 = [os.fsencode(recording.key) for recording in recordings if not _is_utf8(recording.key)]
+    if not_utf8:
+        raise DatasetError(f"{folder}: {len(not_utf8)} file names are not UTF-8, such as {not_utf8[:3]}. Rename these files.")
     return sorted(recordings, key=lambda recording: recording.key), len(files) - len(audio)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """All files, links among them; folders behind links too, but each folder once, since links can lead in a circle."""
+    """Yield all files, following links to files and folders; each folder is visited once, since links can form cycles."""
 
     def refuse(error: OSError) -> None:
-        raise DatasetError(f"{error.filename}: cannot be read ({error.strerror}). Its recordings would be missing: make it readable.")
+        raise DatasetError(
+            f"{error.filename}: cannot be read ({error.strerror}). Its recordings would be missing: make the folder readable."
+        )
 
     seen = set()
     for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        place = os.path.realpath(parent)
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if place not in seen else []
-        if place not in seen:
+        target = os.path.realpath(parent)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if target not in seen else []
+        if target not in seen:
             yield from (Path(parent, name) for name in names if not name.startswith("."))
-        seen.add(place)
+        seen.add(target)
 
 
-def _is_text(name: str) -> bool:
+def _is_utf8(name: str) -> bool:
     try:
         return bool(name.encode("utf-8"))
     except UnicodeEncodeError:
@@ -80,29 +85,36 @@ def _is_text(name: str) -> bool:
 
 
 def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[Recording]:
-    """The recordings that a CSV file lists: columns `path` (relative to `folder`), `label` if there is one, and further texts.
+    """Read a CSV file that lists recordings.
+
+    Args:
+        manifest: CSV in UTF-8 with a header: `path` (relative to `folder`), optionally `label`, and further text columns.
+        folder: folder of the recordings.
+
+    Returns:
+        The recordings, in the order of their paths.
 
     Raises:
-        DatasetError: the file cannot be read, lacks a column or a label, or lists a file twice or one that is missing.
+        DatasetError: the manifest cannot be read, lacks a column or a label, lists a file twice, or lists a missing file.
     """
     folder, recordings = Path(folder), {}
     columns, rows = _read_csv(manifest)
     for number, row in enumerate(rows, start=1):
         where = f"{manifest}, row {number} below the header"
         if None in row or None in row.values() or not row["path"]:
-            raise DatasetError(f"{where}: has not {len(columns)} values, or no path: {list(row.values())}. Mend the row.")
+            raise DatasetError(f"{where}: came with {list(row.values())}, expected {len(columns)} values, among them a path. Fix the row.")
         path = folder / row["path"]
         key = Path(os.path.relpath(path, folder)).as_posix()
         if key in recordings:
-            raise DatasetError(f"{where}: {key} is listed a second time. List each file once.")
+            raise DatasetError(f"{where}: {key} is already listed in an earlier row. List each file once.")
         if not path.is_file():
-            raise DatasetError(f"{where}: {path} is missing. Paths are relative to {folder}.")
+            raise DatasetError(f"{where}: {path} does not exist. Paths are relative to {folder}; fix the path.")
         if row.get("label") == "":
-            raise DatasetError(f"{where}: {key} has no label, others have. Fill it in, or leave the row out.")
+            raise DatasetError(f"{where}: the label of {key} is empty. Fill it in, or remove the row.")
         texts = {name: value for name, value in row.items() if name not in ("path", "label")}
         recordings[key] = Recording(path, key, row.get("label"), texts)
     if not recordings:
-        raise DatasetError(f"{manifest}: lists no files below its header {','.join(columns)}. List one a row.")
+        raise DatasetError(f"{manifest}: lists no files below its header {','.join(columns)}. List one file per row.")
     return [recordings[key] for key in sorted(recordings)]
 
 
@@ -116,17 +128,17 @@ def _read_csv(manifest: str | os.PathLike[str]) -> tuple[list[str], list[dict[st
         raise DatasetError(f"{manifest}: cannot be read as CSV in UTF-8 ({error}). Check the file.") from error
     if "path" not in columns or "" in columns or "features" in columns or len(set(columns)) != len(columns):
         raise DatasetError(
-            f"{manifest}: its columns are {columns}, expected a header with path, label if there is one, and others with names of "
-            'their own (not "features"). Mend the first line.'
+            f'{manifest}: the columns are {columns}, expected a header with "path", optionally "label", and further distinct names other '
+            'than "features". Fix the first line.'
         )
     return columns, rows
 
 
 def label_by_regex(recordings: list[Recording], pattern: str) -> list[Recording]:
-    """Labels from the relative path: the group `label` of the first match, else group 1.
+    """Take labels from the relative path: the group `label` of the first match, else group 1.
 
     Raises:
-        ArgumentError: the pattern is wrong, has no group, or gives no label for some path.
+        ArgumentError: the pattern is not a regular expression, has no group, or gives no label for some path.
     """
     try:
         regex = re.compile(pattern)
@@ -141,36 +153,40 @@ def label_by_regex(recordings: list[Recording], pattern: str) -> list[Recording]
         missing = [recording.key for recording, match in matches if not (match and match[group])]
         raise ArgumentError(
             f"label-regex: {pattern!r} gives no label for {len(missing)} of {len(recordings)} paths, such as {missing[:3]}. "
-            "It is searched for in the path below AUDIO_DIR; mend it, or move these files."
+            "It is searched in the path relative to AUDIO_DIR: fix the expression, or move these files."
         )
     return labelled
 
 
 def label_by_parent(recordings: list[Recording]) -> list[Recording]:
-    """Labels from the name of the folder that each file lies in.
+    """Take labels from the name of the folder that contains each file.
 
     Raises:
-        ArgumentError: a file lies directly in the ingested folder.
+        ArgumentError: a file is directly in the ingested folder.
     """
     missing = [recording.key for recording in recordings if "/" not in recording.key]
     if missing:
         raise ArgumentError(
-            f"label-from-parent: {len(missing)} files lie in no subfolder, such as {missing[:3]}. Move them, or use label-regex."
+            f"label-from-parent: {len(missing)} files are not in a subfolder, such as {missing[:3]}. Move them, or use label-regex."
         )
     return [replace(recording, label=recording.key.split("/")[-2]) for recording in recordings]
 
 
 def parse_splits(text: str) -> dict[str, float]:
-    """ "train=0.9,val=0.1" as a dict.
+    """Parse the fractions of splits, such as "train=0.9,val=0.1", into a dict.
 
     Raises:
-        ArgumentError: it is not of that form, or the fractions do not sum to 1.
+        ArgumentError: the text is not of this form, or the fractions do not sum to 1.
+
+    Example:
+        >>> parse_splits("train=0.9,val=0.1")
+        {'train': 0.9, 'val': 0.1}
     """
     splits: dict[str, float] = {}
     for part in text.split(","):
         name, _, fraction = (piece.strip() for piece in part.partition("="))
         if not re.fullmatch(r"\w[\w-]*", name) or name in splits or not re.fullmatch(r"[0-9]*\.?[0-9]+", fraction) or not float(fraction):
-            raise ArgumentError(f"split: {part!r} in {text!r}, expected different names with fractions above 0, such as train=0.9,val=0.1.")
+            raise ArgumentError(f"split: {part!r} in {text!r}, expected distinct names with fractions above 0, such as train=0.9,val=0.1.")
         splits[name] = float(fraction)
     if not math.isclose(sum(splits.values()), 1.0, abs_tol=1e-6):
         raise ArgumentError(f"split: the fractions of {text!r} sum to {sum(splits.values()):g}, expected 1.")
@@ -178,10 +194,10 @@ def parse_splits(text: str) -> dict[str, float]:
 
 
 def split_of(key: str, splits: dict[str, float]) -> str:
-    """The split of a file, by a hash of its path: the same on any machine, and when other files come or go."""
-    place = int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:8], "big") / 2**64
+    """The split of a file, from a hash of its path: the same on any machine, whatever other files are added or removed."""
+    position = int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:8], "big") / 2**64
     names = list(splits)
     for name, end in zip(names, itertools.accumulate(splits.values()), strict=True):
-        if place < end:
+        if position < end:
             return name
     return names[-1]

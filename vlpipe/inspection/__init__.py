@@ -1,1 +1,1 @@
-"""What a dataset holds: summaries, first records, histograms of lengths."""
+"""Inspect a dataset: summaries, first records, histograms of lengths."""

@@ -1,4 +1,4 @@
-"""Histograms of lengths, on a terminal and as a picture."""
+"""Histograms of sequence lengths, as text and as pictures."""
 
 from __future__ import annotations
 
@@ -15,73 +15,83 @@ from vlpipe.storage.paths import Source
 from vlpipe.text_tables import BLUE, columns, picture, text
 
 
-def plot_lengths(name: str, bins: Bins, path: str | os.PathLike[str]) -> None:
-    """Draw a histogram of lengths.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-        ArgumentError: the file cannot be written.
-    """
-    with picture(path, 4, "A picture of lengths") as figure:
-        axes = figure.subplots()
-        axes.bar(bins.first, bins.records, width=bins.width, align="edge", color=BLUE)
-        axes.set_ylabel("records")
-        axes.set_xlabel(f"frames of {_literal(name)}")
-        axes.set_title(f"{sum(bins.records):,} records")
-
-
-def _literal(text: str) -> str:
-    return text.replace("$", r"\$")  # matplotlib reads mathematics between two of these
-
-
-def lengths_table(bins: Bins) -> str:
-    """A histogram of lengths as bars of text."""
-    from rich.bar import Bar
-
-    most = max(bins.records, default=1)
-    last = bins.width - 1
-    rows = [
-        (f"{first:,} to {first + last:,}" if last else first, count, Bar(most, 0, count, width=50))
-        for first, count in zip(bins.first, bins.records, strict=True)
-    ]
-    return text(columns("frames", "records", "", rows=rows, most=len(rows)))
-
-
 @dataclass(frozen=True)
 class Bins:
-    """A histogram of lengths in bins of the same width.
+    """A histogram of lengths, in bins of equal width.
 
     Attributes:
-        width: how many lengths fall into one bin.
-        first: the shortest length of each; the longest is `first + width - 1`.
-        records: how many sequences are in each.
+        width: number of lengths in a bin.
+        first: the shortest length of each bin; the longest is `first + width - 1`.
+        records: number of sequences in each bin.
     """
 
     width: int
     first: tuple[int, ...]
     records: tuple[int, ...]
 
+    def report(self) -> str:
+        """The histogram as horizontal bars of text."""
+        from rich.bar import Bar
 
-def bins(frames: np.ndarray, most: int) -> Bins:
-    """The lengths (int64 `[N]`) in at most so many bins, from the shortest to the longest; no bin if there are no lengths."""
-    lengths, counts = histogram(frames)
-    if not len(lengths):
+        tallest = max(self.records, default=1)
+        last = self.width - 1
+        rows = [
+            (f"{first:,} to {first + last:,}" if last else first, count, Bar(tallest, 0, count, width=50))
+            for first, count in zip(self.first, self.records, strict=True)
+        ]
+        return text(columns("frames", "records", "", rows=rows, most=len(rows)))
+
+    def plot(self, name: str, path: str | os.PathLike[str]) -> None:
+        """Draw the histogram.
+
+        Args:
+            name: name of the sequence, for the axis label.
+            path: a .png, .svg or .pdf file.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+            ArgumentError: the file cannot be written.
+        """
+        with picture(path, 4, "A histogram of lengths") as figure:
+            axes = figure.subplots()
+            axes.bar(self.first, self.records, width=self.width, align="edge", color=BLUE)
+            axes.set_ylabel("records")
+            axes.set_xlabel(f"frames of {_literal(name)}")
+            axes.set_title(f"{sum(self.records):,} records")
+
+
+def bin_lengths(lengths: np.ndarray, max_bins: int) -> Bins:
+    """Count lengths (int64 `[N]`) in at most `max_bins` bins, from the shortest to the longest; without lengths, there are no bins."""
+    distinct, counts = histogram(lengths)
+    if not len(distinct):
         return Bins(1, (), ())
-    shortest, longest = int(lengths[0]), int(lengths[-1])
-    width = -(-(longest - shortest + 1) // most)
-    records = np.bincount((lengths - shortest) // width, weights=counts).astype(np.int64)
+    shortest, longest = int(distinct[0]), int(distinct[-1])
+    width = -(-(longest - shortest + 1) // max_bins)
+    records = np.bincount((distinct - shortest) // width, weights=counts).astype(np.int64)
     return Bins(width, tuple(range(shortest, longest + 1, width)), tuple(records.tolist()))
 
 
-def bin_lengths(source: Source, most: int, name: str | None = None, layout: Any = None) -> tuple[str, Bins]:
-    """The lengths of a sequence in at most so many bins; None: the first of the schema. With its name.
+def bin_sequence(source: Source, max_bins: int, name: str | None = None, layout: Any = None) -> tuple[str, Bins]:
+    """Count the lengths of one sequence of a source.
+
+    Args:
+        source, layout: as for `make_dataset`.
+        max_bins: maximum number of bins.
+        name: name of the sequence; None: the first of the schema.
+
+    Returns:
+        The name of the sequence, and the histogram of its lengths.
 
     Raises:
         SchemaError: the schema has no such sequence.
-        DatasetError: the source is no dataset.
+        DatasetError: the source is not a dataset.
     """
     index = open_anywhere(source, layout)
     name = next(iter(index.schema.sequences)) if name is None else name
     if name not in index.schema.sequences:
-        raise SchemaError(f"features: {name!r} is no sequence of the schema, which has {list(index.schema.sequences)}.")
-    return name, bins(index.frames(name), most)
+        raise SchemaError(f"features: {name!r} is not a sequence of the schema, expected one of {list(index.schema.sequences)}.")
+    return name, bin_lengths(index.frames(name), max_bins)
+
+
+def _literal(name: str) -> str:
+    return name.replace("$", r"\$")  # matplotlib would typeset text between two dollar signs as mathematics

@@ -1,4 +1,4 @@
-"""What a dataset holds, from its index and metadata: lengths, statistics, classes and their weights. Records are read only on request."""
+"""Summaries of a dataset from its index and metadata: lengths, statistics, classes and their weights. Records are read only on request."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from vlpipe.storage.schema import Fixed
 from vlpipe.storage.statistics import Moments
 from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, printable, text
 
-# Keras wants a weight of every class up to the greatest; a label beyond this is a number of something else.
+# Keras needs a weight for every class up to the greatest; a label beyond this limit is not a class number.
 MAX_CLASSES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Lengths of one or more sequences, in frames.
+class LengthSummary:
+    """Statistics of the lengths of sequences, in frames.
 
     Attributes:
-        frames: all frames together.
-        hours: their duration, where the metadata tell the hop from one frame to the next.
-        min, median, mean, p95, max: of the lengths; p95 is the 95th percentile.
+        frames: total number of frames.
+        hours: their duration; None if the metadata do not contain the hop between frames.
+        min, median, mean, p95, max: statistics of the lengths; p95 is the 95th percentile.
     """
 
     frames: int
@@ -42,14 +42,14 @@ class Lengths:
     max: int
 
     @classmethod
-    def of(cls, frames: np.ndarray, hop_ms: float | None) -> Lengths | None:
-        """Of int64 `[records]` lengths; None if there are none."""
-        if not len(frames):
+    def from_lengths(cls, lengths: np.ndarray, hop_ms: float | None) -> LengthSummary | None:
+        """Summarise lengths, int64 `[records]`; None if there are none."""
+        if not len(lengths):
             return None
-        total = int(frames.sum())
-        median, p95 = np.percentile(frames, [50, 95]).tolist()
+        total = int(lengths.sum())
+        median, p95 = np.percentile(lengths, [50, 95]).tolist()
         hours = None if hop_ms is None else total * hop_ms / 3.6e6
-        return cls(total, hours, int(frames.min()), median, total / len(frames), p95, int(frames.max()))
+        return cls(total, hours, int(lengths.min()), median, total / len(lengths), p95, int(lengths.max()))
 
 
 @dataclass(frozen=True)
@@ -57,21 +57,21 @@ class ClassCount:
     """One class of a label.
 
     Attributes:
-        label: the value of the label.
-        name: what `metadata["classes"]` calls it.
-        records: how many records have it.
-        lengths: of the first sequence of these records, where that was asked for.
+        label: value of the label.
+        name: name of the class in `metadata["classes"]`; None if it has none.
+        records: number of records of this class.
+        lengths: lengths of the first sequence of these records; None unless requested.
     """
 
     label: int
     name: str | None
     records: int
-    lengths: Lengths | None = None
+    lengths: LengthSummary | None = None
 
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """The classes of a label that have records, and what `class_weights` gives of it; None where its values are no class numbers."""
+    """The classes of a label that have records, and the result of `class_weights`; None if the values are not class numbers."""
 
     classes: tuple[ClassCount, ...]
     class_weight: dict[int, float] | None
@@ -79,15 +79,19 @@ class LabelSummary:
 
 @dataclass(frozen=True)
 class SequenceSummary:
-    """One sequence of the schema: shape and dtype of a frame, lengths, and mean and deviation (None where they are not known).
+    """One sequence of the schema.
 
     Attributes:
-        statistics: what mean and deviation are made of, exact and in the form of `vlpipe.json` (`Moments.to_json`).
+        shape, dtype: shape and dtype of a frame.
+        lengths: statistics of the lengths; None if there are no records.
+        mean, std: mean and standard deviation of each dimension; None if unknown.
+        not_finite: number of values that are not finite; None if unknown.
+        statistics: the exact moments behind `mean` and `std`, as in `vlpipe.json` (`Moments.to_json`); None if unknown.
     """
 
     shape: tuple[int, ...]
     dtype: str
-    lengths: Lengths | None
+    lengths: LengthSummary | None
     mean: tuple[float | None, ...] | None
     std: tuple[float | None, ...] | None
     not_finite: int | None
@@ -96,7 +100,7 @@ class SequenceSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `vlpipe stats` shows."""
+    """What `vlpipe stats` prints: totals, then the sequences and labels by name."""
 
     records: int
     shards: int
@@ -105,7 +109,7 @@ class Summary:
     labels: dict[str, LabelSummary]
 
     def report(self) -> str:
-        """The summary as tables: totals, then one for each sequence and one for each label."""
+        """The summary as tables: totals, then one table for each sequence and each label."""
         totals = [("records", f"{self.records:,}"), ("shards", f"{self.shards:,}"), ("bytes", f"{self.bytes:,}")]
         parts = [named(totals)]
         for name, sequence in self.sequences.items():
@@ -125,18 +129,18 @@ def summarize(
     compute: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Summary:
-    """Count what the index of a dataset tells.
+    """Summarise a dataset from its index.
 
     Args:
         source, layout: as for `make_dataset`.
-        by: a label that is a scalar integer: only its classes are listed, each with the lengths of its records; None: all such labels.
-        compute: read the frames whose mean and deviation are not known, and keep these (`with_statistics`).
-        progress: called with the bytes that are read for that and those that there are.
+        by: name of a scalar integer label: list only its classes, each with the lengths of its records; None: list all such labels.
+        compute: read the frames whose mean and deviation are unknown, and cache the result (`sources.compute_statistics`).
+        progress: called with the number of bytes read so far, and the number of bytes to read.
 
     Raises:
-        SchemaError: `by` is no such label.
-        DatasetError: the source is no dataset, or a record that is read is damaged.
-        ArgumentError: `compute`, and the source is an address.
+        SchemaError: `by` is not a scalar integer label.
+        DatasetError: the source is not a dataset, or a record read for `compute` is damaged.
+        ArgumentError: `compute` is set and the source is an address.
     """
     index = with_statistics(open_local(source, layout), progress=progress) if compute else open_anywhere(source, layout)
     names = _class_labels(index) if by is None else [_class_label(index, by)]
@@ -144,51 +148,56 @@ def summarize(
         records=len(index),
         shards=len(index.shards),
         bytes=sum(shard.bytes for shard in index.shards),
-        sequences={name: _sequence(index, name) for name in index.counted},
-        labels={name: _label(index, name, with_lengths=by is not None) for name in names},
+        sequences={name: _summarize_sequence(index, name) for name in index.counted},
+        labels={name: _summarize_label(index, name, with_lengths=by is not None) for name in names},
     )
 
 
 def class_weights(source: Source, label: str | None = None, layout: Any = None) -> dict[int, float]:
-    """Weights for `model.fit(class_weight=)` by which every class counts the same, however rare: n / (classes * records of the class).
+    """Compute weights for `model.fit(class_weight=)` that give every class the same total weight, however rare it is.
 
-    As scikit-learn's "balanced". From the index alone; no record is read. Keras wants every class from 0 on: one that has no record here
-    gets the weight 1, which has no effect.
+    The weight of a class is n / (classes * records of the class), as scikit-learn's "balanced". It comes from the index; no record is
+    read. Keras needs a weight for every class from 0 on: a class without records gets 1, which has no effect.
 
     Args:
         source: as for `make_dataset`.
-        label: name of a scalar integer in the schema; None: the label of the layout, the field `label`, or the only one that can be meant.
-        layout: how the records are laid out that vlpipe did not write, as for `make_dataset`.
+        label: name of a scalar integer field; None: the label of the layout, else the field `label`, else the only scalar integer field.
+        layout: layout of third-party files, as for `make_dataset`.
 
     Returns:
-        The weight of each class from 0 to the greatest.
+        The weight of each class, from 0 to the greatest.
 
     Raises:
-        SchemaError: the schema has no such label, or several that could be meant.
-        ArgumentError: the label's values are no class numbers: one is negative, or 1,048,576 or more.
-        DatasetError: the source is no dataset, or has no records.
+        SchemaError: the schema has no such label, or several candidates.
+        ArgumentError: the values are not class numbers: one is negative, or 1,048,576 or more.
+        DatasetError: the source is not a dataset, or has no records.
 
     Example:
-        >>> weights = vlpipe.class_weights("data/train")  # {0: 0.6, 1: 3.0}
-        >>> model.fit(vlpipe.make_dataset("data/train"), class_weight=weights)
+        >>> import tempfile
+        >>> records = [{"x": np.zeros((5, 2), np.float32), "label": label} for label in (0, 0, 0, 1)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     vlpipe.write(f"{folder}/train", records, num_shards=1)
+        ...     weights = vlpipe.class_weights(f"{folder}/train")
+        >>> weights  # model.fit(vlpipe.make_dataset("data/train"), class_weight=weights)
+        {0: 0.6666666666666666, 1: 2.0}
     """
     index = open_anywhere(source, layout)
     name = _class_label(index, label)
     values, counts = _counts(index, name)
     if not len(values):
-        raise DatasetError(f"{source}: has no records, so that no class has a weight. Write some first.")
+        raise DatasetError(f"{source}: has no records, expected at least one, to weigh the classes. Pass a dataset with records.")
     weights = _balanced(values, counts)
     if weights is None:
         wrong = values[0] if values[0] < 0 else values[-1]
         raise ArgumentError(
-            f'label: "{name}" has the value {wrong}, expected class numbers from 0 to {MAX_CLASSES - 1}, which is what fit(class_weight=) '
-            "takes. Number the classes from 0 on."
+            f'label: "{name}" has the value {wrong}, expected class numbers from 0 to {MAX_CLASSES - 1}, as fit(class_weight=) requires. '
+            "Number the classes from 0 on."
         )
     return weights
 
 
 def _balanced(values: np.ndarray, counts: np.ndarray) -> dict[int, float] | None:
-    """The weight of each class; None where the values are no numbers of classes."""
+    """The weight of each class; None if the values are not class numbers."""
     if not len(values) or values[0] < 0 or values[-1] >= MAX_CLASSES:
         return None
     weights = dict.fromkeys(range(int(values[-1]) + 1), 1.0)
@@ -196,12 +205,12 @@ def _balanced(values: np.ndarray, counts: np.ndarray) -> dict[int, float] | None
 
 
 def _counts(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct values of a label in ascending order, and how many records have each."""
+    """The distinct values of a label in ascending order, and the number of records with each."""
     return np.unique(index.rows[f"value:{name}"], return_counts=True)
 
 
 def _class_labels(index: Index) -> list[str]:
-    """The scalar integers of which the index has the values: all, but for those that only the user's own function gives."""
+    """The scalar integer fields whose values are in the index: all except those that a user's parse function computes."""
     return [name for name in index.schema.fields if _is_class(index, name)]
 
 
@@ -211,7 +220,7 @@ def _is_class(index: Index, name: str) -> bool:
 
 
 def _class_label(index: Index, label: str | None) -> str:
-    """The name of the scalar integer that is meant."""
+    """The name of the scalar integer label that the caller selected, or the default."""
     schema = index.schema
     if label is None:
         label = index.label
@@ -219,30 +228,30 @@ def _class_label(index: Index, label: str | None) -> str:
         label = "label" if "label" in schema.fields else only_candidate("label", schema, _class_labels(index))
     field = schema.fields.get(label) if isinstance(label, str) else None
     if label is None or field is None or not _is_class(index, label):
-        found = "no such field" if field is None else repr(field)
-        known = _class_labels(index) or "none"
-        raise SchemaError(f"label: {label!r} is {found}, expected a Fixed scalar of integers; of that kind the index has {known}.")
+        kind = "not a field of the schema" if field is None else repr(field)
+        candidates = _class_labels(index) or "none"
+        raise SchemaError(f"label: {label!r} is {kind}, expected a scalar integer field (Fixed); candidates: {candidates}.")
     return label
 
 
-def _label(index: Index, name: str, with_lengths: bool) -> LabelSummary:
+def _summarize_label(index: Index, name: str, with_lengths: bool) -> LabelSummary:
     values, counts = _counts(index, name)
     names = _class_names(index, name)
-    lengths: list[Lengths | None] = [None] * len(values)
+    lengths: list[LengthSummary | None] = [None] * len(values)
     if with_lengths and len(values):
         first = next(iter(index.schema.sequences))
         order = np.argsort(index.rows[f"value:{name}"], kind="stable")
         parts = np.split(index.frames(first)[order], np.cumsum(counts)[:-1])
-        lengths = [Lengths.of(part, _hop_ms(index, first)) for part in parts]
+        lengths = [LengthSummary.from_lengths(part, _hop_ms(index, first)) for part in parts]
     classes = tuple(
-        ClassCount(value, names[value] if 0 <= value < len(names) else None, count, of)
-        for value, count, of in zip(values.tolist(), counts.tolist(), lengths, strict=True)
+        ClassCount(value, names[value] if 0 <= value < len(names) else None, count, summary)
+        for value, count, summary in zip(values.tolist(), counts.tolist(), lengths, strict=True)
     )
     return LabelSummary(classes, _balanced(values, counts))
 
 
 def _class_names(index: Index, name: str) -> list[str]:
-    """What the metadata call the classes of this label: `vlpipe ingest` notes those of the only one, which it calls "label"."""
+    """The class names of a label in the metadata: `vlpipe ingest` stores them for its only label, named "label"."""
     names = index.metadata.get("classes")
     if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
         return []
@@ -250,7 +259,7 @@ def _class_names(index: Index, name: str) -> list[str]:
 
 
 def _hop_ms(index: Index, name: str) -> float | None:
-    """Milliseconds from one frame to the next, of the first sequence: as `vlpipe ingest` notes it, or of the samples of recordings."""
+    """Milliseconds between frames of the first sequence: the hop that `vlpipe ingest` stores, or the period of waveform samples."""
     features, rate = index.metadata.get("features"), index.metadata.get("sample_rate")
     hop = features.get("hop_ms") if isinstance(features, dict) else None
     if type(rate) is int and rate > 0:
@@ -260,17 +269,17 @@ def _hop_ms(index: Index, name: str) -> float | None:
     return float(hop) if name == next(iter(index.schema.sequences)) else None
 
 
-def _sequence(index: Index, name: str) -> SequenceSummary:
+def _summarize_sequence(index: Index, name: str) -> SequenceSummary:
     field, moments = index.schema.sequences[name], index.statistics.get(name)
-    lengths = Lengths.of(index.frames(name), _hop_ms(index, name))
+    lengths = LengthSummary.from_lengths(index.frames(name), _hop_ms(index, name))
     if moments is None:
         return SequenceSummary(field.dimensions, field.dtype, lengths, None, None, None, None)
-    mean, std = _seen(moments, moments.mean), _seen(moments, np.sqrt(moments.variance))
+    mean, std = _finite(moments, moments.mean), _finite(moments, np.sqrt(moments.variance))
     return SequenceSummary(field.dimensions, field.dtype, lengths, mean, std, moments.not_finite, moments.to_json())
 
 
-def _seen(moments: Moments, numbers: np.ndarray) -> tuple[float | None, ...]:
-    """The number of each dimension; None where no finite value was seen, or where it is beyond a float64."""
+def _finite(moments: Moments, numbers: np.ndarray) -> tuple[float | None, ...]:
+    """The number of each dimension; None if the dimension has no finite value, or if the number overflows float64."""
     pairs: Any = zip(moments.count.tolist(), numbers.tolist(), strict=True)
     return tuple(number if count and math.isfinite(number) else None for count, number in pairs)
 
@@ -279,18 +288,19 @@ def _sequence_rows(name: str, sequence: SequenceSummary) -> list[tuple[str, str]
     shape = ", ".join(["T", *map(str, sequence.shape)])
     rows = [(name, f"[{shape}] {sequence.dtype}")]
     if sequence.lengths:
-        of = sequence.lengths
-        hours = "" if of.hours is None else f", {of.hours:,.2f} hours"
-        quartet = f"min {of.min:,}, median {of.median:,.0f}, mean {of.mean:,.1f}, 95 % {of.p95:,.0f}, max {of.max:,}"
-        rows += [("frames", f"{of.frames:,}{hours}"), ("lengths", quartet)]
+        lengths = sequence.lengths
+        hours = "" if lengths.hours is None else f", {lengths.hours:,.2f} hours"
+        quantiles = f"median {lengths.median:,.0f}, mean {lengths.mean:,.1f}, 95 % {lengths.p95:,.0f}"
+        rows.append(("frames", f"{lengths.frames:,}{hours}"))
+        rows.append(("lengths", f"min {lengths.min:,}, {quantiles}, max {lengths.max:,}"))
     for heading, numbers in (("mean", sequence.mean), ("deviation", sequence.std)):
         known = [number for number in numbers or () if number is not None]
         if known:
             rows.append((heading, f"{min(known):.4g} to {max(known):.4g} over {len(known):,} dimensions"))
     if sequence.statistics is None and sequence.shape and sequence.lengths:
-        rows.append(("mean", "not known; --compute reads the frames"))
+        rows.append(("mean", "unknown; --compute computes it from the frames"))
     if sequence.not_finite:
-        rows.append(("not finite", f"{sequence.not_finite:,} numbers, which mean and deviation leave out"))
+        rows.append(("not finite", f"{sequence.not_finite:,} numbers, excluded from mean and deviation"))
     return rows
 
 
@@ -299,8 +309,8 @@ def _class_table(label: LabelSummary) -> Any:
     weights = label.class_weight or {}
     rows = []
     for entry in label.classes:
-        of = entry.lengths
-        more = () if of is None else (of.frames, of.hours, of.min, of.median, of.max)
+        lengths = entry.lengths
+        more = () if lengths is None else (lengths.frames, lengths.hours, lengths.min, lengths.median, lengths.max)
         rows.append((entry.label, entry.name or "", entry.records, f"{entry.records / total:.1%}", weights.get(entry.label), *more))
     headings = ["class", "name", "records", "share", "weight"]
     if rows and len(rows[0]) > len(headings):
