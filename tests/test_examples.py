@@ -12,7 +12,18 @@ import tensorflow as tf
 import vlpipe
 
 
-@pytest.mark.parametrize("room", ["vlpipe.builders", "vlpipe.audio.features", "vlpipe.storage.schema"])
+LAYERS = ("base", "check", "convert", "entry", "merge", "normalize", "reduce", "resize", "testing", "timewise", "windows")
+
+
+@pytest.mark.parametrize(
+    "room",
+    [
+        "vlpipe.builders",
+        "vlpipe.audio.features",
+        "vlpipe.storage.schema",
+        *[f"vlpipe.layers.{name}" for name in LAYERS],
+    ],
+)
 def test_the_examples_give_what_they_say(room: str) -> None:
     module = importlib.import_module(room)
     runner = doctest.DocTestRunner()

@@ -1,4 +1,4 @@
-"""Layers by hand against their NumPy twin: each row of a padded batch as the twin computes it for the row alone."""
+"""Each layer gives each row of a padded batch the output that its NumPy twin computes for the row alone."""
 
 import keras
 import numpy as np
@@ -7,15 +7,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.layers import layers_numpy as twin
-from tests.layers.layers_tools import EXTRA, LENGTHS, WIDTH, MaskOf, few, numpy, padded
+from tests.layers.layers_tools import EXTRA, LENGTHS, WIDTH, ExtractMask, few, numpy, padded
 from vlpipe import layers
 from vlpipe.errors import ArgumentError
 
 
 def run(layer, batch):
-    """The real output frames of each row."""
+    """Return the real output frames of each row."""
     y = layer(layers.LengthMask()(batch))
-    mask, y = numpy(MaskOf()(y)), numpy(y)
+    mask, y = numpy(ExtractMask()(y)), numpy(y)
     assert np.isfinite(y).all()
     assert mask.shape == y.shape[:2]
     counts = mask.sum(1)
@@ -90,7 +90,7 @@ def test_padding_cropping_repeating(lengths, extra, before, after):
 
 
 @pytest.mark.parametrize("stride", [7, 16])
-def test_conv_with_a_wide_stride_finds_each_alignment(stride):
+def test_conv_with_a_wide_stride_aligns_every_length(stride):
     layer = layers.Conv1D(4, 21, strides=stride, padding="same")
     kernel, bias = weights(layer)
     check(layer, list(range(1, 40)), 3, lambda x: twin.conv(x, kernel, bias, stride, 1, "same"))
@@ -109,6 +109,7 @@ def test_without_a_mask_the_layer_is_its_parent():
 
 def test_channels_first_is_refused():
     with pytest.raises(
-        ArgumentError, match=r'Conv1D "c": data_format="channels_first" has its frames on the last axis; expected .batch, frames, features.'
+        ArgumentError,
+        match=r'Conv1D "c": data_format="channels_first" puts the frames on the last axis; expected .batch, frames, features.',
     ):
         layers.Conv1D(4, 3, data_format="channels_first", name="c")
