@@ -11,7 +11,6 @@ import tensorflow as tf
 
 import vlpipe
 
-
 LAYERS = ("base", "check", "convert", "entry", "merge", "normalize", "reduce", "resize", "testing", "timewise", "windows")
 
 

@@ -62,8 +62,8 @@ def test_sample_weight_makes_a_plain_loss_count_real_frames_only():
     weight = layers.sample_weight(model, batch["lengths"], frames=batch["features"].shape[1])
     np.testing.assert_array_equal(weight.sum(1), LENGTHS)
     y = numpy(layers.mask_aware(model)(batch))
-    errors = np.concatenate([numpy(model(row[None]))[0] for row in rows if len(row)])
-    np.testing.assert_allclose((weight[..., None] * y**2).sum() / weight.sum(), np.mean(errors**2), rtol=1e-4)
+    outputs = np.concatenate([numpy(model(row[None]))[0] for row in rows if len(row)])
+    np.testing.assert_allclose((weight[..., None] * y**2).sum() / weight.sum(), np.mean(outputs**2), rtol=1e-4)
     assert layers.sample_weight(model, LENGTHS).shape == (4, 9)
 
 
@@ -83,9 +83,8 @@ def mask_of(y):
 
 
 def test_output_lengths_refuses_a_model_without_output_frames():
-    with pytest.raises(
-        ArgumentError, match=r'output_lengths: the output of "m" has shape \(None, 5\) and no frame axis that can be followed'
-    ):
+    message = r'output_lengths: the output of "m" has shape \(None, 5\) and no frame axis that can be followed'
+    with pytest.raises(ArgumentError, match=message):
         layers.output_lengths(keras.Sequential([keras.Input((None, 5)), keras.layers.GlobalMaxPooling1D()], name="m"), [3])
 
 

@@ -60,6 +60,7 @@ class ModelCheck:
 
     @property
     def ok(self) -> bool:
+        """Whether there are no findings."""
         return not self.findings
 
     def report(self) -> str:
@@ -187,7 +188,7 @@ class Checker:
         leak = role.leak_masked if masked else role.leak
         if leak:
             add(role.problem, leak)
-        merge_base = keras.layers.Add.__base__
+        merge_base = keras.layers.Add.__base__  # private in Keras: the base of all its merging layers
         loses = not role.carries or (has_unframed and operation.__class__.__base__ is merge_base)
         if masked and loses and role.frames and role.twin and not leak:
             add(*DROPPED[:2])
