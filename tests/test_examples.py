@@ -1,34 +1,36 @@
-"""The examples of the docstrings, run: those that need no data of a reader's own."""
+"""The examples of all docstrings, run: each in an empty folder, with `vlpipe`, `np`, `tf`, `keras` and the names of its module."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import vlpipe
 
+PACKAGE = Path(vlpipe.__file__).parent
+ROOMS = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if ">>>" in path.read_text("utf-8")
+]
 
-@pytest.mark.parametrize(
-    "room",
-    [
-        "vlpipe.builders",
-        "vlpipe.audio.decoding",
-        "vlpipe.audio.features",
-        "vlpipe.ingest.recordings",
-        "vlpipe.inspection.summary",
-        "vlpipe.storage.schema",
-    ],
-)
-def test_the_examples_give_what_they_say(room: str) -> None:
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_examples_give_what_they_say(room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     module = importlib.import_module(room)
     runner = doctest.DocTestRunner()
-    space = {"vlpipe": vlpipe, "np": np, "tf": tf, **vars(module)}
+    space = {"vlpipe": vlpipe, "np": np, "tf": tf, "keras": keras, **vars(module)}
     examples = [example for example in doctest.DocTestFinder().find(module, globs=space) if example.examples]
     assert examples
-    for example in examples:
+    for number, example in enumerate(examples):
+        (tmp_path / str(number)).mkdir()
+        monkeypatch.chdir(tmp_path / str(number))
         runner.run(example)
     assert runner.summarize(verbose=False).failed == 0

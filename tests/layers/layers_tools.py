@@ -1,4 +1,4 @@
-"""What the tests of the layers share."""
+"""Helpers shared by the tests of the layers."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ EXTRA = st.integers(0, 5)
 numpy = keras.ops.convert_to_numpy
 
 
-SWEEP = int(os.environ.get("VLPIPE_SWEEP", "1"))  # how many times as many examples: 1 in the suite, more by hand
+SWEEP = int(os.environ.get("VLPIPE_SWEEP", "1"))  # factor on the number of hypothesis examples; raise it for a longer run by hand
 
 
 def few(examples):
-    """So many hypothesis examples; fewer on JAX, which compiles every operation again for every shape."""
+    """Limit hypothesis to this many examples; to a tenth on JAX, which compiles every operation for every shape."""
     fewer = max(examples // 10, 1) if keras.backend.backend() == "jax" else examples
     return settings(max_examples=SWEEP * fewer, deadline=None)
 
 
 @keras.saving.register_keras_serializable(package="vlpipe-tests")
-class MaskOf(keras.layers.Layer):
-    """The mask that comes with a tensor, as a tensor."""
+class ExtractMask(keras.layers.Layer):
+    """Return the mask of the input as a tensor."""
 
     def call(self, inputs, mask=None):
         return mask
@@ -37,7 +37,7 @@ class MaskOf(keras.layers.Layer):
 
 
 def padded(lengths, extra=0, seed=0):
-    """Sequences, and the batch of them with noise where the padding is."""
+    """Return random sequences and a batch of them, padded with noise."""
     rng = np.random.default_rng(seed)
     rows = [rng.normal(size=(n, WIDTH)).astype("float32") for n in lengths]
     x = rng.normal(size=(len(rows), max([*lengths, 1]) + extra, WIDTH)).astype("float32") * 9
@@ -47,7 +47,7 @@ def padded(lengths, extra=0, seed=0):
 
 
 def gradients(model, batch, loss, training):
-    """Gradients of `loss(model(batch))` for each trainable weight, and nothing else changed, on any backend."""
+    """Return the gradient of `loss(model(batch))` for each trainable weight, without changing the model, on any backend."""
     backend = keras.backend.backend()
     weights = model.trainable_variables
     if backend == "tensorflow":
@@ -55,7 +55,7 @@ def gradients(model, batch, loss, training):
 
         with tf.GradientTape() as tape:
             value = loss(model(batch, training=training))
-        found = tape.gradient(value, [w.value for w in weights])
+        values = tape.gradient(value, [w.value for w in weights])
     elif backend == "jax":
         import jax
 
@@ -63,10 +63,10 @@ def gradients(model, batch, loss, training):
             y, _ = model.stateless_call(trainable, [w.value for w in model.non_trainable_variables], batch, training=training)
             return loss(y)
 
-        found = jax.grad(pure)([w.value for w in weights])
+        values = jax.grad(pure)([w.value for w in weights])
     else:
         for w in weights:
             w.value.grad = None
         loss(model(batch, training=training)).backward()
-        found = [w.value.grad for w in weights]
-    return [np.zeros(tuple(w.shape)) if g is None else numpy(keras.ops.convert_to_tensor(g)) for w, g in zip(weights, found, strict=True)]
+        values = [w.value.grad for w in weights]
+    return [np.zeros(tuple(w.shape)) if g is None else numpy(keras.ops.convert_to_tensor(g)) for w, g in zip(weights, values, strict=True)]

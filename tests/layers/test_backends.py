@@ -1,6 +1,6 @@
-"""A model saved on one backend, loaded in a new process on another: the same answers, padding-invariant, and it trains.
+"""A model saved on one backend and loaded in a new process on another gives the same output, is padding-invariant and trains.
 
-The other tests of the layers run on any backend too: `KERAS_BACKEND=jax python -m pytest tests/test_layers_*.py`.
+The other tests of the layers run on any backend, too: `KERAS_BACKEND=jax python -m pytest tests/layers`.
 """
 
 import importlib.util
@@ -32,11 +32,11 @@ print(np.isfinite(model.train_on_batch(batch, np.zeros_like(y))))
 
 @pytest.mark.parametrize("name", ["speaker", "attention"])
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_a_saved_model_on_another_backend(backend, name, tmp_path):
+def test_saved_model_runs_on_another_backend(backend, name, tmp_path):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     if backend == "tensorflow" and name != "speaker":
-        pytest.skip("one model shows that a new process loads it")
+        pytest.skip("one model is enough to test loading in a new process")
     model = zoo.build(name)
     aware = layers.mask_aware(model)
     batch = {

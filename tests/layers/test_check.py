@@ -1,4 +1,4 @@
-"""`check_model` and `assert_padding_invariant`: what they say of models that leak, and of models that do not."""
+"""`check_model` and `assert_padding_invariant`, on models that leak padding and on models that do not."""
 
 import doctest
 import importlib
@@ -16,13 +16,13 @@ plain = keras.layers
 
 
 def problems(*stack, **options):
-    """The problem of each layer of a Sequential model that has one."""
-    named = [keras.Input((None, 4)), *stack]
-    return [(finding.kind, finding.problem) for finding in layers.check_model(keras.Sequential(named), **options).findings]
+    """Return `(class, problem)` of each finding in a Sequential model of these layers."""
+    model = keras.Sequential([keras.Input((None, 4)), *stack])
+    return [(finding.kind, finding.problem) for finding in layers.check_model(model, **options).findings]
 
 
-def by_hand(body):
-    """A model that begins with LengthMask."""
+def length_mask_model(body):
+    """Return a model that starts with LengthMask."""
     inputs = {"features": keras.Input((None, 4), name="features"), "lengths": keras.Input((), dtype="int32", name="lengths")}
     return keras.Model(inputs, body(layers.LengthMask()(inputs)))
 
@@ -64,11 +64,11 @@ def test_each_leak_is_found(layer, problem):
         plain.Dropout(0.1),
     ],
 )
-def test_what_keeps_frames_apart_is_not(layer):
+def test_layers_without_a_leak_have_no_finding(layer):
     assert problems(layer) == []
 
 
-def test_a_finding_says_what_to_use():
+def test_a_finding_advises_which_layer_to_use():
     (finding,) = layers.check_model(keras.Sequential([keras.Input((None, 4)), plain.Conv1D(2, 3, padding="same", name="c")])).findings
     assert finding == layers.Finding(
         layer="c",
@@ -80,21 +80,21 @@ def test_a_finding_says_what_to_use():
 
 
 def test_a_lost_mask_is_found():
-    lost = layers.check_model(by_hand(lambda x: layers.GlobalMaxPooling1D()(plain.Conv1D(2, 3)(x)))).findings
+    lost = layers.check_model(length_mask_model(lambda x: layers.GlobalMaxPooling1D()(plain.Conv1D(2, 3)(x)))).findings
     assert [(f.kind, f.problem) for f in lost] == [("Conv1D", "mask_lost"), ("GlobalMaxPooling1D", "mask_lost")]
-    lost = layers.check_model(by_hand(lambda x: layers.GlobalMaxPooling1D()(x * 2))).findings
+    lost = layers.check_model(length_mask_model(lambda x: layers.GlobalMaxPooling1D()(x * 2))).findings
     assert [(f.kind, f.problem) for f in lost] == [("Multiply", "mask_lost"), ("GlobalMaxPooling1D", "mask_lost")]
-    lost = layers.check_model(by_hand(lambda x: plain.Multiply()([x, layers.GlobalMaxPooling1D()(x)]))).findings
+    lost = layers.check_model(length_mask_model(lambda x: plain.Multiply()([x, layers.GlobalMaxPooling1D()(x)]))).findings
     assert [(f.kind, f.problem) for f in lost] == [("Multiply", "mask_lost")]
 
 
-def test_keras_with_a_mask_of_an_empty_row_is_found():
-    (finding,) = layers.check_model(by_hand(plain.GlobalAveragePooling1D())).findings
+def test_keras_pooling_of_an_empty_row_is_found():
+    (finding,) = layers.check_model(length_mask_model(plain.GlobalAveragePooling1D())).findings
     assert finding.message == "divides by zero for a row without frames"
 
 
-def test_masks_that_arrive_are_not_complained_about():
-    model = by_hand(lambda x: plain.LSTM(3)(layers.CarryMask()([ops.relu(x), x])))
+def test_masks_that_arrive_are_not_findings():
+    model = length_mask_model(lambda x: plain.LSTM(3)(layers.CarryMask()([ops.relu(x), x])))
     assert layers.check_model(model).ok
     assert "No layer lets padding change an answer." in layers.check_model(model).report()
 
@@ -105,7 +105,7 @@ def test_an_input_of_fixed_length_is_found():
     assert (finding.layer, finding.problem, finding.message) == ("x", "fixed_length", "takes exactly 7 frames")
 
 
-def test_branches_that_never_meet_are_found():
+def test_branches_that_never_have_equal_lengths_are_found():
     inputs = keras.Input((None, 4))
     x = ops.concatenate([inputs, plain.UpSampling1D(2)(inputs)], axis=-1)
     assert [f.problem for f in layers.check_model(keras.Model(inputs, x)).findings] == ["mismatch"]
@@ -118,15 +118,15 @@ def test_nested_layers_have_a_path():
 
 def test_the_receptive_field_is_measured():
     stack = [plain.Conv1D(2, 3), plain.MaxPooling1D(2), plain.Conv1D(2, 3, dilation_rate=2)]
-    found = layers.check_model(keras.Sequential([keras.Input((None, 4)), *stack]))
-    assert (found.receptive_field, found.shortest) == (12, 12)  # 3, + 1, + 4 windows of 2
+    check = layers.check_model(keras.Sequential([keras.Input((None, 4)), *stack]))
+    assert (check.receptive_field, check.shortest) == (12, 12)  # 3, + 1, + 4 windows of 2
     assert problems(*stack, shortest=12) == []
     assert problems(*stack, shortest=11) == [("Conv1D", "too_short")]
     assert problems(plain.Conv1D(2, 5, padding="causal"), shortest=4) == [("Conv1D", "too_short")]
 
 
 def test_the_receptive_field_by_perturbation():
-    """The frames of the input whose gradient-free perturbation reaches one output frame: as many as the figure says."""
+    """The input frames whose perturbation changes the first output frame are as many as `receptive_field`."""
     model = zoo.build("wav2letter", zoo.Draw(kernel=3, stride=2, padding="valid"))
     field = layers.check_model(model).receptive_field
     x = np.random.default_rng(0).normal(size=(1, field + 20, zoo.FEATURES)).astype("float32")
@@ -141,47 +141,53 @@ def test_the_receptive_field_by_perturbation():
 
 def test_the_report_is_a_table():
     report = layers.check_model(zoo.build("m5")).report()
-    for text in ("stride_alignment", "GlobalAveragePooling1D", "Receptive field: 100 frames", "Shortest sequence that leaves a frame"):
+    expected = (
+        "stride_alignment",
+        "GlobalAveragePooling1D",
+        "Receptive field: 100 frames",
+        "Shortest sequence that gives every layer at least one frame",
+    )
+    for text in expected:
         assert text in report
 
 
-def test_check_model_refuses_what_it_cannot_look_into():
+def test_check_model_refuses_a_model_that_is_not_built():
     with pytest.raises(ArgumentError, match='check_model: the Sequential model "s" is not built'):
         layers.check_model(keras.Sequential([plain.Dense(2)], name="s"))
 
 
 def test_the_assertion_names_the_case():
     model = keras.Sequential([keras.Input((None, 4)), plain.GlobalAveragePooling1D()])
-    with pytest.raises(AssertionError, match=r"A sequence of 3 frames padded by 2 frames of zeros: the answer differs by 0\.4"):
+    with pytest.raises(AssertionError, match=r"A sequence of 3 frames padded by 2 frames of zeros: the output differs by 0\.4 of its"):
         layers.assert_padding_invariant(model, 4, lengths=[3], padding=[2])
     with pytest.raises(AssertionError, match="A sequence of 3 frames in one batch with one of 9"):
         layers.assert_padding_invariant(model, 4, lengths=[3, 9], padding=[])
     layers.assert_padding_invariant(model, 4, lengths=[3, 9], padding=[2], tolerance=10)
 
 
-def test_the_assertion_sees_nan_and_other_shapes():
-    model = by_hand(plain.GlobalAveragePooling1D())
+def test_the_assertion_detects_nan_and_other_shapes():
+    model = length_mask_model(plain.GlobalAveragePooling1D())
     with pytest.raises(AssertionError, match="differs by nan"):
         layers.assert_padding_invariant(model, 4, lengths=[0], padding=[2])
     model = keras.Sequential([keras.Input((None, 4)), plain.Flatten()])
-    with pytest.raises(AssertionError, match=r"the answer has shape \(20,\); alone it has \(12,\)"):
+    with pytest.raises(AssertionError, match=r"the output has shape \(20,\), but \(12,\) for the sequence alone"):
         layers.assert_padding_invariant(model, 4, lengths=[3], padding=[2])
 
 
 def test_the_assertion_needs_lengths():
     for lengths in ([], [3, -1]):
-        with pytest.raises(ArgumentError, match=r"assert_padding_invariant: lengths=.*expected one or more lengths, none below zero"):
+        with pytest.raises(ArgumentError, match=r"assert_padding_invariant: lengths=.*expected at least one length, none negative"):
             layers.assert_padding_invariant(None, 4, lengths=lengths)
 
 
-ROOMS = ["check", "convert", "entry", "merge", "normalize", "reduce", "resize", "testing", "timewise", "windows"]
+MODULES = ["base", "check", "convert", "entry", "merge", "normalize", "reduce", "resize", "testing", "timewise", "windows"]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_examples_of_the_docstrings_run(room):
-    if room == "entry" and keras.backend.backend() != "tensorflow":
-        pytest.skip("the example of ToPadded is ragged, which is TensorFlow's")
-    result = doctest.testmod(importlib.import_module(f"vlpipe.layers.{room}"))
+@pytest.mark.parametrize("module", MODULES)
+def test_the_docstring_examples_are_self_contained_and_run_on_this_backend(module):
+    if module == "entry" and keras.backend.backend() != "tensorflow":
+        pytest.skip("the example of ToPadded needs ragged tensors, which only TensorFlow has")
+    result = doctest.testmod(importlib.import_module(f"vlpipe.layers.{module}"), globs={})
     assert result.attempted > 0
     assert result.failed == 0
 

@@ -1,11 +1,11 @@
-"""What `mask_aware` takes apart and puts together, and what it refuses by name."""
+"""Models that `mask_aware` converts, and operations that it refuses by name."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from tests.layers.layers_tools import MaskOf, numpy
+from tests.layers.layers_tools import ExtractMask, numpy
 from vlpipe import layers
 from vlpipe.errors import ArgumentError
 
@@ -17,8 +17,8 @@ def functional(body, features=4):
     return keras.Model(inputs, body(inputs), name="m")
 
 
-def same_answers(model, lengths=(9, 5), features=4):
-    """The rows of a padded batch, against the plain model on each alone."""
+def same_outputs(model, lengths=(9, 5), features=4):
+    """Compare each row of a padded batch with the plain model on the row alone; return the mask-aware model."""
     aware = layers.mask_aware(model)
     x = np.random.default_rng(0).normal(size=(len(lengths), max(lengths) + 3, features)).astype("float32")
     y = aware({"features": x, "lengths": np.array(lengths)})
@@ -57,8 +57,8 @@ BODIES = {
 
 @pytest.mark.filterwarnings("ignore:.*You are using a softmax over axis:UserWarning")
 @pytest.mark.parametrize("name", BODIES)
-def test_compositions(name):
-    aware = same_answers(functional(BODIES[name]))
+def test_models_give_each_row_the_output_it_has_alone(name):
+    aware = same_outputs(functional(BODIES[name]))
     assert layers.check_model(aware).ok
 
 
@@ -81,27 +81,27 @@ def test_nested_models_stay_models_and_are_shared():
     encoder = keras.Sequential([keras.Input((None, 4)), plain.Conv1D(4, 3, padding="same"), plain.BatchNormalization()], name="encoder")
     inner = functional(lambda x: encoder(encoder(x)))
     model = functional(lambda x: plain.GlobalAveragePooling1D()(plain.Add()([inner(x), encoder(x)])))
-    aware = same_answers(model)
+    aware = same_outputs(model)
     assert {type(layer).__name__ for layer in aware.layers} >= {"NestedModel", "Add"}
     assert len(aware.weights) == len(model.weights) == 6
 
 
 def test_a_nested_model_that_pools():
     encoder = keras.Sequential([keras.Input((None, 4)), plain.Conv1D(4, 3), plain.GlobalMaxPooling1D()])
-    aware = same_answers(functional(lambda x: plain.Dense(2)(encoder(x))))
-    assert MaskOf()(aware({"features": np.ones((1, 5, 4)), "lengths": np.array([4])})) is None
+    aware = same_outputs(functional(lambda x: plain.Dense(2)(encoder(x))))
+    assert ExtractMask()(aware({"features": np.ones((1, 5, 4)), "lengths": np.array([4])})) is None
 
 
 def test_a_nested_model_of_two_inputs():
     first, second = keras.Input((None, 4)), keras.Input((None, 4))
     pair = keras.Model([first, second], plain.Conv1D(3, 3, padding="same")(plain.Add()([first, second])), name="pair")
-    aware = same_answers(functional(lambda x: plain.GlobalAveragePooling1D()(pair([x, plain.Conv1D(4, 3, padding="same")(x)]))))
+    aware = same_outputs(functional(lambda x: plain.GlobalAveragePooling1D()(pair([x, plain.Conv1D(4, 3, padding="same")(x)]))))
     assert "pair" in [layer.name for layer in aware.layers]
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision(policy):
-    """The masks reach nested layers through the casts; float16 ends at 65504: the sum of these frames does not fit, their mean does."""
+    """The masks reach nested layers through the casts; float16 ends at 65504, which the sum of these frames exceeds, but not their mean."""
     keras.config.set_dtype_policy(policy)
     try:
         front = keras.Sequential([keras.Input((None, 4)), plain.Conv1D(4, 3, strides=2, padding="same"), plain.BatchNormalization()])
@@ -126,7 +126,7 @@ def test_a_mask_as_input():
     layers.assert_padding_invariant(aware, 4)
 
 
-def test_several_inputs_go_by_their_names():
+def test_several_inputs_are_passed_by_name():
     first, second, extra = keras.Input((None, 4), name="audio"), keras.Input((None, 3), name="video"), keras.Input((2,), name="speaker")
     pooled = [plain.GlobalMaxPooling1D()(plain.Conv1D(3, 3, padding="same")(x)) for x in (first, second)]
     model = keras.Model([first, second, extra], plain.Dense(2)(plain.Concatenate()([*pooled, extra])))
@@ -137,13 +137,13 @@ def test_several_inputs_go_by_their_names():
     np.testing.assert_allclose(numpy(got), numpy(model([x[:, :7], y[:, :4], z])), rtol=1e-5, atol=1e-6)
 
 
-def test_the_rows_share_one_output_dict():
+def test_a_dict_of_outputs_keeps_its_structure():
     inputs = keras.Input((None, 4))
     x = plain.Conv1D(3, 3, padding="same")(inputs)
     aware = layers.mask_aware(keras.Model(inputs, {"frames": x, "clip": plain.GlobalMaxPooling1D()(x)}))
     y = aware({"features": np.ones((2, 6, 4), "float32"), "lengths": np.array([6, 2])})
     assert sorted(y) == ["clip", "frames"]
-    np.testing.assert_array_equal(numpy(MaskOf()(y["frames"])).sum(1), [6, 2])
+    np.testing.assert_array_equal(numpy(ExtractMask()(y["frames"])).sum(1), [6, 2])
 
 
 class Shuffle(keras.layers.Layer):
@@ -157,44 +157,44 @@ class Doubled(layers.MaskAware, keras.layers.Layer):
 
 
 def test_a_users_layer_with_the_base_is_trusted():
-    aware = same_answers(functional(lambda x: plain.GlobalMaxPooling1D()(Doubled()(x))))
+    aware = same_outputs(functional(lambda x: plain.GlobalMaxPooling1D()(Doubled()(x))))
     assert layers.check_model(aware).ok
 
 
 REFUSED = {
-    "lays the frames side by side": lambda x: plain.Flatten()(x),
-    "reshapes the axis of the frames": lambda x: plain.Reshape((-1, 2))(x),
-    "moves the axis of the frames, as before a Dense": lambda x: plain.Permute((2, 1))(x),
-    "runs Python code": lambda x: plain.Lambda(lambda v: v[:, -1])(x),
-    "guesses the lengths from the values": lambda x: plain.Masking()(x),
-    "is not known, and may mix frames": lambda x: Shuffle()(x),
-    r"\(GetItem\) is not known": lambda x: x[:, -1],
-    r"\(Flip\) is not known": lambda x: ops.flip(x, axis=1),
-    r"\(Mean\) is not known": lambda x: ops.mean(x, axis=(1, 2)),
+    "concatenates all frames, so its width": lambda x: plain.Flatten()(x),
+    "reshapes the frame axis": lambda x: plain.Reshape((-1, 2))(x),
+    "moves the frame axis, as before a Dense": lambda x: plain.Permute((2, 1))(x),
+    "runs Python code that vlpipe cannot inspect": lambda x: plain.Lambda(lambda v: v[:, -1])(x),
+    "infers the lengths from the values": lambda x: plain.Masking()(x),
+    r"\(Shuffle\) is unknown to vlpipe and may mix frames": lambda x: Shuffle()(x),
+    r"\(GetItem\) is unknown to vlpipe": lambda x: x[:, -1],
+    r"\(Flip\) is unknown to vlpipe": lambda x: ops.flip(x, axis=1),
+    r"\(Mean\) is unknown to vlpipe": lambda x: ops.mean(x, axis=(1, 2)),
     "normalizes over time": lambda x: plain.UnitNormalization(axis=1)(x),
     "keeps or returns states": lambda x: plain.LSTM(3, return_state=True)(x)[0],
-    "returns the frames in reverse": lambda x: plain.GRU(3, go_backwards=True, return_sequences=True)(x),
+    "returns the frames in reverse order": lambda x: plain.GRU(3, go_backwards=True, return_sequences=True)(x),
     "returns two sequences": lambda x: plain.Bidirectional(plain.GRU(3, return_sequences=True), merge_mode=None)(x)[0],
-    "takes the axis of the frames for features": lambda x: plain.Dot(axes=1)([ops.mean(x, axis=-1)] * 2),
-    "moves the axis of the frames": lambda x: ops.expand_dims(x, 1),
+    "uses the frame axis as the feature axis": lambda x: plain.Dot(axes=1)([ops.mean(x, axis=-1)] * 2),
+    r"\(ExpandDims\) moves the frame axis\. Keep": lambda x: ops.expand_dims(x, 1),
     "broadcasts across the frames": lambda x: x * ops.ones((5, 4)),
-    "takes several axes": lambda x: plain.Softmax(axis=(1, 2))(x),
-    "acts along the frames": lambda x: plain.Activation("log_softmax")(ops.mean(x, axis=-1)),
-    "its activity_regularizer counts the padding": lambda x: plain.Dense(3, activity_regularizer="l2")(x),
-    "joins branches whose frames are never the same number": lambda x: ops.concatenate([x, plain.UpSampling1D(2)(x)], axis=-1),
+    "acts along several axes": lambda x: plain.Softmax(axis=(1, 2))(x),
+    "acts along the frame axis": lambda x: plain.Activation("log_softmax")(ops.mean(x, axis=-1)),
+    "has an activity_regularizer, which counts the padding": lambda x: plain.Dense(3, activity_regularizer="l2")(x),
+    "merges branches that never have the same number of frames": lambda x: ops.concatenate([x, plain.UpSampling1D(2)(x)], axis=-1),
     'Concatenate "c": axis=1': lambda x: plain.Concatenate(axis=1, name="c")([x, x]),
 }
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_what_touches_time_and_is_not_known_is_refused_by_name(message):
+def test_unsupported_operations_are_refused_by_name(message):
     model = functional(REFUSED[message])
     with pytest.raises(ArgumentError, match=message):
         layers.mask_aware(model)
     assert not layers.check_model(model).ok
 
 
-def test_a_refusal_names_the_nested_layer_and_the_way_out():
+def test_a_refusal_names_the_nested_layer_and_an_alternative():
     encoder = keras.Sequential([keras.Input((None, 4)), plain.Permute((2, 1), name="turn")], name="encoder")
     with pytest.raises(ArgumentError, match=r'mask_aware: "encoder/turn" \(Permute\) moves .*\. Keep \[batch, frames, features\]'):
         layers.mask_aware(functional(encoder))
@@ -215,11 +215,11 @@ class Subclassed(keras.Model):
     ("make", "message"),
     [
         (lambda: Subclassed(), "mask_aware: got Subclassed; expected a built Sequential or Functional model"),
-        (lambda: keras.Sequential([plain.Dense(2)], name="s"), 'mask_aware: the Sequential model "s" is not built. Begin it with'),
+        (lambda: keras.Sequential([plain.Dense(2)], name="s"), 'mask_aware: the Sequential model "s" is not built. Start it with'),
         (lambda: keras.Sequential([keras.Input((3,), name="x"), plain.Dense(2)]), r'no input of the model is a sequence: "x" \(None, 3\)'),
     ],
 )
-def test_models_that_cannot_be_looked_into_are_refused(make, message):
+def test_models_that_cannot_be_inspected_are_refused(make, message):
     with pytest.raises(ArgumentError, match=message):
         layers.mask_aware(make())
 

@@ -1,4 +1,4 @@
-"""Layers that reduce or normalize over time, merge branches, or let lengths in."""
+"""Layers that reduce or normalize over time, merge branches, or bring lengths into a model."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.layers.layers_tools import LENGTHS, WIDTH, MaskOf, few, numpy, padded
+from tests.layers.layers_tools import LENGTHS, WIDTH, ExtractMask, few, numpy, padded
 from vlpipe import layers
 from vlpipe.errors import ArgumentError
 
@@ -75,7 +75,7 @@ def test_batch_normalization_sees_real_frames_only(lengths):
         np.testing.assert_allclose(got[: len(row)], want, rtol=1e-4, atol=1e-4)
 
 
-def test_batch_normalization_of_no_frames_learns_nothing():
+def test_batch_normalization_without_frames_keeps_its_moving_averages():
     layer = layers.BatchNormalization()
     y = numpy(layer(masked(padded([0, 0], extra=2)[1]), training=True))
     assert np.isfinite(y).all()
@@ -129,7 +129,7 @@ def test_merges_combine_masks(kind, expected):
     x = masked(batch)
     y = layers.UpSampling1D(1)(masked({**batch, "features": batch["features"] * 2, "lengths": np.array([4, 3, 1])}))
     merged = kind()([x, y])
-    np.testing.assert_array_equal(numpy(MaskOf()(merged)).sum(1), [4, 2, 0])
+    np.testing.assert_array_equal(numpy(ExtractMask()(merged)).sum(1), [4, 2, 0])
     np.testing.assert_allclose(numpy(merged)[0, :4], expected(rows[0], rows[0] * 2)[:4], rtol=1e-6)
 
 
@@ -138,27 +138,27 @@ def test_a_gate_without_frames_keeps_the_mask(shape):
     _, batch = padded([5, 2, 0], extra=2)
     y = layers.Multiply()([masked(batch), np.full(shape, 0.5, "float32")])
     assert y.shape == batch["features"].shape
-    np.testing.assert_array_equal(numpy(MaskOf()(y)).sum(1), [5, 2, 0])
+    np.testing.assert_array_equal(numpy(ExtractMask()(y)).sum(1), [5, 2, 0])
 
 
 def test_branches_of_different_lengths_are_refused():
     x = masked(padded([5, 2])[1])
     y = layers.UpSampling1D(2)(x)
-    with pytest.raises(ArgumentError, match='Concatenate "join": branches of 5 and 10 frames meet; expected the same number'):
+    with pytest.raises(ArgumentError, match='Concatenate "join": got branches of 5 and 10 frames; expected the same number'):
         layers.Concatenate(name="join")([x, y])
-    with pytest.raises(ArgumentError, match="branches of 5 and 10 frames meet"):
+    with pytest.raises(ArgumentError, match="CarryMask .*: got branches of 5 and 10 frames"):
         layers.CarryMask()([x + 1, x, y])
 
 
 def test_length_mask_takes_lengths_or_a_mask():
     rows, batch = padded([3, 0], extra=1)
-    for given_mask in ({"lengths": batch["lengths"]}, {"mask": np.array([[1, 1, 1, 0], [0, 0, 0, 0]])}):
-        x = masked({"features": batch["features"], **given_mask})
+    for length_input in ({"lengths": batch["lengths"]}, {"mask": np.array([[1, 1, 1, 0], [0, 0, 0, 0]])}):
+        x = masked({"features": batch["features"], **length_input})
         np.testing.assert_array_equal(numpy(x), np.stack([np.pad(rows[0], [(0, 1), (0, 0)]), np.zeros((4, WIDTH))]))
-        np.testing.assert_array_equal(numpy(MaskOf()(x)).sum(1), [3, 0])
+        np.testing.assert_array_equal(numpy(ExtractMask()(x)).sum(1), [3, 0])
 
 
-def test_length_mask_silences_nan_in_the_padding():
+def test_length_mask_sets_nan_in_the_padding_to_zero():
     _, batch = padded([3], extra=1)
     batch["features"][0, 3] = np.nan
     assert np.isfinite(numpy(masked(batch))).all()
@@ -190,7 +190,7 @@ def test_length_mask_refuses_other_inputs():
         (lambda: layers.ReduceFrames("median"), "ReduceFrames: reduction='median'; expected"),
     ],
 )
-def test_what_cannot_be_exact_is_refused(make, message):
+def test_arguments_that_cannot_be_exact_are_refused(make, message):
     with pytest.raises(ArgumentError, match=message):
         make()
 
@@ -205,7 +205,7 @@ def test_to_padded_refuses_a_dense_batch():
 def test_to_padded(lengths):
     tf = pytest.importorskip("tensorflow")
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("ragged tensors are TensorFlow's")
+        pytest.skip("only TensorFlow has ragged tensors")
     rows, _ = padded(lengths)
     ragged = tf.RaggedTensor.from_row_lengths(np.concatenate(rows), lengths)
     got = layers.ToPadded()(ragged)

@@ -24,7 +24,7 @@ def per_frame(units=1):
 
 
 def test_moving_statistics_are_those_of_the_concatenated_real_frames():
-    """The outputs of a convolution of each sequence alone, end to end through Keras' own BatchNormalization."""
+    """The reference convolves each sequence alone and feeds all output frames, end to end, to Keras' own BatchNormalization."""
     model = keras.Sequential(
         [
             keras.Input((None, zoo.FEATURES)),
@@ -52,22 +52,22 @@ def test_loss_and_metrics_count_real_frames_only():
     targets = np.random.default_rng(1).normal(size=(*batch["features"].shape[:2], 1)).astype("float32")
     aware.compile(optimizer="sgd", loss="mse", metrics=["mae"])
     loss, error = aware.evaluate(batch, targets, batch_size=4, verbose=0)
-    off = np.concatenate([numpy(model(row[None]))[0] - targets[b, : len(row)] for b, row in enumerate(rows) if len(row)])
-    np.testing.assert_allclose([loss, error], [np.mean(off**2), np.mean(np.abs(off))], rtol=1e-4)
+    errors = np.concatenate([numpy(model(row[None]))[0] - targets[b, : len(row)] for b, row in enumerate(rows) if len(row)])
+    np.testing.assert_allclose([loss, error], [np.mean(errors**2), np.mean(np.abs(errors))], rtol=1e-4)
 
 
-def test_sample_weight_gives_a_plain_loss_the_same():
+def test_sample_weight_makes_a_plain_loss_count_real_frames_only():
     model = per_frame()
     rows, batch = a_batch()
     weight = layers.sample_weight(model, batch["lengths"], frames=batch["features"].shape[1])
     np.testing.assert_array_equal(weight.sum(1), LENGTHS)
     y = numpy(layers.mask_aware(model)(batch))
-    off = np.concatenate([numpy(model(row[None]))[0] for row in rows if len(row)])
-    np.testing.assert_allclose((weight[..., None] * y**2).sum() / weight.sum(), np.mean(off**2), rtol=1e-4)
+    outputs = np.concatenate([numpy(model(row[None]))[0] for row in rows if len(row)])
+    np.testing.assert_allclose((weight[..., None] * y**2).sum() / weight.sum(), np.mean(outputs**2), rtol=1e-4)
     assert layers.sample_weight(model, LENGTHS).shape == (4, 9)
 
 
-def test_output_lengths_follow_the_layers():
+def test_output_lengths_equal_the_masks_of_the_output():
     for name in zoo.PER_FRAME:
         aware = layers.mask_aware(zoo.build(name, zoo.Draw(padding="valid")))
         lengths = [0, 4, 16, 40]
@@ -77,19 +77,20 @@ def test_output_lengths_follow_the_layers():
 
 
 def mask_of(y):
-    from tests.layers.layers_tools import MaskOf
+    from tests.layers.layers_tools import ExtractMask
 
-    return MaskOf()(y)
+    return ExtractMask()(y)
 
 
-def test_output_lengths_of_a_model_without_frames_is_refused():
-    with pytest.raises(ArgumentError, match=r'output_lengths: the output of "m" has shape \(None, 5\) and no frames that can be followed'):
+def test_output_lengths_refuses_a_model_without_output_frames():
+    message = r'output_lengths: the output of "m" has shape \(None, 5\) and no frame axis that can be followed'
+    with pytest.raises(ArgumentError, match=message):
         layers.output_lengths(keras.Sequential([keras.Input((None, 5)), keras.layers.GlobalMaxPooling1D()], name="m"), [3])
 
 
 @pytest.mark.parametrize("name", ["speaker", "attention"])
 def test_a_training_step_is_the_same_with_other_padding(name):
-    """One step of SGD on a batch, and on the batch with more padding: the same weights after it."""
+    """One step of SGD gives the same weights for a batch and for the batch with more padding."""
     after = []
     for extra in (0, 7):
         aware = layers.mask_aware(zoo.build(name))
@@ -114,7 +115,7 @@ def test_runs_under_jit_compile(name):
     assert np.isfinite(aware.train_on_batch(batch, np.zeros(want.shape, "float32")))
 
 
-@pytest.mark.skipif(not TENSORFLOW, reason="ragged tensors are TensorFlow's")
+@pytest.mark.skipif(not TENSORFLOW, reason="only TensorFlow has ragged tensors")
 def test_ragged_batches_feed_fit():
     import tensorflow as tf
 
@@ -135,7 +136,7 @@ def test_ragged_batches_feed_fit():
 
 
 def test_fit_takes_batches_of_changing_length():
-    """What make_dataset(..., lengths=True) delivers: a dict, each batch as long as its longest."""
+    """As make_dataset(..., lengths=True) delivers them: a dict, each batch as long as its longest sequence."""
     aware = layers.mask_aware(zoo.build("squeeze_excite"))
     aware.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse")
 

@@ -1,4 +1,4 @@
-"""`mask_aware` over a zoo of models: padding never changes the answer, and weights are shared."""
+"""`mask_aware` on a zoo of models: padding never changes the output, and weights are shared."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from tests.layers import zoo
 from tests.layers.layers_tools import few, gradients, numpy
 from vlpipe import layers
 
-# Keras warns of a softmax over a single frame, which the plain model meets in a short sequence.
+# Keras warns about a softmax over a single frame, which the plain model computes for a short sequence.
 ONE_FRAME = pytest.mark.filterwarnings("ignore:.*You are using a softmax over axis:UserWarning")
 pytestmark = [ONE_FRAME, pytest.mark.parametrize("name", zoo.ZOO)]
 
@@ -22,14 +22,14 @@ def features(model):
 
 
 def lengths_for(name, model, extra):
-    """Lengths from the shortest that leaves a frame everywhere, which the plain model can run too."""
+    """Return lengths from the shortest one that gives every layer a frame, so that the plain model runs too."""
     step, shortest = zoo.TOTAL_STRIDE.get(name, 1), layers.check_model(model).shortest
     return [step * (-(-shortest // step) + more) for more in extra]
 
 
 @few(3)
 @given(DRAWS, st.lists(st.integers(0, 40), min_size=2, max_size=2), st.integers(1, 20))
-def test_padding_never_changes_the_answer(name, draw, extra, padding):
+def test_padding_never_changes_the_output(name, draw, extra, padding):
     model = zoo.build(name, draw)
     lengths = lengths_for(name, model, extra)
     padding = zoo.TOTAL_STRIDE.get(name, 1) * padding
@@ -44,12 +44,14 @@ def test_padding_never_changes_the_answer(name, draw, extra, padding):
 def test_without_mask_aware_the_check_fails(name):
     model = zoo.build(name)
     lengths = lengths_for(name, model, (3, 20))
-    with pytest.raises(AssertionError, match=r"the answer differs by .* of its size from that of the sequence alone; tolerance=1e-05"):
+    with pytest.raises(
+        AssertionError, match=r"the output differs by .* of its largest value from that of the sequence alone; tolerance=1e-05"
+    ):
         layers.assert_padding_invariant(model, features(model), lengths=lengths, padding=[8])
     assert not layers.check_model(model).ok
 
 
-def test_too_short_and_empty_sequences_have_a_defined_answer(name):
+def test_too_short_and_empty_sequences_have_a_finite_output(name):
     model = zoo.build(name, zoo.Draw(padding="valid"))
     aware = layers.mask_aware(model)
     lengths = [0, 1, 2] if name not in zoo.TOTAL_STRIDE else [0, 4]
@@ -75,7 +77,7 @@ def test_saves_and_loads_without_custom_objects(name, tmp_path):
 
 
 def test_gradients_are_the_sum_over_single_sequences(name):
-    """In training mode where a row cannot see the others, else (batch normalization, dropout) in inference mode."""
+    """In training mode if rows are independent, otherwise (batch normalization, dropout) in inference mode."""
     model = zoo.build(name)
     aware = layers.mask_aware(model)
     lengths = lengths_for(name, model, (2, 9))
@@ -83,7 +85,7 @@ def test_gradients_are_the_sum_over_single_sequences(name):
     rows = [rng.normal(size=(n, features(model))).astype("float32") for n in lengths]
     training = name in ("unet", "attention")
 
-    def loss(y):  # the frames of a padded row: only its own
+    def loss(y):  # counts only the real frames of a padded row
         if len(y.shape) == 2:
             return keras.ops.sum(keras.ops.square(y - 0.3))
         real = keras.ops.convert_to_tensor(layers.sample_weight(aware, lengths_now, frames=y.shape[1]))
@@ -92,8 +94,8 @@ def test_gradients_are_the_sum_over_single_sequences(name):
     total = 0
     for row in rows:
         lengths_now = np.array([len(row)])
-        found = gradients(aware, {"features": row[None], "lengths": lengths_now}, loss, training)
-        total = found if total == 0 else [a + b for a, b in zip(total, found, strict=True)]
+        single = gradients(aware, {"features": row[None], "lengths": lengths_now}, loss, training)
+        total = single if total == 0 else [a + b for a, b in zip(total, single, strict=True)]
     lengths_now = np.array(lengths)
     x = 9 * rng.normal(size=(len(rows), max(lengths) + 5, features(model))).astype("float32")
     x = x[:, : max(lengths) + (4 if name in zoo.TOTAL_STRIDE else 5)]

@@ -1,7 +1,7 @@
-"""Small models of the kinds that people train on sequences, with the sizes that hypothesis draws.
+"""Small models of the kinds used for sequences, with sizes that hypothesis draws.
 
-Each is a function of `Draw` to a built Keras model of ordinary layers. Weights and moving statistics are random, biases too:
-with zero biases, much that leaks would not show.
+Each function takes a `Draw` and returns a built Keras model of ordinary layers. Weights, moving statistics and biases are
+random: with zero biases, many leaks would not show.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def sequence(features=FEATURES):
 
 
 def wav2letter(d):
-    """Per-frame letters: a strided convolution, then convolutions of growing size."""
+    """Letters per frame: a strided convolution, then convolutions of growing size."""
     blocks = [layers.Conv1D(d.width, d.kernel + grow, padding=d.padding, activation="relu") for grow in (0, 2)]
     first = layers.Conv1D(d.width, d.kernel, strides=d.stride, padding=d.padding, activation="relu")
     return keras.Sequential([sequence(), first, *blocks, layers.Dropout(0.1), layers.Conv1D(6, 1)])
@@ -48,7 +48,7 @@ def tcn(d):
 
 
 def xvector(d):
-    """Dilated TDNN, then mean and deviation over time written with keras.ops."""
+    """Dilated TDNN, then mean and standard deviation over time written with keras.ops."""
     x = inputs = sequence()
     for dilation in (1, d.dilation, d.dilation + 1):
         x = layers.Conv1D(d.width, d.kernel, dilation_rate=dilation, padding=d.padding, activation="relu")(x)
@@ -85,7 +85,7 @@ def mobilenet(d):
 
 
 def m5(d):
-    """Raw waveform: a long first kernel with a long stride, then convolution, batch normalization and pooling in turn."""
+    """Raw waveform: a long first kernel with a long stride, then alternating batch normalization, pooling and convolution."""
     stack = [sequence(1), layers.Conv1D(d.width, 8 * d.kernel, strides=4, padding=d.padding)]
     for _ in range(2):
         stack += [layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling1D(d.stride, padding=d.padding)]
@@ -94,7 +94,7 @@ def m5(d):
 
 
 def squeeze_excite(d):
-    """A residual net whose blocks are gated by what they see of the whole sequence."""
+    """A residual network whose blocks are gated by the mean over the whole sequence."""
     x = inputs = sequence()
     x = layers.ZeroPadding1D(d.kernel // 2)(layers.Conv1D(d.width, d.kernel, padding="same")(x))
     for _ in range(2):
@@ -106,7 +106,7 @@ def squeeze_excite(d):
 
 
 def crnn(d):
-    """Convolution and pooling, then recurrence in both directions; the front is a nested model."""
+    """Convolution and pooling in a nested model, then recurrence in both directions."""
     front = [sequence(), layers.Conv1D(d.width, d.kernel, padding="same", activation="relu"), layers.MaxPooling1D(d.stride, padding="same")]
     front = keras.Sequential([*front, layers.BatchNormalization()])
     x = inputs = sequence()
@@ -116,7 +116,7 @@ def crnn(d):
 
 
 def unet(d):
-    """Down by two twice, up again by transpose convolution and by repeating, with skips; per frame."""
+    """Output per frame: halve the frames twice, double them by transposed convolution and by repetition, with skip connections."""
     x = inputs = sequence()
     skips = []
     for _ in range(2):
@@ -131,7 +131,7 @@ def unet(d):
 
 
 def attention(d):
-    """Self-attention, then attention pooling: softmax over time, and a weighted sum."""
+    """Self-attention, then attention pooling: a softmax over time and a weighted sum."""
     x = inputs = sequence()
     x = layers.Conv1D(d.width, d.kernel, strides=d.stride, padding=d.padding, activation="relu")(x)
     x = layers.Add()([x, layers.MultiHeadAttention(2, 4)(x, x)])
@@ -142,13 +142,12 @@ def attention(d):
 
 
 ZOO = {model.__name__: model for model in (wav2letter, tcn, xvector, speaker, mobilenet, m5, squeeze_excite, crnn, unet, attention)}
-TOTAL_STRIDE = {"unet": 4}  # a U-Net's lengths are multiples of it
+TOTAL_STRIDE = {"unet": 4}  # lengths must be multiples of it
 PER_FRAME = ("wav2letter", "unet")
-WITHOUT_STATISTICS = ("wav2letter", "tcn", "unet", "attention")  # neither batch normalization nor a leak of one row into another
 
 
 def build(name, draw=Draw(), seed=0):
-    """The model, with weights drawn so that every layer matters."""
+    """Return the model with random weights, chosen so that every layer affects the output."""
     keras.utils.set_random_seed(seed)
     model = ZOO[name](draw)
     rng = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
-"""Layers that respect true lengths, so that padding never changes the answer.
+"""Layers that respect true lengths, so that padding never changes the output.
 
-`mask_aware(model)` turns an ordinary Keras model into one that gives a sequence the same numbers alone, padded or in a
-batch. The layers that it is made of can also be used by hand, each with the arguments of its Keras namesake.
+`mask_aware(model)` turns an ordinary Keras model into one that gives a sequence the same output alone, padded or in a
+batch. The layers it uses can also be used directly, each with the arguments of its Keras namesake.
 """
 
 from vlpipe.layers.base import MaskAware

@@ -1,7 +1,7 @@
-"""What every mask-aware layer is made of: prefix masks, and one base class.
+"""What every mask-aware layer is built on: prefix masks and one base class.
 
-A batch of sequences of different lengths is padded on the right, so the mask of a row is true for its first frames
-and false after them: a prefix. It says the same as the number of frames, and travels the way that Keras masks do.
+A batch of sequences of different lengths is padded on the right, so the mask of a row is true for its first frames and
+false after them: a prefix. It carries the same information as the row's length, and travels the way Keras masks do.
 
 Only `keras.ops` is used, so that the layers run on TensorFlow, JAX and PyTorch.
 """
@@ -21,81 +21,94 @@ registered = keras.saving.register_keras_serializable(package="vlpipe")
 
 
 class Reach(NamedTuple):
-    """How far a layer looks: the input frames behind one output frame, and how many it moves on for the next."""
+    """The receptive field of one layer: input frames per output frame, and input frames from one output frame to the next."""
 
     span: int = 1
     stride: Fraction = Fraction(1)
 
 
 def count_frames(mask: Any) -> Any:
-    """Lengths `[B]` (int32) of a prefix mask `[B, T]`."""
+    """Return the lengths `[B]` (int32) of a prefix mask `[B, T]`."""
     return ops.sum(ops.cast(mask, "int32"), axis=1)
 
 
 def prefix_mask(lengths: Any, frames: Any) -> Any:
-    """The mask `[B, frames]` whose row `b` is true for its first `lengths[b]` frames."""
+    """Return the mask `[B, frames]` whose row `b` is true for its first `lengths[b]` frames."""
     return ops.expand_dims(ops.cast(lengths, "int32"), 1) > ops.expand_dims(ops.arange(frames, dtype="int32"), 0)
 
 
 def align_mask(mask: Any, x: Any) -> Any:
-    """The mask `[B, T]` with the axes of length one that broadcast it against `x` `[B, T, ...]`."""
+    """Return the mask `[B, T]` with trailing axes of length one, so that it broadcasts against `x` `[B, T, ...]`."""
     return ops.reshape(mask, (*ops.shape(mask), *[1] * (len(x.shape) - 2)))
 
 
-def keep_frames(x: Any, mask: Any, fill: float = 0.0) -> Any:
-    """`x` `[B, T, ...]` with `fill` in place of every frame that the mask leaves out.
+def fill_padding(x: Any, mask: Any, fill: float = 0.0) -> Any:
+    """Return `x` `[B, T, ...]` with every frame outside the mask set to `fill`.
 
-    Chosen rather than multiplied: a NaN in the padding times zero would still be NaN.
+    Selects instead of multiplying: a NaN in the padding times zero would still be NaN.
     """
     return ops.where(align_mask(mask, x), x, ops.cast(fill, x.dtype))
 
 
-def at_least(x: Any, frames: int) -> Any:
-    """`x` `[B, T, ...]` with zeros appended where `T` is less than `frames`.
+def pad_to_minimum(x: Any, minimum: int) -> Any:
+    """Return `x` `[B, T, ...]` with zeros appended where `T` is less than `minimum`.
 
-    A window that is longer than the whole batch then gives one frame, which the mask leaves out, instead of an error:
-    what a short sequence gets does not depend on whether a longer one shares its batch.
+    A window longer than the whole batch then gives one frame, which the mask excludes, instead of an error: the output of
+    a short sequence does not depend on whether a longer one shares its batch.
     """
-    here = ops.shape(x)[1]
-    if isinstance(here, int):
-        missing: Any = max(frames - here, 0)
+    frames = ops.shape(x)[1]
+    if isinstance(frames, int):
+        missing: Any = max(minimum - frames, 0)
         if missing == 0:
             return x
     else:  # TensorFlow, tracing for any number of frames
-        missing = ops.maximum(frames - here, 0)
+        missing = ops.maximum(minimum - frames, 0)
     if "bool" in str(x.dtype):  # not every backend pads booleans
-        return ops.cast(at_least(ops.cast(x, "int32"), frames), "bool")
+        return ops.cast(pad_to_minimum(ops.cast(x, "int32"), minimum), "bool")
     return ops.pad(x, [[0, 0], [0, missing], *[[0, 0]] * (len(x.shape) - 2)])
 
 
 class MaskAware:
-    """Base of the layers: the Keras layer of the same name comes after it in the bases and does the arithmetic.
+    """Mixin for mask-aware layers; list it before the Keras layer that does the arithmetic.
 
-    Without a mask, a layer is exactly its Keras parent. With one, it respects the true length of every row, and gives
-    its output the mask that belongs to it. `mask_aware` and `check_model` trust every layer with this base.
+    Without a mask, the layer does exactly what its Keras parent does. With one, it respects the true length of every row
+    and computes the mask of its output. `mask_aware` and `check_model` trust every layer with this base.
+
+    Raises:
+        ArgumentError: `data_format="channels_first"`.
+
+    Example:
+        >>> import keras
+        >>> from vlpipe.layers import MaskAware, check_model, mask_aware
+        >>> class Doubled(MaskAware, keras.layers.Layer):
+        ...     def call(self, inputs, mask=None):
+        ...         return inputs * 2
+        >>> model = keras.Sequential([keras.Input((None, 4)), Doubled(), keras.layers.GlobalMaxPooling1D()])
+        >>> check_model(mask_aware(model)).ok
+        True
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.supports_masking = True  # some parents say no
+        self.supports_masking = True  # some parents set it to False
         if getattr(self, "data_format", "channels_last") != "channels_last":
             raise ArgumentError(
-                f'{type(self).__name__} "{getattr(self, "name", "")}": data_format="channels_first" has its frames on the last axis; '
+                f'{type(self).__name__} "{getattr(self, "name", "")}": data_format="channels_first" puts the frames on the last axis; '
                 'expected [batch, frames, features]. Build the layer with data_format="channels_last".'
             )
 
     def output_frames(self, frames: Any) -> Any:
-        """Frames that come out for `frames` that go in (int, array or tensor); below one means none."""
+        """Return the number of output frames for `frames` input frames (int, array or tensor); below one means none."""
         return frames
 
     def reach(self) -> Reach:
-        """How far one output frame looks."""
+        """Return the receptive field of this layer."""
         return Reach()
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The mask of the output, `[B, output_frames(T)]`."""
+        """Return the mask of the output, `[B, output_frames(T)]`, or None without a mask."""
         if mask is None or isinstance(mask, keras.KerasTensor):
-            return None  # masks are not part of the graph that Keras draws: they travel with the tensors when it runs
+            return None  # Keras' symbolic graph holds no masks: they travel with the tensors when the model runs
         frames = self.output_frames(ops.shape(inputs)[1])
         frames = max(frames, 1) if isinstance(frames, int) else ops.maximum(frames, 1)
         return prefix_mask(self.output_frames(count_frames(mask)), frames)

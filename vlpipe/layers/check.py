@@ -1,4 +1,4 @@
-"""`check_model`: which layers break under variable length or let padding in, without any data."""
+"""`check_model`: find the layers that fail for variable lengths or let padding in, without any data."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.entry import CarryMask, LengthMask
 from vlpipe.layers.roles import Role, role_of
-from vlpipe.layers.walk import PROBE, Frames, Traced, as_functional, has_frames, leaves, replay, tensors
+from vlpipe.layers.walk import PROBE_LENGTHS, FrameAxis, TracedTensor, as_functional, framed, is_sequence, leaves, replay, tensors
 
 ADVICE = "Use vlpipe.layers.{twin}, or mask_aware(model) for all layers at once"
-NEEDS_MASK = "Let a mask reach it: begin the model with LengthMask, or use mask_aware(model)"
+NEEDS_MASK = "Let a mask reach it: start the model with LengthMask, or use mask_aware(model)"
 
-DROPPED = ("mask_lost", "drops the mask, and the layers after it see padding as frames", "Give it back: vlpipe.layers.CarryMask()([y, x])")
+DROPPED = ("mask_lost", "drops the mask, so later layers treat padding as frames", "Restore it with vlpipe.layers.CarryMask()([y, x])")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One layer that does not fit sequences of variable length.
+    """One layer that is not exact for sequences of variable length.
 
     Attributes:
-        layer: its name, after those of the models that it is nested in.
-        kind: its class.
+        layer: name of the layer, prefixed with the names of the models that contain it.
+        kind: class of the layer.
         problem: `"fixed_length"`, `"reads_padding"`, `"stride_alignment"`, `"padding_statistics"`, `"mask_lost"`, `"too_short"`,
             `"mismatch"` or `"unknown"`.
-        message: what it does.
-        advice: what to use instead.
+        message: what the layer does.
+        advice: what to do instead.
     """
 
     layer: str
@@ -46,12 +46,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """What `check_model` found.
+    """The result of `check_model`.
 
     Attributes:
-        findings: in the order of the layers; empty if padding cannot change an answer.
-        receptive_field: input frames that one frame at the end of the convolutions depends on.
-        shortest: the least number of input frames that leaves a frame everywhere; 0 if no length does.
+        findings: in the order of the layers; empty if padding cannot change the output.
+        receptive_field: input frames that one output frame of the convolutions depends on.
+        shortest: smallest number of input frames that gives every layer at least one frame; 0 if no length does.
     """
 
     findings: tuple[Finding, ...]
@@ -60,10 +60,11 @@ class ModelCheck:
 
     @property
     def ok(self) -> bool:
+        """Whether there are no findings."""
         return not self.findings
 
     def report(self) -> str:
-        """The findings as a table, with a line on the receptive field, for a terminal."""
+        """Return the findings as a table for a terminal, with a line on the receptive field."""
         text = io.StringIO()
         console = Console(file=text, width=120, color_system=None)
         if self.findings:
@@ -73,19 +74,22 @@ class ModelCheck:
             console.print(table)
         else:
             console.print("No layer lets padding change an answer.")
-        console.print(f"Receptive field: {self.receptive_field} frames. Shortest sequence that leaves a frame everywhere: {self.shortest}.")
+        console.print(
+            f"Receptive field: {self.receptive_field} frames. Shortest sequence that gives every layer at least one frame: {self.shortest}."
+        )
         return text.getvalue()
 
 
 def check_model(model: Any, *, shortest: int | None = None) -> ModelCheck:
-    """Name every layer of a model that breaks under variable length or lets padding change its answer. Needs no data.
+    """Find every layer of a model that fails for variable lengths or lets padding change the output. Needs no data.
 
     Args:
         model: a built Sequential or Functional Keras model, ordinary or mask-aware.
-        shortest: the length of the shortest sequence, if known: is the receptive field longer, is a frame left of it?
+        shortest: frames of the shortest sequence, if known. Layers that leave no frame of it, or whose receptive field is
+            longer, are then findings too.
 
     Returns:
-        `ModelCheck`: `.findings` as data, `.report()` as a table, `.ok`.
+        A `ModelCheck`: `.findings` as data, `.report()` as a table, `.ok`.
 
     Raises:
         ArgumentError: the model is subclassed or not built.
@@ -99,26 +103,26 @@ def check_model(model: Any, *, shortest: int | None = None) -> ModelCheck:
     """
     checker = Checker(shortest=shortest)
     checker.run(as_functional(model, "check_model"))
-    alive = np.all([seen.count(PROBE) > 0 for seen in checker.seen] or [PROBE > 0], axis=0)
-    least = int(PROBE[np.argmax(alive)]) if alive.any() else 0
-    return ModelCheck(tuple(checker.findings), max((seen.span for seen in checker.seen), default=1), least)
+    survives = np.all([axis.count(PROBE_LENGTHS) > 0 for axis in checker.axes] or [PROBE_LENGTHS > 0], axis=0)
+    shortest_possible = int(PROBE_LENGTHS[np.argmax(survives)]) if survives.any() else 0
+    return ModelCheck(tuple(checker.findings), max((axis.span for axis in checker.axes), default=1), shortest_possible)
 
 
 class Checker:
-    """Stands in for every call of the model's operations, and notes what each does to the frames."""
+    """Visitor for `replay` that records what each operation of a model does to the frames."""
 
     def __init__(self, path: str = "", shortest: int | None = None) -> None:
         self.path, self.shortest = path, shortest
         self.findings: list[Finding] = []
-        self.seen: list[Frames] = []
+        self.axes: list[FrameAxis] = []
 
     def run(self, functional: Any) -> Any:
-        """Check a whole model; returns what is known of its outputs."""
+        """Check a whole model; return its outputs as traced tensors."""
         inputs = []
         for x in functional.inputs:
-            if has_frames(x) and x.shape[1] is not None:
+            if is_sequence(x) and x.shape[1] is not None:
                 self.add(x.name, "InputLayer", "fixed_length", f"takes exactly {x.shape[1]} frames", "Use keras.Input((None, d))")
-            inputs.append(Traced(x, Frames(masked=False) if has_frames(x) else None))
+            inputs.append(TracedTensor(x, FrameAxis(masked=False) if is_sequence(x) else None))
         return replay(functional, inputs, self)
 
     def add(self, name: str, kind: str, problem: str, message: str, advice: str) -> None:
@@ -126,71 +130,84 @@ class Checker:
 
     def __call__(self, operation: Any, *arguments: Any, **options: Any) -> Any:
         if isinstance(operation, keras.Model):
-            return self.nested(operation, arguments)
+            return self.check_nested(operation, arguments)
         outputs = operation.compute_output_spec(*tensors(arguments), **tensors(options))
-        met = [leaf.frames for leaf in leaves(arguments, options) if isinstance(leaf, Traced) and leaf.frames]
-        frames = self.follow(operation, arguments, options, met) if met else None
-        if frames:
-            self.measure(operation, frames, met[0])
-        return keras.tree.map_structure(lambda y: Traced(y, frames), outputs)
+        axes = [leaf.frames for leaf in framed(arguments, options) if leaf.frames]
+        output_axis = self.check_operation(operation, arguments, options, axes) if axes else None
+        if output_axis:
+            self.check_length(operation, output_axis, axes[0])
+        return keras.tree.map_structure(lambda y: TracedTensor(y, output_axis), outputs)
 
-    def follow(self, operation: Any, arguments: Any, options: Any, met: list[Frames]) -> Frames | None:
-        """The frames of the output, after noting what is wrong with the operation."""
-        note = functools.partial(self.add, operation.name, type(operation).__name__)
+    def check_operation(self, operation: Any, arguments: Any, options: Any, axes: list[FrameAxis]) -> FrameAxis | None:
+        """Record the problems of an operation; return the frame axis of its output, None if it has no frames."""
+        add = functools.partial(self.add, operation.name, type(operation).__name__)
         carrier = isinstance(operation, CarryMask)
-        for name, kind in {frames.dropped for frames in met if frames.dropped and not carrier}:
+        for name, kind in {axis.dropped for axis in axes if axis.dropped and not carrier}:
             self.add(name, kind, *DROPPED)
         role = role_of(operation, arguments, options)
         if role.refused:
-            note(role.problem, role.refused, role.advice.rstrip("."))
-            return None if role.problem == "fixed_length" else replace(met[0], masked=False)
-        joined = met[0].joined(met[1:])
+            add(role.problem, role.refused, role.advice.rstrip("."))
+            return None if role.problem == "fixed_length" else replace(axes[0], masked=False)
+        joined = axes[0].joined(axes[1:])
         if joined is None:
-            note("mismatch", "joins branches whose frames are never the same number", "Give them the same strides and padding")
+            add("mismatch", "merges branches that never have the same number of frames", "Give them the same strides and padding")
             return None
         try:
             layer = role.twin() if role.twin else operation
         except ArgumentError as error:
-            why, _, way_out = str(error).partition("; ")
-            note("unknown", f"cannot be exact: {why}", way_out.removesuffix("."))
+            reason, _, advice = str(error).partition("; ")
+            add("unknown", f"has no exact equivalent: {reason}", advice.removesuffix("."))
             return None
-        masked = any(frames.masked for frames in met) if carrier else joined.masked
+        masked = any(axis.masked for axis in axes) if carrier else joined.masked
         advice = ADVICE.format(twin=type(layer).__name__) if role.twin else NEEDS_MASK
-        masked, dropped = self.judge(operation, role, masked, len(met) < len(leaves(arguments)), functools.partial(note, advice=advice))
+        has_unframed = len(axes) < len(leaves(arguments))
+        masked, dropped = self.check_mask(operation, role, masked, has_unframed, functools.partial(add, advice=advice))
         if not role.frames:
             return None
-        return replace(joined.through(layer), masked=masked, dropped=(operation.name, type(operation).__name__) if dropped else None)
+        return replace(joined.after(layer), masked=masked, dropped=(operation.name, type(operation).__name__) if dropped else None)
 
-    def judge(self, operation: Any, role: Role, masked: bool, gated: bool, note: Any) -> tuple[bool, bool]:
-        """Note how the operation leaks, given whether a mask reaches it; returns whether one leaves it, or else was dropped here."""
+    def check_mask(self, operation: Any, role: Role, masked: bool, has_unframed: bool, add: Any) -> tuple[bool, bool]:
+        """Record how an operation lets padding in.
+
+        Args:
+            operation: the operation.
+            role: its role.
+            masked: whether a mask reaches it.
+            has_unframed: whether one of its inputs, such as a gate, has no frames.
+            add: adds a finding.
+
+        Returns:
+            Whether a mask leaves the operation, and whether it drops the mask in a way that only CarryMask can undo.
+        """
         if isinstance(operation, LengthMask):
             return True, False
         if isinstance(operation, MaskAware):
             if not masked:
-                note("mask_lost", "has no mask to follow, and treats padding as frames", advice=NEEDS_MASK)
+                add("mask_lost", "receives no mask, so it treats padding as frames", advice=NEEDS_MASK)
             return masked, False
         leak = role.leak_masked if masked else role.leak
         if leak:
-            note(role.problem, leak)
-        loses = not role.carries or (gated and operation.__class__.__base__ is keras.layers.Add.__base__)
+            add(role.problem, leak)
+        merge_base = keras.layers.Add.__base__  # private in Keras: the base of all its merging layers
+        loses = not role.carries or (has_unframed and operation.__class__.__base__ is merge_base)
         if masked and loses and role.frames and role.twin and not leak:
-            note(*DROPPED[:2])
+            add(*DROPPED[:2])
         return masked and not loses, masked and loses and not role.twin
 
-    def measure(self, operation: Any, frames: Frames, before: Frames) -> None:
-        """Follow the receptive field, and note where the shortest sequence falls short of it."""
-        self.seen.append(frames)
+    def check_length(self, operation: Any, output_axis: FrameAxis, input_axis: FrameAxis) -> None:
+        """Record a layer that the shortest sequence is too short for."""
+        self.axes.append(output_axis)
         if self.shortest is None:
             return
-        n = np.array([self.shortest])
-        advice = f"Leave shorter sequences out (length_range), or use fewer or smaller windows; the field is {frames.span} frames"
-        note = functools.partial(self.add, operation.name, type(operation).__name__, "too_short")
-        if frames.count(n)[0] == 0 < before.count(n)[0]:
-            note(f"leaves no frame of a sequence of {self.shortest}", advice)
-        elif frames.span > self.shortest >= before.span:
-            note(f"looks further than a sequence of {self.shortest} frames, into the zeros of its own padding", advice)
+        length = np.array([self.shortest])
+        advice = f"Exclude shorter sequences with length_range, or use fewer or smaller windows; the field is {output_axis.span} frames"
+        add = functools.partial(self.add, operation.name, type(operation).__name__, "too_short")
+        if output_axis.count(length)[0] == 0 < input_axis.count(length)[0]:
+            add(f"leaves no frame of a sequence of {self.shortest}", advice)
+        elif output_axis.span > self.shortest >= input_axis.span:
+            add(f"has a receptive field longer than a sequence of {self.shortest} frames, and reads zeros beyond its ends", advice)
 
-    def nested(self, model: Any, arguments: Any) -> Any:
-        inside = Checker(f"{self.path}{model.name}/", self.shortest)
-        inside.findings, inside.seen = self.findings, self.seen
-        return replay(as_functional(model, "check_model"), leaves(arguments), inside)
+    def check_nested(self, model: Any, arguments: Any) -> Any:
+        nested = Checker(f"{self.path}{model.name}/", self.shortest)
+        nested.findings, nested.axes = self.findings, self.axes
+        return replay(as_functional(model, "check_model"), leaves(arguments), nested)

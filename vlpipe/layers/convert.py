@@ -1,4 +1,4 @@
-"""`mask_aware`: an ordinary model in, one that respects true lengths out, on the same weights."""
+"""`mask_aware`: build the equivalent of an ordinary model that respects true lengths, on the same weights."""
 
 # mypy: disallow-subclassing-any=False
 from __future__ import annotations
@@ -12,31 +12,31 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import registered
 from vlpipe.layers.entry import CarryMask, LengthMask
 from vlpipe.layers.roles import Role, role_of, share_weights
-from vlpipe.layers.walk import Frames, Traced, as_functional, has_frames, leaves, replay, tensors
+from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, framed, is_sequence, leaves, replay, tensors
 
 
 def mask_aware(model: Any, *, given: str = "lengths") -> Any:
-    """An equivalent of a Keras model, sharing its weights, in which padding never changes the answer.
+    """Return an equivalent of a Keras model, sharing its weights, in which padding never changes the output.
 
-    Every layer that mixes or reduces frames is replaced by the one of the same name in `vlpipe.layers`; the others are the
-    layers of `model` themselves. On one sequence without padding, both models give the same numbers; in a batch, the new
-    one gives each row the numbers that it would get alone. Training either trains both. Freeze layers before the call.
+    Every layer that mixes or reduces frames is replaced by its namesake in `vlpipe.layers`; all others are the layers of
+    `model` itself. For one sequence without padding, both models give the same output; in a batch, the new model gives each
+    row the output it would get alone. Training either model trains both. Freeze layers before the call.
 
     Args:
-        model: a built Sequential or Functional model, with branches and nested models, whose input is `[B, T, d]`.
-        given: `"lengths"`: the new input is `{"features": x, "lengths": n}`, as `make_dataset(..., lengths=True)` delivers it;
-            `"mask"`: it is `{"features": x, "mask": m}`, with a mask that is true for the first frames of a row only.
+        model: a built Sequential or Functional model with input `[B, T, d]`; branches and nested models are supported.
+        given: `"lengths"`: the new model takes `{"features": x, "lengths": n}`, as `make_dataset(..., lengths=True)` delivers it;
+            `"mask"`: it takes `{"features": x, "mask": m}`, where the mask of a row is true for its first frames and false after.
 
-    Shapes: `x` `[B, T, d]`, with `n` `[B]` (integers) or `m` `[B, T]` (booleans). A model with several inputs that are sequences
-    takes NAME and NAME_lengths (or NAME_mask) for each, and its other inputs under their names. An output with frames
-    comes with the mask that belongs to it, and Keras' losses and metrics count real frames only.
+    Shapes: `x` `[B, T, d]`, with `n` `[B]` (integers) or `m` `[B, T]` (booleans). A model with several sequence inputs takes
+    NAME and NAME_lengths (or NAME_mask) for each, and its other inputs under their own names. An output with frames carries
+    its mask, so that Keras' losses and metrics count real frames only.
 
     Returns:
-        A Functional model. It saves to `.keras`, and loads without custom_objects where `vlpipe.layers` is imported.
+        A Functional model. It saves to `.keras`, and loads without custom_objects once `vlpipe.layers` is imported.
 
     Raises:
-        ArgumentError: the model holds an operation that needs a fixed length, or that is not known and touches frames (the
-            message names it), or branches that never have the same number of frames; or the model is subclassed or not built.
+        ArgumentError: an operation needs a fixed length, or is unknown and touches frames (the message names it); merged
+            branches never have the same number of frames; no input is a sequence; the model is subclassed or not built.
 
     Example:
         >>> import keras, numpy as np
@@ -49,90 +49,94 @@ def mask_aware(model: Any, *, given: str = "lengths") -> Any:
     if given not in ("lengths", "mask"):
         raise ArgumentError(f'mask_aware: given={given!r}; expected "lengths" or "mask".')
     functional = as_functional(model, "mask_aware")
-    sequences = [x for x in functional.inputs if has_frames(x)]
+    sequences = [x for x in functional.inputs if is_sequence(x)]
     if not sequences:
         shapes = ", ".join(f'"{x.name}" {tuple(x.shape)}' for x in functional.inputs)
-        raise ArgumentError(f"mask_aware: no input of the model is a sequence: {shapes}; expected one of shape (None, None, d).")
+        raise ArgumentError(
+            f"mask_aware: no input of the model is a sequence: {shapes}; expected one of shape (None, None, d). "
+            "Build the model with keras.Input((None, d))."
+        )
     inputs: dict[str, Any] = {}
     traced = []
     for x in functional.inputs:
-        if has_frames(x):
+        if is_sequence(x):
             name = "features" if len(sequences) == 1 else x.name
-            traced.append(Traced(sequence_input(x, name, given, inputs), Frames()))
+            traced.append(TracedTensor(sequence_input(x, name, given, inputs), FrameAxis()))
         else:
             inputs[x.name] = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)
-            traced.append(Traced(inputs[x.name]))
+            traced.append(TracedTensor(inputs[x.name]))
     outputs = replay(functional, traced, Converter())
     return keras.Model(inputs, tensors(outputs), name=model.name)
 
 
-def sequence_input(x: Any, name: str, given: str, inputs: dict[str, Any]) -> Any:
-    """Add the inputs for one sequence to `inputs`; returns it with its mask attached."""
-    key = given if name == "features" else f"{name}_{given}"
+def sequence_input(x: Any, name: str, companion: str, inputs: dict[str, Any]) -> Any:
+    """Add a sequence and its companion, `"lengths"` or `"mask"`, to `inputs`; return the sequence with its mask attached."""
+    key = companion if name == "features" else f"{name}_{companion}"
     inputs[name] = keras.Input((None, *x.shape[2:]), dtype=x.dtype, name=name)
-    inputs[key] = keras.Input((), dtype="int32", name=key) if given == "lengths" else keras.Input((None,), dtype="bool", name=key)
-    return LengthMask(name=f"{name}_mask_entry")({"features": inputs[name], given: inputs[key]})
+    inputs[key] = keras.Input((), dtype="int32", name=key) if companion == "lengths" else keras.Input((None,), dtype="bool", name=key)
+    return LengthMask(name=f"{name}_mask_entry")({"features": inputs[name], companion: inputs[key]})
 
 
 @registered
 class NestedModel(keras.Model):
-    """A model inside a mask-aware model: the masks of its inputs reach its layers, and those of its outputs leave it."""
+    """A model nested in a mask-aware model: input masks reach its layers, and the masks of its outputs pass through unchanged."""
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
-        return None  # its layers have attached the masks already; Keras would attach that of the input
+        return None  # its layers have already attached the output masks; Keras would overwrite them with the input mask
 
 
 class Converter:
-    """Stands in for every call of the model's operations; makes the twin of a layer once, however often it is called."""
+    """Visitor for `replay` that calls the mask-aware twin of each operation; a shared layer has one twin for all its calls."""
 
     def __init__(self, path: str = "") -> None:
         self.path = path
         self.twins: dict[int, Any] = {}
 
     def __call__(self, operation: Any, *arguments: Any, **options: Any) -> Any:
-        met = [leaf for leaf in leaves(arguments, options) if isinstance(leaf, Traced) and leaf.frames]
-        frames = [leaf.frames for leaf in met if leaf.frames]
         if isinstance(operation, keras.Model):
-            return self.nested(operation, arguments, options)
-        if not met:
-            return keras.tree.map_structure(Traced, operation(*tensors(arguments), **tensors(options)))
+            return self.convert_nested(operation, arguments)
+        sequences = framed(arguments, options)
+        axes = [leaf.frames for leaf in sequences if leaf.frames]
+        if not axes:
+            return keras.tree.map_structure(TracedTensor, operation(*tensors(arguments), **tensors(options)))
         role = role_of(operation, arguments, options)
         if role.refused:
             raise refusal(self.path, operation, role)
-        layer = self.once(operation, role.twin or (lambda: operation), met[0].tensor.shape)
-        joined = frames[0].joined(frames[1:])
+        layer = self.layer_for(operation, role.twin or (lambda: operation), sequences[0].tensor.shape)
+        joined = axes[0].joined(axes[1:])
         if joined is None:
             raise ArgumentError(
-                f"mask_aware: {label(self.path, operation)} joins branches whose frames are never the same number. "
+                f"mask_aware: {label(self.path, operation)} merges branches that never have the same number of frames. "
                 "Give the branches the same strides and padding, or crop the longer one."
             )
         outputs = layer(*tensors(arguments), **tensors(options))
         if not role.frames:
-            return keras.tree.map_structure(Traced, outputs)
+            return keras.tree.map_structure(TracedTensor, outputs)
         if not role.carries and layer is operation:
-            outputs = CarryMask(name=f"{operation.name}_mask")([outputs, *[leaf.tensor for leaf in met]])
-        return keras.tree.map_structure(lambda y: Traced(y, joined.through(layer)), outputs)
+            outputs = CarryMask(name=f"{operation.name}_mask")([outputs, *[leaf.tensor for leaf in sequences]])
+        return keras.tree.map_structure(lambda y: TracedTensor(y, joined.after(layer)), outputs)
 
-    def once(self, operation: Any, make: Callable[[], Any], input_shape: Any) -> Any:
+    def layer_for(self, operation: Any, make: Callable[[], Any], input_shape: Any) -> Any:
+        """Return the layer to call for an operation; `make` creates it at the first call."""
         if id(operation) not in self.twins:
             layer = self.twins[id(operation)] = make()
             if layer is not operation and getattr(operation, "variables", None):
                 share_weights(layer, operation, input_shape)
         return self.twins[id(operation)]
 
-    def nested(self, model: Any, arguments: Any, options: Any) -> Any:
-        """Convert a nested model, which stays one model; its frames are followed at every call."""
-        given = leaves(arguments)
+    def convert_nested(self, model: Any, arguments: Any) -> Any:
+        """Convert a nested model, which stays one model; its frame axes are followed anew at every call."""
+        inputs = leaves(arguments)
         functional = as_functional(model, "mask_aware")
-        inner = [Traced(keras.Input(batch_shape=x.tensor.shape, dtype=x.tensor.dtype), x.frames) for x in given]
-        inside = Converter(f"{self.path}{model.name}/")
-        inside.twins = self.twins
-        outputs = replay(functional, inner, inside)
+        inner_inputs = [TracedTensor(keras.Input(batch_shape=x.tensor.shape, dtype=x.tensor.dtype), x.frames) for x in inputs]
+        nested = Converter(f"{self.path}{model.name}/")
+        nested.twins = self.twins
+        inner_outputs = replay(functional, inner_inputs, nested)
         if id(model) not in self.twins:
-            self.twins[id(model)] = NestedModel(tensors(inner), tensors(outputs), name=model.name)
-        # A bare tensor where there is one: with a list, Keras records the masks of the drawing, none, and passes those on.
-        result = self.twins[id(model)](given[0].tensor if len(given) == 1 else tensors(given))
-        return keras.tree.map_structure(lambda y, old: Traced(y, old.frames), result, outputs)
+            self.twins[id(model)] = NestedModel(tensors(inner_inputs), tensors(inner_outputs), name=model.name)
+        # Pass a single input as a bare tensor: for a list, Keras would record the masks of the symbolic call (None) and pass them on.
+        outputs = self.twins[id(model)](inputs[0].tensor if len(inputs) == 1 else tensors(inputs))
+        return keras.tree.map_structure(lambda y, inner: TracedTensor(y, inner.frames), outputs, inner_outputs)
 
 
 def label(path: str, operation: Any) -> str:

@@ -1,4 +1,4 @@
-"""Where lengths enter a model, and where a mask is handed on by hand."""
+"""Layers that bring lengths into a model, and one that passes a mask on by hand."""
 
 # mypy: disallow-subclassing-any=False
 from __future__ import annotations
@@ -10,22 +10,22 @@ import keras
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, at_least, keep_frames, prefix_mask, registered
-from vlpipe.layers.merge import refuse_mismatch
+from vlpipe.layers.base import MaskAware, fill_padding, pad_to_minimum, prefix_mask, registered
+from vlpipe.layers.merge import check_frame_counts
 
 
 @registered
 class LengthMask(MaskAware, keras.layers.Layer):
-    """The first layer of a mask-aware model: sets the padding to zero and attaches the mask that the others follow.
+    """The first layer of a mask-aware model: set the padding to zero and attach the mask for the layers after it.
 
     Takes what `make_dataset(..., lengths=True)` delivers, `{"features": x, "lengths": n}`, or `{"features": x, "mask": m}`
-    with a mask that is true for the first frames of a row and false after them.
+    where the mask of a row is true for its first frames and false after.
 
-    Shapes: `x` `[B, T, ...]` with `n` `[B]` or `m` `[B, T]` in; `[B, T, ...]` with a mask out. A batch of no frames at all
+    Shapes: `x` `[B, T, ...]` with `n` `[B]` or `m` `[B, T]` in; `[B, T, ...]` with a mask out. A batch without any frames
     gets one frame of padding.
 
     Raises:
-        ArgumentError: the input is not such a dict.
+        ArgumentError: the input is not a dict with these keys.
 
     Example:
         >>> import numpy as np
@@ -36,8 +36,8 @@ class LengthMask(MaskAware, keras.layers.Layer):
     """
 
     def call(self, inputs: Any) -> Any:
-        self._refuse_other(inputs)
-        return keep_frames(at_least(inputs["features"], 1), self._mask(inputs))
+        self._check_inputs(inputs)
+        return fill_padding(pad_to_minimum(inputs["features"], 1), self._mask(inputs))
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         if isinstance(inputs["features"], keras.KerasTensor):
@@ -46,41 +46,51 @@ class LengthMask(MaskAware, keras.layers.Layer):
 
     def _mask(self, inputs: Any) -> Any:
         if "mask" in inputs:
-            return at_least(ops.cast(inputs["mask"], "bool"), 1)
-        return prefix_mask(inputs["lengths"], ops.shape(at_least(inputs["features"], 1))[1])
+            return pad_to_minimum(ops.cast(inputs["mask"], "bool"), 1)
+        return prefix_mask(inputs["lengths"], ops.shape(pad_to_minimum(inputs["features"], 1))[1])
 
     def compute_output_spec(self, inputs: Any) -> Any:
-        self._refuse_other(inputs)
+        self._check_inputs(inputs)
         return keras.KerasTensor(inputs["features"].shape, dtype=inputs["features"].dtype)
 
-    def _refuse_other(self, inputs: Any) -> None:
+    def _check_inputs(self, inputs: Any) -> None:
         if not isinstance(inputs, dict) or sorted(inputs) not in (["features", "lengths"], ["features", "mask"]):
-            given = sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__
+            received = sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__
             raise ArgumentError(
-                f'LengthMask "{self.name}": called on {given}; expected {{"features": x, "lengths": n}} or '
+                f'LengthMask "{self.name}": called on {received}; expected {{"features": x, "lengths": n}} or '
                 '{"features": x, "mask": m}. Call it on a dict with these keys.'
             )
 
 
 @registered
 class Embedding(MaskAware, keras.layers.Embedding):
-    """`keras.layers.Embedding` that hands the mask of its tokens on, which its parent does not.
+    """`keras.layers.Embedding` that passes the mask of its tokens on, which its parent does not.
 
     Takes the arguments of its parent. Shapes: tokens `[B, T]` with mask `[B, T]` in; `[B, T, d]` with the mask out.
 
     Raises:
-        ArgumentError: `mask_zero=True`, which would take the token 0 for padding.
+        ArgumentError: `mask_zero=True`, which would treat token 0 as padding.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import Embedding, LengthMask
+        >>> tokens = LengthMask()({"features": np.array([[5, 0, 2]]), "lengths": np.array([2])})
+        >>> tuple(Embedding(10, 4)(tokens).shape)
+        (1, 3, 4)
     """
 
     def __init__(self, *args: Any, mask_zero: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, mask_zero=mask_zero, **kwargs)
         if mask_zero:
-            raise ArgumentError(f'Embedding "{self.name}": mask_zero=True; expected False: the lengths say where the padding begins.')
+            raise ArgumentError(
+                f'Embedding "{self.name}": mask_zero=True; expected False, because the lengths already define the padding. '
+                "Build the layer with mask_zero=False."
+            )
 
 
 @registered
 class ToPadded(keras.layers.Layer):
-    """A ragged batch as `{"features": x, "lengths": n}`, inside the model, so that `batching="ragged"` feeds `fit`.
+    """Convert a ragged batch to `{"features": x, "lengths": n}` inside the model, so that `batching="ragged"` feeds `fit`.
 
     TensorFlow only: no other backend has ragged tensors.
 
@@ -95,17 +105,19 @@ class ToPadded(keras.layers.Layer):
         >>> model = keras.Sequential([keras.Input((None, 4)), keras.layers.Conv1D(8, 3), keras.layers.GlobalMaxPooling1D()])
         >>> inputs = keras.Input((None, 4), ragged=True)
         >>> ragged_model = keras.Model(inputs, mask_aware(model)(ToPadded()(inputs)))
+        >>> ragged_model.output_shape
+        (None, 8)
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._convert_input_args = False  # Keras would try to make a dense tensor of it
+        self._convert_input_args = False  # Keras would try to convert the ragged tensor to a dense one
 
     def call(self, inputs: Any) -> Any:
         if not hasattr(inputs, "row_lengths"):
             raise ArgumentError(
                 f'ToPadded "{self.name}": got a dense tensor of shape {tuple(inputs.shape)}; expected a ragged one. '
-                "A padded batch goes to LengthMask or a mask-aware model with its lengths."
+                "Pass a padded batch and its lengths to LengthMask or to a mask-aware model instead."
             )
         return {"features": ops.cast(inputs.to_tensor(), self.compute_dtype), "lengths": ops.cast(inputs.row_lengths(), "int32")}
 
@@ -118,14 +130,20 @@ class ToPadded(keras.layers.Layer):
 
 @registered
 class CarryMask(MaskAware, keras.layers.Layer):
-    """Gives the first tensor of a list the mask of the others: `keras.ops` operations drop masks.
+    """Give the first tensor of a list the combined mask of the others, because `keras.ops` operations drop masks.
 
-    Shapes: a list of `[B, T, ...]` and of tensors with masks `[B, T]` in; the first tensor, with a mask, out.
+    Shapes: a list of one tensor `[B, T, ...]` and others with masks `[B, T]` in; the first tensor, with a mask, out.
+
+    Raises:
+        ArgumentError: the masks have different numbers of frames.
 
     Example:
-        >>> from vlpipe.layers import CarryMask
-        >>> def swish(x):
-        ...     return CarryMask()([x * keras.ops.sigmoid(x), x])
+        >>> import numpy as np
+        >>> from vlpipe.layers import CarryMask, GlobalAveragePooling1D, LengthMask
+        >>> x = LengthMask()({"features": np.ones((1, 4, 1), "float32"), "lengths": np.array([2])})
+        >>> y = CarryMask()([x + 1, x])
+        >>> float(GlobalAveragePooling1D()(y)[0, 0])
+        2.0
     """
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
@@ -135,7 +153,7 @@ class CarryMask(MaskAware, keras.layers.Layer):
         masks = [m for m in (mask or [])[1:] if m is not None]
         if not masks or isinstance(masks[0], keras.KerasTensor):
             return None
-        refuse_mismatch(self, [m.shape[1] for m in masks])
+        check_frame_counts(self, [m.shape[1] for m in masks])
         return functools.reduce(ops.logical_and, masks)
 
     def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:

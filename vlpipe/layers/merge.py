@@ -1,4 +1,4 @@
-"""Layers that bring branches together: their masks are combined, and branches of different lengths are refused."""
+"""Layers that merge branches: they combine the masks and reject branches with different numbers of frames."""
 
 # mypy: disallow-subclassing-any=False
 from __future__ import annotations
@@ -15,9 +15,9 @@ from vlpipe.layers.base import MaskAware, registered
 
 
 class Merge(MaskAware):
-    """Base of the merging layers: the output has the frames that every branch has.
+    """Base of the merging layers: a frame of the output is real if it is real in every branch.
 
-    Keras joins the masks by "or", and forgets them where a branch has none, such as a squeeze-and-excitation gate.
+    Keras combines the masks by "or", and drops them if a branch has none, such as a squeeze-and-excitation gate.
     """
 
     operation: Callable[[Any, Any], Any]
@@ -26,11 +26,12 @@ class Merge(MaskAware):
         return functools.reduce(type(self).operation, inputs)
 
     def build(self, input_shape: Any) -> None:
-        refuse_mismatch(self, [shape[1] for shape in input_shape if len(shape) > 2 and shape[1] != 1])  # before Keras, in clearer words
+        # Keras would also reject the shapes, but with a message about broadcasting.
+        check_frame_counts(self, [shape[1] for shape in input_shape if len(shape) > 2 and shape[1] != 1])
         super().build(input_shape)  # type: ignore[misc]
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        refuse_mismatch(self, [m.shape[1] for m in mask or [] if m is not None])
+        check_frame_counts(self, [m.shape[1] for m in mask or [] if m is not None])
         return super().call(inputs)  # type: ignore[misc]
 
     def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
@@ -43,25 +44,25 @@ class Merge(MaskAware):
         return functools.reduce(ops.logical_and, masks)
 
 
-def refuse_mismatch(layer: Any, frames: Iterable[int | None]) -> None:
-    """Raise where the numbers of frames of the branches are known and differ."""
+def check_frame_counts(layer: Any, frames: Iterable[int | None]) -> None:
+    """Raise ArgumentError if the known numbers of frames differ between branches."""
     known = sorted({count for count in frames if count is not None})
     if len(known) > 1:
         raise ArgumentError(
-            f'{type(layer).__name__} "{layer.name}": branches of {" and ".join(map(str, known))} frames meet; expected the same '
-            "number. Give the branches the same strides and padding, or crop the longer one; pad the batches of a U-Net to a "
-            "multiple of its total stride."
+            f'{type(layer).__name__} "{layer.name}": got branches of {" and ".join(map(str, known))} frames; expected the same '
+            "number in every branch. Give the branches the same strides and padding, or crop the longer one; for a U-Net, pad the "
+            "batches to a multiple of its total stride."
         )
 
 
 @registered
 class Add(Merge, keras.layers.Add):
-    """`keras.layers.Add` with combined masks; a branch without a mask, such as a gate `[B, d]` or `[B, 1, d]`, has no frames.
+    """`keras.layers.Add` with combined masks; a branch without a mask, such as a gate `[B, d]` or `[B, 1, d]`, does not restrict them.
 
     Takes the arguments of its parent. Shapes: a list of `[B, T, d]` with masks `[B, T]` in; `[B, T, d]` with a mask out.
 
     Raises:
-        ArgumentError: two branches have frames, and not the same number.
+        ArgumentError: two branches have different numbers of frames.
 
     Example:
         >>> import numpy as np
@@ -114,13 +115,23 @@ class Concatenate(Merge, keras.layers.Concatenate):
     """`keras.layers.Concatenate` along the features, with combined masks; arguments and shapes as for `Add`.
 
     Raises:
-        ArgumentError: `axis=1`: end to end, the frames of a padded row would not be a prefix; or branches of different lengths.
+        ArgumentError: `axis=1`, because the real frames of a padded row would no longer be a prefix; or the branches have
+            different numbers of frames.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import Concatenate
+        >>> tuple(Concatenate()([np.ones((2, 7, 4), "float32"), np.ones((2, 7, 3), "float32")]).shape)
+        (2, 7, 7)
     """
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(axis=axis, **kwargs)
         if axis not in (-1, 2):
-            raise ArgumentError(f'Concatenate "{self.name}": axis={axis}; expected axis=-1: frames can be joined feature by feature only.')
+            raise ArgumentError(
+                f'Concatenate "{self.name}": axis={axis}; expected axis=-1, the features. '
+                "Sequences of different lengths cannot be joined along the frames."
+            )
 
     def _merge_function(self, inputs: Any) -> Any:
         return ops.concatenate(inputs, axis=-1)

@@ -1,4 +1,4 @@
-"""Layers whose statistics run over time: batch and group normalization, softmax."""
+"""Layers that take statistics over time: batch and group normalization, softmax."""
 
 # mypy: disallow-subclassing-any=False
 from __future__ import annotations
@@ -9,22 +9,22 @@ import keras
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, count_frames, keep_frames, registered
+from vlpipe.layers.base import MaskAware, count_frames, fill_padding, registered
 from vlpipe.layers.reduce import frame_extreme
 
 
 @registered
 class BatchNormalization(MaskAware, keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` with the statistics of real frames only.
+    """`keras.layers.BatchNormalization` with statistics over real frames only.
 
-    In training, mean and variance are those of all real frames of the batch laid end to end, and so are the moving
-    averages; a batch without any real frame leaves those as they are. (Keras also takes a mask, and divides by the count
-    plus 1e-7; for one channel its squeeze loses the axis.)
+    In training, the mean and variance, and so the moving averages, cover all real frames of the batch laid end to end; a
+    batch without any real frame leaves the moving averages unchanged. (Keras' own layer also takes a mask, but divides by
+    the count plus 1e-7, and for one channel its squeeze loses the axis.)
 
     Takes the arguments of its parent. Shapes: `[B, T, d]` with mask `[B, T]` in, the same out.
 
     Raises:
-        ArgumentError: `axis` is not the last, or `synchronized=True`, which the parent ignores when there is a mask.
+        ArgumentError: `axis` is not the last one, or `synchronized=True`, which the parent ignores when there is a mask.
 
     Example:
         >>> import numpy as np
@@ -38,7 +38,7 @@ class BatchNormalization(MaskAware, keras.layers.BatchNormalization):
         if axis not in (-1, 2) or synchronized:
             raise ArgumentError(
                 f'BatchNormalization "{self.name}": axis={axis}, synchronized={synchronized}; expected axis=-1 (features) and '
-                "synchronized=False. With several replicas, each normalizes with the real frames of its own rows."
+                "synchronized=False. With several replicas, each one normalizes with the real frames of its own rows."
             )
 
     def _moments(self, inputs: Any, mask: Any) -> Any:
@@ -46,27 +46,33 @@ class BatchNormalization(MaskAware, keras.layers.BatchNormalization):
             return super()._moments(inputs, None)
         count = ops.sum(ops.cast(mask, inputs.dtype))
         divisor = ops.maximum(count, 1)
-        mean = ops.sum(keep_frames(inputs, mask), axis=(0, 1)) / divisor
-        squares = ops.square(keep_frames(inputs - mean, mask))
+        mean = ops.sum(fill_padding(inputs, mask), axis=(0, 1)) / divisor
+        squares = ops.square(fill_padding(inputs - mean, mask))
         variance = ops.sum(squares, axis=(0, 1)) / divisor
-        mean_so_far, variance_so_far = ops.cast(self.moving_mean, mean.dtype), ops.cast(self.moving_variance, mean.dtype)
-        return ops.where(count > 0, mean, mean_so_far), ops.where(count > 0, variance, variance_so_far)
+        moving_mean, moving_variance = ops.cast(self.moving_mean, mean.dtype), ops.cast(self.moving_variance, mean.dtype)
+        return ops.where(count > 0, mean, moving_mean), ops.where(count > 0, variance, moving_variance)
 
 
 @registered
 class GroupNormalization(MaskAware, keras.layers.GroupNormalization):
-    """`keras.layers.GroupNormalization` whose groups run over the real frames of each row.
+    """`keras.layers.GroupNormalization` with statistics over the real frames of each row.
 
     Takes the arguments of its parent. Shapes: `[B, T, d]` with mask `[B, T]` in, the same out.
 
     Raises:
-        ArgumentError: `axis` is not the last.
+        ArgumentError: `axis` is not the last one.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import GroupNormalization
+        >>> tuple(GroupNormalization(2)(np.ones((2, 7, 4), "float32")).shape)
+        (2, 7, 4)
     """
 
     def __init__(self, groups: int = 32, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(groups=groups, axis=axis, **kwargs)
         if axis not in (-1, 2):
-            raise ArgumentError(f'GroupNormalization "{self.name}": axis={axis}; expected axis=-1, the features.')
+            raise ArgumentError(f'GroupNormalization "{self.name}": axis={axis}; expected axis=-1 (features). Normalize with axis=-1.')
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         if mask is None:
@@ -76,8 +82,8 @@ class GroupNormalization(MaskAware, keras.layers.GroupNormalization):
         count = ops.cast(ops.maximum(count_frames(mask), 1) * size, x.dtype)[:, None, None]
 
         def group_mean(values: Any) -> Any:
-            """The mean over real frames and the channels of a group, `[B, 1, d]`; time first: what is left is small."""
-            sums = ops.reshape(ops.sum(keep_frames(values, mask), axis=1), (-1, self.groups, size))
+            """Return the mean over real frames and the channels of a group, `[B, 1, d]`; time is summed first, to leave little to do."""
+            sums = ops.reshape(ops.sum(fill_padding(values, mask), axis=1), (-1, self.groups, size))
             means = ops.sum(sums, axis=2, keepdims=True) / count
             return ops.reshape(ops.broadcast_to(means, ops.shape(sums)), (-1, 1, self.groups * size))
 
@@ -91,19 +97,19 @@ class GroupNormalization(MaskAware, keras.layers.GroupNormalization):
 
 @registered
 class RMSNormalization(MaskAware, keras.layers.RMSNormalization):
-    """`keras.layers.RMSNormalization` that hands its mask on, which its parent does not. Arguments and shapes of its parent."""
+    """`keras.layers.RMSNormalization` that passes its mask on, which its parent does not; arguments and shapes of its parent."""
 
 
 @registered
 class Softmax(MaskAware, keras.layers.Softmax):
-    """`keras.layers.Softmax` over the features, or with `axis=1` over the real frames, as attention pooling needs it.
+    """`keras.layers.Softmax` over the features, or over the real frames with `axis=1`, as in attention pooling.
 
-    Over time, the weight of padding is exactly zero, and a row without frames has all weights zero.
+    Over time, padding gets a weight of exactly zero, and a row without frames gets zeros only.
 
     Takes the arguments of its parent. Shapes: `[B, T]` or `[B, T, d]` with mask `[B, T]` in, the same out.
 
     Raises:
-        ArgumentError: several axes.
+        ArgumentError: `axis` is not a single integer.
 
     Example:
         >>> import numpy as np
@@ -116,12 +122,12 @@ class Softmax(MaskAware, keras.layers.Softmax):
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(axis=axis, **kwargs)
         if not isinstance(axis, int):
-            raise ArgumentError(f'Softmax "{self.name}": axis={axis!r}; expected one axis: 1 for the frames, -1 for the features.')
+            raise ArgumentError(f'Softmax "{self.name}": axis={axis!r}; expected one axis, 1 (frames) or -1 (features).')
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         if mask is None or self.axis % len(inputs.shape) != 1:
             return super().call(inputs)
-        top = ops.stop_gradient(frame_extreme(inputs, mask, keepdims=True, largest=True))
-        weights = keep_frames(ops.exp(keep_frames(inputs - top, mask)), mask)
+        maximum = ops.stop_gradient(frame_extreme(inputs, mask, keepdims=True, largest=True))
+        weights = fill_padding(ops.exp(fill_padding(inputs - maximum, mask)), mask)
         total = ops.sum(weights, axis=1, keepdims=True)
         return weights / ops.where(total > 0, total, ops.ones_like(total))

@@ -1,6 +1,6 @@
-"""Layers that reduce all frames of a sequence to one value: global pooling, statistics, dot products over time.
+"""Layers that reduce all frames of a sequence to one: global pooling, statistics, dot products over time.
 
-A row without frames gives zeros.
+The output of a row without frames is zero.
 """
 
 # mypy: disallow-subclassing-any=False
@@ -12,18 +12,18 @@ import keras
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, align_mask, count_frames, keep_frames, registered
+from vlpipe.layers.base import MaskAware, align_mask, count_frames, fill_padding, registered
 
 
 def frame_sum(x: Any, mask: Any, keepdims: bool = False) -> Any:
-    """Sum of `x` `[B, T, ...]` over the real frames."""
-    return ops.sum(keep_frames(x, mask), axis=1, keepdims=keepdims)
+    """Return the sum of `x` `[B, T, ...]` over the real frames."""
+    return ops.sum(fill_padding(x, mask), axis=1, keepdims=keepdims)
 
 
 def frame_mean(x: Any, mask: Any, keepdims: bool = False) -> Any:
-    """Mean of `x` `[B, T, ...]` over the real frames; 0 where there are none.
+    """Return the mean of `x` `[B, T, ...]` over the real frames; 0 for a row without frames.
 
-    Summed in float32: in float16, a few thousand frames overflow, and even their count is not exact.
+    Sums in float32: in float16, a few thousand frames overflow, and even their count is not exact.
     """
     total = frame_sum(ops.cast(x, keras.backend.result_type(x.dtype, "float32")), mask, keepdims)
     count = ops.cast(ops.maximum(count_frames(mask), 1), total.dtype)
@@ -31,15 +31,26 @@ def frame_mean(x: Any, mask: Any, keepdims: bool = False) -> Any:
 
 
 def frame_extreme(x: Any, mask: Any, keepdims: bool, largest: bool) -> Any:
-    """Maximum (or minimum) of `x` `[B, T, ...]` over the real frames; 0 where there are none."""
-    reduce, worst = (ops.max, float("-inf")) if largest else (ops.min, float("inf"))
-    extreme = reduce(keep_frames(x, mask, worst), axis=1, keepdims=keepdims)
-    some = ops.any(align_mask(mask, x), axis=1, keepdims=keepdims)
-    return ops.where(some, extreme, ops.cast(0, x.dtype))
+    """Return the maximum (or minimum) of `x` `[B, T, ...]` over the real frames; 0 for a row without frames."""
+    reduce, neutral = (ops.max, float("-inf")) if largest else (ops.min, float("inf"))
+    extreme = reduce(fill_padding(x, mask, neutral), axis=1, keepdims=keepdims)
+    any_real = ops.any(align_mask(mask, x), axis=1, keepdims=keepdims)
+    return ops.where(any_real, extreme, ops.cast(0, x.dtype))
 
 
 class Reduction(MaskAware):
-    """Base of the layers after which there are no frames, and so no mask."""
+    """Base of the layers that remove the frame axis; their output has no mask.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from vlpipe.layers import LengthMask, Reduction
+        >>> class FirstFrame(Reduction, keras.layers.Layer):
+        ...     def call(self, inputs, mask=None):
+        ...         return inputs[:, 0]
+        >>> x = LengthMask()({"features": np.ones((2, 7, 4), "float32"), "lengths": np.array([7, 3])})
+        >>> tuple(FirstFrame()(x).shape)
+        (2, 4)
+    """
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         return None
@@ -47,7 +58,7 @@ class Reduction(MaskAware):
 
 @registered
 class GlobalAveragePooling1D(Reduction, keras.layers.GlobalAveragePooling1D):
-    """`keras.layers.GlobalAveragePooling1D` over real frames; zeros (not NaN) for a row without any.
+    """`keras.layers.GlobalAveragePooling1D` over real frames; zeros (not NaN) for a row without frames.
 
     Takes the arguments of its parent.
 
@@ -78,14 +89,14 @@ class GlobalMaxPooling1D(Reduction, keras.layers.GlobalMaxPooling1D):
 
 @registered
 class StatisticsPooling1D(Reduction, keras.layers.Layer):
-    """Mean and standard deviation of the real frames, side by side: the pooling of x-vectors.
+    """Concatenate the mean and standard deviation of the real frames: the statistics pooling of x-vectors.
 
-    Two passes (first the mean, then the squares around it): the one-pass formula E[x²] - E[x]² loses all digits where the
-    mean is large beside the deviation. The standard deviation is `sqrt(variance + epsilon)`, so that its gradient is finite
+    Takes two passes (the mean, then the squares around it): the one-pass formula E[x²] - E[x]² loses all digits if the mean
+    is much larger than the deviation. The standard deviation is `sqrt(variance + epsilon)`, so that its gradient is finite
     for a sequence of one frame.
 
     Args:
-        epsilon: added to the variance, which is that of the sequence itself (divided by n, not n - 1).
+        epsilon: added to the variance (the population variance: divided by n, not n - 1).
 
     Shapes: features `[B, T, d]` with mask `[B, T]` in; `[B, 2 * d]` out.
 
@@ -120,16 +131,16 @@ class StatisticsPooling1D(Reduction, keras.layers.Layer):
 
 @registered
 class ReduceFrames(Reduction, keras.layers.Layer):
-    """`keras.ops.mean`, `sum`, `max` or `min` over the real frames: what `mask_aware` puts in place of such an operation.
+    """`keras.ops.mean`, `sum`, `max` or `min` over the real frames; `mask_aware` replaces these operations with it.
 
     Args:
         reduction: `"mean"`, `"sum"`, `"max"` or `"min"`.
-        keepdims: keep the axis of the frames, with length one.
+        keepdims: keep the frame axis, with length one.
 
     Shapes: `[B, T, ...]` with mask `[B, T]` in; `[B, ...]` out (`[B, 1, ...]` with `keepdims`).
 
     Raises:
-        ArgumentError: another reduction.
+        ArgumentError: `reduction` is none of these.
 
     Example:
         >>> import numpy as np
@@ -162,14 +173,20 @@ class ReduceFrames(Reduction, keras.layers.Layer):
 
 @registered
 class Dot(Reduction, keras.layers.Dot):
-    """`keras.layers.Dot(axes=1)`: a sum of products over the real frames, as in attention pooling.
+    """`keras.layers.Dot(axes=1)`: the sum of products over the real frames, as in attention pooling.
 
-    Takes the arguments of its parent, with the frames (axis 1) as the axis that is summed.
+    Takes the arguments of its parent, but sums over the frames (axis 1) only.
 
     Shapes: a list of `[B, T, d]` and `[B, T, e]`, each with its mask, in; `[B, d, e]` out.
 
     Raises:
-        ArgumentError: `axes` is another axis, or `normalize=True`.
+        ArgumentError: `axes` is not 1, or `normalize=True`.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import Dot
+        >>> tuple(Dot(axes=1)([np.ones((2, 7, 1), "float32"), np.ones((2, 7, 4), "float32")]).shape)
+        (2, 1, 4)
     """
 
     def __init__(self, axes: Any, normalize: bool = False, **kwargs: Any) -> None:
@@ -177,13 +194,13 @@ class Dot(Reduction, keras.layers.Dot):
         if axes not in (1, (1, 1), [1, 1]) or normalize:
             raise ArgumentError(
                 f'Dot "{self.name}": axes={axes!r}, normalize={normalize!r}; expected axes=1 and normalize=False, '
-                "a sum over the frames. Use keras.layers.Dot for other axes."
+                "the sum over the frames. Use keras.layers.Dot for other axes."
             )
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         masks = mask or [None] * len(inputs)
-        # one side is enough: zero times what stands in the padding of the other, and that is finite
-        return super().call([x if m is None else keep_frames(x, m) for x, m in zip(inputs, masks, strict=True)])
+        # one masked input is enough: its zeros cancel the padding of the other, whose values are finite
+        return super().call([x if m is None else fill_padding(x, m) for x, m in zip(inputs, masks, strict=True)])
 
     def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
         return super().compute_output_spec(inputs)

@@ -1,4 +1,4 @@
-"""Layers that change the number of frames without a sliding window: transpose convolution, padding, cropping, repeating."""
+"""Layers that change the number of frames without a sliding window: transposed convolution, padding, cropping, repetition."""
 
 # mypy: disallow-subclassing-any=False
 from __future__ import annotations
@@ -8,14 +8,14 @@ from typing import Any
 
 import keras
 
-from vlpipe.layers.base import MaskAware, Reach, at_least, keep_frames, registered
+from vlpipe.layers.base import MaskAware, Reach, fill_padding, pad_to_minimum, registered
 
 
 @registered
 class Conv1DTranspose(MaskAware, keras.layers.Conv1DTranspose):
-    """`keras.layers.Conv1DTranspose` to which padding contributes nothing.
+    """`keras.layers.Conv1DTranspose` over real frames only: padding contributes nothing to the output.
 
-    Takes the arguments of its parent. A row of n frames gets the frames that Keras gives to n: `n * stride` for `same`.
+    Takes the arguments of its parent. The output of n frames has as many frames as in Keras: `n * stride` for `same`.
 
     Shapes: features `[B, T, d]` with mask `[B, T]` in; `[B, T', filters]` with mask `[B, T']` out.
 
@@ -35,36 +35,36 @@ class Conv1DTranspose(MaskAware, keras.layers.Conv1DTranspose):
         return Reach(-(-span // self.strides[0]), Fraction(1, self.strides[0]))
 
     def output_frames(self, frames: Any) -> Any:
-        of_one = self.compute_output_shape((None, 1, self.filters))[1]
-        return (frames - 1) * self.strides[0] + of_one
+        frames_from_one = self.compute_output_shape((None, 1, self.filters))[1]
+        return (frames - 1) * self.strides[0] + frames_from_one
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        return super().call(inputs if mask is None else keep_frames(inputs, mask))
+        return super().call(inputs if mask is None else fill_padding(inputs, mask))
 
 
 @registered
 class ZeroPadding1D(MaskAware, keras.layers.ZeroPadding1D):
-    """`keras.layers.ZeroPadding1D` that puts its right zeros after the last real frame of each row.
+    """`keras.layers.ZeroPadding1D` that appends its zeros after the last real frame of each row.
 
-    The zeros that it adds count as frames, as they do in Keras. Arguments of its parent; shapes as for `Conv1D`.
+    The added zeros count as real frames, as in Keras. Takes the arguments of its parent; shapes as for `Conv1D`.
     """
 
     def output_frames(self, frames: Any) -> Any:
         return frames + sum(self.padding)
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        return super().call(inputs if mask is None else keep_frames(inputs, mask))
+        return super().call(inputs if mask is None else fill_padding(inputs, mask))
 
 
 @registered
 class Cropping1D(MaskAware, keras.layers.Cropping1D):
-    """`keras.layers.Cropping1D` that crops the last real frames of each row. Arguments of its parent; shapes as for `Conv1D`."""
+    """`keras.layers.Cropping1D` that crops real frames at both ends of each row. Arguments of its parent; shapes as for `Conv1D`."""
 
     def output_frames(self, frames: Any) -> Any:
         return frames - sum(self.cropping)
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        return super().call(inputs if mask is None else at_least(inputs, sum(self.cropping) + 1))
+        return super().call(inputs if mask is None else pad_to_minimum(inputs, sum(self.cropping) + 1))
 
 
 @registered
@@ -77,5 +77,5 @@ class UpSampling1D(MaskAware, keras.layers.UpSampling1D):
     def output_frames(self, frames: Any) -> Any:
         return frames * self.size
 
-    def call(self, inputs: Any, mask: Any = None) -> Any:  # `mask`: without it, Keras would not pass one on to compute_mask
+    def call(self, inputs: Any, mask: Any = None) -> Any:  # without a `mask` argument, Keras would not call compute_mask with one
         return super().call(inputs)

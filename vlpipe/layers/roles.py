@@ -1,4 +1,4 @@
-"""What each operation does to the frames of a sequence: the one table behind `mask_aware` and `check_model`."""
+"""The role of each Keras operation: what it does to the frames of a sequence, for both `mask_aware` and `check_model`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from keras import layers as plain
 from vlpipe.errors import ArgumentError
 from vlpipe.layers import entry, merge, normalize, reduce, resize, windows
 from vlpipe.layers.base import MaskAware
-from vlpipe.layers.walk import Traced, leaves
+from vlpipe.layers.walk import TracedTensor, framed, leaves
 
 
 @dataclass(frozen=True)
 class Role:
-    """How an operation that meets frames is treated.
+    """How to treat an operation whose input has frames.
 
     Attributes:
-        twin: makes the mask-aware layer that takes its place; None keeps the operation.
-        carries: the operation passes a Keras mask on by itself.
+        twin: creates the mask-aware layer that replaces the operation; None keeps the operation.
+        carries: whether the operation itself passes a Keras mask on.
         frames: whether its output has frames.
-        leak: how padding gets into its output when it has no mask, or "".
-        leak_masked: the same when it has one.
-        problem: a code for the leak or the refusal.
+        leak: how padding reaches its output without a mask, or "".
+        leak_masked: how padding reaches its output despite a mask, or "".
+        problem: code of the leak or of the refusal.
         refused: why it cannot be made mask-aware, or "".
-        advice: what to use instead, where it is refused.
+        advice: what to use instead of a refused operation.
     """
 
     twin: Callable[[], Any] | None = None
@@ -42,19 +42,19 @@ class Role:
 KEEP = Role()
 
 
-def refuse(why: str, advice: str, problem: str = "fixed_length") -> Role:
-    return Role(refused=why, advice=advice, problem=problem)
+def refuse(reason: str, advice: str, problem: str = "fixed_length") -> Role:
+    return Role(refused=reason, advice=advice, problem=problem)
 
 
-POOL = "Use GlobalAveragePooling1D, GlobalMaxPooling1D or StatisticsPooling1D to leave the frames behind."
+POOL = "Use GlobalAveragePooling1D, GlobalMaxPooling1D or StatisticsPooling1D to reduce the frames to one."
 
-# Elementwise: each value of the output depends on the same value of the input.
+# Elementwise: each output value depends on the input value at the same place only.
 ELEMENTWISE = {
     plain.ReLU, plain.LeakyReLU, plain.ELU, plain.Dropout, plain.GaussianDropout, plain.GaussianNoise, plain.AlphaDropout,
     plain.Rescaling, plain.Identity,
 }  # fmt: skip
 
-# Frame by frame: they need an axis of features after that of the frames.
+# Frame by frame: they need a feature axis after the frame axis.
 FRAMEWISE = {plain.Dense, plain.SpatialDropout1D, plain.Normalization}
 
 NORMALIZED = {plain.LayerNormalization, plain.RMSNormalization, plain.UnitNormalization}
@@ -62,8 +62,8 @@ RECURRENT = {plain.LSTM, plain.GRU, plain.SimpleRNN}
 ATTENTION = {plain.MultiHeadAttention, plain.GroupQueryAttention, plain.Attention, plain.AdditiveAttention}
 
 TWINS: dict[type, type] = {
-    getattr(plain, name): getattr(room, name)
-    for room, names in {
+    getattr(plain, name): getattr(module, name)
+    for module, names in {
         windows: ["Conv1D", "DepthwiseConv1D", "SeparableConv1D", "MaxPooling1D", "AveragePooling1D"],
         resize: ["Conv1DTranspose", "ZeroPadding1D", "Cropping1D", "UpSampling1D"],
         reduce: ["GlobalAveragePooling1D", "GlobalMaxPooling1D", "Dot"],
@@ -75,23 +75,23 @@ TWINS: dict[type, type] = {
 }
 
 REFUSALS = {
-    plain.Flatten: ("lays the frames side by side, so its width depends on the padding", POOL),
-    plain.Reshape: ("reshapes the axis of the frames", POOL),
+    plain.Flatten: ("concatenates all frames, so its width depends on the padding", POOL),
+    plain.Reshape: ("reshapes the frame axis", POOL),
     plain.Permute: (
-        "moves the axis of the frames, as before a Dense layer over time",
+        "moves the frame axis, as before a Dense layer over time",
         "Keep [batch, frames, features]; a Dense layer over time needs a fixed length.",
     ),
     plain.Lambda: (
-        "runs Python code that cannot be looked into",
-        "Write it with keras.ops, or as a layer with the base vlpipe.layers.MaskAware.",
+        "runs Python code that vlpipe cannot inspect",
+        "Write it with keras.ops, or as a layer with the base class vlpipe.layers.MaskAware.",
     ),
     plain.Masking: (
-        "guesses the lengths from the values, where a silent frame looks like padding",
-        "Leave it out: the lengths come with the input.",
+        "infers the lengths from the values, so it takes a silent frame for padding",
+        "Remove it: the lengths are an input of the mask-aware model.",
     ),
 }
 
-# Names of keras.ops operations that act on each value alone (the second group takes two tensors).
+# Class names of elementwise keras.ops operations; those in BINARY_OPS take two tensors.
 UNARY_OPS = {
     "Absolute", "Abs", "Negative", "Square", "Sqrt", "Rsqrt", "Exp", "Expm1", "Log", "Log10", "Log1p", "Log2", "Sin", "Cos", "Tan",
     "Tanh", "Sinh", "Cosh", "Arctan", "Reciprocal", "Round", "Floor", "Ceil", "Sign", "Clip", "Cast", "StopGradient", "Erf", "Relu",
@@ -103,13 +103,13 @@ REDUCTIONS = {"Mean": "mean", "Sum": "sum", "Max": "max", "Amax": "max", "Min": 
 
 
 def role_of(operation: Any, arguments: Any, options: Any) -> Role:
-    """The role of an operation that is called with at least one tensor that has frames."""
-    rank = next(len(leaf.tensor.shape) for leaf in leaves(arguments, options) if isinstance(leaf, Traced) and leaf.frames)
+    """Return the role of an operation that is called with at least one tensor that has frames."""
+    rank = len(framed(arguments, options)[0].tensor.shape)
     kind = type(operation)
     if isinstance(operation, MaskAware):
         return Role(frames=not isinstance(operation, reduce.Reduction))
     if getattr(operation, "activity_regularizer", None) is not None:
-        return refuse("its activity_regularizer counts the padding", "Leave it out, or regularize the kernel.", "padding_statistics")
+        return refuse("has an activity_regularizer, which counts the padding", "Remove it, or regularize the kernel.", "padding_statistics")
     if kind.__module__.startswith("keras.src.ops"):
         return role_of_op(operation, arguments, options, rank)
     return role_of_layer(operation, kind, rank)
@@ -125,7 +125,7 @@ def role_of_layer(layer: Any, kind: type, rank: int) -> Role:
     if kind is plain.Embedding:
         return role_of_twin(layer, kind)
     if rank < 3:
-        return refuse("takes the axis of the frames for features", "Give it [batch, frames, features].")
+        return refuse("uses the frame axis as the feature axis", "Pass it [batch, frames, features].")
     if kind in FRAMEWISE:
         return KEEP
     if kind in NORMALIZED and {int(axis) % rank for axis in leaves(layer.axis)} != {rank - 1}:
@@ -142,14 +142,14 @@ def role_of_layer(layer: Any, kind: type, rank: int) -> Role:
         return KEEP if 1 in (layer.shared_axes or []) else refuse("has a slope for every frame", "Use shared_axes=[1].")
     if kind is plain.TimeDistributed:
         inner = type(layer.layer)
-        return KEEP if inner in FRAMEWISE | ELEMENTWISE | {plain.Activation, plain.LayerNormalization} else unknown(layer.layer)
-    return unknown(layer)
+        return KEEP if inner in FRAMEWISE | ELEMENTWISE | {plain.Activation, plain.LayerNormalization} else refuse_unknown()
+    return refuse_unknown()
 
 
-def unknown(layer: Any) -> Role:
+def refuse_unknown() -> Role:
     return refuse(
-        "is not known, and may mix frames with padding",
-        "If it respects the mask, give its class the base vlpipe.layers.MaskAware; else build it from layers that vlpipe.layers has.",
+        "is unknown to vlpipe and may mix frames with padding",
+        "If it respects the mask, add the base class vlpipe.layers.MaskAware to it; otherwise build it from layers of vlpipe.layers.",
         "unknown",
     )
 
@@ -160,12 +160,12 @@ def role_of_twin(layer: Any, kind: type) -> Role:
 
     if issubclass(TWINS[kind], reduce.Reduction):
         divides = kind is plain.GlobalAveragePooling1D
-        leak = "averages the padding too" if divides else "reads the padding too"
+        leak = "also averages the padding" if divides else "also reads the padding"
         return Role(make, False, False, leak, "divides by zero for a row without frames" if divides else leak, "reads_padding")
     if kind is plain.BatchNormalization:
-        return Role(make, True, True, "takes the statistics of the padding too", "", "padding_statistics")
+        return Role(make, True, True, "includes the padding in its statistics", "", "padding_statistics")
     if kind is plain.GroupNormalization:
-        return Role(make, True, True, leak := "takes the statistics of the padding too", leak, "padding_statistics")
+        return Role(make, True, True, leak := "includes the padding in its statistics", leak, "padding_statistics")
     if issubclass(TWINS[kind], merge.Merge):
         return Role(make)
     leak, problem = leak_of_window(layer)
@@ -173,11 +173,11 @@ def role_of_twin(layer: Any, kind: type) -> Role:
 
 
 def leak_of_window(layer: Any) -> tuple[str, str]:
-    """What a plain window layer does with padding; a `valid` or `causal` window of a real output frame never meets it."""
+    """Return how a plain window layer reads padding, and its code; `valid` and `causal` windows of real output frames never do."""
     if isinstance(layer, plain.Conv1DTranspose):
         return "spreads the padding into the last real frames", "reads_padding"
     if isinstance(layer, plain.ZeroPadding1D):
-        return "puts its zeros after the padding, not after the last real frame", "reads_padding"
+        return "appends its zeros after the padding, not after the last real frame", "reads_padding"
     if getattr(layer, "padding", None) != "same":
         return "", ""
     if layer.strides[0] > 1:
@@ -189,17 +189,17 @@ def leak_of_window(layer: Any) -> tuple[str, str]:
 def role_of_activation(layer: Any, rank: int) -> Role:
     axis = getattr(layer, "axis", -1)
     if not isinstance(layer, plain.Softmax):
-        along = getattr(layer.activation, "__name__", "") in ("softmax", "log_softmax", "sparsemax", "glu")
-        if not along or rank > 2:
+        acts_along_frames = getattr(layer.activation, "__name__", "") in ("softmax", "log_softmax", "sparsemax", "glu")
+        if not acts_along_frames or rank > 2:
             return KEEP
         if layer.activation.__name__ != "softmax":
-            return refuse("acts along the frames", "Use softmax, or an axis of features.")
+            return refuse("acts along the frame axis", "Use softmax, or act along the features.")
     elif not isinstance(axis, int):
-        return refuse("takes several axes", "Use one axis: 1 for the frames, -1 for the features.")
-    return softmax(axis, rank, layer.name)
+        return refuse("acts along several axes", "Use one axis: 1 for the frames, -1 for the features.")
+    return role_of_softmax(axis, rank, layer.name)
 
 
-def softmax(axis: int, rank: int, name: str) -> Role:
+def role_of_softmax(axis: int, rank: int, name: str) -> Role:
     if axis % rank != 1:
         return KEEP
     leak = "gives weight to the padding"
@@ -209,46 +209,48 @@ def softmax(axis: int, rank: int, name: str) -> Role:
 def role_of_recurrent(layer: Any) -> Role:
     forward = getattr(layer, "forward_layer", layer)
     if type(forward) not in RECURRENT or forward.stateful or forward.return_state:
-        return refuse("keeps or returns states, which vlpipe does not follow", "Use stateful=False and return_state=False.", "unknown")
+        return refuse("keeps or returns states, which vlpipe does not support", "Use stateful=False and return_state=False.", "unknown")
     if layer.return_sequences and getattr(layer, "go_backwards", False):
-        return refuse("returns the frames in reverse, padding first", "Use Bidirectional, or return_sequences=False.")
+        return refuse("returns the frames in reverse order, with the padding first", "Use Bidirectional, or return_sequences=False.")
     if layer.return_sequences and getattr(layer, "merge_mode", "concat") is None:
         return refuse("returns two sequences", 'Use merge_mode="concat".', "unknown")
-    return Role(None, True, layer.return_sequences, "reads the padding too", "", "reads_padding")
+    return Role(None, True, layer.return_sequences, "also reads the padding", "", "reads_padding")
 
 
 def role_of_op(op: Any, arguments: Any, options: Any, rank: int) -> Role:
     name = type(op).__name__
-    carried = Role(carries=False)
+    needs_carry = Role(carries=False)
     if name in UNARY_OPS:
-        return carried
+        return needs_carry
     if name in BINARY_OPS:
-        return carried if lines_up(leaves(arguments, options), rank) else refuse("broadcasts across the frames", "Give both the same rank.")
+        if frame_axes_match(leaves(arguments, options), rank):
+            return needs_carry
+        return refuse("broadcasts across the frames", "Give both operands the same rank.")
     if name == "Softmax" and isinstance(op.axis, int):
-        role = softmax(op.axis, rank, op.name)
-        return role if role.twin else carried
+        role = role_of_softmax(op.axis, rank, op.name)
+        return role if role.twin else needs_carry
     if name in REDUCTIONS and op.axis is not None:
         axes = {int(axis) % rank for axis in leaves(op.axis)}
         if 1 not in axes and 0 not in axes:
-            return carried
+            return needs_carry
         if axes == {1}:
-            leak = "reads the padding too"
+            leak = "also reads the padding"
             return Role(lambda: reduce.ReduceFrames(REDUCTIONS[name], op.keepdims, name=op.name), False, False, leak, leak, "reads_padding")
     if name == "Concatenate" and op.axis % rank > 1:
-        return carried
+        return needs_carry
     if name in ("ExpandDims", "Squeeze") and isinstance(op.axis, int):
         axis = op.axis % (rank + (name == "ExpandDims"))
-        return carried if axis > 1 else refuse("moves the axis of the frames", "Keep [batch, frames, features].")
-    if name == "GetItem" and keeps_frames(options.get("key", arguments[-1]), rank):
-        return carried
-    return unknown(op)
+        return needs_carry if axis > 1 else refuse("moves the frame axis", "Keep [batch, frames, features].")
+    if name == "GetItem" and keeps_all_frames(options.get("key", arguments[-1]), rank):
+        return needs_carry
+    return refuse_unknown()
 
 
-def lines_up(operands: list[Any], rank: int) -> bool:
-    """Whether what has no frames meets the axis of the frames with length one, or not at all."""
+def frame_axes_match(operands: list[Any], rank: int) -> bool:
+    """Return whether every operand has frames on axis 1, or broadcasts along that axis."""
     for operand in operands:
-        shape: Any = getattr(operand.tensor if isinstance(operand, Traced) else operand, "shape", ())
-        if isinstance(operand, Traced) and operand.frames:
+        shape: Any = getattr(operand.tensor if isinstance(operand, TracedTensor) else operand, "shape", ())
+        if isinstance(operand, TracedTensor) and operand.frames:
             if len(shape) != rank:
                 return False
         elif (len(shape) >= rank and shape[1] != 1) or (len(shape) == rank - 1 and shape[0] != 1):
@@ -256,8 +258,8 @@ def lines_up(operands: list[Any], rank: int) -> bool:
     return True
 
 
-def keeps_frames(key: Any, rank: int) -> bool:
-    """Whether an index such as `[:, :, 3:]` or `[..., 0]` leaves the first two axes whole."""
+def keeps_all_frames(key: Any, rank: int) -> bool:
+    """Return whether an index such as `[:, :, 3:]` or `[..., 0]` selects all of the first two axes."""
     key = tuple(key) if isinstance(key, (tuple, list)) else (key,)
     if key[0] is Ellipsis:
         return rank > 2 and len(key) == 2
@@ -265,7 +267,7 @@ def keeps_frames(key: Any, rank: int) -> bool:
 
 
 def twin_of(layer: Any, cls: type) -> Any:
-    """A layer of class `cls` with the configuration of `layer`, to be given its weights when its input is known."""
+    """Return a layer of class `cls` with the configuration of `layer`; its weights are set once its input shape is known."""
     try:
         return cls.from_config(layer.get_config())  # type: ignore[attr-defined]
     except TypeError as error:  # Keras wraps what a constructor raises
@@ -275,12 +277,12 @@ def twin_of(layer: Any, cls: type) -> Any:
 
 
 def share_weights(twin: Any, layer: Any, input_shape: Any) -> None:
-    """Build `twin` with the variables of `layer` in place of new ones.
+    """Build `twin` with the variables of `layer` instead of new ones.
 
-    Building asks `add_weight` for each variable by its name; it is answered with that of the layer, so that everything
-    else that `build` sets up is set up too, and no variable is made to be thrown away.
+    `build` requests each variable from `add_weight` by name. A temporary `add_weight` returns the layer's variable, so that
+    `build` still sets up everything else and no variable is created in vain.
     """
-    owned = {variable.name: variable for variable in layer.variables}
-    twin.add_weight = lambda *args, name, **kwargs: owned[name]
+    variables = {variable.name: variable for variable in layer.variables}
+    twin.add_weight = lambda *args, name, **kwargs: variables[name]
     twin.build(input_shape)
     del twin.add_weight

@@ -1,4 +1,4 @@
-"""`assert_padding_invariant`: for a user's own tests, does padding change what a model says?"""
+"""`assert_padding_invariant`: a test helper that fails if padding changes the output of a model."""
 
 # mypy: disallow-subclassing-any=False
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from vlpipe.errors import ArgumentError
 
 
-class MaskOf(keras.layers.Layer):
-    """The mask that comes with a tensor, as a tensor; None where there is none."""
+class ExtractMask(keras.layers.Layer):
+    """Return the mask of the input as a tensor, or None without a mask."""
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         return mask
@@ -31,22 +31,23 @@ def assert_padding_invariant(
     tolerance: float = 1e-5,
     seed: int = 0,
 ) -> None:
-    """Fail where a random sequence gets another answer padded, or beside longer ones, than alone.
+    """Fail if a random sequence gives another output when it is padded or batched with longer ones than it gives alone.
 
-    Each sequence is run alone; then with each amount of padding, of zeros and of noise; then all together in one batch.
+    Each sequence runs alone, then with each amount of padding (of zeros, and of noise), then in one batch with all others.
 
     Args:
-        model: a Keras model that takes `[B, T, d]`, or `{"features": x, "lengths": n}`, or `{"features": x, "mask": m}`; its first
-            output is compared. Of an output with frames `[B, T', ...]`, only the frames that the sequence has alone.
+        model: a Keras model that takes `[B, T, d]`, or `{"features": x, "lengths": n}`, or `{"features": x, "mask": m}`. Its first
+            output is compared; of an output with frames `[B, T', ...]`, only as many frames as the sequence has alone.
         feature_dim: `d`.
-        lengths: of the sequences; multiples of the total stride for a U-Net, at least the receptive field for a plain model.
-        padding: frames to add.
-        tolerance: largest difference allowed, relative to the largest number of the answer alone (float32).
-        seed: of the random numbers.
+        lengths: lengths of the sequences in frames; for a U-Net multiples of its total stride, for a plain model at least
+            its receptive field.
+        padding: numbers of frames to append.
+        tolerance: largest allowed difference, relative to the largest absolute value of the output alone (float32).
+        seed: seed of the random sequences and noise.
 
     Raises:
-        AssertionError: an answer changed; the message has the case and by how much.
-        ArgumentError: there is no length, or one is below zero.
+        AssertionError: an output changed; the message names the case and the difference.
+        ArgumentError: `lengths` is empty or contains a negative number.
 
     Example:
         >>> import keras
@@ -55,17 +56,20 @@ def assert_padding_invariant(
         >>> assert_padding_invariant(mask_aware(model), 4)
     """
     if not len(lengths) or min(lengths) < 0:
-        raise ArgumentError(f"assert_padding_invariant: lengths={tuple(lengths)}; expected one or more lengths, none below zero.")
+        raise ArgumentError(
+            f"assert_padding_invariant: lengths={tuple(lengths)}; expected at least one length, none negative. "
+            "Pass the lengths of the sequences to test, in frames."
+        )
     rng = np.random.default_rng(seed)
     sequences = [rng.normal(size=(n, feature_dim)).astype("float32") for n in lengths]
-    alone = [answer(model, x[None], [len(x)])[0] for x in sequences]
+    alone = [real_outputs(model, x[None], [len(x)])[0] for x in sequences]
     for case, rows, batch in cases(sequences, padding, rng):
-        for row, got in zip(rows, answer(model, batch, [len(sequences[row]) for row in rows]), strict=True):
-            compare(f"A sequence of {len(sequences[row])} frames {case}", got, alone[row], tolerance)
+        for row, output in zip(rows, real_outputs(model, batch, [len(sequences[row]) for row in rows]), strict=True):
+            compare(f"A sequence of {len(sequences[row])} frames {case}", output, alone[row], tolerance)
 
 
 def cases(sequences: list[Any], padding: Sequence[int], rng: Any) -> Iterator[tuple[str, list[int], Any]]:
-    """Each case: its name, the rows that are in it, and the batch."""
+    """Yield each case: its description, the indices of its sequences, and the batch."""
     for row, x in enumerate(sequences):
         for amount in padding:
             noise = 10 * rng.normal(size=(1, amount, x.shape[1])).astype("float32")
@@ -76,8 +80,8 @@ def cases(sequences: list[Any], padding: Sequence[int], rng: Any) -> Iterator[tu
     yield f"in one batch with one of {longest}", list(range(len(sequences))), batch
 
 
-def answer(model: Any, x: Any, lengths: list[int]) -> list[Any]:
-    """The first output for each row: of an output with frames, only those that its mask says are real."""
+def real_outputs(model: Any, x: Any, lengths: list[int]) -> list[Any]:
+    """Return the first output for each row; of an output with a mask, only its real frames."""
     structure = getattr(model, "input", None)  # a Sequential that was never called has none
     names = sorted(structure) if isinstance(structure, dict) else []
     if names == ["features", "lengths"]:
@@ -87,25 +91,28 @@ def answer(model: Any, x: Any, lengths: list[int]) -> list[Any]:
     else:
         y = model(x)
     y = keras.tree.flatten(y)[0]
-    mask = MaskOf()(y)
+    mask = ExtractMask()(y)
     values = keras.ops.convert_to_numpy(y)
     if mask is None:
         return list(values)
     return [row[real] for row, real in zip(values, keras.ops.convert_to_numpy(mask), strict=True)]
 
 
-def compare(case: str, got: Any, alone: Any, tolerance: float) -> None:
-    if got.ndim == alone.ndim > 1 and len(got) > len(alone):
-        got = got[: len(alone)]  # a model without masks: the frames that the sequence has alone come first
-    if got.shape != alone.shape:
+def compare(case: str, output: Any, alone: Any, tolerance: float) -> None:
+    """Raise AssertionError if `output` differs from `alone` by more than `tolerance`."""
+    if output.ndim == alone.ndim > 1 and len(output) > len(alone):
+        output = output[: len(alone)]  # a model without masks: the frames that the sequence has alone are the first ones
+    if output.shape != alone.shape:
         raise AssertionError(
-            f"{case}: the answer has shape {got.shape}; alone it has {alone.shape}. Wrap the model in vlpipe.layers.mask_aware."
+            f"{case}: the output has shape {output.shape}, but {alone.shape} for the sequence alone. "
+            "Wrap the model in vlpipe.layers.mask_aware."
         )
     if alone.size == 0:
         return
-    difference = float(np.max(np.abs(got - alone)) / max(float(np.max(np.abs(alone))), 1e-30))
-    if not difference <= tolerance:  # so written that a NaN fails
+    difference = float(np.max(np.abs(output - alone)) / max(float(np.max(np.abs(alone))), 1e-30))
+    if not difference <= tolerance:  # written so that a NaN fails
         raise AssertionError(
-            f"{case}: the answer differs by {difference:.3g} of its size from that of the sequence alone; tolerance={tolerance:g}. "
-            "See vlpipe.layers.check_model(model) for the layer, or wrap the model in vlpipe.layers.mask_aware."
+            f"{case}: the output differs by {difference:.3g} of its largest value from that of the sequence alone; "
+            f"tolerance={tolerance:g}. Use vlpipe.layers.check_model(model) to find the layer, or wrap the model in "
+            "vlpipe.layers.mask_aware."
         )

@@ -1,4 +1,4 @@
-"""Models that answer for every frame: how many answers a sequence gets, and weights that count only those."""
+"""Models with one output per frame: the output lengths, and weights that count real frames only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vlpipe.layers.walk import as_functional, leaves
 
 
 def output_lengths(model: Any, lengths: Any) -> Any:
-    """How many frames the first output of a model has for inputs of these lengths, by arithmetic alone.
+    """Return the number of frames in a model's first output for each input length, without running the model.
 
     Args:
-        model: a built Sequential or Functional model with an output per frame, ordinary or mask-aware.
-        lengths: integers `[B]`.
+        model: a built Sequential or Functional model with one output per frame, ordinary or mask-aware.
+        lengths: input lengths in frames, integers `[B]`.
 
     Returns:
-        Integers `[B]`, 0 where a sequence is too short.
+        Output lengths in frames, integers `[B]`; 0 where a sequence is too short.
 
     Raises:
-        ArgumentError: the output has no frames, or the model cannot be looked into.
+        ArgumentError: the output has no frames, or the model cannot be inspected.
 
     Example:
         >>> import keras
@@ -34,28 +34,35 @@ def output_lengths(model: Any, lengths: Any) -> Any:
     output = leaves(Checker().run(as_functional(model, "output_lengths")))[0]
     if output.frames is None:
         raise ArgumentError(
-            f'output_lengths: the output of "{model.name}" has shape {tuple(output.tensor.shape)} and no frames that can be followed; '
-            "expected one answer per frame, [B, T, d]. See check_model(model) for the layer that ends them."
+            f'output_lengths: the output of "{model.name}" has shape {tuple(output.tensor.shape)} and no frame axis that can be followed; '
+            "expected one output per frame, [B, T, d]. Use check_model(model) to find the layer that removes the frames."
         )
     return output.frames.count(np.asarray(lengths))
 
 
 def sample_weight(model: Any, lengths: Any, *, frames: int | None = None) -> Any:
-    """Weights for targets per frame: 1 for the real frames of the model's output, 0 for padding.
+    """Return weights for per-frame targets: 1 for the real frames of the model's output, 0 for padding.
 
-    A mask-aware model needs none in `fit`, because its outputs carry their masks; this is for `evaluate` by hand, for a plain
-    model, and for weights of one's own to start from.
+    A mask-aware model needs none in `fit`, because its outputs carry their masks. Use these weights with a plain model, in
+    a custom evaluation loop, or as the base of other weights.
 
     Args:
         model: as for `output_lengths`.
-        lengths: of the inputs, integers `[B]`.
-        frames: of the targets; the longest of the batch by default.
+        lengths: input lengths in frames, integers `[B]`.
+        frames: frames of the targets; by default those of the longest output in the batch.
 
     Returns:
-        float32 `[B, frames]`.
+        Weights, float32 `[B, frames]`.
 
     Raises:
         ArgumentError: as for `output_lengths`.
+
+    Example:
+        >>> import keras
+        >>> from vlpipe.layers import sample_weight
+        >>> model = keras.Sequential([keras.Input((None, 4)), keras.layers.Conv1D(8, 3, strides=2)])
+        >>> sample_weight(model, [7, 5]).tolist()
+        [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]
     """
     real = output_lengths(model, lengths)
     width = int(np.max(real, initial=0)) if frames is None else frames

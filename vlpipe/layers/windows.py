@@ -1,11 +1,11 @@
 """Layers that slide a window over the frames: convolutions and pooling.
 
-What padding does to each, and what is done about it:
+How padding affects each case, and the remedy:
 
-- `valid` and `causal` windows of real output frames never reach the padding; only the length has to follow.
-- `same` reads beyond the last frame, where a sequence alone would find zeros: the padding is set to zero first.
-- `same` with a stride puts its first window at an offset that depends on the length. Keras takes the *padded* length,
-  so the same sequence gives other numbers in another batch. Here every row is moved to its own offset.
+- `valid` and `causal`: the windows of real output frames never reach the padding; only the mask has to be computed.
+- `same`: windows read beyond the last frame, where a sequence alone would have zeros. The padding is set to zero first.
+- `same` with a stride: the offset of the first window depends on the length. Keras uses the *padded* length, so the same
+  sequence gets another output in another batch. Here every row is shifted to its own offset.
 """
 
 # mypy: disallow-subclassing-any=False
@@ -17,19 +17,19 @@ from typing import Any
 import keras
 from keras import ops
 
-from vlpipe.layers.base import MaskAware, Reach, at_least, count_frames, keep_frames, registered
+from vlpipe.layers.base import MaskAware, Reach, count_frames, fill_padding, pad_to_minimum, registered
 
 
 class Windowed(MaskAware):
     """Base of the layers with a kernel or pool size, a stride, and `padding`."""
 
-    fill = 0.0  # what a window finds beyond the ends of a sequence
-    slide: Any  # (x) -> what the layer gives as if its padding were "valid"; each layer has its own
+    fill = 0.0  # value beyond the ends of a sequence
+    slide: Any  # (x) -> the output for padding="valid"; each layer defines it
     padding: str
     strides: tuple[int, ...]
 
     def span(self) -> int:
-        """Frames from the first to the last that a window reads."""
+        """Return the number of frames from the first to the last one that a window reads."""
         size: Any = getattr(self, "kernel_size", None) or getattr(self, "pool_size", None)
         return int((size[0] - 1) * getattr(self, "dilation_rate", (1,))[0] + 1)
 
@@ -48,35 +48,36 @@ class Windowed(MaskAware):
         if mask is None or self.padding == "causal":
             return super().call(inputs)  # type: ignore[misc]
         if self.padding == "valid":
-            return super().call(at_least(inputs, self.span()))  # type: ignore[misc]
+            return super().call(pad_to_minimum(inputs, self.span()))  # type: ignore[misc]
         return self.call_same(inputs, mask)
 
     def call_same(self, inputs: Any, mask: Any) -> Any:
-        """The output for `padding="same"`, every row with its own alignment."""
+        """Return the output for `padding="same"`, with each row aligned by its own length."""
         if self.stride() > 1:
             return self.slide(self.aligned(inputs, mask))
         if self.span() == 1:
             return super().call(inputs)  # type: ignore[misc]
-        return super().call(keep_frames(inputs, mask))  # type: ignore[misc]
+        return super().call(fill_padding(inputs, mask))  # type: ignore[misc]
 
     def aligned(self, inputs: Any, mask: Any) -> Any:
-        """`inputs` so padded and moved that a `valid` window gives what `same` gives for each row alone.
+        """Return `inputs`, shifted and padded so that a `valid` window gives each row the `same` output of the row alone.
 
-        A row of n frames has r = 1 + (n - 1) mod stride frames under its last step, and TensorFlow's rule then puts
-        (span - r) // 2 frames before the first. The result has T + span - 1 frames, for the (T - 1) // stride + 1 of `same`.
-        One gather does it all, from a copy with one more frame, of padding; chains of pads, slices and selects took twice as long.
+        The last stride of a row of n frames covers r = 1 + (n - 1) mod stride frames, and TensorFlow's rule then puts
+        (span - r) // 2 padding frames before the first. The result has T + span - 1 frames, so that the output has the
+        (T - 1) // stride + 1 frames of `same`. One gather from a copy with one extra frame of padding does all of it; chains
+        of pads, slices and selects took twice as long.
         """
         batch, frames, width = ops.shape(inputs)
         lengths, span = ops.expand_dims(count_frames(mask), 1), self.span()
-        rest = (lengths - 1) % self.stride() + 1
-        frame = ops.expand_dims(ops.arange(frames + span - 1, dtype="int32"), 0) - ops.maximum(span - rest, 0) // 2
+        remainder = (lengths - 1) % self.stride() + 1
+        frame = ops.expand_dims(ops.arange(frames + span - 1, dtype="int32"), 0) - ops.maximum(span - remainder, 0) // 2
         frame = ops.where((frame >= 0) & (frame < lengths), frame, frames)
         row = ops.expand_dims(ops.arange(batch, dtype="int32"), 1) * (frames + 1)
         x = ops.pad(inputs, [[0, 0], [0, 1], [0, 0]], constant_values=self.fill)
         return ops.take(ops.reshape(x, (-1, width)), row + frame, axis=0)
 
     def finish(self, outputs: Any) -> Any:
-        """Bias and activation, as at the end of a convolution."""
+        """Return the outputs with bias and activation applied, as at the end of a convolution."""
         if self.use_bias:  # type: ignore[attr-defined]
             outputs = outputs + ops.cast(self.bias, outputs.dtype)  # type: ignore[attr-defined]
         return outputs if self.activation is None else self.activation(outputs)  # type: ignore[attr-defined]
@@ -84,9 +85,9 @@ class Windowed(MaskAware):
 
 @registered
 class Conv1D(Windowed, keras.layers.Conv1D):
-    """`keras.layers.Conv1D` that gives a sequence the same numbers alone, padded or in a batch.
+    """`keras.layers.Conv1D` that gives a sequence the same output alone, padded or in a batch.
 
-    Takes the arguments of its parent. Frames: `(n - span) // stride + 1` for `valid`, else `ceil(n / stride)`.
+    Takes the arguments of its parent. The output has `(n - span) // stride + 1` frames for `valid`, else `ceil(n / stride)`.
 
     Shapes: features `[B, T, d]` with mask `[B, T]` in; `[B, T', filters]` with mask `[B, T']` out.
 
@@ -133,7 +134,7 @@ class MaxPooling1D(Windowed, keras.layers.MaxPooling1D):
 
     def call_same(self, inputs: Any, mask: Any) -> Any:
         pooled = self.slide(self.aligned(inputs, mask))
-        return keep_frames(pooled, self.compute_mask(inputs, mask))  # -inf must not travel on
+        return fill_padding(pooled, self.compute_mask(inputs, mask))  # -inf must not reach the next layer
 
     def slide(self, x: Any) -> Any:
         return ops.max_pool(x, self.pool_size, strides=self.strides, padding="valid")
@@ -148,8 +149,8 @@ class AveragePooling1D(Windowed, keras.layers.AveragePooling1D):
 
     def call_same(self, inputs: Any, mask: Any) -> Any:
         mean = self.slide(self.aligned(inputs, mask))
-        real = self.slide(self.aligned(ops.cast(ops.expand_dims(mask, -1), inputs.dtype), mask))
-        return ops.where(real > 0, mean / ops.where(real > 0, real, 1), 0)  # the inner where: no 0/0 in the gradient
+        real_share = self.slide(self.aligned(ops.cast(ops.expand_dims(mask, -1), inputs.dtype), mask))
+        return ops.where(real_share > 0, mean / ops.where(real_share > 0, real_share, 1), 0)  # the inner where avoids 0/0 in the gradient
 
     def slide(self, x: Any) -> Any:
         return ops.average_pool(x, self.pool_size, strides=self.strides, padding="valid")
