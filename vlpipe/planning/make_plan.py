@@ -41,7 +41,7 @@ def plan(source: Source, **arguments: Unpack[Arguments]) -> Plan:
         >>> vlpipe.write("data/train", ({"features": np.zeros((t, 2), np.float32)} for t in range(1, 101)))
         >>> plan = vlpipe.plan("data/train", batch_size=10)
         >>> plan.steps_per_epoch, f"{plan.valid_ratio:.0%}"
-        (10, '92%')
+        (10, '85%')
     """
     options = Options.of(**arguments)
     return make_plan(open_anywhere(source, options.layout), options)
