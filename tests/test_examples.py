@@ -12,7 +12,17 @@ import tensorflow as tf
 import vlpipe
 
 
-@pytest.mark.parametrize("room", ["vlpipe.builders", "vlpipe.audio.features", "vlpipe.storage.schema"])
+@pytest.mark.parametrize(
+    "room",
+    [
+        "vlpipe.builders",
+        "vlpipe.audio.features",
+        "vlpipe.storage.schema",
+        "vlpipe.callbacks",
+        "vlpipe.errors",
+        "vlpipe.verification.run",
+    ],
+)
 def test_the_examples_give_what_they_say(room: str) -> None:
     module = importlib.import_module(room)
     runner = doctest.DocTestRunner()
