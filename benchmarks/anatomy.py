@@ -28,7 +28,7 @@ from benchmarks.workloads import Workload, events, speech
 
 FREQUENCY = 4000
 PARTS = {
-    "copying": "copying frames from the mapped files into the batch",
+    "copying": "frames are copied from the mapped files into the batch",
     "finding pages": "the kernel looks up the memory pages of the batch",
     "page faults": "first access to a page",
     "Python": "vlpipe's Python code: plan, index, memory of the batch",
