@@ -1,10 +1,10 @@
-"""Where each microsecond of a batch goes, in the mapped engine.
+"""Measure where each microsecond of a batch is spent in the mapped engine.
 
     python -m benchmarks.anatomy [--workloads speech events] [--seconds 8] [--json PATH]
 
-A child process iterates over a dataset as a training loop without a model; Linux's `perf` samples what its threads do, and each sample
-is counted for what stands in its call chain. The shares are scaled to the processor time that the kernel charged to the process. What a
-batch takes beyond that, the cores were idle: threads that wait for each other.
+A child process iterates over a dataset, as a training loop without a model does. Linux's `perf` samples the call chains of its threads,
+and each sample is assigned to a part of the work. The shares are scaled to the processor time that the kernel charged to the process. For
+the rest of the time of a batch the cores were idle: threads waited for each other.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from benchmarks.workloads import Workload, events, speech
 
 FREQUENCY = 4000
 PARTS = {
-    "copying": "the frames, from the mapped files into the batch",
-    "finding pages": "the kernel looks up where the batch lies in memory",
-    "page faults": "pages that are touched for the first time",
-    "Python": "vlpipe's own: the plan, the index, the batch's memory",
-    "hand-over": "TensorFlow's threads and functions around that call",
-    "consumer, Python": "the loop over the batches: Python in next()",
-    "consumer, TensorFlow": "the same, below Python",
-    "waking and waiting": "threads that hand work to each other, in the kernel",
+    "copying": "frames are copied from the mapped files into the batch",
+    "finding pages": "the kernel looks up the memory pages of the batch",
+    "page faults": "first access to a page",
+    "Python": "vlpipe's Python code: plan, index, memory of the batch",
+    "hand-over": "TensorFlow's threads and functions around the call of that code",
+    "consumer, Python": "the loop over the batches: Python code of next()",
+    "consumer, TensorFlow": "the loop over the batches: TensorFlow code of next()",
+    "waking and waiting": "the kernel suspends and wakes threads that hand over work",
     "other": "the rest of the kernel",
 }
 
 
 def part_of(main_thread: bool, chain: list[tuple[str, str]]) -> str:
-    """What a sample is counted for.
+    """Return the part of the work to which a sample belongs, one of `PARTS`.
 
     Args:
-        main_thread: it is the one that iterates.
-        chain: (symbol, file) of each frame, the innermost first.
+        main_thread: whether the thread is the one that iterates.
+        chain: (symbol, file) of each stack frame, innermost first.
     """
     symbols = [symbol for symbol, _ in chain]
     if any("page_fault" in symbol for symbol in symbols):
@@ -66,8 +66,8 @@ def part_of(main_thread: bool, chain: list[tuple[str, str]]) -> str:
 
 
 def samples(text: str, pid: int) -> Counter[str]:
-    """Samples of a process by part, from what `perf script -F pid,tid,ip,sym,dso` prints."""
-    found: Counter[str] = Counter()
+    """Count the samples of a process by part, in the output of `perf script -F pid,tid,ip,sym,dso`."""
+    counts: Counter[str] = Counter()
     for block in text.split("\n\n"):
         head, *frames = block.strip("\n").splitlines() or [""]
         process, _, thread = head.strip().partition("/")
@@ -78,16 +78,16 @@ def samples(text: str, pid: int) -> Counter[str]:
             _, _, rest = frame.strip().partition(" ")
             symbol, _, file = rest.rpartition(" (")
             chain.append((symbol.partition("+")[0], file.rstrip(")")))
-        found[part_of(int(thread) == pid, chain)] += 1
-    return found
+        counts[part_of(int(thread) == pid, chain)] += 1
+    return counts
 
 
 def child(directory: str, batch_size: int, seconds: float) -> None:
-    """Iterates, epoch after epoch; tells when it begins, and what it took."""
+    """Iterate over epochs; print when the measurement begins, and then its figures."""
     import vlpipe
 
     dataset = vlpipe.make_dataset(directory, batch_size=batch_size, lengths=True, seed=1)
-    for _ in range(2):  # the first epoch also tests checksums
+    for _ in range(2):  # the first epoch also verifies checksums
         for _ in dataset:
             pass
     print("ready", flush=True)
@@ -102,7 +102,7 @@ def child(directory: str, batch_size: int, seconds: float) -> None:
 
 
 def dissect(workload: Workload, directory: Path, seconds: float) -> dict:
-    """Microseconds a batch, by part."""
+    """Measure a workload: microseconds per batch, by part."""
     native = workload.write_native(directory)
     command = [sys.executable, "-m", "benchmarks.anatomy", "--child", str(native), str(workload.batch_size), "--seconds", str(seconds)]
     process = subprocess.Popen(
@@ -110,15 +110,15 @@ def dissect(workload: Workload, directory: Path, seconds: float) -> dict:
     )
     lines = iter(process.stdout or ())
     if next(lines, "").strip() != "ready":
-        raise SystemExit("anatomy: the process that iterates ended before it began; its message stands above.")
+        raise SystemExit("anatomy: the child process ended before it began to iterate; its error message is above.")
     record = directory / "perf.data"
     perf = ["perf", "record", "-q", "-F", str(FREQUENCY), "-g", "-p", str(process.pid), "-o", str(record), "sleep", str(0.8 * seconds)]
     subprocess.run(perf, check=True, capture_output=True)
     batches, wall, cpu, faults, switches = map(float, next(lines).split())
     process.wait()
     script = ["perf", "script", "-i", str(record), "--no-inline", "--no-demangle", "-F", "pid,tid,ip,sym,dso"]
-    found = samples(subprocess.run(script, check=True, capture_output=True, text=True).stdout, process.pid)
-    total = sum(found.values())
+    counts = samples(subprocess.run(script, check=True, capture_output=True, text=True).stdout, process.pid)
+    total = sum(counts.values())
     return {
         "batch_size": workload.batch_size,
         "batch_bytes": int(workload.lengths.sum()) * workload.d * 4 // -(-len(workload.lengths) // workload.batch_size),
@@ -129,43 +129,43 @@ def dissect(workload: Workload, directory: Path, seconds: float) -> dict:
         "idle_us": max(0.0, wall * (os.cpu_count() or 1) - cpu),
         "faults": faults,
         "switches": switches,
-        "parts_us": {name: cpu * found[name] / total for name in PARTS},
+        "parts_us": {name: cpu * counts[name] / total for name in PARTS},
     }
 
 
-def table(name: str, result: dict) -> Table:
-    """The parts of one workload."""
+def make_table(name: str, result: dict) -> Table:
+    """Return the parts of one workload as a table."""
     megabytes = result["batch_bytes"] / 1e6
-    found = Table(
+    table = Table(
         title=f"{name}: a batch of {result['batch_size']} ({megabytes:.1f} MB) takes {result['wall_us']:.0f} us on {os.cpu_count()} cores"
     )
-    for heading in ("part", "us", "of the CPU time"):
-        found.add_column(heading, justify="left" if heading == "part" else "right")
+    for heading in ("part", "us", "share of CPU time"):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
     for part, microseconds in sorted(result["parts_us"].items(), key=lambda item: -item[1]):
-        found.add_row(f"{part}: {PARTS[part]}", f"{microseconds:.0f}", f"{microseconds / result['cpu_us']:.0%}")
-    found.add_row("idle cores", f"{result['idle_us']:.0f}", "")
-    return found
+        table.add_row(f"{part}: {PARTS[part]}", f"{microseconds:.0f}", f"{microseconds / result['cpu_us']:.0%}")
+    table.add_row("idle cores", f"{result['idle_us']:.0f}", "")
+    return table
 
 
 def main() -> None:
     parser = results.parser(__doc__)
     parser.add_argument("--workloads", nargs="+", choices=["speech", "events"], default=["speech", "events"])
-    parser.add_argument("--seconds", type=float, default=8.0, help="of sampling, a workload")
+    parser.add_argument("--seconds", type=float, default=8.0, help="seconds of sampling per workload")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         return child(arguments.child[0], int(arguments.child[1]), arguments.seconds)
     del arguments.child
     if not shutil.which("perf"):
-        raise SystemExit("anatomy: needs perf, which is not installed. On Debian: apt-get install linux-perf")
-    console, found = Console(width=120), {}
+        raise SystemExit("anatomy: perf is not installed. On Debian: apt-get install linux-perf")
+    console, figures = Console(width=120), {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in arguments.workloads:
             make = {"speech": speech, "events": events}[name]
             workload = make(200 if name == "speech" else 2000) if arguments.quick else make()
-            found[name] = dissect(workload, Path(scratch), 1.5 if arguments.quick else arguments.seconds)
-            console.print(table(name, found[name]))
-    results.save("anatomy", arguments, found)
+            figures[name] = dissect(workload, Path(scratch), 1.5 if arguments.quick else arguments.seconds)
+            console.print(make_table(name, figures[name]))
+    results.save("anatomy", arguments, figures)
     return None
 
 

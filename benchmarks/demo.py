@@ -1,7 +1,7 @@
-"""From audio files to a trained and scored model: what a new user does, in one command.
+"""From audio files to a trained and evaluated model, in one command.
 
-make demo                on sounds that it synthesises
-make demo DATA=DIR       on a folder of one's own; label: the parent folder if there are several, else the name up to the first "_"
+make demo                with synthesised sounds
+make demo DATA=DIR       with your own recordings; label: the parent folder if there are several, else the file name up to the first "_"
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ import vlpipe
 from benchmarks.synthesis import write_corpus
 
 OUT = Path("demo-output")
-SILENCE = float(np.log(vlpipe.audio.LogMel().floor))  # to pad log-mel features with 0 would be to pad them with loud noise
+SILENCE = float(np.log(vlpipe.audio.LogMel().floor))  # padding log-mel features with 0 would pad them with loud noise
 
 
 def build_model(d: int, classes: int, mean: np.ndarray, variance: np.ndarray) -> keras.Model:
-    """A Conv1D classifier for sequences of any length: None in the time axis, and a global pooling instead of Flatten."""
+    """A Conv1D classifier for sequences of any length: the time axis is None, and global pooling replaces Flatten."""
     layers = keras.layers
     inputs = keras.Input((None, d))
     x = layers.Normalization(mean=mean, variance=np.maximum(variance, 1e-2))(inputs)
     x = layers.SpatialDropout1D(0.1)(x)
     for filters in (64, 96, 128):
         x = layers.Conv1D(filters, 5, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization(momentum=0.9)(x)  # 0.99 is for more steps than a small folder gives
+        x = layers.BatchNormalization(momentum=0.9)(x)  # 0.99 needs more steps than a small folder has
         x = layers.Activation("relu")(x)
         x = layers.MaxPooling1D(2, padding="same")(x)
         x = layers.Dropout(0.2)(x)
@@ -45,7 +45,7 @@ def build_model(d: int, classes: int, mean: np.ndarray, variance: np.ndarray) ->
 
 
 def ingest(data: Path) -> None:
-    """`vlpipe ingest` on a folder, into demo-output/data/train and /val."""
+    """Run `vlpipe ingest` on a folder, into demo-output/data/train and /val."""
     files = [path for path in data.rglob("*") if path.suffix.lower() in (".wav", ".flac", ".ogg", ".oga", ".mp3")]
     if not files:
         sys.exit(f"demo: {data} holds no WAV, FLAC, Ogg or MP3 files. Pass another folder: make demo DATA=DIR")
@@ -60,17 +60,17 @@ def ingest(data: Path) -> None:
 
 
 def report() -> None:
-    """The plan, and what bucketing saves."""
+    """Print the plan, and how much padding bucketing saves."""
     plan = vlpipe.plan(OUT / "data/train")
     plan.plot(OUT / "plan.png")
-    padding = {way: 1 - vlpipe.plan(OUT / "data/train", batching=way).valid_ratio for way in ("bucket", "pad")}
+    padding = {batching: 1 - vlpipe.plan(OUT / "data/train", batching=batching).valid_ratio for batching in ("bucket", "pad")}
     print(f"\n$ vlpipe plan {OUT / 'data/train'}\n{plan.report()}\n")
-    print(f"padding: {padding['bucket']:.1%} of all frames bucketed, {padding['pad']:.1%} with plain padded batches")
+    print(f"padding: {padding['bucket']:.1%} of all frames with buckets, {padding['pad']:.1%} with plain padded batches")
     print(f"picture: {OUT / 'plan.png'}")
 
 
 def train(epochs: int) -> float:
-    """Accuracy on the held-out split after training on the other."""
+    """Train on one split; return the accuracy on the held-out split."""
     keras.utils.set_random_seed(0)
     train_set = vlpipe.make_dataset(OUT / "data/train", padding_value=SILENCE, seed=0)
     val_set = vlpipe.make_dataset(OUT / "data/val", padding_value=SILENCE, shuffle=False)
@@ -90,26 +90,26 @@ def train(epochs: int) -> float:
 
 
 def count_classes(metadata: dict[str, Any]) -> int:
-    """Named classes are listed in the metadata; labels that are numbers are not."""
+    """The number of classes: from the metadata, which list named classes, or from the largest label."""
     if "classes" in metadata["metadata"]:
         return len(metadata["metadata"]["classes"])
     return 1 + max(int(y.max()) for _, y in vlpipe.make_dataset([OUT / "data/train", OUT / "data/val"]).as_numpy_iterator())
 
 
 def statistics(metadata: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Mean and variance of each mel band, which the writer took while writing."""
+    """Mean and variance of each mel band, which the writer computed."""
     return {name: np.array(metadata["statistics"]["features"][name], np.float32) for name in ("mean", "variance")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a folder of recordings; without it, sounds are synthesised")
-    parser.add_argument("--files", type=int, default=800, help="sounds to synthesise")
+    parser.add_argument("--data", type=Path, help="a folder of recordings; default: synthesise sounds")
+    parser.add_argument("--files", type=int, default=800, help="number of sounds to synthesise")
     parser.add_argument("--epochs", type=int, default=25)
     arguments = parser.parse_args()
     if arguments.data is None:
         arguments.data = OUT / "audio"
-        shutil.rmtree(arguments.data, ignore_errors=True)  # of an earlier run, which may have made more files
+        shutil.rmtree(arguments.data, ignore_errors=True)  # an earlier run may have made more files
         print(f"synthesising {arguments.files} sounds into {arguments.data}", flush=True)
         write_corpus(arguments.data, arguments.files)
     ingest(arguments.data)

@@ -1,4 +1,4 @@
-"""What `benchmarks.training` feeds a model with: records whose class can be learnt, and the ways to batch them. Loads no Keras."""
+"""The input of `benchmarks.training`: records whose class can be learnt, and the ways to batch them. Does not import Keras."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CLASSES = 10
 
 
 class Learnable(Workload):
-    """The lengths of a workload; frames of noise about the mean of their class, which says nothing by its length."""
+    """A workload with the same lengths, whose frames are noise around the mean of their class; lengths do not depend on the class."""
 
     def records(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Every record: a stretch of noise of its own, and the mean of its class weakly in every frame."""
+        """Yield every record: a random section of noise, plus the small mean of its class in every frame."""
         random = np.random.default_rng(1)
         longest = int(self.lengths.max())
         noise = random.standard_normal((4 * longest, self.d), np.float32)
@@ -31,7 +31,7 @@ class Learnable(Workload):
 
 
 def learnable(workload: Workload) -> Learnable:
-    """The same lengths, with classes that can be learnt; under a name of its own, as a folder that is kept may hold other sizes."""
+    """Return the workload with classes that can be learnt. Its name has the number of records, as a kept folder may hold other sizes."""
     name = f"training-{workload.name}-{len(workload.lengths)}"
     return Learnable(name, workload.lengths, workload.d, workload.batch_size)
 
@@ -43,22 +43,22 @@ VLPIPE: dict[str, dict[str, Any]] = {
 
 
 def arguments_of(way: str, workload: Workload, frames_per_batch: int | None) -> dict[str, Any]:
-    """What a way of vlpipe passes to `make_dataset`."""
+    """The arguments that a way of vlpipe passes to `make_dataset`."""
     size = {"batch_size": workload.batch_size} if frames_per_batch is None else {"frames_per_batch": frames_per_batch}
     return {**VLPIPE[way], **size, "lengths": True, "seed": 1}
 
 
-# From the workload, the dataset on disk and a budget of frames a batch.
+# (workload, dataset on disk, maximum of frames per batch or None) -> batches.
 Make = Callable[[Workload, Path, "int | None"], tf.data.Dataset]
 
 
 def by_vlpipe(way: str) -> Make:
-    """This way of vlpipe."""
+    """A way of vlpipe, by its name."""
     return lambda workload, native, frames_per_batch: vlpipe.make_dataset(native, **arguments_of(way, workload, frames_per_batch))
 
 
 def by_hand(make: Callable[[Task], tf.data.Dataset]) -> Make:
-    """A pipeline without a budget of frames: instead of one it gets as many records a batch as hold so many frames on average."""
+    """A hand-written pipeline, which has no maximum of frames: it gets the number of records that hold as many frames on average."""
 
     def dataset(workload: Workload, native: Path, frames_per_batch: int | None) -> tf.data.Dataset:
         records = round((frames_per_batch or 0) / float(workload.lengths.mean())) or 1
@@ -67,7 +67,7 @@ def by_hand(make: Callable[[Task], tf.data.Dataset]) -> Make:
     return dataset
 
 
-# Each delivers every record once an epoch, as ({"features", "lengths"}, label) or the same with a sample weight.
+# Each delivers every record once per epoch, as ({"features", "lengths"}, label), or the same with a sample weight.
 WAYS: dict[str, Make] = {
     "padded_batch": by_hand(padded),
     "hand-written buckets": by_hand(best_by_hand),
@@ -76,6 +76,6 @@ WAYS: dict[str, Make] = {
 
 
 def inputs(element: tuple[Any, ...]) -> tuple[Any, ...]:
-    """An element, or a dataset's element_spec, as `train_on_batch` takes it: features, labels, and weights if there are any."""
+    """Convert an element, or an element_spec, to the arguments of `train_on_batch`: features, labels, and weights if present."""
     x, *rest = element
     return x["features"], *rest

@@ -1,4 +1,4 @@
-"""Epochs of training, timed: what each process that `benchmarks.training` starts does, one epoch whenever it is asked."""
+"""Time epochs of training: the work of each process that `benchmarks.training` starts, one epoch per request."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from benchmarks.feeding import CLASSES, inputs
 from benchmarks.workloads import Workload
 
 BACKEND = keras.backend.backend()
-RESIDENT_BATCHES, RESIDENT_BYTES = 100, 2 * 2**30  # of the sample that stays on the device
+RESIDENT_BATCHES, RESIDENT_BYTES = 100, 2 * 2**30  # limits of the sample that stays on the device
 RESIDENT_ROUNDS = 5
 
 
 class Counting(keras.Model):
     """A model that counts how often its training step was compiled.
 
-    JAX and TensorFlow run the Python of `train_step` only to trace it, once for each compiled function, so that counting the calls
-    counts what was compiled. PyTorch runs it at every step, and compiles nothing.
+    JAX and TensorFlow run the Python code of `train_step` only to trace it, once for each compiled function, so that the number of calls
+    is the number of compilations. PyTorch runs it at every step, and compiles nothing.
     """
 
     traces = 0
-    spec: Any = None  # of the dataset's elements
+    spec: Any = None  # element_spec of the dataset
 
     def train_step(self, *arguments):
         self.traces += BACKEND != "torch"
         return super().train_step(*arguments)
 
     def make_train_function(self, force=False):
-        """On TensorFlow, as `fit` has it and `train_on_batch` has not: a single trace for the spec of the dataset.
+        """On TensorFlow, trace once for the spec of the dataset, as `fit` does and `train_on_batch` does not.
 
-        With XLA one trace for each shape, because XLA compiles for each; behind the one trace that `fit` makes nobody could count it. So
-        compiling includes tracing, which `fit` does once.
+        With XLA, trace once for each shape, because XLA compiles each shape; with the single trace of `fit` these compilations could not
+        be counted. The time of compiling then includes tracing, which `fit` does once.
         """
         if BACKEND != "tensorflow":
             super().make_train_function(force)
@@ -52,7 +52,7 @@ class Counting(keras.Model):
 
 
 def build_model(d: int, width: int, *, xla: bool = False) -> Counting:
-    """A Conv1D classifier for any length: 1.1 million parameters for d = 80 and a width of 256. The same initial weights each time."""
+    """Return a Conv1D classifier for any length, with the same initial weights each time; 1.1 million parameters for d = 80, width 256."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     x = features = keras.Input((None, d))
@@ -65,12 +65,12 @@ def build_model(d: int, width: int, *, xla: bool = False) -> Counting:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=True if xla and BACKEND == "tensorflow" else "auto",
     )
-    model.optimizer.build(model.trainable_variables)  # tf.function would trace a step that makes variables twice
+    model.optimizer.build(model.trainable_variables)  # tf.function would trace a step that creates variables twice
     return model
 
 
 def to_backend(tensor: tf.Tensor) -> Any:
-    """On the device of the backend, and copied only to go there: by a view of the tensor's memory, where `numpy()` would copy."""
+    """Put a tensor on the device of the backend. Passes a view of its memory, where `numpy()` would make another copy."""
     if BACKEND == "jax":
         import jax
 
@@ -86,10 +86,10 @@ def to_backend(tensor: tf.Tensor) -> Any:
 
 
 class Trainer:
-    """Trains a model epoch by epoch, and keeps apart what it waits for and what it does.
+    """Trains a model epoch by epoch, and separates the time of waiting for input from the time of the steps.
 
-    The clock is read after `train_on_batch`, which returns the loss as a number: so an accelerator has finished the step by then. That
-    leaves it idle during the next call of `next`, as in a loop that looks at each loss; batches are prepared meanwhile in any case.
+    The clock is read after `train_on_batch`, which returns the loss as a number, so that an accelerator has finished the step. It is then
+    idle during the following call of `next`, as in any loop that reads each loss; the input pipeline continues in the background.
     """
 
     def __init__(self, model: Counting, dataset: tf.data.Dataset) -> None:
@@ -99,11 +99,11 @@ class Trainer:
         self.last: dict[str, Any] = {}
 
     def step(self, *batch: Any) -> float:
-        """The loss of a training step, when it is done."""
+        """Run a training step and return its loss."""
         return float(self.model.train_on_batch(*batch))
 
     def epoch(self) -> dict[str, Any]:
-        """Train for one epoch, from asking for an iterator until it is gone: both count as waiting for input."""
+        """Train for one epoch. Creating and deleting the iterator count as waiting for input."""
         before, shapes, losses = self.model.traces, len(self.shapes), []
         waited = compiling = 0.0
         delivered = 0
@@ -134,24 +134,24 @@ class Trainer:
         return self.last
 
     def resident(self, rounds: int = RESIDENT_ROUNDS) -> dict[str, Any]:
-        """Seconds a step where batches cost nothing: every n-th batch of an epoch, on the device already, over and over."""
+        """Measure seconds per step where input is free: every n-th batch of an epoch, kept on the device and repeated."""
         size = self.last["delivered_frames"] * self.model.inputs[0].shape[-1] * 4
         stride = max(1, math.ceil(self.last["steps"] / RESIDENT_BATCHES), math.ceil(size / RESIDENT_BYTES))
-        kept = [tuple(map(to_backend, inputs(element))) for element in self.dataset.shard(stride, 0)]
-        for batch in kept:
-            self.step(*batch)  # which compiles for shapes that no epoch had before
-        found = []
+        batches = [tuple(map(to_backend, inputs(element))) for element in self.dataset.shard(stride, 0)]
+        for batch in batches:
+            self.step(*batch)  # compiles for new shapes
+        seconds = []
         for _ in range(rounds):
             started = time.perf_counter()
-            for batch in kept:
+            for batch in batches:
                 self.step(*batch)
-            found.append((time.perf_counter() - started) / len(kept))
-        return {"resident_batches": len(kept), "free_step_seconds": found}
+            seconds.append((time.perf_counter() - started) / len(batches))
+        return {"resident_batches": len(batches), "free_step_seconds": seconds}
 
 
 @functools.cache
 def gpu() -> str | None:
-    """Name of the GPU that the backend uses; None where it uses the processor."""
+    """Name of the GPU that the backend uses; None where it uses the CPU."""
     if BACKEND == "jax":
         import jax
 
@@ -161,12 +161,12 @@ def gpu() -> str | None:
         import torch
 
         return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    found = tf.config.get_visible_devices("GPU")
-    return tf.config.experimental.get_device_details(found[0]).get("device_name", "GPU") if found else None
+    devices = tf.config.get_visible_devices("GPU")
+    return tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU") if devices else None
 
 
 def peak_device_bytes() -> int | None:
-    """The most that the backend held on its GPU; None where there is none."""
+    """Peak memory of the backend on its GPU; None without a GPU."""
     if gpu() is None:
         return None
     if BACKEND == "jax":
@@ -181,29 +181,29 @@ def peak_device_bytes() -> int | None:
 
 
 def peak_host_bytes() -> int | None:
-    """The most memory that this process has had, mapped files included. Not ru_maxrss: a process inherits it from who started it."""
+    """Peak memory of this process, mapped files included. Not ru_maxrss: a process inherits that from its parent."""
     status = Path("/proc/self/status")
     lines = status.read_text("utf-8").splitlines() if status.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def evaluate(model: keras.Model, workload: Workload, native: Path) -> float:
-    """The loss over all records, in the same batches whichever way the model was trained."""
+    """Return the loss over all records, in the same batches for every way of training."""
     batches = vlpipe.make_dataset(native, batch_size=workload.batch_size, shuffle=False, pad_to="boundary", buckets=8)
     return float(model.evaluate(batches, verbose=0))
 
 
 def serve(trainer: Trainer, workload: Workload, native: Path, requests: TextIO, replies: TextIO) -> None:
-    """Answer each line, "epoch" or "finish", with a line of JSON."""
+    """Answer each request, a line "epoch" or "finish", with a line of JSON."""
 
-    def reply(found: dict[str, Any]) -> None:
-        print(json.dumps(found), file=replies, flush=True)
+    def reply(answer: dict[str, Any]) -> None:
+        print(json.dumps(answer), file=replies, flush=True)
 
-    tf.get_logger().setLevel("ERROR")  # it warns of traces, which are counted here
+    tf.get_logger().setLevel("ERROR")  # it warns of repeated tracing, which is counted here
     reply({"backend": BACKEND, "device": gpu() or "cpu", "parameters": trainer.model.count_params()})
     for request in map(str.strip, requests):
         if request == "epoch":
             reply(trainer.epoch())
-        elif request == "finish":  # the peaks first: what stays on the device after this is no part of the training
+        elif request == "finish":  # the peaks first: the batches of `resident` are not part of the training
             memory = {"host_peak_bytes": peak_host_bytes(), "device_peak_bytes": peak_device_bytes()}
             reply({**memory, "loss": evaluate(trainer.model, workload, native), **trainer.resident()})

@@ -1,14 +1,14 @@
-"""How fast TFRecord files are read and indexed that vlpipe did not write, against the pipeline that their publishers document.
+"""How fast third-party TFRecord files are read and indexed, compared with the pipeline that their publishers document.
 
     python -m benchmarks.foreign [--sources floats audioset samples] [--rounds 5] [--quick] [--json PATH]
 
 `floats`: sound events with their frames in a FloatList; `audioset`: SequenceExamples of ten frames of 128 bytes, as AudioSet is published;
 `samples`: recordings as the integers of an Int64List, which have to be parsed. The documented pipeline shuffles and parses record by record
-and batches by `bucket_by_sequence_length`, all with AUTOTUNE. The ways take turns; a figure is the median of the rounds, records a second
-over whole epochs in a Python loop. Before that, one untimed epoch of each is compared record by record with what was written.
+and batches by `bucket_by_sequence_length`, all with AUTOTUNE. The ways take turns. A figure is the median of the rounds: records per second
+over whole epochs in a Python loop. Before that, one untimed epoch of each way is compared record by record with what was written.
 
-Indexing: records a second of `vlpipe.build_index` in one process, files in the page cache, nothing kept from before; and the seconds of a
-second run over 1,000 files that have not changed.
+Indexing: records per second of `vlpipe.build_index` in one process, with files in the page cache and no earlier index; and the seconds of a
+second run over 1,000 unchanged files.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ Feature = tf.train.Feature
 
 @dataclass(frozen=True)
 class Source:
-    """Records in the files of others.
+    """Records as a third party publishes them.
 
     Attributes:
-        records: of each, its frames and its label.
-        encode: a serialized record from these.
-        parse: what its publisher documents: from a serialized record to float32 frames and label.
+        batch_size: records per batch.
+        records: yields the frames and the label of each record.
+        encode: serializes a record.
+        parse: the documented parser: from a serialized record to float32 frames and label.
+        layout: how vlpipe reads the records.
     """
 
     batch_size: int
@@ -70,8 +72,8 @@ def _example(**features: Feature) -> bytes:
 def _floats(count: int) -> Source:
     def parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         spec = {"mel": tf.io.VarLenFeature(tf.float32), "label": tf.io.FixedLenFeature([], tf.int64)}
-        found = tf.io.parse_single_example(data, spec)
-        return tf.reshape(found["mel"].values, [-1, 40]), found["label"]
+        parsed = tf.io.parse_single_example(data, spec)
+        return tf.reshape(parsed["mel"].values, [-1, 40]), parsed["label"]
 
     def encode(x: np.ndarray, label: int) -> bytes:
         return _example(mel=Feature(float_list=tf.train.FloatList(value=x.ravel())), label=_ints(label))
@@ -112,8 +114,8 @@ def _samples(count: int) -> Source:
 
     def parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         spec = {"audio": tf.io.VarLenFeature(tf.int64), "label": tf.io.FixedLenFeature([], tf.int64)}
-        found = tf.io.parse_single_example(data, spec)
-        return tf.cast(found["audio"].values, tf.float32)[:, None], found["label"]
+        parsed = tf.io.parse_single_example(data, spec)
+        return tf.cast(parsed["audio"].values, tf.float32)[:, None], parsed["label"]
 
     def encode(x: np.ndarray, label: int) -> bytes:
         return _example(audio=_ints(*x.ravel().tolist()), label=_ints(label))
@@ -126,7 +128,7 @@ QUICK = {"floats": 300, "audioset": 300, "samples": 60}
 
 
 def write(source: Source, directory: Path) -> list[str]:
-    """The files of a source."""
+    """Write the files of a source; return their paths."""
     paths = [str(directory / f"{number}.tfrecord") for number in range(FILES)]
     writers = [tf.io.TFRecordWriter(path) for path in paths]
     for number, record in enumerate(source.records()):
@@ -137,7 +139,7 @@ def write(source: Source, directory: Path) -> list[str]:
 
 
 def documented(source: Source, paths: list[str], lengths: np.ndarray) -> tf.data.Dataset:
-    """Parsed record by record, in eight buckets by quantiles."""
+    """The documented pipeline: parsed record by record, in eight buckets by quantiles."""
 
     def parse(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
         x, label = source.parse(data)
@@ -150,7 +152,7 @@ def documented(source: Source, paths: list[str], lengths: np.ndarray) -> tf.data
 
 
 def measure(source: Source, directory: Path, rounds: int, status: Callable[[str], None]) -> dict[str, Any]:
-    """All figures of one source."""
+    """Measure one source: all its figures."""
     paths = write(source, directory)
     indexing = [index_seconds(source, paths) for _ in range(rounds)]
     lengths = np.array([len(x) for x, _ in source.records()])
@@ -174,7 +176,7 @@ def measure(source: Source, directory: Path, rounds: int, status: Callable[[str]
         "ways": {
             name: {
                 "records_per_second": len(lengths) / statistics.median(taken),
-                "ratio": statistics.median(one / own for one, own in zip(base, taken, strict=True)),
+                "ratio": statistics.median(first / own for first, own in zip(base, taken, strict=True)),
                 "seconds": taken,
             }
             for name, taken in times.items()
@@ -183,13 +185,13 @@ def measure(source: Source, directory: Path, rounds: int, status: Callable[[str]
 
 
 def index_seconds(source: Source, paths: list[str]) -> float:
-    """One process, nothing kept from before."""
+    """Time `build_index` in one process, without an earlier index."""
     shutil.rmtree(Path(paths[0]).parent / ".vlpipe-index", ignore_errors=True)
     return seconds(lambda: vlpipe.build_index(paths, source.layout, workers=1))
 
 
 def again_seconds(files: int, directory: Path) -> float:
-    """A second run over so many small files."""
+    """Time a second run of `build_index` over small files, which have not changed."""
     source = _audioset(10)
     data = [source.encode(*record) for record in source.records()]
     for number in range(files):
@@ -200,12 +202,12 @@ def again_seconds(files: int, directory: Path) -> float:
     return seconds(lambda: vlpipe.build_index(directory, source.layout))
 
 
-def table(found: dict[str, Any]) -> Table:
-    """The figures for a terminal."""
-    shown = Table(title="records a second, and times the documented pipeline")
+def make_table(figures: dict[str, Any]) -> Table:
+    """Return the figures as a table for the terminal."""
+    table = Table(title="records/s, and ratios to the documented pipeline (x)")
     for heading in ("source", "documented", "mapped", "x", "first epoch x", "graph x", "stream x", "indexed/s"):
-        shown.add_column(heading, justify="left" if heading == "source" else "right")
-    for name, result in found["sources"].items():
+        table.add_column(heading, justify="left" if heading == "source" else "right")
+    for name, result in figures["sources"].items():
         ways = result["ways"]
         cells = [f"{ways[way]['records_per_second']:,.0f}" for way in ("documented", "vlpipe mapped")]
         ratios = [
@@ -214,8 +216,8 @@ def table(found: dict[str, Any]) -> Table:
             ways["vlpipe graph"]["ratio"],
             ways["vlpipe stream"]["ratio"],
         ]
-        shown.add_row(name, *cells, *(f"{ratio:.1f}" for ratio in ratios), f"{result['indexed_per_second']:,.0f}")
-    return shown
+        table.add_row(name, *cells, *(f"{ratio:.1f}" for ratio in ratios), f"{result['indexed_per_second']:,.0f}")
+    return table
 
 
 def main() -> None:
@@ -224,19 +226,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     console = Console()
-    found: dict[str, Any] = {"sources": {}}
+    figures: dict[str, Any] = {"sources": {}}
     for name in arguments.sources:
         make, count = SOURCES[name]
         with tempfile.TemporaryDirectory() as scratch, console.status(name) as status:
             source = make(QUICK[name] if arguments.quick else count)
             rounds = 1 if arguments.quick else arguments.rounds
-            found["sources"][name] = measure(source, Path(scratch), rounds, lambda text, name=name: status.update(f"{name}: {text}"))
+            figures["sources"][name] = measure(source, Path(scratch), rounds, lambda text, name=name: status.update(f"{name}: {text}"))
     with tempfile.TemporaryDirectory() as scratch:
         files = 20 if arguments.quick else 1000
-        found["again"] = {"files": files, "seconds": again_seconds(files, Path(scratch))}
-    results.save("foreign", arguments, found)
-    console.print(table(found))
-    console.print(f"a second run over {found['again']['files']:,} unchanged files: {found['again']['seconds']:.2f} s")
+        figures["again"] = {"files": files, "seconds": again_seconds(files, Path(scratch))}
+    results.save("foreign", arguments, figures)
+    console.print(make_table(figures))
+    console.print(f"a second run over {figures['again']['files']:,} unchanged files: {figures['again']['seconds']:.2f} s")
 
 
 if __name__ == "__main__":

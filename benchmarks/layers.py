@@ -1,10 +1,10 @@
-"""What masks cost, and what they are worth.
+"""What masks cost, and what they change.
 
     python -m benchmarks.layers [--batch 16] [--frames 400] [--width 64] [--rounds 15] [--models m5 unet] [--json PATH]
 
-Cost: a training step of each zoo model, mask-aware beside plain, on the same shapes. Plain and masked steps take turns, so that a slow
-moment of the machine meets both; a model's figure is the median of the ratios of neighbours. The goal is a median of at most 1.25 over the
-zoo. Worth: the score of one recording in three batches. The backend is KERAS_BACKEND's.
+Cost: a training step of each model of the zoo, mask-aware and plain, on the same shapes. Plain and masked steps alternate, so that a slow
+moment of the machine affects both; a model's figure is the median of the ratios of adjacent steps. The goal is a median of at most 1.25
+over the zoo. Effect: the score of one recording in three batches. KERAS_BACKEND selects the backend.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vlpipe import layers
 
 
 def step_of(model, x, y):
-    """A compiled training step as `fit` runs it, warmed up."""
+    """Return a compiled training step as `fit` runs it, after a warm-up."""
     model.compile(optimizer=keras.optimizers.SGD(1e-4), loss="mse")
 
     def step():
@@ -37,7 +37,7 @@ def step_of(model, x, y):
 
 
 def compare(name, batch, frames, width, rounds):
-    """Milliseconds of both steps in each round, and the medians of them and of their ratio."""
+    """Measure a model: milliseconds of both steps in each round, their medians, and the median of their ratio."""
     draw = zoo.Draw(width=width)
     features = zoo.build(name, draw).inputs[0].shape[-1]
     frames *= 10 if features == 1 else 1  # raw waveform
@@ -58,7 +58,7 @@ def compare(name, batch, frames, width, rounds):
 
 
 def scores_of(name):
-    """The score of one recording of 50 frames: alone, beside one of 64, beside one of 200."""
+    """Scores of one recording of 50 frames: alone, next to one of 64 frames, next to one of 200."""
     rng = np.random.default_rng(0)
     model = zoo.build(name)
     recording = rng.normal(size=(50, model.inputs[0].shape[-1])).astype("float32")
@@ -73,17 +73,17 @@ def scores_of(name):
     return scores
 
 
-def table(found, arguments):
-    """What each model's steps cost."""
+def make_table(figures, arguments):
+    """Return the cost of each model's steps as a table."""
     sizes = f"batch {arguments.batch}, {arguments.frames} frames, {arguments.width} channels"
-    rows = Table(title=f"Keras {keras.__version__}, {keras.backend.backend()}: a training step, {sizes}")
+    table = Table(title=f"Keras {keras.__version__}, {keras.backend.backend()}: a training step, {sizes}")
     for heading in ("model", "plain, ms", "masked, ms", "ratio"):
-        rows.add_column(heading, justify="left" if heading == "model" else "right")
-    for name, figures in found["models"].items():
-        rows.add_row(name, f"{figures['plain_ms']:.1f}", f"{figures['masked_ms']:.1f}", f"{figures['ratio']:.2f}")
-    rows.add_section()
-    rows.add_row("median of the ratios", "", "", f"{found['median_ratio']:.2f}")
-    return rows
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for name, model in figures["models"].items():
+        table.add_row(name, f"{model['plain_ms']:.1f}", f"{model['masked_ms']:.1f}", f"{model['ratio']:.2f}")
+    table.add_section()
+    table.add_row("median of the ratios", "", "", f"{figures['median_ratio']:.2f}")
+    return table
 
 
 def main():
@@ -98,14 +98,14 @@ def main():
         arguments.batch, arguments.frames, arguments.width, arguments.rounds, arguments.models = 2, 40, 4, 2, ["m5"]
     sizes = arguments.batch, arguments.frames, arguments.width, arguments.rounds
     models = {name: compare(name, *sizes) for name in arguments.models}
-    found = {
+    figures = {
         "backend": keras.backend.backend(),
         "models": models,
-        "median_ratio": statistics.median(figures["ratio"] for figures in models.values()),
+        "median_ratio": statistics.median(model["ratio"] for model in models.values()),
         "scores": {name: scores_of(name) for name in ("speaker", "m5", "squeeze_excite")},
     }
-    Console(width=100).print(table(found, arguments))
-    results.save("layers", arguments, found)
+    Console(width=100).print(make_table(figures, arguments))
+    results.save("layers", arguments, figures)
 
 
 if __name__ == "__main__":

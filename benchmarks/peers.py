@@ -1,10 +1,11 @@
-"""What users pick instead of tf.data: PyTorch's DataLoader, Lhotse, Grain and Hugging Face datasets, over the same records.
+"""Alternatives to tf.data: PyTorch's DataLoader, Lhotse, Grain and Hugging Face datasets, over the same records.
 
-Each peer reads the records in a format that it recommends, written once, in its own best way: `make(workload, directory, workers)` gives
-an object of which every iteration is one epoch, shuffled anew as a whole, in batches of similar length: (features float32 `[B, T, d]`,
-padded, lengths `[B]`, labels `[B]`) as the peer's own tensors or arrays. No package is required: `missing` says which are not installed.
+Each peer reads the records in a format that it recommends, written once, with its best settings. `make(workload, directory,
+workers)` returns an object of which every iteration is one epoch, in a new global order and in batches of similar length: (features float32
+`[B, T, d]`, padded, lengths `[B]`, labels `[B]`) as the peer's own tensors or arrays. No package is required: `missing` names the packages
+that are not installed.
 
-This module imports neither TensorFlow nor any of the packages: worker processes import it anew, and should load only what they use.
+This module imports neither TensorFlow nor any of the packages: worker processes import it again, and should load only what they use.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from benchmarks.peer_tools import LengthGrouped, fill, once, torch_batch, torch_
 if TYPE_CHECKING:
     from benchmarks.workloads import Workload
 
-LEAD = 32  # batches; more than the buffers of Grain's threads and processes hold
+LEAD = 32  # batches, more than the buffers of Grain's threads and processes hold
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A way to read without tf.data.
+    """A loader other than tf.data.
 
     Attributes:
-        packages: names to import, and what to install for each.
-        make: (workload, directory, workers) to an object of which every iteration is one epoch.
+        packages: names of modules, and the package to install for each.
+        make: from (workload, directory, workers) to an object of which every iteration is one epoch.
     """
 
     packages: dict[str, str]
@@ -41,12 +42,12 @@ class Peer:
 
     @property
     def missing(self) -> str | None:
-        """What has to be installed first."""
+        """The packages that are not installed, separated by spaces; None where all are."""
         return " ".join(package for name, package in self.packages.items() if importlib.util.find_spec(name) is None) or None
 
 
 class Mapped:
-    """A map-style dataset: all frames in one memory-mapped .npy, and where each record starts; indexed by the rows of a batch."""
+    """A map-style dataset: all frames in one memory-mapped .npy, and the start of each record; indexed by the rows of a batch."""
 
     def __init__(self, directory: Path, d: int) -> None:
         self.path, self.d = directory / "frames.npy", d
@@ -54,7 +55,7 @@ class Mapped:
         self.labels = np.load(directory / "labels.npy")
 
     @functools.cached_property
-    def frames(self) -> memoryview:  # opened by each process when it is first used: the file would be sent there whole
+    def frames(self) -> memoryview:  # opened by each process on first use: pickling an open map would send the whole file
         return memoryview(np.asarray(np.load(self.path, mmap_mode="r")).reshape(-1).view(np.uint8))
 
     def __getitem__(self, rows: list[int]) -> tuple[Any, Any, Any]:
@@ -63,7 +64,7 @@ class Mapped:
 
 
 def write_npy(workload: Workload, directory: Path) -> None:
-    """frames.npy, starts.npy, labels.npy."""
+    """Write frames.npy, starts.npy and labels.npy."""
     shape = (int(workload.lengths.sum()), workload.d)
     frames = np.lib.format.open_memmap(directory / "frames.npy", "w+", np.float32, shape)
     starts = np.concatenate([[0], np.cumsum(workload.lengths)])
@@ -76,13 +77,13 @@ def write_npy(workload: Workload, directory: Path) -> None:
 
 
 def pytorch(workload: Workload, directory: Path, workers: int) -> Any:
-    """A map-style dataset over memory-mapped arrays, length-grouped batches, one padded tensor a batch."""
+    """A map-style dataset over memory-mapped arrays, length-grouped batches, one padded tensor per batch."""
     data = once(directory / f"{workload.name}-npy", lambda path: write_npy(workload, path))
     return torch_loader(Mapped(data, workload.d), LengthGrouped(workload.lengths, workload.batch_size), workers)
 
 
 class Arrow:
-    """Hugging Face datasets as Arrow tables, its format without conversion; indexed by the rows of a batch."""
+    """A Hugging Face dataset that returns Arrow tables, its format without conversion; indexed by the rows of a batch."""
 
     def __init__(self, path: Path, d: int) -> None:
         import datasets
@@ -96,7 +97,7 @@ class Arrow:
 
 
 def write_arrow(workload: Workload, directory: Path) -> None:
-    """data.arrow, as Dataset.from_generator makes it, which takes a hundred times as long: flat lists of float32, and labels."""
+    """Write data.arrow, with flat lists of float32 and labels, as Dataset.from_generator does in a hundred times the time."""
     import pyarrow
 
     schema = pyarrow.schema({"features": pyarrow.list_(pyarrow.float32()), "label": pyarrow.int64()})
@@ -116,7 +117,7 @@ def hugging_face(workload: Workload, directory: Path, workers: int) -> Any:
 
 
 class Collated:
-    """What a K2-style Lhotse dataset makes of the cuts of a batch."""
+    """A K2-style Lhotse dataset: collates the cuts of a batch."""
 
     def __getitem__(self, cuts: Any) -> tuple[Any, Any, Any]:
         import torch
@@ -128,7 +129,7 @@ class Collated:
 
 
 class LhotseEpochs:
-    """A DataLoader whose sampler is told the epoch, so that each has an order of its own."""
+    """A DataLoader that passes the number of the epoch to its sampler, so that the order changes."""
 
     def __init__(self, loader: Any) -> None:
         self.loader, self.epoch = loader, 0
@@ -140,7 +141,7 @@ class LhotseEpochs:
 
 
 def write_cuts(workload: Workload, directory: Path) -> None:
-    """One .npy a record, which is Lhotse's storage that loses nothing and needs no HDF5, and cuts.jsonl."""
+    """Write cuts.jsonl and one .npy per record, Lhotse's lossless storage that does not need HDF5."""
     from lhotse import CutSet, Features, MonoCut, NumpyFilesWriter, SupervisionSegment
 
     with NumpyFilesWriter(directory / "frames") as frames, CutSet.open_writer(directory / "cuts.jsonl") as cuts:
@@ -168,14 +169,14 @@ def lhotse(workload: Workload, directory: Path, workers: int) -> Any:
 
 
 class Rows:
-    """All epochs as one random-access source of the rows of their batches; each process makes the order of an epoch when it comes to it.
+    """All epochs as one random-access source of the rows of batches; each process computes the order of an epoch when it gets there.
 
-    Before each epoch come LEAD batches of one record, to be thrown away: they are what is prefetched while other ways are measured.
+    Each epoch starts with LEAD batches of one record, which are discarded: they are prefetched while other ways are measured.
     """
 
     def __init__(self, groups: LengthGrouped, epochs: int = 1000) -> None:
         self.groups, self.epochs = groups, epochs
-        self.made: tuple[int, list[list[int]]] = -1, []
+        self.order: tuple[int, list[list[int]]] = -1, []
 
     def __len__(self) -> int:
         return (LEAD + len(self.groups)) * self.epochs
@@ -184,14 +185,14 @@ class Rows:
         epoch, step = divmod(int(position), LEAD + len(self.groups))
         if step < LEAD:
             return [0]
-        made = self.made  # read once: another thread may be an epoch ahead
-        if made[0] != epoch:
-            made = self.made = epoch, self.groups.batches(epoch)
-        return made[1][step - LEAD]
+        order = self.order  # read once: another thread may be an epoch ahead
+        if order[0] != epoch:
+            order = self.order = epoch, self.groups.batches(epoch)
+        return order[1][step - LEAD]
 
 
 class Read:
-    """The records of some rows as one padded batch; a record is its label (8 bytes) and its frames."""
+    """Reads rows as one padded batch; a record is its label (8 bytes) and its frames."""
 
     def __init__(self, source: Any, d: int) -> None:
         self.source, self.d = source, d
@@ -205,7 +206,7 @@ class Read:
 
 
 class GrainEpochs:
-    """Pieces of one long iteration, as Grain's guides train: its processes would be started anew by each iterator."""
+    """Epochs of one long iteration, as in Grain's guides: every new iterator would restart the worker processes."""
 
     def __init__(self, dataset: Any, steps: int) -> None:
         self.iterator, self.steps = iter(dataset), steps
@@ -213,12 +214,12 @@ class GrainEpochs:
     def __iter__(self) -> Iterator[Any]:
         return itertools.islice(self.iterator, LEAD, LEAD + self.steps)
 
-    def __del__(self) -> None:  # else its processes and shared memory stay until the interpreter ends, which then complains
+    def __del__(self) -> None:  # otherwise its processes and shared memory stay until the interpreter exits, with warnings
         self.iterator.close()
 
 
 def write_array_record(workload: Workload, directory: Path) -> None:
-    """One file, made for random access: groups of one record, not compressed."""
+    """Write one file for random access: groups of one record, not compressed."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     writer = ArrayRecordWriter(str(directory / "data.array_record"), "group_size:1,uncompressed")
@@ -228,12 +229,12 @@ def write_array_record(workload: Workload, directory: Path) -> None:
 
 
 def grain(workload: Workload, directory: Path, workers: int) -> Any:
-    """ArrayRecord, length-grouped batches of records that are read together."""
+    """ArrayRecord, length-grouped batches whose records are read together."""
     import grain as library
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's processes ask for them, and this script is not run by absl.app
+        flags.FLAGS.mark_as_parsed()  # Grain's processes read flags, which absl.app has not parsed here
     data = once(directory / f"{workload.name}-array_record", lambda path: write_array_record(workload, path))
     source = library.sources.ArrayRecordDataSource(str(data / "data.array_record"))
     groups = LengthGrouped(workload.lengths, workload.batch_size)

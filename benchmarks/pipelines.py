@@ -1,7 +1,7 @@
-"""The ways to read a dataset through tf.data: vlpipe's engines, what the guides of TensorFlow show, and the bare copy that bounds them all.
+"""The ways to read a dataset through tf.data: vlpipe's engines, the pipelines of TensorFlow's guides, and a bare copy as the upper bound.
 
-A way makes a `tf.data.Dataset` of ({"features": float32 `[B, T, d]`, "lengths": `[B]`}, label) of a task; the label is left out where the
-task has none.
+A way converts a task to a `tf.data.Dataset` of ({"features": float32 `[B, T, d]`, "lengths": `[B]`}, label); the label is omitted where
+the task has none.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ SHUFFLED = 1000  # records in the shuffle buffer of the pipelines without vlpipe
 
 @dataclass(frozen=True)
 class Task:
-    """The records of a vlpipe dataset, and what is to be delivered of them.
+    """The records of a vlpipe dataset, and the fields to deliver.
 
     Attributes:
         native: the dataset.
-        plain: a folder with the same records, but frames in a FloatList, as the TensorFlow guides show.
+        plain: a folder with the same records, but frames in a FloatList, as in TensorFlow's guides.
+        batch_size: records per batch.
         features: name of the sequence.
-        label: name of the label, None for none.
+        label: name of the label; None: no label.
         schema: the fields of a record.
         lengths: frames of each record.
     """
@@ -45,7 +46,7 @@ class Task:
 
     @classmethod
     def of(cls, native: Path, plain: Path, batch_size: int, features: str | None = None, label: str | None = None) -> Task:
-        """With what the dataset says of itself. A label that is a sequence is left out: there is no one way to batch it without vlpipe."""
+        """Return the task with the fields of the dataset, without a label that is a sequence: tf.data has no single way to batch it."""
         plan = vlpipe.plan(native, batch_size=batch_size, features=features, label=label, length_range=(0, None))
         schema, chosen = plan.index.schema, plan.selection
         labels = [name for name in chosen.labels if name not in schema.sequences]
@@ -53,22 +54,22 @@ class Task:
 
     @property
     def sequence(self) -> vlpipe.Sequence:
-        """The frames, as the schema describes them."""
+        """The schema's field of the frames."""
         return self.schema.sequences[self.features]
 
     @property
     def d(self) -> int:
-        """Numbers in a frame."""
+        """Numbers per frame."""
         return int(np.prod(self.sequence.dimensions, dtype=np.int64))
 
     @property
     def shards(self) -> list[str]:
-        """The files of the dataset."""
+        """Paths of the files of the dataset."""
         return [str(self.native / shard["name"]) for shard in json.loads((self.native / "vlpipe.json").read_text("utf-8"))["shards"]]
 
     @property
     def label_spec(self) -> dict[str, tf.io.FixedLenFeature]:
-        """What parses the label."""
+        """The feature specification that parses the label."""
         if self.label is None:
             return {}
         field = self.schema.fields[self.label]
@@ -77,11 +78,11 @@ class Task:
         return {self.label: tf.io.FixedLenFeature(field.dimensions, tf.float32 if np.dtype(field.dtype).kind == "f" else tf.int64)}
 
     def parser(self, spec: object, numbers: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-        """From a serialized Example to (x, n, y), or (x, n) without a label.
+        """Return a function from a serialized Example to (x, n, y), or (x, n) without a label.
 
         Args:
-            spec: what parses the frames.
-            numbers: from what was parsed to a vector.
+            spec: the feature specification that parses the frames.
+            numbers: converts the parsed frames to a vector.
         """
 
         def parse(data):
@@ -94,25 +95,25 @@ class Task:
 
     @property
     def parse_bytes(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-        """For the dataset itself: frames are bytes."""
+        """The parser of the dataset itself, whose frames are bytes."""
         return self.parser(tf.io.FixedLenFeature([], tf.string), lambda data: tf.io.decode_raw(data, self.sequence.dtype))
 
     @property
     def parse_floats(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-        """For the folder of FloatLists."""
+        """The parser of the folder of FloatLists."""
         return self.parser(tf.io.VarLenFeature(tf.float32), lambda sparse: sparse.values)
 
     @property
     def padded_shapes(self) -> tuple[object, ...]:
-        """Of a parsed record."""
+        """Shapes of a parsed record, for `padded_batch`."""
         return [None, *self.sequence.dimensions], [], *(spec.shape for spec in self.label_spec.values())
 
     def records(self) -> Iterator[tuple[np.ndarray, ...]]:
-        """Every record, plainly read: (x, n, y) or (x, n)."""
+        """Read every record in order, by TensorFlow alone: (x, n, y) or (x, n)."""
         return tf.data.TFRecordDataset(self.shards).map(self.parse_bytes).as_numpy_iterator()
 
     def write_floats(self) -> None:
-        """Make the folder of FloatLists."""
+        """Write the folder of FloatLists."""
         self.plain.mkdir()
         dtype = np.dtype(self.sequence.dtype).newbyteorder("<")
         for shard in self.shards:
@@ -126,25 +127,25 @@ class Task:
 
 
 def shuffled(files: list[str], parse: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]) -> tf.data.Dataset:
-    """Parsed records in the order of a shuffle buffer."""
+    """Parse records in the order of a shuffle buffer."""
     records = tf.data.TFRecordDataset(files, num_parallel_reads=AUTOTUNE).shuffle(SHUFFLED)
     return records.map(parse, num_parallel_calls=AUTOTUNE)
 
 
 def bucketed(records: tf.data.Dataset, task: Task) -> tf.data.Dataset:
-    """The documented way to batch, in eight buckets by quantiles, as the guides choose them."""
+    """Batch as documented, in eight buckets by quantiles, as the guides choose them."""
     boundaries = sorted({int(boundary) for boundary in np.quantile(task.lengths, np.linspace(0, 1, 9)[1:-1])})
     sizes = [task.batch_size] * (len(boundaries) + 1)
     return records.bucket_by_sequence_length(lambda x, n, *y: n, boundaries, sizes, padded_shapes=task.padded_shapes)
 
 
 def delivered(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Batches of (x, n, y) as every way delivers them."""
+    """Convert batches of (x, n, y) to the elements that every way delivers."""
     return batches.map(lambda x, n, *y: ({"features": x, "lengths": n}, *y)).prefetch(AUTOTUNE)
 
 
 def recipe(task: Task) -> tf.data.Dataset:
-    """FloatList, parse_single_example, bucket_by_sequence_length, AUTOTUNE everywhere: what the guides show."""
+    """FloatList, parse_single_example, bucket_by_sequence_length, AUTOTUNE everywhere, as in TensorFlow's guides."""
     files = sorted(str(path) for path in task.plain.glob("*.tfrecord"))
     return delivered(bucketed(shuffled(files, task.parse_floats), task))
 
@@ -155,12 +156,12 @@ def best_by_hand(task: Task) -> tf.data.Dataset:
 
 
 def padded(task: Task) -> tf.data.Dataset:
-    """padded_batch of whatever comes next."""
+    """padded_batch in the order of the shuffle buffer."""
     return delivered(shuffled(task.shards, task.parse_bytes).padded_batch(task.batch_size, task.padded_shapes))
 
 
 def engine(**arguments: object) -> Callable[[Task], tf.data.Dataset]:
-    """vlpipe with these arguments."""
+    """Return the way of vlpipe with these arguments."""
 
     def make(task: Task) -> tf.data.Dataset:
         fields = {"features": task.features, "label": task.label or False}
@@ -185,9 +186,9 @@ WAYS: dict[str, Callable[[Task], tf.data.Dataset]] = {
 
 
 class CopyFloor:
-    """The same batches copied from the mapped files into one warm padded buffer: no framework, no checksums, nobody to hand them to.
+    """The same batches copied from the mapped files into one warm padded buffer: no framework, no checksums, no consumer.
 
-    Frames are copied as they are stored, whatever their dtype.
+    Frames are copied in their stored dtype.
     """
 
     def __init__(self, task: Task) -> None:
@@ -209,7 +210,7 @@ class CopyFloor:
         self._zeros = memoryview(bytes(int(self._frames.max()) * self._width))
 
     def numpy(self) -> None:
-        """By slices of arrays."""
+        """Copy by slices of arrays."""
         for batch in self._batches:
             frames = self._frames[batch] * self._width
             room = int(frames.max())
@@ -219,13 +220,13 @@ class CopyFloor:
                 out[row, size:] = 0
 
     def memoryview(self) -> None:
-        """By slices of memoryviews."""
+        """Copy by slices of memoryviews."""
         out = memoryview(self._buffer)
         for batch in self._batches:
             frames = self._frames[batch] * self._width
             room = int(frames.max())
-            place = 0
+            position = 0
             for record, size, start in zip(batch.tolist(), frames.tolist(), self._start[batch].tolist(), strict=True):
-                out[place : place + size] = self._views[self._shard[record]][start : start + size]
-                out[place + size : place + room] = self._zeros[: room - size]
-                place += room
+                out[position : position + size] = self._views[self._shard[record]][start : start + size]
+                out[position + size : position + room] = self._zeros[: room - size]
+                position += room

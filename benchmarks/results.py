@@ -1,9 +1,9 @@
-"""What every benchmark writes: one style of JSON, from which the report and the README's table are made.
+"""The JSON that every benchmark writes, from which the report and the tables of README.md are generated.
 
     {"script": "throughput", "commit": "1a2b3c4", "date": "2026-11-24", "machine": {...}, "versions": {...},
      "arguments": {...}, "results": {...}}
 
-`results` is the script's own; it holds every round, not only medians.
+`results` differs from script to script; it has every round, not only medians.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ PACKAGES = ("vlpipe", "tensorflow", "keras", "numpy", "jax", "torch", "lhotse", 
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """With the arguments that every script has."""
-    found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--quick", action="store_true", help="so little that it only shows that everything runs: a minute at the most")
-    found.add_argument("--json", type=Path, help="write the figures here")
-    return found
+    """Return a parser with the arguments that every script has."""
+    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="a minimal run that only shows that everything works, in at most a minute")
+    options.add_argument("--json", type=Path, help="write the figures to this file")
+    return options
 
 
 def save(script: str, arguments: argparse.Namespace, results: Any) -> dict[str, Any]:
-    """The document of a run; written where `--json` says."""
-    given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items() if name != "json"}
+    """Return the document of a run, and write it to the file of `--json`."""
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items() if name != "json"}
     document = {
         "script": script,
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
         "machine": _machine(),
-        "versions": {"python": platform.python_version()} | {name: found for name in PACKAGES if (found := _version(name))},
-        "arguments": given,
+        "versions": {"python": platform.python_version()} | {name: version for name in PACKAGES if (version := _version(name))},
+        "arguments": options,
         "results": results,
     }
     if arguments.json:
@@ -50,7 +50,7 @@ def save(script: str, arguments: argparse.Namespace, results: Any) -> dict[str, 
 
 
 def load(script: str, directory: Path = RESULTS) -> dict[str, Any] | None:
-    """The latest run of a script; None where there is none."""
+    """Load the latest run of a script; None if there is none."""
     path = directory / f"{script}.json"
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
@@ -76,7 +76,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str:
-    """Of the checkout; "+" where files of the package or the benchmarks differ from it."""
+    """The commit of the checkout, with "+" if files of the package or the benchmarks were changed."""
     try:
         run = ["git", "-C", str(ROOT)]
         commit = subprocess.run([*run, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""The sections of REPORT.md, and the README's tables: each from the JSON of one script."""
+"""Generate the sections of REPORT.md and the tables of README.md, each from the JSON of one script."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmarks import anatomy as parts
-from benchmarks.memory import described
+from benchmarks.memory import summarise
 
 Documents = dict[str, Any]
 
 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; every column but the first to the right."""
+    """Return a Markdown table; all columns but the first are right-aligned."""
     lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def origin(document: dict[str, Any]) -> str:
-    """Where and when the figures of a section were made."""
+    """Return where and when the figures of a section were measured."""
     machine, versions = document["machine"], document["versions"]
     names = ("python", "tensorflow", "keras", "jax", "torch", "numpy")
     known = ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
@@ -28,20 +28,20 @@ def origin(document: dict[str, Any]) -> str:
 
 
 def throughput(documents: Documents) -> str:
-    """Every way to have batches."""
+    """The section on throughput: every way to read batches."""
     document = documents["throughput"]
     text = [
         "## Throughput",
         "",
         origin(document),
         "",
-        "Valid frames a second (padding is not counted), in a Python loop without a model.",
+        "Valid frames per second (padding is not counted), in a Python loop without a model.",
         "",
     ]
     for name, result in document["results"]["workloads"].items():
         size = f"{result['records']:,} records, {result['frames'] / 1e6:.1f} M frames x {result['d']}, batches of {result['batch_size']}"
         rounds = len(next(iter(result["ways"].values()))["seconds"])
-        headings = ["way", "M frames/s", "k records/s", f"x {result['base']}", "of the floor", "valid frames"]
+        headings = ["way", "M frames/s", "k records/s", f"x {result['base']}", "share of bare copy", "valid frames"]
         text += [f"**{name}**: {size}; medians of {rounds} interleaved rounds.", ""]
         text += [markdown(headings, (_way(*item) for item in result["ways"].items())), ""]
     return "\n".join([*text, "![throughput](pictures/throughput.svg)", ""])
@@ -60,16 +60,19 @@ def _way(name: str, way: dict[str, Any]) -> list[str]:
 
 
 def foreign(documents: Documents) -> str:
-    """Files that vlpipe did not write."""
+    """The section on third-party files."""
     document = documents["foreign"]
-    found = document["results"]
-    rounds = len(next(iter(found["sources"].values()))["index_seconds"])
-    text = ["## TFRecords of others", "", origin(document), ""]
-    text += [f"Thousand records a second, and times the pipeline that publishers document; medians of {rounds} interleaved rounds.", ""]
+    figures = document["results"]
+    rounds = len(next(iter(figures["sources"].values()))["index_seconds"])
+    text = ["## Third-party TFRecord files", "", origin(document), ""]
+    text += [
+        f"Thousand records per second, and the ratio (x) to the pipeline that publishers document; medians of {rounds} interleaved rounds.",
+        "",
+    ]
     headings = ["files", "documented", "mapped", "x", "first epoch x", "graph x", "stream x", "indexed, k records/s", "indexed, MB/s"]
-    text += [markdown(headings, (_foreign_row(*item) for item in found["sources"].items())), ""]
-    again = found["again"]
-    return "\n".join([*text, f"A second run of the index over {again['files']:,} unchanged files: {again['seconds']:.2f} s.", ""])
+    text += [markdown(headings, (_foreign_row(*item) for item in figures["sources"].items())), ""]
+    again = figures["again"]
+    return "\n".join([*text, f"Indexing {again['files']:,} unchanged files a second time: {again['seconds']:.2f} s.", ""])
 
 
 def _foreign_row(name: str, result: dict[str, Any]) -> list[str]:
@@ -82,13 +85,14 @@ def _foreign_row(name: str, result: dict[str, Any]) -> list[str]:
 
 
 def anatomy(documents: Documents) -> str:
-    """Where the time of a batch goes."""
+    """The section on the time of a batch, by part."""
     document = documents["anatomy"]
     workloads = document["results"]
-    text = ["## Where each microsecond of a batch goes", "", origin(document), ""]
-    text += ["Microseconds of processor time a batch, sampled by `perf` (`benchmarks/anatomy.py`) in the mapped engine.", ""]
+    text = ["## Where each microsecond of a batch is spent", "", origin(document), ""]
+    text += ["Microseconds of processor time per batch in the mapped engine, sampled by `perf` (`benchmarks/anatomy.py`).", ""]
     rows = [
-        [f"{part}: {what}", *(f"{result['parts_us'][part]:.0f}" for result in workloads.values())] for part, what in parts.PARTS.items()
+        [f"{part}: {description}", *(f"{result['parts_us'][part]:.0f}" for result in workloads.values())]
+        for part, description in parts.PARTS.items()
     ]
     rows += [[f"**{label}**", *(f"{result[key]:.0f}" for result in workloads.values())] for key, label in _TOTALS.items()]
     rows += [[label, *(f"{result[key]:.1f}" for result in workloads.values())] for key, label in _COUNTS.items()]
@@ -99,23 +103,23 @@ def anatomy(documents: Documents) -> str:
 _TOTALS = {
     "cpu_us": "processor time of both cores",
     "wall_us": "time from batch to batch",
-    "idle_us": "cores idle: threads that wait for each other",
+    "idle_us": "idle time of both cores: threads wait for each other",
 }
-_COUNTS = {"faults": "page faults a batch", "switches": "changes of threads a batch"}
+_COUNTS = {"faults": "page faults per batch", "switches": "thread switches per batch"}
 
 
 def _conclusions(documents: Documents) -> str:
-    """What follows for the aim of 80 % of the bare copy loop."""
+    """Return what the figures imply for the goal of 80 % of the speed of the bare copy loop."""
     lines = []
     for name, result in documents["anatomy"]["results"].items():
         floor = _floor_us(documents, name)
         consumer = result["parts_us"]["consumer, Python"] + result["parts_us"]["consumer, TensorFlow"]
         mapped = documents["throughput"]["results"]["workloads"][name]["ways"]["vlpipe mapped"]
         lines.append(
-            f"- **{name}**: the bare copy loop takes {floor:.0f} us a batch, so that 80 % of it would be {floor / 0.8:.0f} us. "
-            f"Were no core ever idle, this much work would take {result['cpu_us'] / 2:.0f} us on two. TensorFlow's own next() takes "
-            f"{consumer:.0f} us of it, copying {result['parts_us']['copying'] + result['parts_us']['finding pages']:.0f} us. "
-            f"Reached: {mapped['share_of_floor']:.0%} of the loop."
+            f"- **{name}**: the bare copy loop takes {floor:.0f} us per batch, so that 80 % of its speed would be {floor / 0.8:.0f} us. "
+            f"If no core were idle, the work would take {result['cpu_us'] / 2:.0f} us on two cores. TensorFlow's next() takes "
+            f"{consumer:.0f} us of the work, copying {result['parts_us']['copying'] + result['parts_us']['finding pages']:.0f} us. "
+            f"Measured: {mapped['share_of_floor']:.0%} of the speed of the loop."
         )
     return "\n".join(lines)
 
@@ -127,13 +131,15 @@ def _floor_us(documents: Documents, name: str) -> float:
 
 
 def training(documents: Documents) -> str:
-    """What a training run feels."""
+    """The section on training."""
     runs = {name: document for name, document in documents.items() if document["script"] == "training"}
     text = ["## Training", ""]
     text += [
-        "Whole epochs of a Conv1D classifier; medians, each way in a process of its own, in turn. `waiting` is the share of an epoch in"
+        "Whole epochs of a Conv1D classifier; medians. Each way runs in its own process, and the processes take turns. `waiting` is the",
+        "share of `next()` in an epoch; `x free` is the ratio to the same number of steps on batches that are already on the device;",
+        "`compiled` counts compilations.",
+        "",
     ]
-    text += ["`next()`; `x free` compares it with as many steps on batches that are on the device already; `compiled` counts shapes.", ""]
     for document in runs.values():
         text += [origin(document), ""]
         for name, result in document["results"]["workloads"].items():
@@ -141,7 +147,7 @@ def training(documents: Documents) -> str:
     devices = {result["device"] for document in runs.values() for result in document["results"]["workloads"].values()}
     if devices <= {"cpu"}:
         text += [
-            "No figure of an accelerator exists yet, as none was at hand; `--backend jax --device gpu` makes one.",
+            "No run on an accelerator is stored; `python -m benchmarks.training --backend jax --device gpu` makes one.",
             "",
         ]
     return "\n".join([*text, "![training](pictures/training.svg)", ""])
@@ -161,13 +167,13 @@ def _training_title(name: str, result: dict[str, Any]) -> str:
 def _training_table(result: dict[str, Any]) -> str:
     headings = [
         "way",
-        "s an epoch",
-        "k real frames/s",
+        "s/epoch",
+        "k valid frames/s",
         "valid",
         "waiting",
         "x free",
         "compiled",
-        "compiling, s",
+        "compilation, s",
         "loss",
         "host, GB",
         "device, GB",
@@ -192,16 +198,16 @@ def _training_row(name: str, way: dict[str, Any]) -> list[str]:
 
 
 def scaling(documents: Documents) -> str:
-    """What size costs."""
+    """The section on scaling."""
     document = documents["scaling"]
-    found = document["results"]
-    text = ["## Scaling", "", origin(document), "", "Tiny records, each point in a fresh process; seconds are medians.", ""]
-    rows = [[f"{point['records']:,}", *(_scaled(heading, point[key]) for heading, key in _RECORDS.items())] for point in found["records"]]
+    series = document["results"]
+    text = ["## Scaling", "", origin(document), "", "Tiny records, each row in a fresh process; seconds are medians.", ""]
+    rows = [[f"{point['records']:,}", *(_scaled(heading, point[key]) for heading, key in _RECORDS.items())] for point in series["records"]]
     text += [markdown(["records", *_RECORDS], rows), ""]
-    text += ["Around a base case (d = 40, 100 frames, batches of 32, 16 shards), as many bytes each:", ""]
+    text += ["Variations of a base case (d = 40, 100 frames, batches of 32, 16 shards), each with the same number of bytes:", ""]
     rows = [
         [f"{name} = {point[name]}", f"{point['frames_per_second'] / 1e6:.2f}", f"{point['gigabytes_per_second']:.2f}"]
-        for name, points in found.items()
+        for name, points in series.items()
         if name != "records"
         for point in points
     ]
@@ -215,7 +221,7 @@ _RECORDS = {
     "resuming, s": "resume_seconds",
     "next epoch, s": "order_seconds",
     "state, bytes": "state_bytes",
-    "own memory, MB": "anonymous_bytes",
+    "anonymous memory, MB": "anonymous_bytes",
     "mapped files, MB": "file_bytes",
 }
 
@@ -226,10 +232,10 @@ def _scaled(heading: str, rounds: list[float]) -> str:
 
 
 def memory(documents: Documents) -> str:
-    """Whether memory stays flat."""
+    """The section on memory."""
     document = documents["memory"]
     columns = {
-        f"{name}, {engine}": described(figures) for name, engines in document["results"].items() for engine, figures in engines.items()
+        f"{name}, {engine}": summarise(figures) for name, engines in document["results"].items() for engine, figures in engines.items()
     }
     rows = [[heading, *(column[heading] for column in columns.values())] for heading in next(iter(columns.values()))]
     return "\n".join(
@@ -238,14 +244,17 @@ def memory(documents: Documents) -> str:
 
 
 def layers(documents: Documents) -> str:
-    """What masks cost."""
+    """The section on mask-aware layers."""
     document = documents["layers"]
-    found, given = document["results"], document["arguments"]
+    figures, options = document["results"], document["arguments"]
     text = ["## Mask-aware layers", "", origin(document), ""]
-    sizes = f"batch {given['batch']}, {given['frames']} frames, {given['width']} channels, {given['rounds']} rounds in turn"
-    text += [f"A training step on the {found['backend']} backend: {sizes}.", ""]
-    rows = [[name, f"{way['plain_ms']:.1f}", f"{way['masked_ms']:.1f}", f"{way['ratio']:.2f}"] for name, way in found["models"].items()]
-    rows.append(["**median of the ratios**", "", "", f"**{found['median_ratio']:.2f}**"])
+    sizes = f"batch {options['batch']}, {options['frames']} frames, {options['width']} channels, {options['rounds']} interleaved rounds"
+    text += [f"A training step on the {figures['backend']} backend: {sizes}.", ""]
+    rows = [
+        [name, f"{model['plain_ms']:.1f}", f"{model['masked_ms']:.1f}", f"{model['ratio']:.2f}"]
+        for name, model in figures["models"].items()
+    ]
+    rows.append(["**median of the ratios**", "", "", f"**{figures['median_ratio']:.2f}**"])
     return "\n".join([*text, markdown(["model", "plain, ms", "masked, ms", "ratio"], rows), ""])
 
 
@@ -266,7 +275,7 @@ def _speed(way: dict[str, Any]) -> list[str]:
 
 
 _README_WAYS = {
-    "recipe": "the guides' way: FloatList, `bucket_by_sequence_length`, AUTOTUNE",
+    "recipe": "TensorFlow's guides: FloatList, `bucket_by_sequence_length`, AUTOTUNE",
     "padded_batch": "bytes and `decode_raw`, `padded_batch`",
     "vlpipe mapped": "vlpipe, mapped (the default)",
     "vlpipe graph": "vlpipe, graph",
@@ -276,21 +285,21 @@ _README_WAYS = {
 
 
 def readme_scores(documents: Documents) -> str:
-    """The README's table of one recording in three batches."""
+    """The README's table of the scores of one recording in three batches."""
     scores = documents["layers"]["results"]["scores"]
     rows = [
-        [name, label, *(f"{score:.6f}" for score in found[kind])]
-        for name, found in scores.items()
+        [name, label, *(f"{score:.6f}" for score in kinds[kind])]
+        for name, kinds in scores.items()
         for kind, label in (("plain", "plain Keras"), ("mask_aware", "`mask_aware`"))
     ]
-    return markdown(["model", "layers", "alone", "beside one of 64 frames", "beside one of 200 frames"], rows)
+    return markdown(["model", "layers", "alone", "with one of 64 frames", "with one of 200 frames"], rows)
 
 
 def readme_cost(documents: Documents) -> str:
-    """The README's line about what masks cost."""
-    found = documents["layers"]["results"]
-    times, models = f"{found['median_ratio']:.2f}", len(found["models"])
-    return f"**What it costs**: a training step takes {times} times that of the plain model (median over {models} models, CPU)."
+    """The README's sentence on the cost of masks."""
+    figures = documents["layers"]["results"]
+    times, models = f"{figures['median_ratio']:.2f}", len(figures["models"])
+    return f"**Cost**: a training step takes {times} times as long as that of the plain model (median over {models} models, CPU)."
 
 
 README: dict[str, Callable[[Documents], str]] = {"speed": readme_speed, "scores": readme_scores, "cost": readme_cost}

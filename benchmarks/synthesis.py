@@ -1,4 +1,4 @@
-"""A small corpus of sounds in ten classes, of lengths that say nothing of the class."""
+"""Synthesise a small corpus of sounds in ten classes; their lengths are independent of the class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GESTURES = ("rising", "falling", "siren", "pulses", "trill")
 
 
 def write_corpus(folder: Path, files: int) -> None:
-    """Write WAV files of 0.3 to 3 s, one folder a class: five gestures in two timbres, at random pitch and loudness, in noise."""
+    """Write WAV files of 0.3 to 3 s, one folder per class: five gestures in two timbres, at random pitch and loudness, in noise."""
     random = np.random.default_rng(0)
     classes = [(gesture, timbre) for gesture in GESTURES for timbre in TIMBRES]
     for number in range(files):
@@ -32,7 +32,7 @@ def _sound(gesture: str, harmonics: tuple[float, ...], random: np.random.Generat
     count = int(RATE * random.uniform(0.3, 3.0))
     time = np.arange(count) / RATE
     cycle = 2 * np.pi * random.uniform(4, 7) * time + random.uniform(0, 2 * np.pi)
-    sweep = (time * random.uniform(1.5, 3) + random.uniform()) % 1  # runs from 0 to 1, again and again
+    sweep = (time * random.uniform(1.5, 3) + random.uniform()) % 1  # repeatedly from 0 to 1
     octaves = {
         "rising": sweep,
         "falling": 1 - sweep,

@@ -1,15 +1,15 @@
-"""How fast batches are delivered: vlpipe, what the guides of TensorFlow show, what users pick instead of tf.data, and a bare copy.
+"""How fast batches are delivered: vlpipe, the pipelines of TensorFlow's guides, alternatives to tf.data, and a bare copy.
 
     python -m benchmarks.throughput [--workloads speech events] [--rounds 5] [--keep DIR] [--ways NAME ...] [--peers NAME ...] [--json PATH]
     python -m benchmarks.throughput --data DIR [--batch-size 32] [--features NAME] [--label NAME]
 
-Every way delivers the same records as features, lengths and label. They take turns, so that a slow moment of the machine meets all, and a
-figure is the median of the rounds: valid frames (padding is not counted) a second, for one whole epoch, from asking for an iterator to its
-end. Before that, one untimed epoch of each warms the page cache and is compared record by record with what was written.
+Every way delivers the same records as features, lengths and label. The ways take turns, so that a slow moment of the machine affects all.
+A figure is the median of the rounds: valid frames (padding is not counted) per second over one whole epoch, from the creation of the
+iterator to its end. Before that, one untimed epoch of each way warms the page cache and is compared record by record with what was written.
 
-Peers (PyTorch, Lhotse, Grain, Hugging Face; benchmarks/peers.py) run where their packages are installed, each with the number of worker
-processes, of those in `--workers`, that was fastest in one epoch before the rounds. With `--data DIR`, a vlpipe dataset of one's own, the
-ways of tf.data alone run: the peers would each need a copy of it in their own format. A label that is a sequence is then left out.
+Peers (PyTorch, Lhotse, Grain, Hugging Face; benchmarks/peers.py) run where their packages are installed, each with that number of worker
+processes of `--workers` which was fastest in one epoch before the rounds. With `--data DIR`, a vlpipe dataset of your own, only the ways of
+tf.data run: each peer would need a copy of the dataset in its own format. A label that is a sequence is then omitted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rich.table import Table
 from benchmarks.peers import PEERS
 from benchmarks.results import parser, save
 
-if TYPE_CHECKING:  # and at run time in `main`: the peers' processes import this module anew, and would each load TensorFlow
+if TYPE_CHECKING:  # at run time imported in `main`: the peers' processes import this module again, and would each load TensorFlow
     from benchmarks.pipelines import Task
     from benchmarks.workloads import Workload
 
@@ -43,11 +43,12 @@ FLOOR = "copy floor"
 
 @dataclass
 class Way:
-    """One that takes part: every iteration is an epoch.
+    """A way that takes part.
 
     Attributes:
-        valid_ratio: share of the delivered frames that are no padding.
-        notes: what else to say of it in the JSON.
+        epochs: every iteration over it is an epoch.
+        valid_ratio: share of the delivered frames that are not padding.
+        notes: further entries in the JSON.
     """
 
     epochs: Iterable[Any]
@@ -56,12 +57,12 @@ class Way:
 
 
 def digest(x: np.ndarray, label: Any) -> int:
-    """Tells one record from another, to the last bit."""
+    """Return a checksum of a record, which distinguishes records bit by bit."""
     return zlib.crc32(label if isinstance(label, bytes) else np.asarray(label).tobytes(), zlib.crc32(x.tobytes()))
 
 
 def rows(batch: Any) -> Iterator[tuple[np.ndarray, Any, Any, Any]]:
-    """Padded features, length, label and weight of each row; of tf.data's batches or a peer's."""
+    """Yield padded features, length, label and weight of each row of a batch of tf.data or of a peer."""
     if isinstance(batch[0], dict):
         x, *rest = batch
         batch = x["features"], x["lengths"], *rest
@@ -72,36 +73,38 @@ def rows(batch: Any) -> Iterator[tuple[np.ndarray, Any, Any, Any]]:
 
 
 def check(name: str, epochs: Iterable[Any], expected: Counter[int]) -> float:
-    """Every record once and bit by bit; returns the share of frames that are no padding."""
-    found: Counter[int] = Counter()
+    """Check that an epoch has every record once, bit by bit; return the share of frames that are not padding."""
+    delivered: Counter[int] = Counter()
     valid = total = 0
     for batch in epochs:
         for x, length, label, weight in rows(batch):
             total += len(x)
-            if weight:  # else a row that completes a batch
-                found[digest(x[:length], label)] += 1
+            if weight:  # otherwise a row that fills up the batch
+                delivered[digest(x[:length], label)] += 1
                 valid += int(length)
-    if found != expected:
-        missing, strange = (expected - found).total(), (found - expected).total()
-        raise SystemExit(f"{name}: {missing} of {expected.total()} records did not come as they were written, {strange} others came")
+    if delivered != expected:
+        missing, unexpected = (expected - delivered).total(), (delivered - expected).total()
+        raise SystemExit(
+            f"{name}: {missing} of {expected.total()} records were not delivered as written, {unexpected} unexpected records were"
+        )
     return valid / total if total else 1.0
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Wall-clock seconds of a call."""
+    """Return the wall-clock seconds of a call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def iterate(epochs: Iterable[Any]) -> None:
-    """One epoch, as a training loop without a model."""
+    """Iterate over one epoch, as a training loop without a model does."""
     for _ in epochs:
         pass
 
 
 def enter_peer(name: str, workload: Workload, directory: Path, workers: list[int], expected: Counter[int]) -> Way:
-    """A peer with its best number of processes; its first epoch, which starts them, is the one that is checked."""
+    """Return a peer with its fastest number of processes; its first epoch, which starts them, is checked."""
     tried: dict[int, float] = {}
     best = None
     for count in workers:
@@ -114,7 +117,7 @@ def enter_peer(name: str, workload: Workload, directory: Path, workers: list[int
 
 
 def race(runs: dict[str, Callable[[], object]], rounds: int, status: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds of each in every round, in turns."""
+    """Time each run in every round, in turns."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(rounds):
         for name, run in runs.items():
@@ -124,7 +127,7 @@ def race(runs: dict[str, Callable[[], object]], rounds: int, status: Callable[[s
 
 
 def summary(times: dict[str, list[float]], lengths: np.ndarray, ways: dict[str, Way]) -> dict[str, dict]:
-    """The figures of each; ratios to the first are taken round by round."""
+    """Return the figures of each way; ratios to the first way are computed round by round."""
     base = next(iter(times.values()))
     figures = {
         name: {
@@ -137,34 +140,34 @@ def summary(times: dict[str, list[float]], lengths: np.ndarray, ways: dict[str, 
         | (ways[name].notes if name in ways else {})
         for name, taken in times.items()
     }
-    fastest = max(found["frames_per_second"] for name, found in figures.items() if name.startswith(FLOOR))
-    for found in figures.values():
-        found["share_of_floor"] = found["frames_per_second"] / fastest
+    fastest = max(way["frames_per_second"] for name, way in figures.items() if name.startswith(FLOOR))
+    for way in figures.values():
+        way["share_of_floor"] = way["frames_per_second"] / fastest
     return figures
 
 
 def measure(task: Task, expected: Counter[int], enter: dict[str, Callable[[], Way]], arguments: Arguments, console: Console) -> dict:
-    """All ways of tf.data that are asked for, and what else `enter` gives, in turns."""
+    """Measure the requested ways of tf.data and the peers that `enter` returns, in turns."""
     from benchmarks import pipelines
 
     with console.status(task.native.name) as status:
 
-        def say(text: str) -> None:
+        def show(text: str) -> None:
             status.update(f"{task.native.name}: {text}")
 
         ways = {}
         for name in arguments.ways:
-            say(f"checking {name}")
+            show(f"checking {name}")
             dataset = pipelines.WAYS[name](task)
             ways[name] = Way(dataset, check(name, dataset, expected))
         for name, make in enter.items():
-            say(f"checking {name}")
+            show(f"checking {name}")
             ways[name] = make()
         floor = pipelines.CopyFloor(task)
         floor.numpy()
         runs: dict[str, Callable[[], object]] = {name: (lambda way=way: iterate(way.epochs)) for name, way in ways.items()}
         runs |= {f"{FLOOR}, NumPy": floor.numpy, f"{FLOOR}, memoryview": floor.memoryview}
-        times = race(runs, arguments.rounds, say)
+        times = race(runs, arguments.rounds, show)
     result = {
         "records": len(task.lengths),
         "frames": int(task.lengths.sum()),
@@ -173,12 +176,12 @@ def measure(task: Task, expected: Counter[int], enter: dict[str, Callable[[], Wa
         "base": next(iter(times)),
         "ways": summary(times, task.lengths, ways),
     }
-    console.print(table(task.native.name, result))
+    console.print(make_table(task.native.name, result))
     return result
 
 
 def measure_workload(workload: Workload, directory: Path, arguments: Arguments, console: Console) -> dict:
-    """A synthetic workload, the peers too."""
+    """Measure a synthetic workload, including the peers."""
     from benchmarks.pipelines import Task
 
     directory = directory / f"{len(workload.lengths)}-records"
@@ -194,7 +197,7 @@ def measure_workload(workload: Workload, directory: Path, arguments: Arguments, 
 
 
 def measure_data(scratch: Path, arguments: Arguments, console: Console) -> dict:
-    """A dataset of one's own."""
+    """Measure the dataset of `--data`."""
     import vlpipe
     from benchmarks.pipelines import Task
 
@@ -207,14 +210,14 @@ def measure_data(scratch: Path, arguments: Arguments, console: Console) -> dict:
     return measure(task, expected, {}, arguments, console)
 
 
-def table(name: str, result: dict) -> Table:
-    """The figures of one workload."""
+def make_table(name: str, result: dict) -> Table:
+    """Return the figures of one workload as a table."""
     size = f"{result['records']:,} records, {result['frames'] / 1e6:.1f} M frames x {result['d']}"
-    found = Table(title=f"{name}: {size}, batches of {result['batch_size']}")
-    for heading in ("way", "M frames/s", "k records/s", f"x {result['base']}", "of the floor", "valid", "workers"):
-        found.add_column(heading, justify="left" if heading == "way" else "right")
+    table = Table(title=f"{name}: {size}, batches of {result['batch_size']}")
+    for heading in ("way", "M frames/s", "k records/s", f"x {result['base']}", "of bare copy", "valid", "workers"):
+        table.add_column(heading, justify="left" if heading == "way" else "right")
     for way, figures in result["ways"].items():
-        found.add_row(
+        table.add_row(
             way,
             f"{figures['frames_per_second'] / 1e6:.1f}",
             f"{figures['records_per_second'] / 1e3:.1f}",
@@ -223,33 +226,37 @@ def table(name: str, result: dict) -> Table:
             "" if figures["valid_ratio"] is None else f"{figures['valid_ratio']:.1%}",
             str(figures.get("workers", "")),
         )
-    return found
+    return table
 
 
-def arguments_of(given: list[str] | None) -> argparse.Namespace:
-    """The command line, with the defaults that depend on others."""
+def parse_arguments(command_line: list[str] | None) -> argparse.Namespace:
+    """Parse the command line, with the defaults that depend on other arguments."""
     from benchmarks.pipelines import WAYS
 
-    found = parser(__doc__)
-    found.add_argument("--workloads", nargs="+", choices=list(QUICK), default=list(QUICK))
-    found.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="of tf.data; ratios are to the first")
-    found.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="default: all that are installed")
-    found.add_argument("--workers", nargs="+", type=int, help="processes of a peer to choose from; default: 0 1 2, quick: 0")
-    found.add_argument("--rounds", type=int, help="default: 5, quick: 1")
-    found.add_argument("--records", type=int, help="so many instead of all")
-    found.add_argument("--keep", type=Path, help="where to keep the data for the next run; default: a folder that is removed")
-    found.add_argument("--data", type=Path, help="a vlpipe dataset of one's own, instead of the workloads")
-    found.add_argument("--batch-size", type=int, default=32, help="with --data")
-    found.add_argument("--features", help="with --data: the sequence to deliver, where there are several")
-    found.add_argument("--label", help="with --data: the label to deliver, where there are several")
-    arguments = found.parse_args(given)
+    options = parser(__doc__)
+    options.add_argument("--workloads", nargs="+", choices=list(QUICK), default=list(QUICK))
+    options.add_argument(
+        "--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="ways of tf.data; ratios are relative to the first"
+    )
+    options.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="default: all installed ones")
+    options.add_argument(
+        "--workers", nargs="+", type=int, help="numbers of worker processes to try for each peer; default: 0 1 2, quick: 0"
+    )
+    options.add_argument("--rounds", type=int, help="default: 5, quick: 1")
+    options.add_argument("--records", type=int, help="number of records instead of all")
+    options.add_argument("--keep", type=Path, help="folder in which the data are kept for the next run; default: a temporary one")
+    options.add_argument("--data", type=Path, help="a vlpipe dataset to read instead of the workloads")
+    options.add_argument("--batch-size", type=int, default=32, help="with --data")
+    options.add_argument("--features", help="with --data: the sequence to deliver, where there are several")
+    options.add_argument("--label", help="with --data: the label to deliver, where there are several")
+    arguments = options.parse_args(command_line)
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 5)
     arguments.workers = arguments.workers or ([0] if arguments.quick else [0, 1, 2])
     return arguments
 
 
-def main(given: list[str] | None = None) -> dict[str, Any]:
-    arguments = arguments_of(given)
+def main(command_line: list[str] | None = None) -> dict[str, Any]:
+    arguments = parse_arguments(command_line)
     from benchmarks import workloads
 
     console = Console(width=110)

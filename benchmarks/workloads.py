@@ -1,4 +1,4 @@
-"""Synthetic workloads with the lengths of real ones, as vlpipe datasets and as what users write without it."""
+"""Synthetic workloads with the lengths of real ones, as vlpipe datasets and as users write them without vlpipe."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ class Workload:
     """Records of features [T, d] and a class.
 
     Attributes:
+        name: its name, also of the dataset.
         lengths: frames of each record.
-        d: numbers in a frame.
-        batch_size: records in a batch.
+        d: numbers per frame.
+        batch_size: records per batch.
     """
 
     name: str
@@ -28,20 +29,20 @@ class Workload:
     batch_size: int
 
     def records(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Every record, each different."""
+        """Yield every record, each different."""
         noise = np.random.default_rng(1).standard_normal((int(self.lengths.max()), self.d)).astype(np.float32)
         for number, length in enumerate(self.lengths.tolist()):
             yield noise[:length] + np.float32(number % 1000), number % 10
 
     def write_native(self, directory: Path, shards: int = 8) -> Path:
-        """The vlpipe dataset, made once."""
+        """Write the vlpipe dataset, unless it exists; return its path."""
         native = directory / self.name
         if not native.exists():
             vlpipe.write(native, ({"features": x, "label": y} for x, y in self.records()), num_shards=shards)
         return native
 
     def write(self, directory: Path, shards: int = 8) -> tuple[Path, Path]:
-        """The vlpipe dataset, and TFRecords with a FloatList as the TensorFlow guides show; made once."""
+        """Write the vlpipe dataset, and TFRecord files with a FloatList as in TensorFlow's guides, unless they exist."""
         native, plain = self.write_native(directory, shards), directory / f"{self.name}-floatlist"
         if not plain.exists():
             plain.mkdir()
@@ -58,7 +59,7 @@ class Workload:
 
 
 def speech(count: int = 2500) -> Workload:
-    """Utterances of 120 to 3,500 frames x 80, bimodal like read speech: short answers and full sentences, and a few that are long."""
+    """Utterances of 120 to 3,500 frames x 80, bimodal like read speech: short answers, full sentences, and a few long ones."""
     random = np.random.default_rng(0)
     short = random.random(count) < 0.33
     lengths = np.where(short, random.normal(430, 130, count), random.normal(1430, 150, count))

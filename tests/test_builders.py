@@ -1,4 +1,4 @@
-"""The builders on a dataset of the user's own: against a NumPy reference, and against `make_dataset` on the same order."""
+"""The builders, compared with a NumPy reference, and with `make_dataset` on records in the same order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_examples(lengths: list[int], d: int = 2) -> list[tuple[np.ndarray, int]
     return [(random.standard_normal((length, d)).astype(np.float32), number) for number, length in enumerate(lengths)]
 
 
-def of(examples: list[tuple[np.ndarray, Any]], label: tf.TensorSpec | None = None) -> tf.data.Dataset:
+def dataset_of(examples: list[tuple[np.ndarray, Any]], label: tf.TensorSpec | None = None) -> tf.data.Dataset:
     d = examples[0][0].shape[1]
     specs = (tf.TensorSpec([None, d], tf.float32), label or tf.TensorSpec([], tf.int64))
     return tf.data.Dataset.from_generator(lambda: iter(examples), output_signature=specs)
@@ -39,7 +39,7 @@ def of(examples: list[tuple[np.ndarray, Any]], label: tf.TensorSpec | None = Non
     pad_to=st.sampled_from(["longest", "boundary"]),
     padding_value=st.sampled_from([0.0, 3.5]),
 )
-def test_batches_are_those_of_the_reference(
+def test_batches_equal_the_reference(
     batching: str, lengths: list[int], batch_size: int, remainder: str, pad_to: str, padding_value: float
 ) -> None:
     examples = make_examples(lengths)
@@ -49,17 +49,17 @@ def test_batches_are_those_of_the_reference(
         arguments["padding_value"] = padding_value
     if batching == "bucket":
         arguments |= {"buckets": boundaries, "pad_to": pad_to}
-    found = list(getattr(builders, batching)(of(examples), **arguments))
+    elements = list(getattr(builders, batching)(dataset_of(examples), **arguments))
     batches = bucket_order(lengths, boundaries, [batch_size] * len(boundaries))
     if batching in ("pad", "ragged"):
         batches = plain_order(len(lengths), batch_size)
     if remainder == "drop":
         batches = [batch for batch in batches if len(batch) == batch_size]
-    assert len(found) == len(batches)
-    if batching == "same_length":  # its short batches come in no stated order
-        found.sort(key=lambda element: element[1].numpy().tolist())
+    assert len(elements) == len(batches)
+    if batching == "same_length":  # the order of its short batches is unspecified
+        elements.sort(key=lambda element: element[1].numpy().tolist())
         batches.sort()
-    for element, batch in zip(found, batches, strict=True):
+    for element, batch in zip(elements, batches, strict=True):
         rows = [batch[number % len(batch)] for number in range(batch_size)] if remainder == "pad" else batch
         x, y = element[:2]
         longest = max(lengths[row] for row in rows)
@@ -82,28 +82,28 @@ def test_the_same_batches_as_make_dataset_on_the_same_order(tmp_path: Path, batc
     arguments: dict[str, Any] = {"batch_size": 2, "remainder": remainder, "lengths": True}
     if batching == "bucket":
         arguments["buckets"] = [4, 9]
-    one = vlpipe.make_dataset(tmp_path / "d", batching=batching, shuffle=False, engine="stream", **arguments)
-    other = getattr(builders, batching)(of(examples), **arguments)
-    # make_dataset knows the lengths, and so whether all batches have as many rows.
-    specs = [tf.nest.flatten(dataset.element_spec) for dataset in (one, other)]
+    expected = vlpipe.make_dataset(tmp_path / "d", batching=batching, shuffle=False, engine="stream", **arguments)
+    built = getattr(builders, batching)(dataset_of(examples), **arguments)
+    # make_dataset knows the lengths, so that its spec states the number of rows where all batches have the same.
+    specs = [tf.nest.flatten(dataset.element_spec) for dataset in (expected, built)]
     assert all(second.is_compatible_with(first) for first, second in zip(*specs, strict=True))
-    elements = [[tf.nest.flatten(element, expand_composites=True) for element in dataset] for dataset in (one, other)]
-    assert len(elements[0]) == len(elements[1]) == len(one)
+    elements = [[tf.nest.flatten(element, expand_composites=True) for element in dataset] for dataset in (expected, built)]
+    assert len(elements[0]) == len(elements[1]) == len(expected)
     for first, second in zip(*elements, strict=True):
         assert all(equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_for_apply_without_the_dataset() -> None:
     examples = make_examples([3, 1, 2])
-    applied = of(examples).apply(builders.pad(batch_size=2))
+    applied = dataset_of(examples).apply(builders.pad(batch_size=2))
     assert [x.shape.as_list() for x, _ in applied] == [[2, 3, 2], [1, 2, 2]]
 
 
-def test_a_label_with_a_length_of_its_own_is_padded_with_label_padding() -> None:
+def test_a_label_of_varying_length_is_padded_with_label_padding() -> None:
     examples: list[tuple[np.ndarray, Any]] = [(np.ones((4, 2), "f4"), [7, 8]), (np.ones((3, 2), "f4"), [9])]
-    dataset = of(examples, tf.TensorSpec([None], tf.int64))
-    for way, arguments in ((builders.bucket, {"buckets": [10], "pad_to": "boundary"}), (builders.pad, {}), (builders.ragged, {})):
-        ((x, y),) = list(way(dataset, batch_size=2, lengths=True, label_padding=-5, **arguments))
+    dataset = dataset_of(examples, tf.TensorSpec([None], tf.int64))
+    for builder, arguments in ((builders.bucket, {"buckets": [10], "pad_to": "boundary"}), (builders.pad, {}), (builders.ragged, {})):
+        ((x, y),) = list(builder(dataset, batch_size=2, lengths=True, label_padding=-5, **arguments))
         assert y.numpy().tolist() == [[7, 8], [9, -5]]
         assert x["label_lengths"].numpy().tolist() == [2, 1]
 
@@ -124,16 +124,16 @@ def test_bare_tensors_dicts_and_further_parts() -> None:
     assert text.numpy().tolist() == [b"text", b"text"]
 
 
-def test_a_budget_of_frames_makes_the_batches() -> None:
-    dataset = of(make_examples([2, 2, 2, 2, 7, 7, 30]))
-    found = [x.shape.as_list()[:2] for x, _ in builders.bucket(dataset, buckets=[2, 7, 30], frames_per_batch=6)]
-    assert found == [[3, 2], [1, 7], [1, 7], [1, 30], [1, 2]]
-    found = [x.shape.as_list()[:2] for x, _ in builders.same_length(dataset, frames_per_batch=14, batch_size=3)]
-    assert sorted(found) == [[1, 2], [1, 30], [2, 7], [3, 2]]
+def test_frames_per_batch_limits_the_batches() -> None:
+    dataset = dataset_of(make_examples([2, 2, 2, 2, 7, 7, 30]))
+    shapes = [x.shape.as_list()[:2] for x, _ in builders.bucket(dataset, buckets=[2, 7, 30], frames_per_batch=6)]
+    assert shapes == [[3, 2], [1, 7], [1, 7], [1, 30], [1, 2]]
+    shapes = [x.shape.as_list()[:2] for x, _ in builders.same_length(dataset, frames_per_batch=14, batch_size=3)]
+    assert sorted(shapes) == [[1, 2], [1, 30], [2, 7], [3, 2]]
 
 
 def test_boundaries_come_from_the_first_elements(caplog: pytest.LogCaptureFixture) -> None:
-    dataset = of(make_examples([1] * 40 + [9] * 40))
+    dataset = dataset_of(make_examples([1] * 40 + [9] * 40))
     with caplog.at_level("INFO", "vlpipe"):
         shapes = {tuple(x.shape) for x, _ in builders.bucket(dataset, batch_size=4)}
     assert shapes == {(4, 1, 2), (4, 9, 2)}
@@ -141,21 +141,21 @@ def test_boundaries_come_from_the_first_elements(caplog: pytest.LogCaptureFixtur
 
 
 def test_longer_than_the_last_boundary() -> None:
-    dataset = of(make_examples([1, 9]))
+    dataset = dataset_of(make_examples([1, 9]))
     assert {tuple(x.shape) for x, _ in builders.bucket(dataset, buckets=[4])} == {(1, 1, 2), (1, 9, 2)}
     with pytest.raises(tf.errors.InvalidArgumentError, match="longer than the last boundary"):
         list(builders.bucket(dataset, buckets=[4], pad_to="boundary"))
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)
-def test_what_is_no_dataset_of_sequences_is_refused(batching: str) -> None:
+def test_other_datasets_are_refused(batching: str) -> None:
     builder = getattr(builders, batching)
-    with pytest.raises(vlpipe.ArgumentError, match="expected a tf.data.Dataset"):
+    with pytest.raises(vlpipe.ArgumentError, match="the dataset is a list, expected a tf.data.Dataset"):
         builder([1, 2, 3])
     with pytest.raises(vlpipe.ArgumentError, match="whose T is None in the spec"):
         builder(tf.data.Dataset.range(3))
     with pytest.raises(vlpipe.ArgumentError, match="batch_size: came as 0, expected an integer >= 1"):
-        builder(of(make_examples([1])), batch_size=0)
+        builder(dataset_of(make_examples([1])), batch_size=0)
 
 
 class Pair(NamedTuple):
@@ -172,11 +172,19 @@ class Pair(NamedTuple):
         (lambda t: Pair(tf.ones([t, 2]), t), {}, "features of the elements is Pair.*expected dense tensors of known rank"),
         (lambda t: {"a": tf.ones([t, 2]), "b": (t, t)}, {}, "b of the elements is .* expected dense tensors"),
         (lambda t: (tf.ones([t, 2]), tf.RaggedTensor.from_row_lengths([1], [1])), {}, "0 of the elements is RaggedTensorSpec"),
-        (lambda t: (tf.ones([t, 2]), t, 1.0), {"remainder": "pad"}, "adds a sample weight after .x, y., the elements have 3 parts already"),
-        (lambda t: {"a": tf.ones([t, 2]), "a_lengths": t}, {"lengths": True}, "adds .'a_lengths'. to x, which has these already. Rename"),
+        (
+            lambda t: (tf.ones([t, 2]), t, 1.0),
+            {"remainder": "pad"},
+            "adds a sample weight after .x, y., but the elements already have 3 parts",
+        ),
+        (
+            lambda t: {"a": tf.ones([t, 2]), "a_lengths": t},
+            {"lengths": True},
+            "adds .'a_lengths'. to x, which already has features of these names. Rename",
+        ),
     ],
 )
-def test_elements_that_would_come_out_wrong_are_refused(element: Any, arguments: dict[str, Any], message: str) -> None:
+def test_elements_that_cannot_be_batched_are_refused(element: Any, arguments: dict[str, Any], message: str) -> None:
     dataset = tf.data.Dataset.from_tensor_slices([3, 2]).map(element)
     with pytest.raises(vlpipe.ArgumentError, match=message):
         builders.pad(dataset, **arguments)

@@ -1,4 +1,4 @@
-"""Training that stops and goes on, batch by batch, on each backend that is installed."""
+"""Training that stops and resumes at the next batch, on each installed backend."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ def train(source: Path, directory: Path, backend: str, epochs: int, stop_after: 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_run_that_stops_in_mid_epoch_ends_with_the_weights_of_one_that_does_not(source: Path, tmp_path: Path, backend: str) -> None:
-    """60 records in 15 batches; it saves every 5, stops after 23 (3 of which are trained again), and once more."""
+def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(source: Path, tmp_path: Path, backend: str) -> None:
+    """60 records in 15 batches; the run saves every 5, stops after 23 batches (3 of which are trained again), and stops once more."""
     whole = train(source, tmp_path / "whole", backend, epochs=3)
     assert whole.endswith(" 45")
     assert "'epoch': 1, 'batch': 5" in train(source, tmp_path / "parts", backend, epochs=3, stop_after=23)
     assert "'epoch': 2, 'batch': 0" in train(source, tmp_path / "parts", backend, epochs=3, stop_after=13)
     assert train(source, tmp_path / "parts", backend, epochs=3) == whole
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["parts", "whole"]  # and nothing hidden beside them
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["parts", "whole"]  # and no hidden files beside them
 
 
-def test_what_cannot_be_resumed_is_refused_at_once(source: Path, tmp_path: Path) -> None:
+def test_a_plan_that_cannot_be_resumed_is_refused_at_once(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="seed=None draws another order"):
         Backup(tmp_path / "b", vlpipe.plan(source))
     with pytest.raises(ArgumentError, match="save_every: came as 0, expected an integer >= 1"):
         Backup(tmp_path / "b", vlpipe.plan(source, seed=1), save_every=0)
 
 
-def test_a_directory_that_holds_something_else_is_never_replaced(source: Path, tmp_path: Path) -> None:
+def test_a_directory_with_other_files_is_never_replaced(source: Path, tmp_path: Path) -> None:
     plan = vlpipe.plan(source, seed=1)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("")
-    with pytest.raises(DatasetError, match=r"photos: it holds \['cat.jpg'\], so it is no backup. Choose another directory"):
+    with pytest.raises(DatasetError, match=r"photos: it holds \['cat.jpg'\], so it is not a backup. Choose another directory"):
         Backup(tmp_path / "photos", plan)
     (tmp_path / "file").write_text("")
-    with pytest.raises(DatasetError, match="file: it is a file, so it is no backup"):
+    with pytest.raises(DatasetError, match="file: it is a file, so it is not a backup"):
         Backup(tmp_path / "file", plan)
     (tmp_path / "b").mkdir()
     for content in ("{", "[]", "{}", '{"epoch": "x", "batch": 1}'):
@@ -69,7 +69,7 @@ def test_a_directory_that_holds_something_else_is_never_replaced(source: Path, t
             Backup(tmp_path / "b", plan)
 
 
-def test_a_save_that_fails_leaves_the_last_one(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_the_previous_one(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = vlpipe.plan(source, seed=1)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     backup = Backup(tmp_path / "b", plan)
@@ -84,7 +84,7 @@ def test_a_save_that_fails_leaves_the_last_one(source: Path, tmp_path: Path, mon
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
 
 
-def test_several_batches_an_execution_are_counted_one_by_one(tmp_path: Path) -> None:
+def test_all_batches_of_an_execution_are_counted(tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "d", [{"features": np.ones((3, 2), "f4"), "label": n % 2} for n in range(80)])
     arguments: dict[str, Any] = {"batch_size": 2, "seed": 1}
     plan = vlpipe.plan(tmp_path / "d", **arguments)

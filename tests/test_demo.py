@@ -1,4 +1,4 @@
-"""The demo, on a few sounds and for a few epochs; and that its sounds cannot be told apart by what is too easy."""
+"""The demo with few sounds and epochs; and its classes cannot be distinguished by length or loudness."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def run_demo(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the demo in a directory of its own, without what the tests' own environment hides."""
+    """Run the demo in its own directory, without the log level that the tests set."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     command = [sys.executable, "-m", "benchmarks.demo", *arguments]
     result = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
-    # TensorFlow 2.21 says two things that no setting silences.
+    # TensorFlow 2.21 logs two lines that no setting silences.
     result.stderr = re.sub(r"(WARNING: All log messages before absl|I0000 ).*\n", "", result.stderr)
     return result
 
@@ -35,17 +35,17 @@ def accuracy_of(result: subprocess.CompletedProcess[str]) -> float:
     return float(last[1])
 
 
-def test_the_demo_and_again_on_a_folder_of_ones_own(tmp_path: Path) -> None:
+def test_the_demo_with_synthesised_sounds_and_with_a_folder(tmp_path: Path) -> None:
     result = run_demo(tmp_path, "--files", "200", "--epochs", "15")
-    assert accuracy_of(result) > 40  # chance is 10; the whole demo, with four times the sounds, reaches 98
+    assert accuracy_of(result) > 40  # chance is 10; the full demo, with four times the sounds, reaches 98
     for split in ("train", "val"):
         assert re.search(rf"^demo-output/data/{split}: \d+ records, ", result.stdout, re.MULTILINE)
     assert "10 classes: flute-falling, " in result.stdout
     assert re.search(r"^valid frames +\d+\.\d%", result.stdout, re.MULTILINE)
     assert re.search(r"^reading: [\d,]+ records/s$", result.stdout, re.MULTILINE)
-    padding = re.search(r"^padding: (\S+)% of all frames bucketed, (\S+)% with plain padded batches$", result.stdout, re.MULTILINE)
+    padding = re.search(r"^padding: (\S+)% of all frames with buckets, (\S+)% with plain padded batches$", result.stdout, re.MULTILINE)
     assert padding
-    assert float(padding[1]) <= float(padding[2])  # so few sounds make a single bucket
+    assert float(padding[1]) <= float(padding[2])  # equal: so few sounds fill only one bucket
     assert (tmp_path / "demo-output/plan.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "demo-output/audio").rglob("*.wav"))) == 200
 
@@ -60,7 +60,7 @@ def test_the_demo_and_again_on_a_folder_of_ones_own(tmp_path: Path) -> None:
     assert "40 files in " in result.stdout
 
 
-def test_a_folder_without_recordings_is_one_message(tmp_path: Path) -> None:
+def test_a_folder_without_recordings_gives_one_message(tmp_path: Path) -> None:
     result = run_demo(tmp_path, "--data", str(tmp_path))
     assert result.returncode == 1
     assert result.stderr == f"demo: {tmp_path} holds no WAV, FLAC, Ogg or MP3 files. Pass another folder: make demo DATA=DIR\n"
@@ -68,7 +68,7 @@ def test_a_folder_without_recordings_is_one_message(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Class and seconds of each of 400 sounds, and the sounds."""
+    """The class and the duration in seconds of each of 400 sounds, and the sounds."""
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder, 400)
     names, sounds = [], []
@@ -81,15 +81,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.nda
 
 
 def nearest_class_mean(classes: np.ndarray, values: np.ndarray) -> float:
-    """Accuracy on one half of the sounds of the classifier by the nearest class mean in the other half."""
+    """Accuracy on half of the sounds of a classifier by the nearest class mean, learnt from the other half."""
     values = (values - values.mean(axis=0)) / values.std(axis=0)
     learn = np.arange(len(classes)) % 2 == 0
     means = np.stack([values[learn & (classes == number)].mean(axis=0) for number in range(10)])
-    found = np.argmin(((values[~learn, None] - means) ** 2).sum(axis=2), axis=1)
-    return float(np.mean(found == classes[~learn]))
+    predicted = np.argmin(((values[~learn, None] - means) ** 2).sum(axis=2), axis=1)
+    return float(np.mean(predicted == classes[~learn]))
 
 
-def test_lengths_differ_and_tell_nothing(corpus: tuple[np.ndarray, np.ndarray, list[np.ndarray]]) -> None:
+def test_lengths_differ_but_do_not_predict_the_class(corpus: tuple[np.ndarray, np.ndarray, list[np.ndarray]]) -> None:
     classes, seconds, _ = corpus
     assert np.bincount(classes).tolist() == [40] * 10
     assert seconds.min() < 0.4
@@ -97,13 +97,13 @@ def test_lengths_differ_and_tell_nothing(corpus: tuple[np.ndarray, np.ndarray, l
     assert nearest_class_mean(classes, seconds[:, None]) < 0.2
 
 
-def test_loudness_tells_little(corpus: tuple[np.ndarray, np.ndarray, list[np.ndarray]]) -> None:
+def test_loudness_hardly_predicts_the_class(corpus: tuple[np.ndarray, np.ndarray, list[np.ndarray]]) -> None:
     classes, _, sounds = corpus
     loudness = np.array([[np.std(sound), np.abs(sound).max()] for sound in sounds])
     assert nearest_class_mean(classes, loudness) < 0.35
 
 
-def test_the_same_sounds_each_time(tmp_path: Path) -> None:
+def test_the_sounds_are_reproducible(tmp_path: Path) -> None:
     write_corpus(tmp_path / "a", 10)
     write_corpus(tmp_path / "b", 10)
     for path in (tmp_path / "a").rglob("*.wav"):

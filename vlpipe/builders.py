@@ -1,28 +1,28 @@
-"""Ways to batch sequences of different lengths: dataset -> dataset.
+"""Batch the sequences of any `tf.data.Dataset`, whose lengths differ.
 
-Each takes a `tf.data.Dataset` of elements `x` or `(x, ...)`, where x is `[T, d]` (or `[T]`, or a dict of such) and T differs from
-element to element, and returns a dataset of batches. What stands beside x is batched along with it; if its own length
-differs (a transcript), it is padded with `label_padding`, never to the bucket's boundary.
+Each function takes a dataset of elements `x` or `(x, ...)`, where x is `[T, d]` (or `[T]`, or a dict of such tensors) and T differs from
+element to element, and returns a dataset of batches. The other parts of an element are batched along with x; one whose length differs too
+(a transcript) is padded with `label_padding` to the longest of the batch, never to the boundary of the bucket.
 
-    bucket        sequences of similar length together, padded to the longest of the batch or to the bucket's boundary
-    pad           whatever comes next, padded to the longest of the batch
-    ragged        whatever comes next, as a `tf.RaggedTensor`, nothing padded
-    same_length   only sequences of one length, nothing padded
+    bucket        sequences of similar length together, padded to the longest of the batch or to the boundary of the bucket
+    pad           sequences in their order, padded to the longest of the batch
+    ragged        sequences in their order, as a `tf.RaggedTensor`, without padding
+    same_length   only sequences of equal length together, without padding
 
-Each is called with the dataset, or without it for `Dataset.apply`:
+Call a function with the dataset, or without it for `Dataset.apply`:
 
     vlpipe.builders.bucket(dataset, batch_size=32)
     dataset.apply(vlpipe.builders.bucket(batch_size=32))
 
 Common arguments:
 
-    batch_size       sequences a batch (32; with `frames_per_batch` no limit)
-    remainder        a short last batch: "keep" it, "drop" it, or "pad" it by repeating rows; then a last component of the
-                     element, float32 `[B]`, is the sample weight: 0 for these rows (of x alone: (x, None, weight))
-    lengths          deliver true lengths too: x becomes {"features": x, "lengths": int32 [B]}; of a dict x, each NAME gets
-                     NAME_lengths; a label with a length of its own adds "label_lengths"
-    padding_value    what x is padded with
-    label_padding    what a label with a length of its own is padded with
+    batch_size       sequences per batch (default: 32; with `frames_per_batch`: no limit)
+    remainder        a short last batch: "keep" it, "drop" it, or "pad" it by repeating rows. With "pad" elements get a sample weight
+                     as their last part, float32 `[B]`, 0 for repeated rows (elements x become (x, None, weight))
+    lengths          deliver true lengths too: x becomes {"features": x, "lengths": int32 [B]}; a dict x gets NAME_lengths for each
+                     NAME; a label of varying length adds "label_lengths"
+    padding_value    value of the padding of x
+    label_padding    value of the padding of labels of varying length
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from vlpipe.planning.options import MAX_FRAMES, Options, checked_padding
 
 __all__ = ["bucket", "pad", "ragged", "same_length"]
 
-SAMPLE = 4096  # elements whose lengths choose the boundaries, where none are given
+SAMPLE = 4096  # elements from whose lengths boundaries are chosen, unless the user passes them
 _log = logging.getLogger("vlpipe")
 
 Transformation = Callable[[tf.data.Dataset], tf.data.Dataset]
 
 
 def _applicable(builder: Callable[..., tf.data.Dataset]) -> Callable[..., Any]:
-    """Called without a dataset, the builder returns a function of one, for `Dataset.apply`."""
+    """Make a builder return a function of a dataset, for `Dataset.apply`, where it is called without one."""
 
-    build = tf.autograph.experimental.do_not_convert(builder)  # nothing here needs it, and it takes time to trace
+    build = tf.autograph.experimental.do_not_convert(builder)  # not needed here, and slow to trace
 
     @functools.wraps(builder)
     def wrapper(dataset: tf.data.Dataset | None = None, **arguments: Any) -> tf.data.Dataset | Transformation:
@@ -59,7 +59,7 @@ def _applicable(builder: Callable[..., tf.data.Dataset]) -> Callable[..., Any]:
             return functools.partial(build, **arguments)
         if not isinstance(dataset, tf.data.Dataset):
             raise ArgumentError(
-                f"builders.{builder.__name__}: came with {type(dataset).__name__}, expected a tf.data.Dataset of x or (x, ...)."
+                f"builders.{builder.__name__}: the dataset is a {type(dataset).__name__}, expected a tf.data.Dataset of x or (x, ...)."
             )
         return build(dataset, **arguments)
 
@@ -79,22 +79,22 @@ def bucket(
     padding_value: float = 0.0,
     label_padding: int = -1,
 ) -> tf.data.Dataset:
-    """Batch sequences of similar length together, on `Dataset.bucket_by_sequence_length`.
+    """Batch sequences of similar length together, with `Dataset.bucket_by_sequence_length`.
 
     Args:
         dataset: elements `x` or `(x, ...)`, x `[T, d]`.
-        batch_size: sequences a batch; with `frames_per_batch` only a cap.
-        frames_per_batch: a budget of padded frames a batch; a longer sequence is a batch of its own.
-        buckets: inclusive upper lengths of the buckets, how many, or None. Without the lengths, boundaries are chosen that pad the
-            first 4,096 elements least. What is longer than the last boundary comes into one more, open bucket.
-        pad_to: "longest" of the batch, or "boundary" of the bucket; then a sequence longer than the last boundary is an error.
-        remainder, lengths, padding_value, label_padding: see the module.
+        batch_size: sequences per batch; with `frames_per_batch` the maximum.
+        frames_per_batch: maximum of padded frames per batch; a longer sequence becomes a batch by itself.
+        buckets: inclusive upper lengths of the buckets, or their number, or None. Unless lengths are passed, those boundaries are chosen
+            that minimise the padding of the first 4,096 elements. Sequences longer than the last boundary go to an additional bucket.
+        pad_to: "longest" of the batch, or "boundary" of the bucket; with "boundary", a sequence longer than the last boundary is an error.
+        remainder, lengths, padding_value, label_padding: see the top of this module.
 
     Returns:
-        A dataset of batches: x `[B, T, d]`, and the rest `[B, ...]`.
+        A dataset of batches: x `[B, T, d]`, other parts `[B, ...]`.
 
     Raises:
-        ArgumentError: an argument has no such value, or the elements are not sequences.
+        ArgumentError: an argument is invalid, or the elements are not sequences.
         tf.errors.InvalidArgumentError: while iterating, with pad_to="boundary", on a sequence longer than the last boundary.
 
     Example:
@@ -112,7 +112,7 @@ def bucket(
         padding_value=padding_value,
         label_padding=label_padding,
     )
-    return _built(dataset, options)
+    return _build(dataset, options)
 
 
 @_applicable
@@ -125,17 +125,17 @@ def pad(
     padding_value: float = 0.0,
     label_padding: int = -1,
 ) -> tf.data.Dataset:
-    """Batch what comes next, padded to the longest of the batch, on `Dataset.padded_batch`.
+    """Batch sequences in their order, padded to the longest of the batch, with `Dataset.padded_batch`.
 
     Args:
         dataset: elements `x` or `(x, ...)`, x `[T, d]`.
-        batch_size, remainder, lengths, padding_value, label_padding: see the module.
+        batch_size, remainder, lengths, padding_value, label_padding: see the top of this module.
 
     Returns:
-        A dataset of batches: x `[B, T, d]`, and the rest `[B, ...]`.
+        A dataset of batches: x `[B, T, d]`, other parts `[B, ...]`.
 
     Raises:
-        ArgumentError: an argument has no such value, or the elements are not sequences.
+        ArgumentError: an argument is invalid, or the elements are not sequences.
 
     Example:
         >>> frames = tf.data.Dataset.from_tensor_slices([3, 9, 4]).map(lambda t: tf.ones([t, 8]))
@@ -150,24 +150,24 @@ def pad(
         padding_value=padding_value,
         label_padding=label_padding,
     )
-    return _built(dataset, options)
+    return _build(dataset, options)
 
 
 @_applicable
 def ragged(
     dataset: tf.data.Dataset, *, batch_size: int | None = None, remainder: str = "keep", lengths: bool = False, label_padding: int = -1
 ) -> tf.data.Dataset:
-    """Batch what comes next as a `tf.RaggedTensor`, on `Dataset.ragged_batch`.
+    """Batch sequences in their order as a `tf.RaggedTensor`, with `Dataset.ragged_batch`.
 
     Args:
         dataset: elements `x` or `(x, ...)`, x `[T, d]`.
-        batch_size, remainder, lengths, label_padding: see the module.
+        batch_size, remainder, lengths, label_padding: see the top of this module.
 
     Returns:
-        A dataset of batches: x a RaggedTensor `[B, None, d]`, and the rest `[B, ...]`.
+        A dataset of batches: x a RaggedTensor `[B, None, d]`, other parts `[B, ...]`.
 
     Raises:
-        ArgumentError: an argument has no such value, or the elements are not sequences.
+        ArgumentError: an argument is invalid, or the elements are not sequences.
 
     Example:
         >>> frames = tf.data.Dataset.from_tensor_slices([3, 9, 4]).map(lambda t: tf.ones([t, 8]))
@@ -175,7 +175,7 @@ def ragged(
         [[3, 9], [4]]
     """
     options = Options.of(batching="ragged", batch_size=batch_size, remainder=remainder, lengths=lengths, label_padding=label_padding)
-    return _built(dataset, options)
+    return _build(dataset, options)
 
 
 @_applicable
@@ -189,21 +189,21 @@ def same_length(
     padding_value: float = 0.0,
     label_padding: int = -1,
 ) -> tf.data.Dataset:
-    """Batch only sequences of one length together, on `Dataset.group_by_window`; nothing is padded.
+    """Batch only sequences of equal length together, without padding, with `Dataset.group_by_window`.
 
-    Sequences whose length is rare wait until the end and come in short batches.
+    Sequences of a rare length are delivered at the end, in short batches.
 
     Args:
         dataset: elements `x` or `(x, ...)`, x `[T, d]`.
-        batch_size: sequences a batch; with `frames_per_batch` only a cap.
-        frames_per_batch: a budget of frames a batch; a longer sequence is a batch of its own.
-        remainder, lengths, padding_value, label_padding: see the module; the padding value is for further features of a dict x.
+        batch_size: sequences per batch; with `frames_per_batch` the maximum.
+        frames_per_batch: maximum of frames per batch; a longer sequence becomes a batch by itself.
+        remainder, lengths, padding_value, label_padding: see the top of this module; `padding_value` pads the other features of a dict x.
 
     Returns:
-        A dataset of batches: x `[B, T, d]`, and the rest `[B, ...]`.
+        A dataset of batches: x `[B, T, d]`, other parts `[B, ...]`.
 
     Raises:
-        ArgumentError: an argument has no such value, or the elements are not sequences.
+        ArgumentError: an argument is invalid, or the elements are not sequences.
 
     Example:
         >>> frames = tf.data.Dataset.from_tensor_slices([3, 9, 3]).map(lambda t: tf.ones([t, 8]))
@@ -219,18 +219,17 @@ def same_length(
         padding_value=padding_value,
         label_padding=label_padding,
     )
-    return _built(dataset, options)
+    return _build(dataset, options)
 
 
-def _built(dataset: tf.data.Dataset, options: Options) -> tf.data.Dataset:
+def _build(dataset: tf.data.Dataset, options: Options) -> tf.data.Dataset:
     elements = _Elements(dataset.element_spec, options)
     records = dataset.map(elements.flat)
     boundaries: tuple[int, ...] = (MAX_FRAMES,)
     if options.batching == "bucket":
-        given = options.buckets
-        boundaries = given if isinstance(given, tuple) else _sampled_boundaries(records, elements.key, options)
+        boundaries = options.buckets if isinstance(options.buckets, tuple) else _sampled_boundaries(records, elements.key, options)
         if options.pad_to == "boundary":
-            records = records.map(functools.partial(_checked, length=f"n:{elements.key}", longest=boundaries[-1]))
+            records = records.map(functools.partial(_check_length, length=f"n:{elements.key}", longest=boundaries[-1]))
         else:
             boundaries = (*boundaries, MAX_FRAMES)
     grouping = Grouping(options, elements.key, boundaries, tuple(options.batch_size_for(boundary) for boundary in boundaries))
@@ -245,16 +244,16 @@ def _sampled_boundaries(records: tf.data.Dataset, key: str, options: Options) ->
     return boundaries
 
 
-def _checked(record: Flat, length: str, longest: int) -> Flat:
-    """Without the lengths of all sequences, the last boundary is a promise that must be checked."""
-    message = 'a sequence is longer than the last boundary, to which pad_to="boundary" pads. Give a longer one in buckets=[...].'
+def _check_length(record: Flat, length: str, longest: int) -> Flat:
+    """Check each sequence against the last boundary: without an index, nothing guarantees that all are shorter."""
+    message = 'a sequence is longer than the last boundary, to which pad_to="boundary" pads. Pass a longer last boundary in buckets=[...].'
     check = tf.debugging.assert_less_equal(record[length], longest, message=message, summarize=1)
     with tf.control_dependencies([check] if check is not None else []):
         return {name: tf.identity(value) for name, value in record.items()}
 
 
 def _check_padding(name: str, dtype: tf.DType, options: Options) -> None:
-    """The padding must be a value of the part that it pads: TensorFlow would wrap or round it."""
+    """Refuse a padding value that the dtype of the part cannot hold: TensorFlow would wrap or round it."""
     option = "label_padding" if name.startswith("y:") else "padding_value"
     value = getattr(options, option)
     if dtype.is_integer or dtype.is_floating:
@@ -262,17 +261,17 @@ def _check_padding(name: str, dtype: tf.DType, options: Options) -> None:
             checked_padding(value, dtype.name)
         except ArgumentError:
             raise ArgumentError(
-                f"{option}: is {value!r}, which {name[2:]} of the elements, {dtype.name}, cannot hold. Pass another."
+                f"{option}: is {value!r}, which {name[2:]} of the elements, {dtype.name}, cannot hold. Pass another value."
             ) from None
 
 
 class _Elements:
-    """A user's elements as flat records and back: `x` or `(x, ...)`."""
+    """Converts the user's elements, `x` or `(x, ...)`, to flat records and back."""
 
     def __init__(self, spec: Any, options: Options) -> None:
-        self._bare = type(spec) is not tuple  # a named tuple is one argument to Dataset.map
-        x = spec if self._bare else spec[0]
-        self._rest: list[Any] = [] if self._bare else list(spec[1:])
+        self._only_x = type(spec) is not tuple  # Dataset.map passes a named tuple as one argument
+        x = spec if self._only_x else spec[0]
+        self._rest: list[Any] = [] if self._only_x else list(spec[1:])
         self._single = not isinstance(x, dict)
         features = {"features": x} if self._single else x
         parts = {f"x:{name}": part for name, part in features.items()}
@@ -280,19 +279,21 @@ class _Elements:
         for name, part in parts.items():
             if not isinstance(part, tf.TensorSpec) or part.shape.rank is None:
                 raise ArgumentError(
-                    f"builders: {name[2:]} of the elements is {part}, expected dense tensors of known rank; map them first."
+                    f"builders: {name[2:]} of the elements is {part}, expected dense tensors of known rank. Convert it with Dataset.map."
                 )
         varying = [name for name, part in parts.items() if part.shape.rank and part.shape[0] is None]
         keys = [name for name in varying if name.startswith("x:")]
         if not keys:
             raise ArgumentError(
-                f"builders: the elements are {spec}, expected x or (x, ...) with x a tensor [T, d] whose T is None in the spec."
+                f"builders: the elements are {spec}, expected x or (x, ...) with x a tensor [T, d] whose T is None in the spec. "
+                "Declare it in the output_signature of Dataset.from_generator."
             )
         for name in varying:
             _check_padding(name, parts[name].dtype, options)
         if options.remainder == "pad" and len(self._rest) > 1:
             raise ArgumentError(
-                f'remainder="pad": adds a sample weight after (x, y), the elements have {len(self._rest) + 1} parts already.'
+                f'remainder="pad": adds a sample weight after (x, y), but the elements already have {len(self._rest) + 1} parts. '
+                "Remove a part, or choose another remainder."
             )
         self._features = list(features)
         self._check_lengths(varying, options)
@@ -301,9 +302,9 @@ class _Elements:
     def _check_lengths(self, varying: list[str], options: Options) -> None:
         added = [f"{name[2:]}_lengths" for name in varying if name.startswith("x:")] if not self._single else []
         added += ["label_lengths"] * any(name.startswith("y:") for name in varying)
-        both = sorted(set(added) & set(self._features))
-        if options.lengths and both:
-            raise ArgumentError(f"lengths=True: adds {both} to x, which has these already. Rename them.")
+        taken = sorted(set(added) & set(self._features))
+        if options.lengths and taken:
+            raise ArgumentError(f"lengths=True: adds {taken} to x, which already has features of these names. Rename them.")
 
     def flat(self, *element: Any) -> Flat:
         x, *rest = element
@@ -317,8 +318,8 @@ class _Elements:
         flat = [batch[f"y:{number}"] for number in range(len(tf.nest.flatten(self._rest)))]
         rest = tf.nest.pack_sequence_as(self._rest, flat)
         if "weight" in batch:
-            return (x, *(rest or [None]), batch["weight"])  # Keras takes the second for the label, whatever it is
-        return x if self._bare else (x, *rest)
+            return (x, *(rest or [None]), batch["weight"])  # Keras takes the second part for the label
+        return x if self._only_x else (x, *rest)
 
     def _with_lengths(self, batch: Flat, x: Any) -> dict[str, tf.Tensor]:
         if self._single:

@@ -19,47 +19,56 @@ WEIGHTS_NAME = "model.weights.h5"
 
 
 class Backup(keras.callbacks.Callback):  # type: ignore[misc]
-    """Saves the weights and the place in the data, together, while `fit` runs; a run that stops goes on from there, in mid-epoch.
+    """Save the weights together with the position in the data while `fit` runs; a run that stopped resumes there, also in mid-epoch.
 
-    Both are in one directory that is replaced in a single step, so that a kill at any moment leaves the old pair or the new one. When
-    training begins, the saved weights (and the optimizer's variables) are put into the model. It ends when `epochs` epochs of the plan
-    have been trained in all, this run and those before together.
+    Both are files of one directory that is replaced in a single step: a kill at any moment leaves the previous save or the new one. When
+    training begins, the saved weights and optimizer variables are loaded into the model. Training ends after `epochs` epochs of the plan
+    in total, over this run and the previous ones.
 
     Args:
-        directory: where to save; whatever is saved there is where training goes on.
+        directory: the directory of the backup; where it holds one, training resumes from it.
         plan: the plan of the dataset, made with the same arguments (`seed` among them).
-        save_every: batches between two saves; None: once an epoch.
+        save_every: batches between two saves; None: save once per epoch.
 
     Attributes:
-        state: what to pass to `make_dataset` as `resume`: a dict, or None where nothing was saved yet.
-        epoch: what to pass to `fit` as `initial_epoch`.
+        state: pass it to `make_dataset` as `resume`: a dict, or None where nothing was saved yet.
+        epoch: pass it to `fit` as `initial_epoch`.
 
     Raises:
-        ArgumentError: the plan cannot be resumed (it has no seed, or the engine is "stream"), or `save_every` is no positive integer.
-        DatasetError: what is saved there cannot be read, or the directory holds something else.
+        ArgumentError: the plan cannot be resumed (it has no seed, or the engine is "stream"), or `save_every` is not a positive integer.
+        DatasetError: the saved state cannot be read, or the directory holds other files.
 
     Example:
-        >>> arguments = {"batch_size": 32, "seed": 1}
-        >>> plan = vlpipe.plan("data/train", **arguments)
-        >>> backup = vlpipe.callbacks.Backup("backup", plan, save_every=100)
-        >>> dataset = vlpipe.make_dataset("data/train", repeat=True, resume=backup.state, **arguments)
-        >>> model.fit(dataset, epochs=10, initial_epoch=backup.epoch, steps_per_epoch=plan.steps_per_epoch, callbacks=[backup])
+        >>> import os, tempfile
+        >>> directory = tempfile.mkdtemp()
+        >>> source, arguments = os.path.join(directory, "train"), {"batch_size": 4, "seed": 1}
+        >>> vlpipe.write(source, ({"features": np.ones((n, 2), "f4"), "label": n % 2} for n in range(1, 17)))
+        >>> layers = keras.layers
+        >>> model = keras.Sequential([keras.Input((None, 2)), layers.GlobalAveragePooling1D(), layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> plan = vlpipe.plan(source, **arguments)
+        >>> backup = vlpipe.callbacks.Backup(os.path.join(directory, "backup"), plan, save_every=2)
+        >>> dataset = vlpipe.make_dataset(source, repeat=True, resume=backup.state, **arguments)
+        >>> fit = {"initial_epoch": backup.epoch, "steps_per_epoch": plan.steps_per_epoch, "callbacks": [backup]}
+        >>> history = model.fit(dataset, epochs=2, verbose=0, **fit)
+        >>> vlpipe.callbacks.Backup(os.path.join(directory, "backup"), plan).epoch  # after a crash, run all of this again
+        2
     """
 
     def __init__(self, directory: str | os.PathLike[str], plan: Plan, save_every: int | None = None) -> None:
         super().__init__()
-        plan.state(0, 0)  # says at once what would fail at the first save
+        plan.state(0, 0)  # raises now, not at the first save
         self._directory, self._plan = Path(directory), plan
         self._every = plan.steps_per_epoch if save_every is None else integer("save_every", save_every, 1)
         self.state = self._read()
         self.epoch = 0 if self.state is None else int(self.state["epoch"])
-        self._last = -1  # batch of the epoch that `fit` is in
+        self._last = -1  # the latest batch of the epoch that `fit` has reported
         self._trained = 0 if self.state is None else self.epoch * plan.steps_per_epoch + int(self.state["batch"])
 
     def _read(self) -> dict[str, Any] | None:
         reason = _not_a_backup(self._directory)
         if reason:
-            raise DatasetError(f"{self._directory}: {reason}, so it is no backup. Choose another directory.")
+            raise DatasetError(f"{self._directory}: {reason}, so it is not a backup. Choose another directory.")
         if not self._directory.exists():
             return None
         try:
@@ -73,21 +82,21 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
         return state
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Puts the saved weights into the model."""
+        """Load the saved weights into the model."""
         if self.state is None:
             return
         if self.model.optimizer is not None and not self.model.optimizer.built:
-            self.model.optimizer.build(self.model.trainable_variables)  # or its variables would not be there to be loaded
+            self.model.optimizer.build(self.model.trainable_variables)  # creates the variables to load
         self.model.load_weights(self._directory / WEIGHTS_NAME)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Batches are counted from 0 again."""
+        """Restart the count of batches: Keras counts them from 0 in every epoch."""
         self._last = -1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves, if it is time, and ends training when all epochs are done."""
+        """Save when due, and end training when all epochs are done."""
         before = self._trained
-        self._trained += batch - self._last  # more than one, with compile(steps_per_execution=...)
+        self._trained += batch - self._last  # more than one batch with compile(steps_per_execution=...)
         self._last = batch
         done = self._trained >= self.params["epochs"] * self._plan.steps_per_epoch
         if done or self._trained // self._every > before // self._every:
@@ -96,7 +105,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.stop_training = True
 
     def save(self) -> None:
-        """Save now.
+        """Save the weights and the position in the data now.
 
         Raises:
             DatasetError: the directory cannot be written.
@@ -114,7 +123,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def _not_a_backup(path: Path) -> str | None:
-    """Why a path that exists is not to be replaced."""
+    """Return why an existing path must not be replaced; None where it may be."""
     if not path.exists():
         return None
     if not path.is_dir():

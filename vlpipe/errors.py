@@ -1,7 +1,17 @@
-"""Every error that vlpipe raises on purpose.
+"""Every error that vlpipe raises deliberately, and the wording that their messages share.
 
-A message says where, what came, what was expected, and what to do next. Each class also derives from
-the built-in error that a caller would expect, so that code which knows nothing of vlpipe catches it too.
+    VlpipeError
+    ├── ArgumentError         (ValueError)
+    ├── SchemaError           (ValueError)
+    ├── DatasetError          (OSError)
+    ├── DatasetExistsError    (FileExistsError)
+    ├── AudioError            (ValueError)
+    └── MissingExtraError     (ImportError)
+
+In parentheses: the built-in error that each class also derives from, so that code which does not know vlpipe catches it too.
+
+A message states where the problem is, what was found, what was expected, and what to do next. The place of a record is worded by
+`record_place`; advice that several modules give is a constant below.
 
 Inside a running tf.data pipeline an exception can only arrive as a `tf.errors.OpError`; it carries the same text.
 """
@@ -11,17 +21,26 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+# Advice: the last sentence of a message. Each follows the name of the file, to which "it" refers.
+RESTORE = "Restore it from a copy, or write the dataset again."
+DAMAGED = "The file is damaged or was cut: restore it from a copy, or write the dataset again."
+REWRITTEN = "The file is damaged, or was changed or replaced after it was written: restore it from a copy, or write the dataset again."
+NOT_TFRECORD = "It is not a TFRecord file, or its beginning is damaged: pass another file, or restore it from a copy."
+RESTORE_ALL = "Restore the shards, index.npy and vlpipe.json from the same copy, or write the dataset again."
+PREPARE_AGAIN = "Prepare the dataset again."  # one that TensorFlow Datasets wrote
+COPY_AGAIN = "Copy it again."  # an original exists elsewhere
+
 
 class VlpipeError(Exception):
-    """Base of all errors that vlpipe raises on purpose."""
+    """Base class of all errors that vlpipe raises deliberately."""
 
 
 class ArgumentError(VlpipeError, ValueError):
-    """An argument has a value that the function cannot take."""
+    """An argument has a value that the function does not accept."""
 
 
 class SchemaError(VlpipeError, ValueError):
-    """A record, or a name that was asked for, does not fit the schema."""
+    """A record, or a requested name, does not match the schema."""
 
 
 class DatasetError(VlpipeError, OSError):
@@ -29,27 +48,47 @@ class DatasetError(VlpipeError, OSError):
 
 
 class DatasetExistsError(VlpipeError, FileExistsError):
-    """The target of a write exists already, or another process is writing it."""
+    """The target of a write already exists, or another process is writing it."""
 
 
 class AudioError(VlpipeError, ValueError):
-    """An audio file cannot be decoded, or holds what the features cannot be computed from."""
+    """An audio file cannot be decoded, or its samples are unsuitable for the requested features."""
 
 
 class MissingExtraError(VlpipeError, ImportError):
-    """A package that not everyone needs is not installed."""
+    """An optional package is not installed."""
+
+
+def record_place(file: str, record: int | None, offset: int | None) -> str:
+    """Return how a message names a record, or a byte of a file.
+
+    Args:
+        file: name of the file.
+        record: number of the record in the file, from 0; None: no record in particular.
+        offset: byte of the file at which it begins; None: unknown.
+
+    Example:
+        >>> record_place("train-00003-of-00016.tfrecord", 17, 88120)
+        'train-00003-of-00016.tfrecord, record 17 at byte 88120'
+    """
+    place = file if record is None else f"{file}, record {record}"
+    return place if offset is None else f"{place} at byte {offset}"
 
 
 def import_extra(module: str, *, extra: str, needed_for: str) -> ModuleType:
-    """Import `module`, or raise `MissingExtraError` with the one command that brings it.
+    """Import `module`, or raise `MissingExtraError` with the command that installs it.
 
     Args:
         module: name of the module to import, such as `"matplotlib.figure"`.
         extra: name of vlpipe's extra that installs it, such as `"plot"`.
-        needed_for: what the user asked for, such as `"Plan.plot"`.
+        needed_for: what the user called, such as `"Plan.plot"`.
 
     Raises:
-        MissingExtraError: the module is not installed.
+        MissingExtraError: the module cannot be imported.
+
+    Example:
+        >>> import_extra("json", extra="plot", needed_for="an example").__name__
+        'json'
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""A benchmark run as its user does, but quickly."""
+"""Run a benchmark script as a user does, with --quick."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def quick(script: str, directory: Path, *arguments: str) -> dict[str, Any]:
-    """The document that the script writes; its scratch files go into the directory too."""
+    """Run the script and return the document that it writes; its scratch files go into the directory too."""
     path = directory / f"{script}.json"
     command = [sys.executable, "-m", f"benchmarks.{script}", "--quick", *arguments, "--json", str(path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "TMPDIR": str(directory)})

@@ -1,4 +1,4 @@
-"""What a sample of `perf` is counted for, and the whole of it where `perf` is at hand."""
+"""The parts to which samples of `perf` are assigned, and a run of the benchmark where `perf` is available."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SCRIPT = """  100/100
 """
 
 
-def test_what_a_sample_is_counted_for() -> None:
+def test_samples_are_assigned_to_parts() -> None:
     assert anatomy.samples(SCRIPT, 100) == {
         "consumer, Python": 1,
         "copying": 1,
@@ -54,18 +54,20 @@ def test_what_a_sample_is_counted_for() -> None:
     assert set(anatomy.samples(SCRIPT, 100)) <= set(anatomy.PARTS)
 
 
-def test_it_says_what_it_needs(tmp_path: Path) -> None:
+def test_the_benchmark_or_its_message_where_perf_is_missing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.anatomy", "--quick", "--workloads", "events", "--json", str(tmp_path / "anatomy.json")]
-    can = shutil.which("perf") and not subprocess.run(["perf", "record", "-o", str(tmp_path / "x"), "true"], capture_output=True).returncode
-    if not can:
+    can_record = (
+        shutil.which("perf") and not subprocess.run(["perf", "record", "-o", str(tmp_path / "x"), "true"], capture_output=True).returncode
+    )
+    if not can_record:
         if not shutil.which("perf"):
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             assert done.returncode == 1
-            assert "needs perf, which is not installed" in done.stderr
-        pytest.skip("perf is not at hand")
+            assert "perf is not installed. On Debian" in done.stderr
+        pytest.skip("perf is not available")
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     document = results.load("anatomy", tmp_path)
     assert document
-    for found in document["results"].values():
-        assert found["batches"] > 0
-        assert found["cpu_us"] == pytest.approx(sum(found["parts_us"].values()))
+    for figures in document["results"].values():
+        assert figures["batches"] > 0
+        assert figures["cpu_us"] == pytest.approx(sum(figures["parts_us"].values()))

@@ -1,4 +1,4 @@
-"""The benchmark of other people's files runs."""
+"""The benchmark of third-party files runs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tests.benchmarks.benching import quick
 
 
 def test_the_benchmark(tmp_path: Path) -> None:
-    found = quick("foreign", tmp_path)["results"]
-    assert set(found["sources"]) == {"floats", "audioset", "samples"}
-    for result in found["sources"].values():
+    figures = quick("foreign", tmp_path)["results"]
+    assert set(figures["sources"]) == {"floats", "audioset", "samples"}
+    for result in figures["sources"].values():
         assert set(result["ways"]) == {"documented", "vlpipe mapped", "vlpipe graph", "vlpipe stream"}
         assert result["indexed_per_second"] > 0
         assert all(way["records_per_second"] > 0 for way in result["ways"].values())
-    assert found["again"]["files"] == 20
-    assert [path.name for path in tmp_path.iterdir()] == ["foreign.json"]  # nothing is left behind
+    assert figures["again"]["files"] == 20
+    assert [path.name for path in tmp_path.iterdir()] == ["foreign.json"]  # scratch files are removed

@@ -1,4 +1,4 @@
-"""The benchmark of memory runs."""
+"""The memory benchmark runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.benchmarks.benching import quick
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells anonymous memory from that of files")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux reports anonymous memory")
 def test_the_benchmark(tmp_path: Path) -> None:
     document = quick("memory", tmp_path, "--workloads", "events")
     assert set(document["results"]) == {"events"}
@@ -27,4 +27,4 @@ def test_the_benchmark(tmp_path: Path) -> None:
         assert figures["steps_per_epoch"] == 4
         assert figures["batch_bytes"] > 0
         assert figures["anonymous_bytes_before"] > 0
-    assert [path.name for path in tmp_path.iterdir()] == ["memory.json"]  # nothing is left behind
+    assert [path.name for path in tmp_path.iterdir()] == ["memory.json"]  # scratch files are removed

@@ -1,4 +1,4 @@
-"""The report and the README's tables say what the JSON of the benchmarks says."""
+"""REPORT.md and the tables of README.md match the JSON of the benchmarks."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from benchmarks import pictures, report, results, sections
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_report_and_the_readme_are_what_the_figures_give() -> None:
+def test_the_report_and_the_readme_match_the_figures() -> None:
     done = subprocess.run([sys.executable, "-m", "benchmarks.report", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_figure_that_is_changed_by_hand_is_noticed() -> None:
-    found = report.documents()
+def test_a_figure_that_is_changed_by_hand_is_detected() -> None:
+    documents = report.documents()
     text = report.README.read_text("utf-8")
     for name in sections.README:
         start = text.index(f"<!-- benchmark: {name} -->")
         digit = re.compile(r"\d").search(text, start)
         assert digit
         changed = text[: digit.start()] + str((int(digit[0]) + 1) % 10) + text[digit.end() :]
-        assert report.readme(changed, found) == text, name
+        assert report.readme(changed, documents) == text, name
 
 
-def test_every_run_on_record_says_where_it_was_made() -> None:
+def test_every_stored_run_has_its_machine_and_versions() -> None:
     for name, document in report.documents().items():
         assert document["script"] == name.partition("-")[0]
         assert set(document) == {"script", "commit", "date", "machine", "versions", "arguments", "results"}
@@ -39,11 +39,11 @@ def test_every_run_on_record_says_where_it_was_made() -> None:
         assert {"vlpipe", "tensorflow", "numpy"} <= set(document["versions"]), name
 
 
-def test_every_picture_is_drawn_again_to_the_byte(tmp_path: Path) -> None:
+def test_drawing_a_picture_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    found = report.documents()
-    pictures.draw(found, tmp_path / "once")
-    pictures.draw(found, tmp_path / "twice")
+    documents = report.documents()
+    pictures.draw(documents, tmp_path / "once")
+    pictures.draw(documents, tmp_path / "twice")
     names = sorted(path.name for path in (tmp_path / "once").iterdir())
     assert names == sorted(path.name for path in pictures.DIRECTORY.iterdir())
     assert all((tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes() for name in names)
@@ -51,13 +51,13 @@ def test_every_picture_is_drawn_again_to_the_byte(tmp_path: Path) -> None:
     assert linked == set(names)
 
 
-def test_the_layers_run(tmp_path: Path) -> None:
+def test_the_layers_benchmark(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.layers", "--quick", "--json", str(tmp_path / "layers.json")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    found = results.load("layers", tmp_path)
-    assert found is not None
-    assert found["arguments"]["quick"]
-    assert found["results"]["median_ratio"] > 0
-    for scores in found["results"]["scores"].values():
+    document = results.load("layers", tmp_path)
+    assert document is not None
+    assert document["arguments"]["quick"]
+    assert document["results"]["median_ratio"] > 0
+    for scores in document["results"]["scores"].values():
         assert scores["mask_aware"] == pytest.approx([scores["mask_aware"][0]] * 3, rel=1e-5)
         assert scores["plain"] != pytest.approx([scores["plain"][0]] * 3, rel=1e-3)  # padding changes the answer of the plain model

@@ -1,4 +1,4 @@
-"""The benchmark of scaling runs, and its millions of records are those that it says."""
+"""The scaling benchmark runs, and its datasets of repeated records equal those that `vlpipe.write` writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.many import PATTERNS, patterns, write_many
 from tests.benchmarks.benching import quick
 
 
-def test_many_records_are_what_writing_them_would_give(tmp_path: Path) -> None:
+def test_write_many_gives_the_dataset_of_vlpipe_write(tmp_path: Path) -> None:
     write_many(tmp_path / "many", 3 * PATTERNS, shards=4)
     known = patterns()
     counts = np.zeros(PATTERNS, int)
@@ -23,7 +23,7 @@ def test_many_records_are_what_writing_them_would_give(tmp_path: Path) -> None:
             counts[label] += 1
     assert set(counts.tolist()) == {3}
 
-    # Its metadata, too: as vlpipe.write makes them of the same records, but for where each stands.
+    # Its metadata, too, are those of vlpipe.write with the same records, apart from the order.
     vlpipe.write(tmp_path / "slow", ({"features": x, "label": label} for label, x in enumerate(known) for _ in range(3)))
     many, slow = (json.loads((tmp_path / name / "vlpipe.json").read_text()) for name in ("many", "slow"))
     for key in ("format", "version", "schema", "records", "lengths", "metadata"):
@@ -34,19 +34,19 @@ def test_many_records_are_what_writing_them_would_give(tmp_path: Path) -> None:
 
 def test_the_benchmark(tmp_path: Path) -> None:
     document = quick("scaling", tmp_path, "--most", "1000")
-    found = document["results"]
-    assert set(found) == {"records", "d", "length", "batch_size", "shards", "cores"}
-    assert [point["records"] for point in found["records"]] == [1000]
-    for point in found["records"]:
+    figures = document["results"]
+    assert set(figures) == {"records", "d", "length", "batch_size", "shards", "cores"}
+    assert [point["records"] for point in figures["records"]] == [1000]
+    for point in figures["records"]:
         for name in ("plan", "first_batch", "resume", "state", "order"):
             assert all(seconds > 0 for seconds in point[f"{name}_seconds"])
         assert all(100 < size < 2000 for size in point["state_bytes"])
         assert 50_000 < point["disk_bytes"] < 200_000
     for name in ("d", "length", "batch_size", "shards"):
-        assert len(found[name]) == 2
-    for name in set(found) - {"records"}:
-        for point in found[name]:
+        assert len(figures[name]) == 2
+    for name in set(figures) - {"records"}:
+        for point in figures[name]:
             assert point[name] > 0
             assert point["frames_per_second"] > 0
             assert len(point["seconds"]) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["scaling.json"]  # nothing is left behind
+    assert [path.name for path in tmp_path.iterdir()] == ["scaling.json"]  # scratch files are removed

@@ -1,4 +1,4 @@
-"""The throughput benchmark, on little data: what it writes, what it refuses to time, and the peers where they are installed."""
+"""The throughput benchmark with little data: its figures, its check of the records, and the peers that are installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLOORS = {"copy floor, NumPy", "copy floor, memoryview"}
 
 
 def check_figures(result: dict[str, Any], ways: set[str], rounds: int) -> None:
-    """Every way and every round is there, and the figures can be true."""
+    """Check that every way and every round is present, and that the figures are plausible."""
     assert set(result["ways"]) == ways
     assert result["ways"][result["base"]]["ratio"] == 1
     assert max(result["ways"][name]["share_of_floor"] for name in FLOORS) == 1
@@ -47,14 +47,14 @@ def test_quick_writes_every_way_and_every_round(tmp_path: Path) -> None:
     assert document["results"]["skipped"] == missing
     for name, packages in missing.items():
         assert f"{name} is skipped: {packages} is not installed\n" in run.stdout
-    found = document["results"]["workloads"]
-    assert {name: (result["records"], result["d"]) for name, result in found.items()} == {"speech": (60, 80), "events": (300, 40)}
-    for result in found.values():
+    figures = document["results"]["workloads"]
+    assert {name: (result["records"], result["d"]) for name, result in figures.items()} == {"speech": (60, 80), "events": (300, 40)}
+    for result in figures.values():
         check_figures(result, {*pipelines.WAYS, *peers.PEERS, *FLOORS} - set(missing), rounds=1)
 
 
 def one_wrong_number(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """One number of one frame of the third record of the first batch is another."""
+    """Change one number in one frame of the third record of the first batch."""
 
     def change(number: tf.Tensor, batch: tuple[dict[str, tf.Tensor], tf.Tensor]) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         x, y = batch
@@ -67,20 +67,20 @@ def one_wrong_number(batches: tf.data.Dataset) -> tf.data.Dataset:
 def test_a_wrong_frame_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quick_graphs: None) -> None:
     monkeypatch.setitem(pipelines.WAYS, "planted", lambda task: one_wrong_number(pipelines.WAYS["vlpipe mapped"](task)))
     arguments = ["--workloads", "events", "--records", "40", "--peers", "--json", str(tmp_path / "figures.json"), "--ways", "planted"]
-    with pytest.raises(SystemExit, match=r"^planted: 1 of 40 records did not come as they were written, 1 others came$"):
+    with pytest.raises(SystemExit, match=r"^planted: 1 of 40 records were not delivered as written, 1 unexpected records were$"):
         throughput.main(arguments)
     assert not (tmp_path / "figures.json").exists()
 
 
-def test_what_the_check_compares() -> None:
+def test_the_check_compares_every_record() -> None:
     x = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
     lengths, labels = np.array([4, 2]), np.array([7, 8])
     expected = Counter(throughput.digest(row[:length], label) for row, length, label in zip(x, lengths, labels, strict=True))
     padded = x.copy()
-    padded[1, 2:] = -1  # whatever it is padded with
+    padded[1, 2:] = -1  # the value of the padding does not matter
     assert throughput.check("way", [(padded, lengths, labels)], expected) == 6 / 8
-    completed = {"features": x[[0, 1, 1]], "lengths": lengths[[0, 1, 1]]}, labels[[0, 1, 1]], [1, 1, 0]
-    assert throughput.check("way", [completed], expected) == 6 / 12
+    filled_up = {"features": x[[0, 1, 1]], "lengths": lengths[[0, 1, 1]]}, labels[[0, 1, 1]], [1, 1, 0]
+    assert throughput.check("way", [filled_up], expected) == 6 / 12
     for wrong in ([(x, lengths, labels[::-1])], [(x, [4, 3], labels)], [(x[:1], lengths[:1], labels[:1])], [(x, lengths, labels)] * 2):
         with pytest.raises(SystemExit, match=r"^way: \d of 2 records "):
             throughput.check("way", wrong, expected)
@@ -101,7 +101,9 @@ def records(dtype: str, text: bool) -> Iterator[dict[str, Any]]:
         ("int16", False, [], ["by hand, bytes", "vlpipe mapped, 8 static shapes"]),
     ],
 )
-def test_a_dataset_of_ones_own(tmp_path: Path, quick_graphs: None, dtype: str, text: bool, arguments: list[str], ways: list[str]) -> None:
+def test_the_dataset_of_the_data_option(
+    tmp_path: Path, quick_graphs: None, dtype: str, text: bool, arguments: list[str], ways: list[str]
+) -> None:
     vlpipe.write(tmp_path / "mine", records(dtype, text), num_shards=2)
     arguments = [*arguments, "--quick", "--rounds", "2", "--batch-size", "8", "--ways", *ways, "--json", str(tmp_path / "figures.json")]
     throughput.main(["--data", str(tmp_path / "mine"), *arguments])
@@ -112,7 +114,7 @@ def test_a_dataset_of_ones_own(tmp_path: Path, quick_graphs: None, dtype: str, t
     check_figures(result, {*ways, *FLOORS}, rounds=2)
 
 
-def test_a_dataset_that_cannot_be_read_is_one_message(tmp_path: Path) -> None:
+def test_a_dataset_that_cannot_be_read_gives_one_message(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"^throughput: .*nowhere"):
         throughput.main(["--data", str(tmp_path / "nowhere"), "--quick"])
 
@@ -128,7 +130,7 @@ def test_length_groups() -> None:
     assert epochs[0] != epochs[1]
 
 
-def test_what_is_written_once(tmp_path: Path) -> None:
+def test_an_interrupted_write_starts_again(tmp_path: Path) -> None:
     def stop(directory: Path) -> None:
         (directory / "half").touch()
         raise KeyboardInterrupt
@@ -144,7 +146,7 @@ def test_a_peer_that_is_not_installed() -> None:
     assert peer.missing == "no-such-package nor-this"
 
 
-@pytest.mark.filterwarnings("ignore")  # of packages that are not ours
+@pytest.mark.filterwarnings("ignore")  # of third-party packages
 @pytest.mark.parametrize("name", list(peers.PEERS))
 def test_a_peer(name: str, tmp_path: Path) -> None:
     for module in peers.PEERS[name].packages:

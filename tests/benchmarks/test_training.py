@@ -1,4 +1,4 @@
-"""The benchmark of training runs, its figures hold together, and it sees a slow input and every compilation."""
+"""The training benchmark runs, its figures are consistent, and it detects a slow input and every compilation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SLEEP = 0.2
 
 
 def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
-    """What a quick run found; its data stay in tmp_path."""
+    """Return the figures of a quick run, whose data stay in tmp_path."""
     path = tmp_path / "training.json"
     command = [sys.executable, "-m", "benchmarks.training", "--quick", "--data", str(tmp_path), "--json", str(path), *arguments]
     result = subprocess.run(command, cwd=ROOT, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, capture_output=True, text=True)
@@ -38,17 +38,17 @@ def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
 
 
 def static_shapes(directory: Path) -> int:
-    """How many shapes the plan has for the static way of a quick run."""
+    """Number of shapes in the plan of the static way of a quick run."""
     native = next(directory.glob("training-events-*"))
     return len(vlpipe.plan(native, batch_size=8, **VLPIPE[STATIC]).shapes)
 
 
 def test_the_benchmark(tmp_path: Path) -> None:
-    found = run(tmp_path)
-    assert found["records"] == 48
-    assert (found["backend"], found["device"]) == ("tensorflow", "cpu")
-    assert list(found["ways"]) == list(WAYS)
-    for way in found["ways"].values():
+    figures = run(tmp_path)
+    assert figures["records"] == 48
+    assert (figures["backend"], figures["device"]) == ("tensorflow", "cpu")
+    assert list(figures["ways"]) == list(WAYS)
+    for way in figures["ways"].values():
         assert len(way["epochs"]) == 2
         for epoch in (way["warm_up"], *way["epochs"]):
             assert epoch["steps"] >= 6
@@ -57,17 +57,17 @@ def test_the_benchmark(tmp_path: Path) -> None:
             assert 0 < epoch["valid_ratio"] <= 1
             assert epoch["free_input_ratio"] >= epoch["free_input_ratio_compiled"] > 0
         assert way["seconds"] == np.median([epoch["seconds"] for epoch in way["epochs"]])
-        assert way["resident_batches"] == way["epochs"][-1]["steps"]  # so few that all stay on the device
+        assert way["resident_batches"] == way["epochs"][-1]["steps"]  # few enough to stay on the device
         assert len(way["free_step_seconds"]) >= 5
-        assert way["compiles"] == way["warm_up"]["compiles"] == 1  # as `fit` does on a processor
+        assert way["compiles"] == way["warm_up"]["compiles"] == 1  # as `fit` does on a CPU
         assert way["compile_seconds"] > 0
         assert way["host_peak_bytes"] is None or way["host_peak_bytes"] > 2**27
         assert way["device_peak_bytes"] is None
         assert 0 < way["loss"] < 3
-    losses = [way["loss"] for way in found["ways"].values()]
-    assert found["losses_agree"] == (max(losses) - min(losses) <= found["losses_tolerance"])
-    assert found["chance_loss"] == pytest.approx(math.log(10))
-    assert found["ways"][STATIC]["distinct_shapes"] == static_shapes(tmp_path)
+    losses = [way["loss"] for way in figures["ways"].values()]
+    assert figures["losses_agree"] == (max(losses) - min(losses) <= figures["losses_tolerance"])
+    assert figures["chance_loss"] == pytest.approx(math.log(10))
+    assert figures["ways"][STATIC]["distinct_shapes"] == static_shapes(tmp_path)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
@@ -78,13 +78,13 @@ def test_on_jax_the_static_way_compiles_once_for_each_shape(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def workload() -> Learnable:
-    """A few records."""
+    """A workload of few records."""
     return learnable(Workload("few", np.arange(1, 25) * 4, 3, 4))
 
 
 @pytest.fixture(scope="module")
 def native(workload: Learnable, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """On disk."""
+    """Its vlpipe dataset."""
     return workload.write_native(tmp_path_factory.mktemp("data"), shards=1)
 
 
@@ -97,7 +97,7 @@ def test_with_xla_each_shape_is_compiled_and_counted(workload: Learnable, native
     assert trainer.epoch()["compiles"] == 0
 
 
-def test_a_slow_input_is_seen_as_waiting(workload: Learnable, native: Path) -> None:
+def test_a_slow_input_counts_as_waiting(workload: Learnable, native: Path) -> None:
     from benchmarks.fitting import Trainer, build_model
 
     def sleep(label: np.ndarray) -> np.ndarray:
@@ -109,33 +109,33 @@ def test_a_slow_input_is_seen_as_waiting(workload: Learnable, native: Path) -> N
 
     trainer = Trainer(build_model(workload.d, 2), WAYS["vlpipe, longest"](workload, native, None).map(slowly))
     trainer.epoch()
-    found = trainer.epoch()
-    assert found["steps"] == 6
-    assert found["wait_seconds"] >= 6 * SLEEP
-    assert found["wait_seconds"] / found["seconds"] > 0.5
-    assert found["seconds"] > 6 * np.median(trainer.resident()["free_step_seconds"])
+    figures = trainer.epoch()
+    assert figures["steps"] == 6
+    assert figures["wait_seconds"] >= 6 * SLEEP
+    assert figures["wait_seconds"] / figures["seconds"] > 0.5
+    assert figures["seconds"] > 6 * np.median(trainer.resident()["free_step_seconds"])
 
 
-def test_a_slow_step_is_not(workload: Learnable, native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_step_does_not_count_as_waiting(workload: Learnable, native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.fitting import Trainer, build_model
 
     trainer = Trainer(build_model(workload.d, 2), WAYS["vlpipe, longest"](workload, native, None))
     monkeypatch.setattr(trainer, "step", lambda *batch: time.sleep(SLEEP) or 0.0)
-    found = trainer.epoch()
-    assert found["seconds"] - found["wait_seconds"] >= 6 * SLEEP
+    figures = trainer.epoch()
+    assert figures["seconds"] - figures["wait_seconds"] >= 6 * SLEEP
 
 
-def test_a_budget_of_frames_means_the_same_to_all_ways(workload: Learnable, native: Path) -> None:
+def test_frames_per_batch_limits_all_ways(workload: Learnable, native: Path) -> None:
     for way, make in WAYS.items():
         frames = [int(tf.reduce_sum(element[0]["lengths"])) for element in make(workload, native, 300)]
         assert 4 <= len(frames) <= 10, way  # 1,200 frames in all
-        assert sum(frames) >= workload.lengths.sum()  # rows that complete a batch repeat others
+        assert sum(frames) >= workload.lengths.sum()  # repeated rows fill up batches
 
 
-def test_without_a_gpu_device_gpu_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_device_gpu_without_a_gpu_gives_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks import fitting, training
 
     monkeypatch.setattr(fitting, "gpu", lambda: None)
-    monkeypatch.setattr(sys, "stdout", sys.stdout)  # which serve replaces
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # serve replaces it
     training.serve("vlpipe, longest", Namespace(backend="tensorflow", device="gpu"))
-    assert json.loads(capsys.readouterr().out) == {"error": "--device gpu: there is no GPU that tensorflow can use"}
+    assert json.loads(capsys.readouterr().out) == {"error": "--device gpu: tensorflow finds no GPU that it can use"}

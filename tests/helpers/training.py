@@ -1,4 +1,4 @@
-"""Run as a program: trains a model whose weights tell which batches it saw in which order; may stop, and goes on from a backup."""
+"""A program that trains a model from a backup, if there is one; the weights depend on the batches and their order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ARGUMENTS = {"batch_size": 4, "seed": 3}
 
 
 class StopAfter(keras.callbacks.Callback):
-    """A crash after so many batches of this run."""
+    """A crash after some batches of this run."""
 
     def __init__(self, batches: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class StopAfter(keras.callbacks.Callback):
 
 
 def main(source: str, directory: str, epochs: int, stop_after: int) -> None:
-    """Prints the weights and the optimizer's steps."""
+    """Print the weights and the number of optimizer steps."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((None, 2))
     hidden = keras.layers.Conv1D(4, 3, padding="same", activation="tanh")(inputs)

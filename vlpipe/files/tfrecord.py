@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 import google_crc32c
 import numpy as np
 
-from vlpipe.errors import DatasetError
+from vlpipe.errors import DAMAGED, NOT_TFRECORD, DatasetError, record_place
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
@@ -81,20 +81,20 @@ def read_frames(path: str | os.PathLike[str], content: BinaryIO | None = None) -
         file.seek(0)
         offset = number = 0
         while offset < size:
-            where = f"{path.name}, record {number} at byte {offset}"
+            where = record_place(path.name, number, offset)
             header = file.read(HEADER_BYTES)
             if len(header) < HEADER_BYTES:
-                raise DatasetError(f"{where}: the file ends after {len(header)} of {HEADER_BYTES} header bytes. {_NEXT_STEP}")
+                raise DatasetError(f"{where}: the file ends after {len(header)} of {HEADER_BYTES} header bytes. {DAMAGED}")
             length = length_in(header)
             if length is None:
                 raise DatasetError(f"{where}: the checksum of its length does not match. {_what_else(number)}")
             if length > size - offset - HEADER_BYTES - FOOTER_BYTES:
                 left = max(0, size - offset - HEADER_BYTES - FOOTER_BYTES)
-                raise DatasetError(f"{where}: the header says {length} bytes of data, the file has {left} left. {_NEXT_STEP}")
+                raise DatasetError(f"{where}: the header says {length} bytes of data, the file has {left} left. {DAMAGED}")
             data = file.read(length)
             (checksum,) = _CHECKSUM.unpack(file.read(FOOTER_BYTES))
             if masked_crc(data) != checksum:
-                raise DatasetError(f"{where}: the checksum of its {length} bytes of data does not match. {_NEXT_STEP}")
+                raise DatasetError(f"{where}: the checksum of its {length} bytes of data does not match. {DAMAGED}")
             yield RecordFrame(offset, data, checksum)
             offset += HEADER_BYTES + length + FOOTER_BYTES
             number += 1
@@ -141,7 +141,7 @@ def scan(data: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
             and int(_header_checksums(data, np.array([at]))[0]) != int.from_bytes(data[at + 8 : at + 12], "little")
         ):
             problem = ""  # a length that makes no sense is one that was damaged
-        where = f"{name}, record {number} at byte {at}"
+        where = record_place(name, number, at)
         raise DatasetError(f"{where}: {problem or 'the checksum of its length does not match'}. {_what_else(number)}")
     return found, np.diff(found, append=size) - (HEADER_BYTES + FOOTER_BYTES)
 
@@ -180,8 +180,5 @@ def _crc_table() -> np.ndarray:
 def _what_else(number: int) -> str:
     """What to do about a file in which a header is damaged: at its first record it may be something else."""
     if number == 0:
-        return "It is no TFRecord file, or its beginning is damaged: pass another, or restore it from a copy."
-    return _NEXT_STEP
-
-
-_NEXT_STEP = "The file is damaged or was cut: restore it from a copy, or write the dataset again."
+        return NOT_TFRECORD
+    return DAMAGED

@@ -1,4 +1,4 @@
-"""Every byte of a dataset, or of TFRecord files of others, held against what is known of it."""
+"""Check every byte of a dataset, or of third-party TFRecord files, against checksums, index, schema and layout."""
 
 from vlpipe.verification.report import Problem, Report
 from vlpipe.verification.run import verify

@@ -1,4 +1,4 @@
-"""One file read from its first byte to its last: what every check has in common, whoever wrote the file."""
+"""Reading one file from its first byte to its last: what the checks of native and of third-party files have in common."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
+from vlpipe.errors import RESTORE, RESTORE_ALL
 from vlpipe.files.tfrecord import length_in, masked_crc
 from vlpipe.verification.report import MAX_PROBLEMS, Problem
 
 REPORT_EVERY = 1 << 23  # bytes between two calls of `progress`
 
-RESTORE = "Restore the file from a copy, or write the dataset again."
-TOGETHER = "Bring back the shards, index.npy and vlpipe.json of one and the same writing, or write the dataset again."
 
-
-class Finding(NamedTuple):
-    """A problem without its place."""
+class Defect(NamedTuple):
+    """A problem without its place; the fields are those of `Problem`."""
 
     kind: str
     found: str
@@ -27,35 +25,35 @@ class Finding(NamedTuple):
 
 
 class UnreadableError(Exception):
-    """What the system says of a file; no OSError, which `progress` might raise too."""
+    """The operating system cannot read a file. Not an OSError, which `progress` might raise too."""
 
 
 class Meter:
-    """Counts what all threads have read, and tells it."""
+    """Adds up the bytes that all threads have read, and reports them to `progress`."""
 
-    def __init__(self, total: int, tell: Callable[[int, int], None] | None) -> None:
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
         self.done, self.stopped = 0, False
-        self._total, self._tell, self._lock = total, tell, threading.Lock()
+        self._total, self._progress, self._lock = total, progress, threading.Lock()
 
-    def expect(self, more: int) -> None:
-        """So many bytes more than was known: a compressed file holds more than it takes."""
+    def raise_total(self, count: int) -> None:
+        """Expect more bytes: the content of a compressed file is larger than the file."""
         with self._lock:
-            self._total += more
+            self._total += count
 
-    def add(self, read: int) -> None:
-        """So many bytes were read."""
+    def add(self, count: int) -> None:
+        """Count bytes that were read."""
         with self._lock:
-            self.done += read
-            if self._tell is not None and not self.stopped:
-                self._tell(self.done, self._total)
+            self.done += count
+            if self._progress is not None and not self.stopped:
+                self._progress(self.done, self._total)
 
 
 class FileCheck:
     """A check of one file.
 
     Attributes:
-        problems: the first of them.
-        count: how many there are.
+        problems: the first `MAX_PROBLEMS` of them.
+        count: number of problems.
         records, damaged, lost: as in `Report`.
     """
 
@@ -63,95 +61,96 @@ class FileCheck:
         self.path, self.meter = path, meter
         self.problems: list[Problem] = []
         self.count = self.records = self.damaged = self.lost = 0
-        self._told = self._read = 0
+        self._bytes_read = self._bytes_reported = 0
 
     def run(self) -> None:
-        """Read the file."""
+        """Check the file."""
         try:
             with self.open() as file:
                 self.examine(file, os.fstat(file.fileno()).st_size)
-        except UnreadableError as error:  # also in the middle of it: a disk that fails
+        except UnreadableError as error:  # also halfway: a failing disk
             self.give_up(error)
-        self.tell()
+        self._report_progress()
 
     def open(self) -> BinaryIO:
-        """The file; raises `UnreadableError`."""
-        return opened(self.path)
+        """Open the file; raises `UnreadableError`."""
+        return open_regular(self.path)
 
     def examine(self, file: BinaryIO, size: int) -> None:
-        """Find all problems of a file that is open."""
+        """Find all problems of an open file."""
         raise NotImplementedError
 
     def give_up(self, error: UnreadableError) -> None:
-        """Note that the file, or the rest of it, cannot be read."""
+        """Record that the file, or the rest of it, cannot be read."""
         raise NotImplementedError
 
-    def take(self, file: BinaryIO, count: int) -> bytes:
-        """The next bytes; fewer at the end. Raises `UnreadableError`."""
+    def read(self, file: BinaryIO, count: int) -> bytes:
+        """Return the next bytes; fewer at the end of the file. Raises `UnreadableError`."""
         try:
             data = file.read(count)
         except OSError as error:
             raise UnreadableError(error.strerror or error) from error
-        self._read += len(data)
-        if self._read - self._told >= REPORT_EVERY:
-            self.tell()
+        self._bytes_read += len(data)
+        if self._bytes_read - self._bytes_reported >= REPORT_EVERY:
+            self._report_progress()
         return data
 
-    def tell(self) -> None:
-        """Tell the meter what was read."""
-        self.meter.add(self._read - self._told)
-        self._told = self._read
+    def _report_progress(self) -> None:
+        self.meter.add(self._bytes_read - self._bytes_reported)
+        self._bytes_reported = self._bytes_read
 
-    def add(self, record: int | None, offset: int | None, finding: Finding) -> None:
-        """Note a problem."""
+    def add(self, record: int | None, offset: int | None, defect: Defect) -> None:
+        """Record a problem."""
         self.count += 1
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(self.path, record, offset, *finding))
+            self.problems.append(Problem(self.path, record, offset, *defect))
 
 
-def opened(path: str) -> BinaryIO:
-    """A file open for reading.
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file for reading.
 
     Raises:
-        UnreadableError: there is none.
+        UnreadableError: it is missing, not a regular file, or cannot be opened.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for somebody who writes into it
-            raise UnreadableError("no regular file")
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for a writer
+            raise UnreadableError("not a regular file")
         return open(path, "rb")
     except OSError as error:
         raise UnreadableError(error.strerror or error) from error
 
 
-def is_whole(findings: list[Finding]) -> bool:
-    """Whether the data of a record are those that were written, whatever became of what stands around them."""
-    return not any(finding.kind in ("length", "replaced", "data") for finding in findings)
+def is_data_intact(defects: list[Defect]) -> bool:
+    """Whether the data of a record are those that were written; its header and footer may be corrupt."""
+    return not any(defect.kind in ("length", "replaced", "data") for defect in defects)
 
 
-def frame_findings(header: bytes, data: bytes, footer: bytes, known: int | None) -> Iterator[Finding]:
-    """What is wrong with a record and the checksums around it.
+def frame_defects(header: bytes, data: bytes, footer: bytes, indexed: int | None) -> Iterator[Defect]:
+    """Yield what is wrong with a record and the checksums around it.
 
     Args:
-        data: as many bytes as the index says, or where there is none as the header does.
-        known: the checksum of the data as the index has it; None: only the file itself can tell.
+        header: the 12 bytes before the data.
+        data: as many bytes as the index specifies, or without an index the header.
+        footer: the 4 bytes after the data.
+        indexed: the checksum of the data in the index; None: the data are compared with the footer alone.
     """
     length = length_in(header)
     if length is None:
-        found = "its header is damaged: a reader without the index cannot go on from here"
-        yield Finding("header", found, f"the length {len(data)} and its checksum")
+        found = "its header is corrupt: a reader without the index cannot continue from here"
+        yield Defect("header", found, f"the length {len(data)} and its checksum")
     elif length != len(data):
-        yield Finding("length", f"a record of {length} bytes of data", f"one of {len(data)}, as the index says", TOGETHER)
+        yield Defect("length", f"a record of {length} bytes of data", f"one of {len(data)}, according to the index", RESTORE_ALL)
         return
     checksum, stored = masked_crc(data), int.from_bytes(footer, "little")
-    found = f"{len(data)} bytes of data of checksum {checksum:08x}"
-    if known is None:
+    found = f"{len(data)} bytes of data with checksum {checksum:08x}"
+    if indexed is None:
         if checksum != stored:
-            yield Finding("data", found, f"{stored:08x}, as the file says behind them")
-    elif checksum != known:
-        expected = f"{known:08x}, as the index says"
+            yield Defect("data", found, f"{stored:08x}, the checksum that follows them in the file")
+    elif checksum != indexed:
+        expected = f"{indexed:08x}, according to the index"
         if checksum == stored:
-            yield Finding("replaced", f"another record: {found}", expected, TOGETHER)
+            yield Defect("replaced", f"another record: {found}", expected, RESTORE_ALL)
         else:
-            yield Finding("data", found, expected)
+            yield Defect("data", found, expected)
     elif stored != checksum:
-        yield Finding("footer", f"the checksum {stored:08x} after its data", f"{checksum:08x}")
+        yield Defect("footer", f"the checksum {stored:08x} after its data", f"{checksum:08x}")

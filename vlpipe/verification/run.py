@@ -1,4 +1,4 @@
-"""`verify`: all files of a source, several at a time."""
+"""`verify`: check all files of a source, several at a time."""
 
 from __future__ import annotations
 
@@ -16,73 +16,82 @@ from vlpipe.sources.native import open_source
 from vlpipe.sources.open import refuse_address
 from vlpipe.storage.paths import Source
 from vlpipe.verification.files import FileCheck, Meter
-from vlpipe.verification.others import ForeignCheck, sound_records
-from vlpipe.verification.own import ShardCheck
+from vlpipe.verification.native import ShardCheck
 from vlpipe.verification.report import MAX_PROBLEMS, Report
+from vlpipe.verification.third_party import ThirdPartyCheck, intact_records
 
 MAX_WORKERS = 1024
 
 
 def verify(source: Source, layout: Any = None, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Read a whole dataset and tell all that is not as it was written; it does not stop at the first damage.
+    """Read a whole dataset and report everything that differs from what was written; the first damage does not end it.
 
-    Of every record: the length and both checksums in the file, against themselves and against the index; every field of its Example,
-    against the schema, and against the frames and values that the index has of it. Of every shard: its size, and its SHA-256 in
-    `vlpipe.json`. TensorFlow is not needed.
+    Every record: its length and both checksums in the file are compared with each other and with the index, every field of its Example
+    with the schema and with the frames and values in the index. Every shard: its size, and its SHA-256 in `vlpipe.json`. TensorFlow is not
+    needed.
 
-    Of files that vlpipe did not write: the length and both checksums of every record; and, where the layout is known or leaves no doubt,
-    that the record is as it says, and as an index that was made before has it. Behind a damaged length only such an index can go on;
-    without one the rest of the file is lost, and counted in bytes. Nothing is written.
+    Third-party files: the length and both checksums of every record are compared with each other; where the layout is passed or can be
+    detected, every record is compared with it, and with the index if one was built before. After a corrupt length, reading continues only
+    with such an index; without one the rest of the file is lost, and counted in bytes. Nothing is written.
 
     Args:
         source: directory, glob, file, or a list of them, on a local file system.
-        layout: how the records are laid out that vlpipe did not write, as for `make_dataset`.
-        workers: files that are read at the same time, each by a thread that holds one record in memory; None: one a core.
-        progress: called now and then with the bytes that were read and those that there are, by one thread at a time.
+        layout: the layout of third-party records, as for `make_dataset`.
+        workers: files that are read at the same time, each by a thread that holds one record in memory; None: one per core.
+        progress: called now and then with the bytes that were read and their total, by one thread at a time.
+
+    Returns:
+        A `Report`: its totals, and its `problems`.
 
     Raises:
-        DatasetError: `vlpipe.json` or `index.npy` are missing, damaged or do not agree: there is nothing to hold the shards against.
-        ArgumentError: the source is no path, or an argument has no meaning.
-        SchemaError: the first records do not have what the layout says.
+        DatasetError: `vlpipe.json` or `index.npy` is missing, damaged or does not match the other, so that nothing can be compared.
+        ArgumentError: the source is not a local path, or another argument is invalid.
+        SchemaError: the first records do not fit the layout.
 
     Example:
-        >>> report = vlpipe.verify("data/train")
-        >>> if not report.ok:
-        ...     print(report.report())
+        >>> import os, tempfile
+        >>> directory = os.path.join(tempfile.mkdtemp(), "train")
+        >>> vlpipe.write(directory, [{"features": [[0.5, 1.0]] * 3, "label": 1}], num_shards=1)
+        >>> vlpipe.verify(directory).ok
+        True
+        >>> with open(os.path.join(directory, "train-00000-of-00001.tfrecord"), "r+b") as file:
+        ...     position, _ = file.seek(30), file.write(b"?")
+        >>> [(problem.record, problem.kind) for problem in vlpipe.verify(directory).problems]
+        [(0, 'data')]
     """
     if progress is not None and not callable(progress):
         raise ArgumentError(f"progress: came as {progress!r}, expected a function of two numbers of bytes, or None.")
     workers = os.cpu_count() or 1 if workers is None else integer("workers", workers, 1, MAX_WORKERS)
     refuse_address(source)
     if layout is not None or is_foreign(source):
-        return _verify_foreign(files_of(source), layout, workers, progress)
-    return _verify_own(source, workers, progress)
+        return _verify_third_party(files_of(source), layout, workers, progress)
+    return _verify_native(source, workers, progress)
 
 
-def _verify_own(source: Source, workers: int, progress: Callable[[int, int], None] | None) -> Report:
+def _verify_native(source: Source, workers: int, progress: Callable[[int, int], None] | None) -> Report:
     index = open_source(source, check_files=False)
     meter = Meter(sum(shard.bytes for shard in index.shards), progress)
     checks = [ShardCheck(index, number, part, meter) for number, part in enumerate(index.parts())]
     _run(checks, workers, meter)
-    by_digest = {shard.digest: shard.name for shard in index.shards if shard.records}
+    name_by_digest = {shard.digest: shard.name for shard in index.shards if shard.records}
     for check in checks:
-        check.judge_digest(by_digest)
+        check.check_digest(name_by_digest)
     return _report(checks, meter, "vlpipe")
 
 
-def _verify_foreign(paths: list[str], layout: Any, workers: int, progress: Callable[[int, int], None] | None) -> Report:
-    known = _known_layout(paths, layout)
+def _verify_third_party(paths: list[str], layout: Any, workers: int, progress: Callable[[int, int], None] | None) -> Report:
+    chosen = _choose_layout(paths, layout)
     meter = Meter(sum(os.path.getsize(path) for path in paths if os.path.isfile(path)), progress)
-    checks = [ForeignCheck(path, known, meter) for path in paths]
+    checks = [ThirdPartyCheck(path, chosen, meter) for path in paths]
     _run(checks, workers, meter)
-    return _report(checks, meter, known.name if known else None)
+    return _report(checks, meter, chosen.name if chosen else None)
 
 
-def _known_layout(paths: list[str], layout: Any) -> Layout | None:
-    """The layout of the records, as far as whole ones show it; None where it cannot be told."""
+def _choose_layout(paths: list[str], layout: Any) -> Layout | None:
+    """The layout that the intact records have; None where they do not show it."""
     try:
-        return choose_layout(paths, layout, sound_records)
-    except DatasetError:  # no record is whole: why, the files will show
+        return choose_layout(paths, layout, intact_records)
+    except DatasetError:  # no record is intact; the checks of the files show why
         return None
     except SchemaError:
         if layout is not None:
@@ -94,12 +103,12 @@ def _run(checks: Sequence[FileCheck], workers: int, meter: Meter) -> None:
     def run(check: FileCheck) -> None:
         try:
             check.run()
-        except BaseException:  # what `progress` raises
+        except BaseException:  # raised by `progress`
             meter.stopped = True
             raise
 
-    # Threads, not processes: reading and SHA-256, most of the work, let go of the interpreter (1.1 GB a second and core). Only with records
-    # of a few KB, 35,000 a second, does the rest count.
+    # Threads, not processes: reading and SHA-256, most of the work, release the interpreter lock (1.1 GB per second and core). The rest
+    # counts only with records of a few KB, 35,000 per second.
     with ThreadPoolExecutor(min(workers, len(checks))) as pool:
         try:
             list(pool.map(run, checks))
