@@ -17,15 +17,13 @@ from vlpipe.engines.apply_transforms import transform_batch
 from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.grouping import Flat
 from vlpipe.engines.splitmix_graph import uint64
+from vlpipe.errors import REWRITTEN
 from vlpipe.planning import splitmix
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.schedule import Schedule
 from vlpipe.sources.records import check_ends
 from vlpipe.storage.example import require
-from vlpipe.storage.index import RESTORE
-
-_DAMAGED = f"The file is damaged, or was changed or replaced after it was written. {RESTORE}"
 
 
 def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
@@ -136,7 +134,7 @@ class _Reader:
         data = attempt.ignore_errors().concatenate(empty).take(1).get_single_element()
 
         def message() -> tf.Tensor:
-            return tf.strings.join([self._where(records[self._first_unread(records)]), ": cannot be read. ", _DAMAGED])
+            return tf.strings.join([self._where(records[self._first_unread(records)]), ": cannot be read. ", REWRITTEN])
 
         with tf.control_dependencies([require(tf.size(data, tf.int64) == count, message)]):
             data = tf.identity(data)
@@ -144,7 +142,7 @@ class _Reader:
 
         def changed() -> tf.Tensor:
             which = records[tf.argmin(tf.cast(same, tf.int32))]
-            return tf.strings.join([self._where(which), ": is not the record that was indexed. ", _DAMAGED])
+            return tf.strings.join([self._where(which), ": is not the record that was indexed. ", REWRITTEN])
 
         with tf.control_dependencies([require(tf.reduce_all(same), changed)]):
             return tf.identity(data)

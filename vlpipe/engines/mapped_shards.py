@@ -13,9 +13,9 @@ import numpy as np
 
 from vlpipe.engines.gather_copy import address, gather
 from vlpipe.engines.python_calls import collector
-from vlpipe.errors import DatasetError
+from vlpipe.errors import RESTORE, DatasetError
 from vlpipe.files.tfrecord import HEADER_BYTES, masked_crc
-from vlpipe.storage.index import RESTORE, Index
+from vlpipe.storage.index import Index
 
 
 class Padding(NamedTuple):

@@ -18,10 +18,11 @@ from vlpipe.engines.apply_transforms import crop_range, transform_record
 from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.engines.labels import list_dtype
+from vlpipe.errors import REWRITTEN
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse, require
-from vlpipe.storage.index import RESTORE, Index
+from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Sequence
 
 SHUFFLE_BYTES = 1 << 28  # of serialized records in the shuffle buffer
@@ -29,8 +30,6 @@ READ_BYTES = 1 << 20
 BLOCK = 32  # records that are read together from a shard
 INTERLEAVED = 8  # shards that are read in turn
 PREFETCHED = 1  # finished batches that wait for the model; bucketing makes batches one after another, so that more would not help
-
-_DAMAGED = f"The file is damaged, or was cut or replaced after it was written. {RESTORE}"
 
 
 def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
@@ -153,10 +152,10 @@ def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
         def missing() -> tf.Tensor:
             where = table.where(table.first[shard] + seen)
             read = [": cannot be read; read ", tf.strings.as_string(seen), " of ", tf.strings.as_string(expected), " records. "]
-            return tf.strings.join([where, *read, _DAMAGED])
+            return tf.strings.join([where, *read, REWRITTEN])
 
         def more() -> tf.Tensor:
-            return tf.strings.join([table.names[shard], ": holds more than ", tf.strings.as_string(expected), " records. ", _DAMAGED])
+            return tf.strings.join([table.names[shard], ": holds more than ", tf.strings.as_string(expected), " records. ", REWRITTEN])
 
         with tf.control_dependencies([require((size > 0) | (total == expected), missing), require(total <= expected, more)]):
             return total, (table.first[shard] + seen + tf.range(size), tf.identity(block))
@@ -188,7 +187,7 @@ def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, ep
 def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
     """The same for a third-party record: decoded as a batch of one, without the batch axis."""
     same = tf.strings.length(data) == tf.cast(table.bytes[position], tf.int32)
-    changed = require(same, lambda: tf.strings.join([table.where(position), ": is not the record that was indexed. ", _DAMAGED]))
+    changed = require(same, lambda: tf.strings.join([table.where(position), ": is not the record that was indexed. ", REWRITTEN]))
     with tf.control_dependencies([changed]):
         data = tf.identity(data)
     zero = tf.constant(0, tf.int64)
@@ -216,7 +215,7 @@ def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tenso
     def message() -> tf.Tensor:
         numbers = tf.strings.as_string(frames), tf.strings.as_string(expected)
         return tf.strings.join(
-            [table.where(position), f': "{name}" has ', numbers[0], " frames, the index says ", numbers[1], ". ", _DAMAGED]
+            [table.where(position), f': "{name}" has ', numbers[0], " frames, the index says ", numbers[1], ". ", REWRITTEN]
         )
 
     return require(frames == expected, message)

@@ -8,14 +8,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vlpipe.errors import AudioError, DatasetError
+from vlpipe.errors import RESTORE, AudioError, DatasetError
 from vlpipe.files.compression import uncompressed
 from vlpipe.files.filesystem import open_file
 from vlpipe.files.tfrecord import HEADER_BYTES, masked_crc
 from vlpipe.sources.foreign.decode import frames_in
 from vlpipe.storage.example import decode
 from vlpipe.storage.field_access import FieldAccess, Location
-from vlpipe.storage.index import RESTORE, Index
+from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Fixed, Schema, Sequence
 from vlpipe.storage.stored_frames import FrameDecoder
 

@@ -19,7 +19,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from vlpipe.errors import DatasetError
+from vlpipe.errors import RESTORE, REWRITTEN, DatasetError, record_place
 from vlpipe.files.filesystem import is_address
 from vlpipe.storage.field_access import FieldAccess, Location, locate
 from vlpipe.storage.field_access import column as column
@@ -207,7 +207,7 @@ class Index:
         """Name a record in an error: `train-00003-of-00016.tfrecord, record 17 at byte 88120`."""
         shard, offset = int(self.rows["shard"][row]), int(self.rows["offset"][row])
         position = int(np.count_nonzero((self.rows["shard"] == shard) & (self.rows["offset"] < offset)))
-        return f"{self.shards[shard].name}, record {position} at byte {offset}"
+        return record_place(self.shards[shard].name, position, offset)
 
     def check_files(self) -> None:
         """Compare the shards on disk with the table.
@@ -250,11 +250,8 @@ class Index:
         if checksum != entry["checksum"]:
             raise DatasetError(
                 f"{self.where(row)}: the checksum of its {entry['bytes']} bytes of data is {checksum:08x}, the index says "
-                f"{entry['checksum']:08x}: the file is damaged, or was changed or replaced after it was written. {RESTORE}"
+                f"{entry['checksum']:08x}. {REWRITTEN}"
             )
-
-
-RESTORE = "Restore it from a copy, or write the dataset again."
 
 
 def digest_of_rows(rows: np.ndarray) -> str:

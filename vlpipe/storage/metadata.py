@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import DatasetError
+from vlpipe.errors import RESTORE, DatasetError
 from vlpipe.files.filesystem import is_address, open_file
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
-from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, RESTORE, VERSION, Index, Shard, column, digest_of_rows, row_dtype
+from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, Index, Shard, column, digest_of_rows, row_dtype
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
 
