@@ -15,8 +15,8 @@ import tensorflow as tf
 import vlpipe
 from tests.helpers.foreign_files import cases, example, floats, ints, prepared_directory, raw, read, write
 from tests.storage.test_writer import contents, listing
-from vlpipe import layouts
-from vlpipe.conversion import convert, workers
+from vlpipe import layouts, processes
+from vlpipe.conversion import convert
 from vlpipe.errors import ArgumentError, DatasetError, DatasetExistsError, SchemaError, VlpipeError
 from vlpipe.layouts.registry import from_json, to_json
 from vlpipe.sources.open import open_anywhere
@@ -232,7 +232,7 @@ def test_where_there_is_little_to_do_no_process_is_started(tmp_path: Path, monke
     source = write(tmp_path / "a.tfrecord", [record(1)] * 50)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert convert(source, tmp_path / "d", layout=LAYOUT).workers == 1
-    monkeypatch.setattr("vlpipe.conversion.BYTES_FOR_PROCESSES", 50 * (1 << 14))
+    monkeypatch.setattr("vlpipe.processes.MIN_BYTES_FOR_PROCESSES", 50 * (1 << 14))
     assert convert(source, tmp_path / "e", layout=LAYOUT).workers == 2
 
 
@@ -251,7 +251,7 @@ def test_arguments_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="source: gs://b/train is an address, and only local files are converted. Copy them"):
         convert("gs://b/train", tmp_path / "d")
     for bad in (0, -1, 1.0, True, "2"):
-        with pytest.raises(ArgumentError, match="workers: came as .*, expected a number of processes, or None"):
+        with pytest.raises(ArgumentError, match="workers: came as .*, expected an integer >= 1, or None to let vlpipe choose"):
             convert(source, tmp_path / "d", layout=LAYOUT, workers=bad)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="num_shards: came as 0"):
         convert(source, tmp_path / "d", layout=LAYOUT, num_shards=0)
@@ -290,16 +290,16 @@ def test_a_text_that_is_no_utf8_is_named_with_the_way_out(tmp_path: Path, count:
     offset = int(open_anywhere(source, LAYOUT).rows["offset"][40])
     with pytest.raises(SchemaError) as caught:
         convert(source, tmp_path / "d", layout=LAYOUT, workers=count)
-    said, _, rest = str(caught.value).partition(" Pass over it with layout=vlpipe.layouts.float_list(...).only(")
+    said, _, rest = str(caught.value).partition(" Leave it out with layout=vlpipe.layouts.float_list(...).only(")
     assert said == (
-        f'a.tfrecord, record 40 at byte {offset}: "speaker" is no UTF-8 at its byte 3 (invalid continuation byte), '
-        "which a text of a vlpipe dataset has to be."
+        f'a.tfrecord, record 40 at byte {offset}: "speaker" is not UTF-8 at its byte 3 (invalid continuation byte); '
+        "a vlpipe dataset stores texts in UTF-8."
     )
     assert rest in ("'age', 'name').", "'name', 'age').")  # as they stand in the record
     assert not (tmp_path / "d").exists()
     convert(source, tmp_path / "d", layout=LAYOUT.only("age", "name"), workers=count)
     assert set(open_directory(tmp_path / "d").schema.fields) == {"x", "label", "age", "name"}
-    with pytest.raises(SchemaError, match=r'"speaker" is no UTF-8 .* It is the label: pass a layout that has another, or none\.'):
+    with pytest.raises(SchemaError, match=r'"speaker" is not UTF-8 .* It is the label: pass a layout with another label, or without one\.'):
         convert(source, tmp_path / "e", layout=layouts.float_list("x", d=3, label="speaker"), workers=count)
 
 
@@ -362,8 +362,8 @@ def test_the_old_one_stays_until_the_new_one_is_complete_and_no_other_comes_betw
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_exception_on_the_way_leaves_nothing(tmp_path: Path, many: list[Path], count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    started, start = [], workers.start
-    monkeypatch.setattr(workers, "start", lambda *arguments: started.append(start(*arguments)) or started[-1])
+    started, start = [], processes.start
+    monkeypatch.setattr(processes, "start", lambda *arguments: started.append(start(*arguments)) or started[-1])
 
     def stop(*_: int) -> None:
         raise KeyboardInterrupt
@@ -380,20 +380,20 @@ def test_processes_that_cannot_be_started(tmp_path: Path, many: list[Path], monk
     def fails(*_: str) -> None:
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(workers, "start", fails)
+    monkeypatch.setattr(processes, "start", fails)
     with pytest.raises(VlpipeError, match=r"a worker process cannot be started \(Resource temporarily unavailable\). Try workers=1"):
         convert(many, tmp_path / "d", layout=LAYOUT, workers=2)
     assert listing(tmp_path) == ["source"]
 
 
 def test_a_source_that_changes_meanwhile(tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    started = workers.start
+    started = processes.start
 
     def changed_before(*arguments: str) -> Any:
         write(many[0], [record(1)] * 40)
         return started(*arguments)
 
-    monkeypatch.setattr(workers, "start", changed_before)
+    monkeypatch.setattr(processes, "start", changed_before)
     with pytest.raises(DatasetError, match=r"0.tfrecord: was changed while it was converted. Convert it again when it is complete"):
         convert(many, tmp_path / "d", layout=LAYOUT, workers=2)
     assert listing(tmp_path) == ["source"]

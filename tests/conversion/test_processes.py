@@ -24,9 +24,9 @@ from tests.helpers.foreign_files import example, floats, ints, raw, write
 from tests.ingest.test_ingest import in_session
 from tests.storage.test_writer import contents, listing
 from vlpipe import layouts
-from vlpipe.conversion import convert, workers
+from vlpipe.conversion import convert
 from vlpipe.layouts.registry import to_json
-from vlpipe.processes import start
+from vlpipe.processes import Message, serve, start
 from vlpipe.storage.metadata import open_directory
 
 LAYOUT = '{"float_list": {"key": "x", "d": 3, "label": "label"}}'
@@ -134,18 +134,18 @@ def test_two_at_a_time_to_one_target(tmp_path: Path, source: Path) -> None:
     assert listing(tmp_path) == ["d"]
 
 
-def test_a_process_that_died_while_it_spoke_has_said_nothing() -> None:
+def test_an_answer_that_was_cut_is_that_of_a_dead_worker() -> None:
     class Dead:
-        stdin = io.BytesIO()
+        def __init__(self, output: bytes) -> None:
+            self.stdin, self.stdout = io.BytesIO(), io.BytesIO(output)
 
-        def __init__(self, said: bytes) -> None:
-            self.stdout = io.BytesIO(said)
-
-    whole = b'{"row": 1, "bytes": 2}\n'
-    for said in (whole, whole + b'{"row": 3, "byt', whole + b'{"row": 3, "bytes": 4, "rows": 10, "shards": {}}\nshort'):
-        messages: workers.Messages = queue.SimpleQueue()
-        workers._listen(Dead(said), {"number": 5}, messages)
-        assert [messages.get(), messages.get()] == [(5, {"row": 1, "bytes": 2}), (5, None)]
+    whole = b'{"progress": [1, 2]}\n'
+    for output in (whole, whole + b'{"progress": [3, ', whole + b'{"result": {}, "payload": 10}\nshort'):
+        waiting: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        waiting.put((5, "task"))
+        messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        serve(Dead(output), waiting, messages)
+        assert [messages.get(), messages.get(), messages.get()] == [Message(5, "progress", [1, 2]), Message(5, "died"), None]
         assert messages.empty()
 
 
@@ -197,7 +197,7 @@ def test_what_the_command_prints(tmp_path: Path, files: list[Path]) -> None:
 
 def test_what_cannot_be_converted_is_one_message(tmp_path: Path, files: list[Path]) -> None:
     for arguments, message in (
-        ([files[0], tmp_path / "d", "--layout", LAYOUT], '0.tfrecord, record 0 at byte 0: "name" is no UTF-8 at its byte 0'),
+        ([files[0], tmp_path / "d", "--layout", LAYOUT], '0.tfrecord, record 0 at byte 0: "name" is not UTF-8 at its byte 0'),
         ([files[0], tmp_path / "d", "--layout", '{"float_list": {"key": "x", "d": 3, "only": 5}}'], "--layout: "),
         ([tmp_path / "gone", tmp_path / "d"], f"{tmp_path / 'gone'}: not found"),
     ):

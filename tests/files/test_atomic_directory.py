@@ -17,14 +17,14 @@ import pytest
 
 from vlpipe.errors import DatasetError, DatasetExistsError, VlpipeError
 from vlpipe.files import atomic_directory
-from vlpipe.files.atomic_directory import StagedDirectory
+from vlpipe.files.atomic_directory import AtomicDirectory
 
 
-def stage(target: Path, overwrite: bool = False, reason: str | None = None) -> StagedDirectory:
-    return StagedDirectory(target, overwrite=overwrite, replaceable=lambda _: reason)
+def stage(target: Path, overwrite: bool = False, reason: str | None = None) -> AtomicDirectory:
+    return AtomicDirectory(target, overwrite=overwrite, replaceable=lambda _: reason)
 
 
-def fill(staged: StagedDirectory, content: str = "new") -> StagedDirectory:
+def fill(staged: AtomicDirectory, content: str = "new") -> AtomicDirectory:
     (staged.path / "file").write_text(content)
     return staged
 
@@ -168,8 +168,8 @@ def test_the_second_is_refused_by_the_name_of_the_first(tmp_path: Path) -> None:
 
 
 def test_a_process_that_holds_the_lock_is_named(tmp_path: Path) -> None:
-    make = f"StagedDirectory({str(tmp_path / 'it')!r}, overwrite=False, replaceable=str)"
-    code = f"from vlpipe.files.atomic_directory import StagedDirectory; staged = {make}; print('ready'); input()"
+    make = f"AtomicDirectory({str(tmp_path / 'it')!r}, overwrite=False, replaceable=str)"
+    code = f"from vlpipe.files.atomic_directory import AtomicDirectory; staged = {make}; print('ready'); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"ready\n"
@@ -185,8 +185,8 @@ def test_a_process_that_holds_the_lock_is_named(tmp_path: Path) -> None:
 def test_a_worker_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_path: Path) -> None:
     code = """
 import os, sys, time
-from vlpipe.files.atomic_directory import StagedDirectory
-staged = StagedDirectory(sys.argv[1], overwrite=False, replaceable=str)
+from vlpipe.files.atomic_directory import AtomicDirectory
+staged = AtomicDirectory(sys.argv[1], overwrite=False, replaceable=str)
 if os.fork() == 0:
     staged.abort()  # as when an exception leaves the block there: what is staged is the parent's
     print(os.getpid(), flush=True)

@@ -54,7 +54,7 @@ def test_each_cut_and_each_flipped_byte(tmp_path: Path, compression: str) -> Non
     path = tmp_path / "a.tfrecord"
     for size in range(4, len(content)):
         path.write_bytes(content[:size])
-        with pytest.raises(DatasetError, match=rf"a.tfrecord: the file is damaged or was cut: what {compression} compressed"):
+        with pytest.raises(DatasetError, match=rf"a.tfrecord: the file is damaged or was cut: its {compression} data cannot"):
             uncompressed(path, compression)
     with pytest.raises(DatasetError, match="it ends too early"):
         uncompressed(path, compression)

@@ -96,7 +96,7 @@ def test_every_cut_of_the_last_record_is_found(tmp_path: Path) -> None:
         found = (
             f"the file ends after {left} of 12 header bytes"
             if left < 12
-            else f"the header says 12 bytes of data, the file has {max(0, left - 16)} left"
+            else f"the header announces 12 bytes of data, the file has {max(0, left - 16)} left"
         )
         assert found in str(caught.value)
     assert len(list(read_frames(write(tmp_path / "whole.tfrecord", content[:OFFSET])))) == 1
@@ -118,7 +118,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
 def test_a_length_beyond_the_file_allocates_nothing(tmp_path: Path, length: int) -> None:
     # With a right checksum, so that only the size of the file can tell: TensorFlow's reader dies of it.
     path = write(tmp_path / "long.tfrecord", header_of(length) + b"\0" * 16)
-    with pytest.raises(DatasetError, match=f"record 0 at byte 0: the header says {length} bytes of data, the file has 12 left"):
+    with pytest.raises(DatasetError, match=f"record 0 at byte 0: the header announces {length} bytes of data, the file has 12 left"):
         list(read_frames(path))
 
 

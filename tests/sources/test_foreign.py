@@ -162,7 +162,7 @@ def test_it_goes_on_from_the_last_file_that_was_complete(files: list[Path], inde
     write(files[2], [record(1, 3)] * 40)  # more than are looked at to complete the layout
     content = files[2].read_bytes()
     files[2].write_bytes(content[:-1])
-    with pytest.raises(DatasetError, match=r"^3.tfrecord, record 39 at byte \d+: the header says 58 bytes of data, the file has 57 left"):
+    with pytest.raises(DatasetError, match=r"^3.tfrecord, record 39 at byte \d+: the header announces 58 bytes of data, the file has 57"):
         vlpipe.build_index(files, LAYOUT, workers=workers)
     files[2].write_bytes(content)
     seen: list[int] = []
@@ -236,7 +236,7 @@ def test_each_flipped_byte_of_a_record_is_an_error_that_names_it_or_is_found_whe
         checksum, message = attempt(files[3], layout)
         if message:
             assert message.startswith(where)
-            assert "the checksum of its" in message or "the header says" in message
+            assert "the checksum of its" in message or "the header announces" in message
             assert "estore it from a copy" in message
         else:
             assert masked_crc(bytes(damaged[begin + 12 : begin + 12 + size])) != checksum
@@ -258,7 +258,7 @@ def test_cut_at_each_byte(files: list[Path]) -> None:
             continue  # a whole record less, which nothing in the file tells
         data = np.frombuffer(content[:size], np.uint8)
         number, begin = (0, 0) if size < second else (1, second)
-        with pytest.raises(DatasetError, match=rf"^f, record {number} at byte {begin}: the (file ends after|header says)"):
+        with pytest.raises(DatasetError, match=rf"^f, record {number} at byte {begin}: the (file ends after|header announces)"):
             scan(data, "f")
     assert scan(np.zeros(0, np.uint8), "f")[0].tolist() == []
 
@@ -268,7 +268,7 @@ def test_scan_finds_what_the_reader_finds(files: list[Path]) -> None:
     offsets, sizes = scan(data, "f")
     assert list(zip(offsets, sizes, strict=True)) == [(frame.offset, len(frame.data)) for frame in read_frames(files[3])]
     huge = np.frombuffer(header_of(1 << 40) + bytes(100), np.uint8)
-    with pytest.raises(DatasetError, match="f, record 0 at byte 0: the header says 1099511627776 bytes of data, the file has 96 left"):
+    with pytest.raises(DatasetError, match="f, record 0 at byte 0: the header announces 1099511627776 bytes of data, the file has 96 left"):
         scan(huge, "f")
 
 
@@ -474,5 +474,5 @@ def test_what_is_no_example(tmp_path: Path, files: list[Path]) -> None:
     zipped.write_bytes(gzip.compress(files[3].read_bytes()))
     assert np.array_equal(vlpipe.build_index(zipped, LAYOUT).rows, vlpipe.build_index(files[3], LAYOUT).rows)
     zipped.write_bytes(gzip.compress(zipped.read_bytes()))
-    with pytest.raises(DatasetError, match=r"a.tfrecord.gz, record 0 at byte 0: the checksum of its length .* It is no TFRecord file, or"):
+    with pytest.raises(DatasetError, match=r"a.tfrecord.gz, record 0 at byte 0: the checksum of its length .* It is not a TFRecord file"):
         vlpipe.build_index(zipped, LAYOUT)

@@ -246,7 +246,7 @@ def test_a_length_beyond_its_message_is_refused(length: bytes) -> None:
 
 @pytest.mark.parametrize("varint_of", [b"\x80" * 10 + b"\x01", b"\xff" * 12, b"\xff" * 9 + b"\x02", b"\x80\x00", b"\x80" * 200_000])
 def test_numbers_that_are_no_varint_are_refused(varint_of: bytes) -> None:
-    with pytest.raises(ValueError, match="byte 1 of the data: no varint of at most 64 bits stands there"):
+    with pytest.raises(ValueError, match="byte 1 of the data: expected a varint of at most 64 bits"):
         decode(ONE, b"\x0a" + varint_of)
 
 
@@ -267,13 +267,13 @@ def packed(payload: bytes, name: bytes = b"y", tag: bytes = b"\x1a", rest: bytes
         (Fixed(), packed(b"\x01", name=b"z"), "the field is called b'z', expected \"y\""),
         (Fixed(), packed(b"\x01", tag=b"\x12"), 'the list of "y" should begin with 0x1a, found 0x12'),
         (Fixed(), packed(b"\x01", rest=b"\x0a\x00"), "2 bytes follow the last field of the schema"),
-        (Fixed(), packed(b""), '"y" holds not 1 numbers in its 0 bytes'),
-        (Fixed(2), packed(b"\x01"), '"y" holds not 2 numbers in its 1 bytes'),
-        (Fixed(), packed(b"\x01" * 100_000), '"y" holds not 1 numbers in its 100000 bytes'),
-        (Fixed((), "int8"), packed(b"\x80\x01"), '"y" holds 128, which int8 cannot'),
-        (Fixed((), "float16"), packed(np.float32(1e6).tobytes(), tag=b"\x12"), '"y" holds 1000000.0, which float16 cannot'),
-        (Fixed((), "float32"), packed(b"12345", tag=b"\x12"), '"y" holds not 1 numbers in its 5 bytes'),
-        (Text(), packed(b"a\xff", tag=b"\x0a"), r'"y" is no UTF-8 there \(invalid start byte\)'),
+        (Fixed(), packed(b""), 'the 0 bytes of "y" are not 1 numbers'),
+        (Fixed(2), packed(b"\x01"), 'the 1 bytes of "y" are not 2 numbers'),
+        (Fixed(), packed(b"\x01" * 100_000), 'the 100000 bytes of "y" are not 1 numbers'),
+        (Fixed((), "int8"), packed(b"\x80\x01"), '"y" holds 128, which int8 cannot represent'),
+        (Fixed((), "float16"), packed(np.float32(1e6).tobytes(), tag=b"\x12"), '"y" holds 1000000.0, which float16 cannot represent'),
+        (Fixed((), "float32"), packed(b"12345", tag=b"\x12"), 'the 5 bytes of "y" are not 1 numbers'),
+        (Text(), packed(b"a\xff", tag=b"\x0a"), r'"y" is not UTF-8 \(invalid start byte\)'),
         (Sequence(), packed(b"12345", tag=b"\x0a"), '"y" holds 5 bytes, not a multiple of 4'),
         (Fixed(), b"", "byte 0 of the data: the Example should begin with 0x0a, found the end"),
     ],

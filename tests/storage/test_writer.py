@@ -213,7 +213,7 @@ def test_no_records_with_a_schema(tmp_path: Path) -> None:
 
 def test_no_records_without_a_schema(tmp_path: Path) -> None:
     with pytest.raises(
-        SchemaError, match=r"d: no record was written, so that no schema is known\. Pass schema=\.\.\. to write an empty dataset\."
+        SchemaError, match=r"d: no record was written, so the schema is unknown\. Pass schema=\.\.\. to write an empty dataset\."
     ):
         vlpipe.write(tmp_path / "d", [])
     assert listing(tmp_path) == []
@@ -265,7 +265,7 @@ def test_arguments_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_record_that_does_not_fit_is_named_and_nothing_committed(tmp_path: Path) -> None:
     records = [record(1), record(2), {"features": np.ones((1, 2)), "label": 0}]
-    with pytest.raises(SchemaError, match=r'd, record 2: "features" has dtype float64, the schema says float32; convert it'):
+    with pytest.raises(SchemaError, match=r'd, record 2: "features" has dtype float64, the schema has float32; convert it'):
         vlpipe.write(tmp_path / "d", records, num_shards=2)
     assert listing(tmp_path) == []
 
@@ -280,7 +280,7 @@ def test_a_refusal_that_was_swallowed_still_prevents_the_commit(tmp_path: Path) 
         writer.write(record(2))
     text = str(caught.value)
     assert text.startswith(f'{tmp_path / "d"}: not committed, because a record was not written: {tmp_path / "d"}, record 1: "features" has')
-    assert text.endswith("To leave records out, test them with Schema.check before they are written.")
+    assert text.endswith("To leave records out, test them with Schema.check before you write them.")
     assert listing(tmp_path) == []
 
 
@@ -341,7 +341,7 @@ def test_metadata_that_json_cannot_express(tmp_path: Path, metadata: dict[Any, A
     writer = vlpipe.Writer(tmp_path / "d")
     writer.metadata.update(metadata)
     writer.write(record(1))
-    with pytest.raises(ArgumentError, match=r"d: Writer\.metadata holds what JSON cannot express \("):
+    with pytest.raises(ArgumentError, match=r"d: Writer\.metadata holds a value that JSON cannot express \("):
         writer.close()
     assert listing(tmp_path) == []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -12,16 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from vlpipe.processes import start_pool
+from vlpipe.processes import start_pool, worker_count
 from vlpipe.sources.records import Records
 from vlpipe.sources.statistics_cache import load_moments, measured_sequences, save_moments
 from vlpipe.storage.index import Index
 from vlpipe.storage.statistics import Moments, merged
 
 _log = logging.getLogger("vlpipe")
-# Below so many bytes a process that has to be started first takes longer than it saves. Threads gain nothing: half of the time is the
-# interpreter's, and with small records all of it.
-BYTES_FOR_PROCESSES = 1 << 28
 # Numbers that are taken in together: fewer, and each call costs more than its work; more, and they leave the cache (a third of the speed).
 _NUMBERS = 1 << 14
 _REPORT_EVERY = 1 << 23  # bytes between two calls of `progress`
@@ -61,10 +57,10 @@ def measured(index: Index, *, workers: int | None = None, progress: Callable[[in
     tell(0)
     if index.foreign is not None and index.foreign.parse is not None:  # a function of the user's, which may not go to another process
         workers = 1
-    elif workers is None:
-        workers = os.cpu_count() or 1 if sum(sizes) >= BYTES_FOR_PROCESSES else 1
+    else:  # processes, not threads: half of the time is spent in the interpreter, and with small records all of it
+        workers = worker_count(workers, tasks=len(missing), work_bytes=sum(sizes))
     tasks = [_alone(index, number, parts[number]) for number in missing]
-    for number, of in zip(missing, _all(tasks, names, sizes, min(workers, len(tasks)), tell), strict=True):
+    for number, of in zip(missing, _all(tasks, names, sizes, workers, tell), strict=True):
         found[number] = of
         if not save_moments(index, index.shards[number], parts[number], of):
             _log.warning("%s: its statistics cannot be kept; they are computed anew each time", index.shards[number].path)
