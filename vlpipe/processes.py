@@ -169,7 +169,7 @@ def serve(process: Any, waiting: queue.SimpleQueue[tuple[int, Any]], messages: q
                 process.stdin.flush()
                 for message in _read_answer(process.stdout, number):
                     messages.put(message)
-            except (OSError, ValueError):  # it has died, maybe in the middle of a line
+            except (OSError, ValueError, EOFError):  # it has died, maybe in the middle of a line
                 messages.put(Message(number, "died"))
                 break
     except queue.Empty:
@@ -184,7 +184,7 @@ def _read_answer(stream: IO[bytes], number: int) -> Iterator[Message]:
     """Yield the messages about a task, up to its end.
 
     Raises:
-        ValueError: the process has died.
+        ValueError, EOFError: the process has died.
     """
     while True:
         document = json.loads(stream.readline())
@@ -195,7 +195,7 @@ def _read_answer(stream: IO[bytes], number: int) -> Iterator[Message]:
         if "result" in document:
             payload = stream.read(document["payload"])
             if len(payload) < document["payload"]:
-                raise ValueError("the payload was cut")
+                raise EOFError
             yield Message(number, "result", document["result"], payload)
             return
         yield Message(number, "progress", document["progress"])
@@ -238,13 +238,14 @@ def run_worker(function: Callable[[Any, Progress], tuple[Any, bytes]]) -> None:
     tasks: queue.Queue[bytes | None] = queue.Queue()
     threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
     while (line := tasks.get()) is not None:
+        payload = b""
         try:
             result, payload = function(json.loads(line), lambda value: _send({"progress": value}))
+            answer = {"result": result, "payload": len(payload)}
         except VlpipeError as error:
-            _send({"error": [type(error).__name__, str(error)]})
-        else:
-            _send({"result": result, "payload": len(payload)}, payload)
-        tasks.task_done()
+            answer = {"error": [type(error).__name__, str(error)]}
+        tasks.task_done()  # before the answer, after which the parent may close the input
+        _send(answer, payload)
 
 
 def _read_tasks(tasks: queue.Queue[bytes | None]) -> None:

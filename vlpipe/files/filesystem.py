@@ -124,7 +124,7 @@ class _Remote(io.RawIOBase):
     """A file at an address, without a buffer."""
 
     def __init__(self, address: str) -> None:
-        self._address, self._position = address, 0
+        self._address, self._at = address, 0
         with _as_os_errors(address) as gfile:
             self._file = gfile.GFile(address, "rb")
             self._size = self._file.size()
@@ -136,32 +136,32 @@ class _Remote(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if self._position >= self._size:
+        if self._at >= self._size:
             return 0
         try:
             with _as_os_errors(self._address):
-                if self._position != self._file.tell():
-                    self._file.seek(self._position)
+                if self._at != self._file.tell():
+                    self._file.seek(self._at)
                 data = self._file.read(len(buffer))
         except OSError as error:
             raise DatasetError(
-                f"{self._address}: cannot be read from byte {self._position} on ({error.strerror}). Try again, or copy the file here."
+                f"{self._address}: cannot be read from byte {self._at} on ({error.strerror}). Try again, or copy the file here."
             ) from error
         if not data:
             raise DatasetError(
-                f"{self._address}: ends after {self._position} bytes, it had {self._size} when it was opened: it was cut meanwhile. "
+                f"{self._address}: ends after {self._at} bytes, it had {self._size} when it was opened: it was cut meanwhile. "
                 "Try again when it is complete."
             )
         buffer[: len(data)] = data
-        self._position += len(data)
+        self._at += len(data)
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        return self._position
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
 
     def tell(self) -> int:
-        return self._position
+        return self._at
 
     def close(self) -> None:
         if not self.closed:

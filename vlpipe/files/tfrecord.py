@@ -50,7 +50,7 @@ def masked_crc(data: bytes | np.ndarray) -> int:
 
     Example:
         >>> hex(masked_crc(b"123456789"))
-        '0xc789dae9'
+        '0xc78ab0e5'
     """
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -144,7 +144,7 @@ def write(
 
     Example:
         >>> pairs = [(np.zeros((n, 80), np.float32), n % 2) for n in (120, 90, 200)]
-        >>> vlpipe.write("data/train", ({"features": x, "label": y} for x, y in pairs))
+        >>> vlpipe.write("data/test", ({"features": x, "label": y} for x, y in pairs))
     """
     with Writer(path, schema, num_shards=num_shards, overwrite=overwrite) as writer:
         for record in records:
