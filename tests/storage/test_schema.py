@@ -1,4 +1,4 @@
-"""`Schema` and its fields: what is accepted as it is, what is refused by name, and that nothing is converted in silence."""
+"""`Schema` and its fields: values are accepted unchanged or refused with their name, never converted silently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BIG_ENDIAN = np.arange(6, dtype=">f4").reshape(3, 2)
 
 
 class Tensor:
-    """Stands for an array of another library (TensorFlow, PyTorch, JAX): it has a dtype of its own, which must not change in silence."""
+    """An array of another library (TensorFlow, PyTorch, JAX), whose dtype must not be converted silently."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -38,7 +38,7 @@ def test_a_shape_is_kept_as_a_tuple(kind: Any, shape: Any, expected: tuple[int, 
 
 @pytest.mark.parametrize("kind", [Sequence, Fixed])
 @pytest.mark.parametrize("shape", [0, -1, True, (2, 0), (2, True), 80.0, (80.0,), None, (None, 80), "80", {"a": 1}, object()])
-def test_a_shape_that_is_none_is_refused(kind: Any, shape: Any) -> None:
+def test_an_invalid_shape_is_refused(kind: Any, shape: Any) -> None:
     with pytest.raises(SchemaError, match=rf"^{kind.__name__}: shape is .*, expected an integer >= 1 or a tuple of them"):
         kind(shape)
 
@@ -169,12 +169,12 @@ def test_a_sequence_refuses(field: Sequence, value: Any, message: str) -> None:
 
 
 @given(st.sampled_from(SEQUENCE_DTYPES), st.sampled_from(SEQUENCE_DTYPES))
-def test_a_sequence_takes_exactly_its_own_dtype(declared: str, given_dtype: str) -> None:
-    value = np.arange(3).astype(given_dtype)
-    if declared == given_dtype:
+def test_a_sequence_takes_exactly_its_dtype(declared: str, actual_dtype: str) -> None:
+    value = np.arange(3).astype(actual_dtype)
+    if declared == actual_dtype:
         assert equal(Sequence((), declared).check(value), value)
     else:
-        with pytest.raises(ValueError, match=f"dtype {given_dtype}, the schema has {declared}"):
+        with pytest.raises(ValueError, match=f"dtype {actual_dtype}, the schema has {declared}"):
             Sequence((), declared).check(value)
 
 
@@ -307,7 +307,7 @@ def test_the_order_of_fields_is_part_of_a_schema() -> None:
     assert Schema(a=Sequence()) != "Schema"
 
 
-def test_a_schema_shows_how_to_make_it() -> None:
+def test_the_repr_of_a_schema_makes_it() -> None:
     assert eval(repr(EVERY_KIND)) == EVERY_KIND
 
 
@@ -383,7 +383,7 @@ def test_values_come_in_the_order_of_the_schema() -> None:
         ({}, "Schema: no field of"),
     ],
 )
-def test_a_document_that_is_no_schema_is_refused(document: Any, message: str) -> None:
+def test_other_documents_are_refused(document: Any, message: str) -> None:
     with pytest.raises(SchemaError, match=message):
         Schema.from_json(document)
 
@@ -405,7 +405,7 @@ def test_a_document_that_is_no_schema_is_refused(document: Any, message: str) ->
         ("text", Text()),
     ],
 )
-def test_a_field_follows_from_a_value(value: Any, field: Any) -> None:
+def test_a_field_is_inferred_from_a_value(value: Any, field: Any) -> None:
     schema = Schema.infer({"x": np.ones(1, np.float32), "it": value})
     assert schema.fields["it"] == field
     schema.check({"x": np.ones(1, np.float32), "it": value})
@@ -414,7 +414,7 @@ def test_a_field_follows_from_a_value(value: Any, field: Any) -> None:
 @pytest.mark.parametrize(
     "value", [None, True, [], b"bytes", {"a": 1}, [None], [True], 1j, [[1, 2], [3]], np.array([None]), 2**70, object()]
 )
-def test_no_field_follows_from_other_values(value: Any) -> None:
+def test_no_field_is_inferred_from_other_values(value: Any) -> None:
     with pytest.raises(SchemaError, match=r'^first record: "it" is .*; no field can be inferred from it. Pass schema=vlpipe.Schema\(...\)'):
         Schema.infer({"x": np.ones(1, np.float32), "it": value})
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import SchemaError
+from vlpipe.storage.values import as_array, describe, from_python
 
 Record = Mapping[str, Any]
 
@@ -85,9 +86,9 @@ class Sequence:
             ValueError: the value does not fit; the text says why.
         """
         expected = ", ".join(["T", *map(str, self.dimensions)])
-        array = _as_array(value, f"the schema has [{expected}]")
+        array = as_array(value, f"the schema has [{expected}]")
         if not hasattr(value, "dtype") and array.dtype.kind in "iuf":
-            array = _from_python(array, self.dtype)
+            array = from_python(array, self.dtype)
         if array.dtype.name != self.dtype:
             raise ValueError(f'dtype {array.dtype.name}, the schema has {self.dtype}; convert it with .astype("{self.dtype}")')
         if array.ndim == 0 or array.shape[1:] != self.dimensions:
@@ -131,11 +132,11 @@ class Fixed:
         Raises:
             ValueError: the value does not fit; the text says why.
         """
-        array = _as_array(value, f"the schema has {list(self.dimensions)}")
+        array = as_array(value, f"the schema has {list(self.dimensions)}")
         if array.dtype.kind not in "iuf":
-            raise ValueError(f"{_describe(value)}, the schema has {self.dtype}; pass a number or an array of numbers")
+            raise ValueError(f"{describe(value)}, the schema has {self.dtype}; pass a number or an array of numbers")
         if not hasattr(value, "dtype") or isinstance(value, np.generic):
-            array = _from_python(array, self.dtype)
+            array = from_python(array, self.dtype)
         same_kind = (array.dtype.kind == "f") == (np.dtype(self.dtype).kind == "f")
         if not same_kind or not np.can_cast(array.dtype, self.dtype, "safe"):
             raise ValueError(f'dtype {array.dtype.name}, the schema has {self.dtype}; convert it with .astype("{self.dtype}")')
@@ -160,7 +161,7 @@ class Text:
             ValueError: the value is not a str, or UTF-8 cannot express it.
         """
         if not isinstance(value, str):
-            raise ValueError(f"{_describe(value)}, expected a str (the schema has a Text)")
+            raise ValueError(f"{describe(value)}, expected a str (the schema has a Text)")
         try:
             return value.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -190,7 +191,7 @@ class Schema:
     def __init__(self, /, **fields: Field) -> None:  # positional only: a field may be called "self"
         for name, field in fields.items():
             if not isinstance(field, (Sequence, Fixed, Text)):
-                raise SchemaError(f'Schema: "{name}" is {_describe(field)}, expected a vlpipe.Sequence, vlpipe.Fixed or vlpipe.Text.')
+                raise SchemaError(f'Schema: "{name}" is {describe(field)}, expected a vlpipe.Sequence, vlpipe.Fixed or vlpipe.Text.')
             if not name or not name.isprintable():
                 raise SchemaError(f"Schema: the name {name!r} is empty or not printable; name each field with printable characters.")
         if not any(isinstance(field, Sequence) for field in fields.values()):
@@ -230,7 +231,7 @@ class Schema:
             SchemaError: a field is missing or unknown, or its dtype or shape differs from the schema.
         """
         if not isinstance(record, Mapping):
-            raise SchemaError(f"{where}: came as {_describe(record)}, expected a dict of {sorted(self._fields)}.")
+            raise SchemaError(f"{where}: came as {describe(record)}, expected a dict of {sorted(self._fields)}.")
         missing = [name for name in self._fields if name not in record]
         unknown = [str(name) for name in record if name not in self._fields]
         if missing or unknown:
@@ -262,7 +263,7 @@ class Schema:
             SchemaError: the document does not describe a schema.
         """
         if not isinstance(document, dict):
-            raise SchemaError(f"schema: found {_describe(document)}, expected an object of fields.")
+            raise SchemaError(f"schema: found {describe(document)}, expected an object of fields.")
         fields: dict[str, Field] = {}
         for name, entry in document.items():
             kind = _KINDS.get(str(entry.get("kind"))) if isinstance(entry, dict) else None
@@ -289,7 +290,7 @@ class Schema:
             Schema(features=Sequence(shape=(80,), dtype='float32'), label=Fixed(shape=(), dtype='int64'))
         """
         if not isinstance(record, Mapping):
-            raise SchemaError(f"first record: came as {_describe(record)}, expected a dict of field names and values.")
+            raise SchemaError(f"first record: came as {describe(record)}, expected a dict of field names and values.")
         return cls(**{str(name): _infer_field(str(name), value) for name, value in record.items()})
 
 
@@ -297,57 +298,11 @@ def _infer_field(name: str, value: Any) -> Field:
     if isinstance(value, str):
         return Text()
     try:
-        array = _as_array(value, "")
+        array = as_array(value, "")
     except ValueError:
         array = np.empty(0, object)
     if array.dtype.kind not in "iuf" or (array.size == 0 and not hasattr(value, "dtype")):
-        raise SchemaError(
-            f'first record: "{name}" is {_describe(value)}; no field can be inferred from it. Pass schema=vlpipe.Schema(...).'
-        )
+        raise SchemaError(f'first record: "{name}" is {describe(value)}; no field can be inferred from it. Pass schema=vlpipe.Schema(...).')
     if array.ndim == 0:
         return Fixed((), "float32" if array.dtype.kind == "f" else "int64")
     return Sequence(array.shape[1:], array.dtype.name)
-
-
-def _as_array(value: Any, expected: str) -> np.ndarray:
-    if isinstance(value, np.ma.MaskedArray):
-        raise ValueError(f"a masked array, whose mask would be lost; {expected}: pass an array without one, such as .filled(0)")
-    try:
-        return np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{_describe(value)}, which is not an array; {expected}") from error
-
-
-def _from_python(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Convert Python ints, floats and lists of them, which have no dtype, to `dtype`.
-
-    Floats are rounded, as NumPy does. Integers that a conversion to float would change are returned in their dtype, which is then refused.
-    """
-    target = np.dtype(dtype)
-    if array.size == 0:
-        return array.astype(target)
-    if target.kind == "f":
-        with np.errstate(all="ignore"):  # overflow is detected below
-            converted = array.astype(target)
-        if array.dtype.kind == "f":
-            overflow = np.isinf(converted) & np.isfinite(array)
-            if overflow.any():
-                raise ValueError(f"the value {array[overflow].flat[0]}, which {dtype} cannot hold")
-            return converted
-        # Compared as Python numbers: NumPy would convert int64 and float32 to float64, which rounds the int64.
-        same = np.isfinite(converted).all() and converted.ravel().tolist() == array.ravel().tolist()
-        return converted if same else array
-    if array.dtype.kind in "iu":
-        limits = np.iinfo(target)
-        for extreme in (int(array.min()), int(array.max())):
-            if not limits.min <= extreme <= limits.max:
-                raise ValueError(f"the value {extreme}, which {dtype} cannot hold")
-        return array.astype(target)
-    return array
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype.name} {list(value.shape)}"
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -65,7 +65,7 @@ class DatasetTransaction:
         Raises:
             ArgumentError: the metadata hold a value that JSON cannot express.
             DatasetError: the system cannot write the files; nothing is committed.
-            DatasetExistsError: the target appeared meanwhile.
+            DatasetExistsError: the target has appeared since, and may not be replaced.
         """
         with os_errors_as_dataset_errors(self.path):
             self._write_metadata(schema, rows, shards, metadata)
