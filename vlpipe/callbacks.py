@@ -11,7 +11,7 @@ import keras
 
 from vlpipe.arguments import integer
 from vlpipe.errors import DatasetError
-from vlpipe.files.atomic_directory import StagedDirectory
+from vlpipe.files.atomic_directory import AtomicDirectory
 from vlpipe.planning.plan import Plan
 
 STATE_NAME = "state.json"
@@ -111,7 +111,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
             DatasetError: the directory cannot be written.
         """
         state = self._plan.state(*divmod(self._trained, self._plan.steps_per_epoch))
-        staged = StagedDirectory(self._directory, overwrite=True, replaceable=_not_a_backup)
+        staged = AtomicDirectory(self._directory, overwrite=True, replaceable=_not_a_backup)
         try:
             self.model.save_weights(staged.path / WEIGHTS_NAME)
             (staged.path / STATE_NAME).write_text(json.dumps(state), "utf-8")

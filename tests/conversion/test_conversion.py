@@ -1,4 +1,4 @@
-"""`convert`: what it makes is what `Writer` makes of the same records, and what `make_dataset` delivers of it is what it was."""
+"""`convert` makes the same bytes as `Writer` from the same records, and `make_dataset` delivers the same values from both."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import tensorflow as tf
 import vlpipe
 from tests.helpers.foreign_files import cases, example, floats, ints, prepared_directory, raw, read, write
 from tests.storage.test_writer import contents, listing
-from vlpipe import layouts
-from vlpipe.conversion import convert, workers
+from vlpipe import layouts, processes
+from vlpipe.conversion import convert
 from vlpipe.errors import ArgumentError, DatasetError, DatasetExistsError, SchemaError, VlpipeError
 from vlpipe.layouts.registry import from_json, to_json
 from vlpipe.sources.open import open_anywhere
@@ -41,7 +41,7 @@ def values_of(source: Any, layout: Any = None) -> list[dict[str, Any]]:
 
 
 def write_serially(target: Path, source: Any, layout: Any, num_shards: int) -> None:
-    """What `Writer` makes of the same records."""
+    """Write the same records with `Writer`."""
     index = open_anywhere(source, layout)
     with vlpipe.Writer(target, Records(index).schema, num_shards=num_shards) as writer:
         writer.metadata = index.metadata | ({} if index.label is None else {"label": index.label})
@@ -67,7 +67,7 @@ def record(frames: int, label: int = 1, **more: Any) -> bytes:
 
 
 @pytest.mark.parametrize("name", [*CASES, "multi-hot"])
-def test_records_of_others_stay_what_they_are(tmp_path: Path, name: str) -> None:
+def test_records_of_third_party_files_keep_their_values(tmp_path: Path, name: str) -> None:
     case = CASES["youtube8m" if name == "multi-hot" else name]
     layout = layouts.youtube8m(classes=1000) if name == "multi-hot" else case.layout
     files = [write(tmp_path / f"{part}.tfrecord", case.records[part::2]) for part in (0, 1)]
@@ -102,7 +102,7 @@ def test_compressed_files(tmp_path: Path, compression: str, workers: int) -> Non
     assert contents(tmp_path / "d") == contents(tmp_path / "packed" / "d")
 
 
-def test_what_a_function_of_the_users_reads(tmp_path: Path) -> None:
+def test_a_layout_with_a_function_of_the_user(tmp_path: Path) -> None:
     def parse(data: tf.Tensor) -> dict[str, tf.Tensor]:
         x = tf.reshape(tf.io.decode_raw(data, tf.float32), [-1, 2])
         count = tf.shape(x)[0]
@@ -141,12 +141,12 @@ def test_a_directory_that_tensorflow_datasets_prepared(tmp_path: Path) -> None:
     assert [int(x["lengths"][row]) for row in order] == [int(y[row]) for row in order] == list(range(1, 8))
 
 
-def test_our_own_with_another_number_of_shards(tmp_path: Path) -> None:
+def test_a_vlpipe_dataset_with_another_number_of_shards(tmp_path: Path) -> None:
     for part in "ab":
         with vlpipe.Writer(tmp_path / part, num_shards=3) as writer:
             writer.metadata |= {"classes": ["ä", "b"], "part": part}
             for t in range(20):
-                values = np.frombuffer(np.random.default_rng(t).bytes(t * 12), "f4").reshape(t, 3)  # NaNs of all kinds among them
+                values = np.frombuffer(np.random.default_rng(t).bytes(t * 12), "f4").reshape(t, 3)  # with NaNs of all kinds
                 writer.write({"x": values, "y": t % 2, "z": np.arange(t % 3), "name": "é" * t + part})
     made = convert(tmp_path / "a", tmp_path / "c" / "a", num_shards=7)
     assert (made.records, made.frames, made.layout, made.files) == (20, {"x": 190, "z": 19}, None, (3, 7))
@@ -162,13 +162,13 @@ def test_our_own_with_another_number_of_shards(tmp_path: Path) -> None:
     assert 20 < len(both) < 40
 
 
-def test_the_label_that_a_writer_noted_is_the_label(tmp_path: Path) -> None:
-    for noted in ("b", "x", "gone", ["b"], None):
+def test_a_label_in_the_metadata_is_the_label(tmp_path: Path) -> None:
+    for label in ("b", "x", "gone", ["b"], None):
         with vlpipe.Writer(tmp_path / "d", overwrite=True) as writer:
-            writer.metadata["label"] = noted
+            writer.metadata["label"] = label
             writer.write({"x": np.ones((2, 3), np.float32), "a": 1, "b": 2})
-        assert open_directory(tmp_path / "d").label == (noted if noted in ("b", "x") else None)
-        if noted == "b":
+        assert open_directory(tmp_path / "d").label == (label if label in ("b", "x") else None)
+        if label == "b":
             assert vlpipe.plan(tmp_path / "d").selection.labels == ("b",)
             assert vlpipe.plan(tmp_path / "d", label="a").selection.labels == ("a",)
         else:
@@ -191,7 +191,7 @@ def many(tmp_path: Path) -> list[Path]:
     return [write(tmp_path / "source" / f"{part}.tfrecord", records[part::2]) for part in (0, 1)]
 
 
-def test_any_number_of_processes_makes_what_the_writer_makes(tmp_path: Path, many: list[Path]) -> None:
+def test_any_number_of_processes_makes_the_bytes_of_the_writer(tmp_path: Path, many: list[Path]) -> None:
     write_serially(tmp_path / "serial" / "d", many, LAYOUT, num_shards=5)
     expected = contents(tmp_path / "serial" / "d")
     for count in (1, 2, 3, 9):
@@ -202,7 +202,7 @@ def test_any_number_of_processes_makes_what_the_writer_makes(tmp_path: Path, man
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_progress_is_that_of_all_processes(tmp_path: Path, many: list[Path], count: int) -> None:
+def test_progress_is_the_sum_of_all_processes(tmp_path: Path, many: list[Path], count: int) -> None:
     total = int(open_anywhere(many, LAYOUT).rows["bytes"].sum())
     seen: list[tuple[int, int]] = []
     convert(many, tmp_path / "d", layout=LAYOUT, workers=count, progress=lambda done, of: seen.append((done, of)))
@@ -210,7 +210,7 @@ def test_progress_is_that_of_all_processes(tmp_path: Path, many: list[Path], cou
     assert seen[-1] == (total, total)
     assert {of for _, of in seen} == {total}
     assert len(set(seen)) > 2
-    assert count == 1 or seen[-2] == (total, total)  # both together had said so
+    assert count == 1 or seen[-2] == (total, total)  # the sum of both
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -228,22 +228,22 @@ def test_odd_sources(tmp_path: Path, count: int) -> None:
     assert contents(tmp_path / "still" / "nothing") == contents(tmp_path / "nothing")
 
 
-def test_where_there_is_little_to_do_no_process_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_work_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "a.tfrecord", [record(1)] * 50)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert convert(source, tmp_path / "d", layout=LAYOUT).workers == 1
-    monkeypatch.setattr("vlpipe.conversion.BYTES_FOR_PROCESSES", 50 * (1 << 14))
+    monkeypatch.setattr("vlpipe.processes.MIN_BYTES_FOR_PROCESSES", 50 * (1 << 14))
     assert convert(source, tmp_path / "e", layout=LAYOUT).workers == 2
 
 
-def test_a_layout_goes_its_way_to_a_process_and_stays_the_same() -> None:
+def test_a_layout_is_the_same_after_json() -> None:
     for layout in (*(case.layout for case in CASES.values()), LAYOUT.only("a", "b"), LAYOUT.only()):
         again = from_json(json.loads(json.dumps(to_json(layout))))
         assert again == layout
         assert hash(again) == hash(layout)
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------------------
+# ---- refusals -------------------------------------------------------------------------------------------------------------
 
 
 def test_arguments_that_are_refused(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_arguments_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="source: gs://b/train is an address, and only local files are converted. Copy them"):
         convert("gs://b/train", tmp_path / "d")
     for bad in (0, -1, 1.0, True, "2"):
-        with pytest.raises(ArgumentError, match="workers: came as .*, expected a number of processes, or None"):
+        with pytest.raises(ArgumentError, match="workers: came as .*, expected an integer >= 1, or None to let vlpipe choose"):
             convert(source, tmp_path / "d", layout=LAYOUT, workers=bad)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="num_shards: came as 0"):
         convert(source, tmp_path / "d", layout=LAYOUT, num_shards=0)
@@ -278,33 +278,33 @@ def test_a_source_in_the_target_is_refused(tmp_path: Path) -> None:
         (tmp_path / "linked" / path.name).symlink_to(path)
     with pytest.raises(ArgumentError, match="linked/d-00000-of-00001.tfrecord lies in the target"):
         convert(tmp_path / "linked", tmp_path / "d", overwrite=True)
-    convert(tmp_path / "d", tmp_path / "d3")  # whose name only begins like it
+    convert(tmp_path / "d", tmp_path / "d3")  # a target whose name is only a prefix
     convert(tmp_path / "d3", tmp_path / "d", overwrite=True)
     assert listing(tmp_path) == ["d", "d2", "d3", "link", "linked"]
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_text_that_is_no_utf8_is_named_with_the_way_out(tmp_path: Path, count: int) -> None:
+def test_a_text_that_is_not_utf8_is_named_with_a_way_out(tmp_path: Path, count: int) -> None:
     good, bad = ({"name": raw(b"n"), "speaker": raw(speaker), "age": ints(3)} for speaker in (b"s", b"caf\xe9!"))
     source = write(tmp_path / "a.tfrecord", [record(1, **good)] * 40 + [record(2, **bad), record(1, **bad)])
     offset = int(open_anywhere(source, LAYOUT).rows["offset"][40])
     with pytest.raises(SchemaError) as caught:
         convert(source, tmp_path / "d", layout=LAYOUT, workers=count)
-    said, _, rest = str(caught.value).partition(" Pass over it with layout=vlpipe.layouts.float_list(...).only(")
-    assert said == (
-        f'a.tfrecord, record 40 at byte {offset}: "speaker" is no UTF-8 at its byte 3 (invalid continuation byte), '
-        "which a text of a vlpipe dataset has to be."
+    problem, _, rest = str(caught.value).partition(" Leave it out with layout=vlpipe.layouts.float_list(...).only(")
+    assert problem == (
+        f'a.tfrecord, record 40 at byte {offset}: "speaker" is not UTF-8 at its byte 3 (invalid continuation byte); '
+        "a vlpipe dataset stores texts in UTF-8."
     )
-    assert rest in ("'age', 'name').", "'name', 'age').")  # as they stand in the record
+    assert rest in ("'age', 'name').", "'name', 'age').")  # in the order of the record
     assert not (tmp_path / "d").exists()
     convert(source, tmp_path / "d", layout=LAYOUT.only("age", "name"), workers=count)
     assert set(open_directory(tmp_path / "d").schema.fields) == {"x", "label", "age", "name"}
-    with pytest.raises(SchemaError, match=r'"speaker" is no UTF-8 .* It is the label: pass a layout that has another, or none\.'):
+    with pytest.raises(SchemaError, match=r'"speaker" is not UTF-8 .* It is the label: pass a layout with another label, or without one\.'):
         convert(source, tmp_path / "e", layout=layouts.float_list("x", d=3, label="speaker"), workers=count)
 
 
-def test_a_key_that_can_be_no_name_is_passed_over(tmp_path: Path) -> None:
-    # As by every reader here: a layout does not deliver it.
+def test_a_key_that_is_not_a_valid_name_is_left_out(tmp_path: Path) -> None:
+    # As in every reader: a layout does not deliver it.
     source = write(tmp_path / "a.tfrecord", [record(1, **{"\x1b[2J": ints(1), "漢 字:": ints(4)})] * 3)
     convert(source, tmp_path / "d", layout=LAYOUT)
     assert [list(values) for values in values_of(tmp_path / "d")] == [["x", "label", "漢 字:"]] * 3
@@ -323,7 +323,7 @@ def test_a_record_that_becomes_too_large_is_named(tmp_path: Path, monkeypatch: p
 def test_a_damaged_record_is_named_and_nothing_committed(tmp_path: Path, many: list[Path], count: int, old: bool) -> None:
     rows = open_anywhere(many, LAYOUT).rows
     content = bytearray(many[1].read_bytes())
-    for row in (3000, 3001, 4999):  # of several processes
+    for row in (3000, 3001, 4999):  # in several parts
         content[int(rows["offset"][row]) + 12 + int(rows["bytes"][row]) // 2] ^= 4
     many[1].write_bytes(content)
     if old:
@@ -340,7 +340,7 @@ def test_a_damaged_record_is_named_and_nothing_committed(tmp_path: Path, many: l
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_the_old_one_stays_until_the_new_one_is_complete_and_no_other_comes_between(tmp_path: Path, many: list[Path], count: int) -> None:
+def test_the_old_dataset_stays_until_the_new_one_is_complete_and_the_target_is_locked(tmp_path: Path, many: list[Path], count: int) -> None:
     vlpipe.write(tmp_path / "d", [{"x": np.ones((2, 3), np.float32)}])
     before = contents(tmp_path / "d")
     looked = []
@@ -361,9 +361,9 @@ def test_the_old_one_stays_until_the_new_one_is_complete_and_no_other_comes_betw
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_an_exception_on_the_way_leaves_nothing(tmp_path: Path, many: list[Path], count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    started, start = [], workers.start
-    monkeypatch.setattr(workers, "start", lambda *arguments: started.append(start(*arguments)) or started[-1])
+def test_an_exception_in_between_leaves_nothing(tmp_path: Path, many: list[Path], count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, start = [], processes.start
+    monkeypatch.setattr(processes, "start", lambda *arguments: started.append(start(*arguments)) or started[-1])
 
     def stop(*_: int) -> None:
         raise KeyboardInterrupt
@@ -373,27 +373,27 @@ def test_an_exception_on_the_way_leaves_nothing(tmp_path: Path, many: list[Path]
     assert listing(tmp_path) == ["source"]
     assert len(started) == (0 if count == 1 else 2)
     assert all(process.returncode is not None for process in started)
-    assert count == 1 or any(process.returncode == -signal.SIGKILL for process in started)  # nobody waits until they are done
+    assert count == 1 or any(process.returncode == -signal.SIGKILL for process in started)  # killed, not waited for
 
 
 def test_processes_that_cannot_be_started(tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: str) -> None:
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(workers, "start", fails)
+    monkeypatch.setattr(processes, "start", fails)
     with pytest.raises(VlpipeError, match=r"a worker process cannot be started \(Resource temporarily unavailable\). Try workers=1"):
         convert(many, tmp_path / "d", layout=LAYOUT, workers=2)
     assert listing(tmp_path) == ["source"]
 
 
-def test_a_source_that_changes_meanwhile(tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    started = workers.start
+def test_a_source_that_changes_during_the_conversion(tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    started = processes.start
 
     def changed_before(*arguments: str) -> Any:
         write(many[0], [record(1)] * 40)
         return started(*arguments)
 
-    monkeypatch.setattr(workers, "start", changed_before)
+    monkeypatch.setattr(processes, "start", changed_before)
     with pytest.raises(DatasetError, match=r"0.tfrecord: was changed while it was converted. Convert it again when it is complete"):
         convert(many, tmp_path / "d", layout=LAYOUT, workers=2)
     assert listing(tmp_path) == ["source"]

@@ -1,4 +1,4 @@
-"""`vlpipe convert` and its processes: killed or interrupted anywhere, nothing is half there and nobody is left."""
+"""`vlpipe convert` and its processes: killed or interrupted at any moment, it leaves no partial dataset and no process."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.helpers.foreign_files import example, floats, ints, raw, write
 from tests.ingest.test_ingest import in_session
 from tests.storage.test_writer import contents, listing
 from vlpipe import layouts
-from vlpipe.conversion import convert, workers
+from vlpipe.conversion import convert
 from vlpipe.layouts.registry import to_json
-from vlpipe.processes import start
+from vlpipe.processes import Message, serve, start
 from vlpipe.storage.metadata import open_directory
 
 LAYOUT = '{"float_list": {"key": "x", "d": 3, "label": "label"}}'
@@ -41,7 +41,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Session:
-    """`vlpipe convert` in a session of its own, by two processes."""
+    """`vlpipe convert` with two worker processes, in its own session."""
 
     def __init__(self, source: Path, target: Path) -> None:
         self.parent = target.parent
@@ -52,15 +52,15 @@ class Session:
 
     def wait_for(self, condition: Callable[[], object]) -> None:
         while not condition():
-            assert time.monotonic() < self.deadline, f"waited in vain, {self.process.poll()}"
+            assert time.monotonic() < self.deadline, f"timed out, status {self.process.poll()}"
             time.sleep(0.002)
 
     def wait_until(self, moment: str) -> None:
-        staged = ".d.staged-*"
+        directory = ".d.staged-*"
         conditions: dict[str, Callable[[], object]] = {
             "starting": lambda: len(in_session(self.process.pid)) == 3,
-            "writing": lambda: len([path for path in self.parent.glob(f"{staged}/*.tfrecord") if path.stat().st_size]) == 2,
-            "assembling": lambda: list(self.parent.glob(f"{staged}/index.npy")),
+            "writing": lambda: len([path for path in self.parent.glob(f"{directory}/*.tfrecord") if path.stat().st_size]) == 2,
+            "assembling": lambda: list(self.parent.glob(f"{directory}/index.npy")),
         }
         self.wait_for(conditions[moment])
 
@@ -68,10 +68,10 @@ class Session:
         return [process for process in in_session(self.process.pid) if process != self.process.pid]
 
     def end(self) -> str:
-        """What it said, once none of its processes is there."""
-        _, said = self.process.communicate(timeout=60)
+        """Wait until all of its processes have ended; return what it wrote to standard error."""
+        _, errors = self.process.communicate(timeout=60)
         self.wait_for(lambda: not in_session(self.process.pid))
-        return said
+        return errors
 
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
@@ -97,15 +97,15 @@ def test_killed(tmp_path: Path, source: Path, moment: str, old: bool) -> None:
 
 
 @pytest.mark.parametrize("moment", ["starting", "writing"])
-def test_a_process_that_is_killed_ends_all(tmp_path: Path, source: Path, moment: str) -> None:
+def test_a_killed_worker_ends_the_conversion(tmp_path: Path, source: Path, moment: str) -> None:
     vlpipe.write(tmp_path / "d", [{"x": np.ones((2, 3), np.float32)}])
     before = contents(tmp_path)
     session = Session(source, tmp_path / "d")
     session.wait_until(moment)
     os.kill(session.workers()[0], signal.SIGKILL)
-    said = session.end()
+    errors = session.end()
     assert session.process.returncode == 1
-    assert said == (
+    assert errors == (
         f"vlpipe: {tmp_path / 'd'}: a worker process died; nothing was written. It was killed or ran out of memory: try fewer workers.\n"
     )
     assert contents(tmp_path) == before
@@ -122,7 +122,7 @@ def test_interrupted(tmp_path: Path, source: Path, moment: str) -> None:
     assert listing(tmp_path) == []
 
 
-def test_two_at_a_time_to_one_target(tmp_path: Path, source: Path) -> None:
+def test_two_conversions_to_one_target(tmp_path: Path, source: Path) -> None:
     first = Session(source, tmp_path / "d")
     first.wait_until("starting")
     second = Session(source, tmp_path / "d")
@@ -134,28 +134,28 @@ def test_two_at_a_time_to_one_target(tmp_path: Path, source: Path) -> None:
     assert listing(tmp_path) == ["d"]
 
 
-def test_a_process_that_died_while_it_spoke_has_said_nothing() -> None:
+def test_an_answer_that_was_cut_is_that_of_a_dead_worker() -> None:
     class Dead:
-        stdin = io.BytesIO()
+        def __init__(self, output: bytes) -> None:
+            self.stdin, self.stdout = io.BytesIO(), io.BytesIO(output)
 
-        def __init__(self, said: bytes) -> None:
-            self.stdout = io.BytesIO(said)
-
-    whole = b'{"row": 1, "bytes": 2}\n'
-    for said in (whole, whole + b'{"row": 3, "byt', whole + b'{"row": 3, "bytes": 4, "rows": 10, "shards": {}}\nshort'):
-        messages: workers.Messages = queue.SimpleQueue()
-        workers._listen(Dead(said), {"number": 5}, messages)
-        assert [messages.get(), messages.get()] == [(5, {"row": 1, "bytes": 2}), (5, None)]
+    whole = b'{"progress": [1, 2]}\n'
+    for output in (whole, whole + b'{"progress": [3, ', whole + b'{"result": {}, "payload": 10}\nshort'):
+        waiting: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        waiting.put((5, "task"))
+        messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        serve(Dead(output), waiting, messages)
+        assert [messages.get(), messages.get(), messages.get()] == [Message(5, "progress", [1, 2]), Message(5, "died"), None]
         assert messages.empty()
 
 
-def test_a_process_that_is_told_nothing_ends() -> None:
+def test_a_worker_without_a_task_ends() -> None:
     done = subprocess.run([sys.executable, "-m", "vlpipe.conversion"], input=b"", capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_a_process_whose_parent_is_gone_ends_whatever_it_does(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.tfrecord")  # whoever opens it waits
+def test_a_worker_whose_parent_is_gone_ends_during_any_task(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tfrecord")  # opening it blocks
     layout = to_json(layouts.float_list("x", d=3))
     with start("vlpipe.conversion") as process:
         process.stdin.write(json.dumps({"source": [str(tmp_path / "a.tfrecord")], "layout": layout}).encode() + b"\n")
@@ -195,9 +195,9 @@ def test_what_the_command_prints(tmp_path: Path, files: list[Path]) -> None:
     }
 
 
-def test_what_cannot_be_converted_is_one_message(tmp_path: Path, files: list[Path]) -> None:
+def test_an_error_is_one_message(tmp_path: Path, files: list[Path]) -> None:
     for arguments, message in (
-        ([files[0], tmp_path / "d", "--layout", LAYOUT], '0.tfrecord, record 0 at byte 0: "name" is no UTF-8 at its byte 0'),
+        ([files[0], tmp_path / "d", "--layout", LAYOUT], '0.tfrecord, record 0 at byte 0: "name" is not UTF-8 at its byte 0'),
         ([files[0], tmp_path / "d", "--layout", '{"float_list": {"key": "x", "d": 3, "only": 5}}'], "--layout: "),
         ([tmp_path / "gone", tmp_path / "d"], f"{tmp_path / 'gone'}: not found"),
     ):

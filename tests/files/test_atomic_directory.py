@@ -1,4 +1,4 @@
-"""A directory that appears complete or not at all: locks, what is left behind, and what is never removed."""
+"""`AtomicDirectory`: it appears complete or not at all, locks its target, and removes only what belongs to it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import pytest
 
 from vlpipe.errors import DatasetError, DatasetExistsError, VlpipeError
 from vlpipe.files import atomic_directory
-from vlpipe.files.atomic_directory import StagedDirectory
+from vlpipe.files.atomic_directory import AtomicDirectory
 
 
-def stage(target: Path, overwrite: bool = False, reason: str | None = None) -> StagedDirectory:
-    return StagedDirectory(target, overwrite=overwrite, replaceable=lambda _: reason)
+def open_atomic(target: Path, overwrite: bool = False, reason: str | None = None) -> AtomicDirectory:
+    return AtomicDirectory(target, overwrite=overwrite, replaceable=lambda _: reason)
 
 
-def fill(staged: StagedDirectory, content: str = "new") -> StagedDirectory:
-    (staged.path / "file").write_text(content)
-    return staged
+def fill(directory: AtomicDirectory, content: str = "new") -> AtomicDirectory:
+    (directory.path / "file").write_text(content)
+    return directory
 
 
 def listing(directory: Path) -> list[str]:
@@ -39,32 +39,32 @@ def old_target(parent: Path) -> Path:
     return parent / "it"
 
 
-def test_nothing_is_there_before_the_commit_and_nothing_else_after_it(tmp_path: Path) -> None:
-    staged = fill(stage(tmp_path / "it"))
-    assert staged.path.parent == tmp_path  # beside the target, on the same file system
+def test_the_target_appears_with_the_commit_and_nothing_else_remains(tmp_path: Path) -> None:
+    directory = fill(open_atomic(tmp_path / "it"))
+    assert directory.path.parent == tmp_path  # beside the target, on the same file system
     assert all(name.startswith(".it.") for name in listing(tmp_path))
-    staged.commit()
+    directory.commit()
     assert listing(tmp_path) == ["it"]
     assert (tmp_path / "it" / "file").read_text() == "new"
-    staged.abort()
+    directory.abort()
     assert listing(tmp_path / "it") == ["file"]
 
 
 def test_abort_leaves_nothing(tmp_path: Path) -> None:
-    fill(stage(tmp_path / "it")).abort()
+    fill(open_atomic(tmp_path / "it")).abort()
     assert listing(tmp_path) == []
 
 
 def test_parents_are_made(tmp_path: Path) -> None:
-    fill(stage(tmp_path / "a" / "b" / "it")).commit()
+    fill(open_atomic(tmp_path / "a" / "b" / "it")).commit()
     assert (tmp_path / "a" / "b" / "it" / "file").read_text() == "new"
 
 
 def test_the_old_stays_until_the_new_is_complete(tmp_path: Path) -> None:
     target = old_target(tmp_path)
-    staged = fill(stage(target, overwrite=True))
+    directory = fill(open_atomic(target, overwrite=True))
     assert (target / "file").read_text() == "old"
-    staged.commit()
+    directory.commit()
     assert (target / "file").read_text() == "new"
     assert listing(tmp_path) == ["it"]
 
@@ -72,7 +72,7 @@ def test_the_old_stays_until_the_new_is_complete(tmp_path: Path) -> None:
 def test_without_an_exchange_the_old_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atomic_directory, "_exchange", lambda *_: False)  # as on macOS
     target = old_target(tmp_path)
-    fill(stage(target, overwrite=True)).commit()
+    fill(open_atomic(target, overwrite=True)).commit()
     assert (target / "file").read_text() == "new"
     assert listing(tmp_path) == ["it"]
 
@@ -90,7 +90,7 @@ def test_the_exchange_is_made_by_the_system_in_one_step(tmp_path: Path) -> None:
 
 def test_an_empty_directory_is_filled(tmp_path: Path) -> None:
     (tmp_path / "it").mkdir()
-    fill(stage(tmp_path / "it")).commit()
+    fill(open_atomic(tmp_path / "it")).commit()
     assert (tmp_path / "it" / "file").read_text() == "new"
 
 
@@ -99,14 +99,14 @@ def test_a_target_that_exists_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetExistsError, match=r"it: exists already\. Pass overwrite=True \(--overwrite\) to replace it, or choose another target\."
     ):
-        stage(target)
+        open_atomic(target)
     assert listing(tmp_path) == ["it"]
 
 
 def test_a_target_that_is_not_replaceable_is_refused(tmp_path: Path) -> None:
     target = old_target(tmp_path)
     with pytest.raises(DatasetExistsError, match=r"it: not replaced, because it sings\. Choose another target, or remove it yourself\."):
-        stage(target, overwrite=True, reason="it sings")
+        open_atomic(target, overwrite=True, reason="it sings")
     assert (target / "file").read_text() == "old"
 
 
@@ -114,7 +114,7 @@ def test_a_target_that_is_not_replaceable_is_refused(tmp_path: Path) -> None:
 def test_a_file_is_never_replaced(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "it").write_text("precious")
     with pytest.raises(DatasetExistsError, match=r"it: exists and is not a directory\. Choose another target\."):
-        stage(tmp_path / "it", overwrite=overwrite)
+        open_atomic(tmp_path / "it", overwrite=overwrite)
     assert (tmp_path / "it").read_text() == "precious"
 
 
@@ -122,7 +122,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     target = old_target(tmp_path / "elsewhere")
     (tmp_path / "link").symlink_to(target)
-    fill(stage(tmp_path / "link", overwrite=True)).commit()
+    fill(open_atomic(tmp_path / "link", overwrite=True)).commit()
     assert (tmp_path / "link").is_symlink()
     assert (target / "file").read_text() == "new"
     assert listing(tmp_path / "elsewhere") == ["it"]
@@ -130,65 +130,65 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path, overwrite: bool) -> None:
-    staged = stage(tmp_path / "it", overwrite=overwrite, reason="it is a user's")
-    fill(staged)
+    directory = open_atomic(tmp_path / "it", overwrite=overwrite, reason="it is a user's")
+    fill(directory)
     old_target(tmp_path)
     with pytest.raises(DatasetExistsError, match="it: exists already" if not overwrite else "it: not replaced, because it is a user's"):
-        staged.commit()
+        directory.commit()
     assert (tmp_path / "it" / "file").read_text() == "old"
     assert listing(tmp_path) == ["it"]
 
 
 def test_a_target_that_appears_during_the_flush_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    staged = fill(stage(tmp_path / "it"))
+    directory = fill(open_atomic(tmp_path / "it"))
     flush = atomic_directory._flush
 
     def slow_flush(path: Path) -> None:
         flush(path)
-        if path == staged.path:
+        if path == directory.path:
             old_target(tmp_path)
 
     monkeypatch.setattr(atomic_directory, "_flush", slow_flush)
     with pytest.raises(DatasetExistsError, match="it: exists already"):
-        staged.commit()
+        directory.commit()
     assert (tmp_path / "it" / "file").read_text() == "old"
 
 
 # ---- two writers -----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_second_is_refused_by_the_name_of_the_first(tmp_path: Path) -> None:
-    first = stage(tmp_path / "it")
+def test_a_second_writer_is_refused_and_told_the_first(tmp_path: Path) -> None:
+    first = open_atomic(tmp_path / "it")
     message = rf"it: is being written by process {os.getpid()} on {re.escape(socket.gethostname())} since [-\d]+ [:\d]+\. Wait until"
     with pytest.raises(DatasetExistsError, match=message):
-        stage(tmp_path / "it", overwrite=True)
+        open_atomic(tmp_path / "it", overwrite=True)
     first.abort()
-    stage(tmp_path / "it").abort()
+    open_atomic(tmp_path / "it").abort()
     assert listing(tmp_path) == []
 
 
 def test_a_process_that_holds_the_lock_is_named(tmp_path: Path) -> None:
-    make = f"StagedDirectory({str(tmp_path / 'it')!r}, overwrite=False, replaceable=str)"
-    code = f"from vlpipe.files.atomic_directory import StagedDirectory; staged = {make}; print('ready'); input()"
+    make = f"AtomicDirectory({str(tmp_path / 'it')!r}, overwrite=False, replaceable=str)"
+    code = f"from vlpipe.files.atomic_directory import AtomicDirectory; directory = {make}; print('ready'); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"ready\n"
         with pytest.raises(DatasetExistsError, match=rf"it: is being written by process {other.pid} on "):
-            stage(tmp_path / "it")
+            open_atomic(tmp_path / "it")
         other.kill()
         other.wait()
-    staged = fill(stage(tmp_path / "it"))  # its lock went with it, and so does what it left
-    staged.commit()
+    directory = fill(open_atomic(tmp_path / "it"))  # the lock ended with the process, and its directory is removed
+    directory.commit()
     assert listing(tmp_path) == ["it"]
 
 
 def test_a_worker_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_path: Path) -> None:
     code = """
 import os, sys, time
-from vlpipe.files.atomic_directory import StagedDirectory
-staged = StagedDirectory(sys.argv[1], overwrite=False, replaceable=str)
+from vlpipe.files.atomic_directory import AtomicDirectory
+directory = AtomicDirectory(sys.argv[1], overwrite=False, replaceable=str)
 if os.fork() == 0:
-    staged.abort()  # as when an exception leaves the block there: what is staged is the parent's
+    directory.abort()  # as after an exception in the child: the directory belongs to the parent
     print(os.getpid(), flush=True)
 time.sleep(60)
 """
@@ -197,11 +197,11 @@ time.sleep(60)
         child = int(parent.stdout.readline())
         try:
             with pytest.raises(DatasetExistsError, match=f"it: is being written by process {parent.pid} on "):
-                stage(tmp_path / "it")
+                open_atomic(tmp_path / "it")
             assert len(list(tmp_path.glob(".it.staged-*"))) == 1
             parent.kill()
             parent.wait()
-            stage(tmp_path / "it").abort()
+            open_atomic(tmp_path / "it").abort()
         finally:
             parent.kill()
             os.kill(child, signal.SIGKILL)
@@ -214,18 +214,18 @@ def test_a_lock_whose_note_cannot_be_read(tmp_path: Path, note: bytes) -> None:
     with (tmp_path / ".it.lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(DatasetExistsError, match="it: is being written by another process. Wait until it ends"):
-            stage(tmp_path / "it")
+            open_atomic(tmp_path / "it")
 
 
-def test_a_lock_file_that_nobody_holds_is_taken(tmp_path: Path) -> None:
+def test_a_lock_file_without_a_holder_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / ".it.lock").write_text("left by a killed process, and longer than what replaces it" * 10)
-    staged = stage(tmp_path / "it")
+    directory = open_atomic(tmp_path / "it")
     assert json.loads((tmp_path / ".it.lock").read_text())["process"] == os.getpid()
-    staged.abort()
+    directory.abort()
     assert listing(tmp_path) == []
 
 
-def test_a_lock_that_was_removed_while_we_waited_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flock = fcntl.flock
     removed: list[Path] = []
 
@@ -236,10 +236,10 @@ def test_a_lock_that_was_removed_while_we_waited_is_made_anew(tmp_path: Path, mo
         flock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", removed_first)
-    staged = stage(tmp_path / "it")
+    directory = open_atomic(tmp_path / "it")
     with pytest.raises(DatasetExistsError, match="is being written by process"):
-        stage(tmp_path / "it")
-    staged.abort()
+        open_atomic(tmp_path / "it")
+    directory.abort()
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,44 +250,44 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(
         DatasetError, match=r"\.it\.lock: cannot be locked \(No locks available\)\. Write to a file system that has locks\."
     ):
-        stage(tmp_path / "it")
+        open_atomic(tmp_path / "it")
 
 
-# ---- what was left behind --------------------------------------------------------------------------------------------------------
+# ---- leftovers --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["it", "a[b]*?", "with space", "漢字"])
-def test_what_a_killed_process_left_is_removed(tmp_path: Path, name: str) -> None:
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, name: str) -> None:
     for left in (f".{name}.staged-0123abcd", f".{name}.staged-00000000-old"):
         (tmp_path / left).mkdir()
         (tmp_path / left / "file").touch()
-    stage(tmp_path / name).abort()
+    open_atomic(tmp_path / name).abort()
     assert listing(tmp_path) == []
 
 
-def test_what_belongs_to_others_is_left(tmp_path: Path) -> None:
+def test_directories_of_other_targets_stay(tmp_path: Path) -> None:
     others = [".it.staged-2", ".it.staged-x.staged-0123abcd", ".other.staged-0123abcd", ".it", "it.staged-0123abcd", ".it2.staged-0123abcd"]
     for name in others:
         (tmp_path / name).mkdir()
-    neighbour = stage(tmp_path / "it.staged-y")
-    stage(tmp_path / "it").abort()
+    neighbour = open_atomic(tmp_path / "it.staged-y")
+    open_atomic(tmp_path / "it").abort()
     assert neighbour.path.is_dir()
     neighbour.abort()
     assert listing(tmp_path) == sorted(others)
 
 
-# ---- places that cannot be written -----------------------------------------------------------------------------------------------
+# ---- targets that cannot be written -----------------------------------------------------------------------------------------------
 
 
 def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     with pytest.raises(DatasetError, match=r"file/it: cannot be made \(.+\)\. Choose another target, or make room for it\."):
-        stage(tmp_path / "file" / "it")
+        open_atomic(tmp_path / "file" / "it")
 
 
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"xxx: cannot be made \(File name too long"):
-        stage(tmp_path / ("x" * 250))
+        open_atomic(tmp_path / ("x" * 250))
     assert listing(tmp_path) == []
 
 
@@ -295,7 +295,7 @@ def test_a_name_that_is_too_long(tmp_path: Path) -> None:
 def test_a_parent_that_is_read_only(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(DatasetError, match=r"it: cannot be made \(Permission denied"):
-        stage(tmp_path / "it")
+        open_atomic(tmp_path / "it")
     tmp_path.chmod(0o700)
 
 
@@ -307,15 +307,15 @@ def test_a_full_disk_at_the_start_leaves_no_lock(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(os, step, full)
         with pytest.raises(DatasetError, match=r"it: cannot be made \(No space left on device"):
-            stage(tmp_path / "it")
+            open_atomic(tmp_path / "it")
     assert listing(tmp_path) == []
-    stage(tmp_path / "it").abort()
+    open_atomic(tmp_path / "it").abort()
 
 
 @pytest.mark.parametrize("step", ["fsync", "rename"])
 def test_a_failure_in_the_commit_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     target = old_target(tmp_path)
-    staged = fill(stage(target, overwrite=True))
+    directory = fill(open_atomic(target, overwrite=True))
 
     def fails(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -323,10 +323,10 @@ def test_a_failure_in_the_commit_leaves_the_old(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(os, step, fails)
         with pytest.raises(OSError, match="Input/output error"):
-            staged.commit()
+            directory.commit()
     assert (target / "file").read_text() == "old"
     assert listing(tmp_path) == ["it"]
 
 
-def test_the_errors_are_of_the_family() -> None:
+def test_the_errors_are_vlpipe_errors() -> None:
     assert issubclass(DatasetExistsError, VlpipeError)

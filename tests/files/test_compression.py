@@ -1,4 +1,4 @@
-"""Compressed files: what is in them, and records from them."""
+"""Compressed files: their content, and the records in them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("records", [[], [b""], [b"abc", b""], [random.Random(1).randbytes(3 << 20), bytes(5 << 20)]], ids=len)
-def test_what_tensorflow_compressed(tmp_path: Path, records: list[bytes], compression: str) -> None:
+def test_files_that_tensorflow_compressed(tmp_path: Path, records: list[bytes], compression: str) -> None:
     plain, path = write(tmp_path / "plain", records), write(tmp_path / "a", records, compression)
     assert compression_of(path) == (compression if path.stat().st_size else "")
     with uncompressed(path, compression_of(path)) as file:
@@ -54,7 +54,7 @@ def test_each_cut_and_each_flipped_byte(tmp_path: Path, compression: str) -> Non
     path = tmp_path / "a.tfrecord"
     for size in range(4, len(content)):
         path.write_bytes(content[:size])
-        with pytest.raises(DatasetError, match=rf"a.tfrecord: the file is damaged or was cut: what {compression} compressed"):
+        with pytest.raises(DatasetError, match=rf"a.tfrecord: the file is damaged or was cut: its {compression} data cannot"):
             uncompressed(path, compression)
     with pytest.raises(DatasetError, match="it ends too early"):
         uncompressed(path, compression)
@@ -64,7 +64,7 @@ def test_each_cut_and_each_flipped_byte(tmp_path: Path, compression: str) -> Non
         path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
         try:
             with uncompressed(path, compression) as file:
-                assert file.read() == whole  # the header of GZIP has a time in it
+                assert file.read() == whole  # the bit is in the time in the GZIP header
         except DatasetError:
             pass
 
@@ -83,7 +83,7 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_records_of_every_layout(tmp_path: Path, name: str, compression: str) -> None:
     case = CASES[name]
     write(tmp_path / "a.tfrecord.gz", case.records[:9], compression)
-    write(tmp_path / "b.tfrecord", case.records[9:])  # they need not all be compressed
+    write(tmp_path / "b.tfrecord", case.records[9:])  # only some of the files are compressed
     arguments = {"layout": case.layout, "features": case.key}
     plan = vlpipe.plan(tmp_path, length_range=(0, None), **arguments)
     assert (plan.engine, plan.records) == ("stream", len(case.records))
@@ -93,7 +93,7 @@ def test_records_of_every_layout(tmp_path: Path, name: str, compression: str) ->
         assert np.array_equal(frames[number], expected.astype("f4"))
 
 
-def test_what_compressed_files_cannot(tmp_path: Path) -> None:
+def test_arguments_that_compressed_files_refuse(tmp_path: Path) -> None:
     write(tmp_path / "a.tfrecord", CASES["audioset"].records, "GZIP")
     for engine in ("mapped", "graph"):
         with pytest.raises(ArgumentError, match=f"engine='{engine}': cannot begin in the middle of a file that is"):
@@ -102,13 +102,13 @@ def test_what_compressed_files_cannot(tmp_path: Path) -> None:
         vlpipe.plan(tmp_path, repeat=True, seed=1, resume={})
 
 
-def test_a_compressed_file_that_lost_its_end_meanwhile(tmp_path: Path) -> None:
+def test_a_compressed_file_that_loses_its_end_after_indexing(tmp_path: Path) -> None:
     case = CASES["length"]
     path = write(tmp_path / "a.tfrecord", case.records, "GZIP")
     whole = path.read_bytes()
     dataset = vlpipe.make_dataset(path, length_range=(0, None))
     assert sum(int(tf.shape(x)[0]) for x, _ in dataset) == len(case.records)
-    # Valid, of the same size, and with fewer records: what only their number tells.
+    # Valid and of the same size, but with fewer records: only their number differs.
     fewer = write(tmp_path / "b", case.records[:-3], "GZIP").read_bytes()
     path.write_bytes(fewer + gzip.compress(b"")[: len(whole) - len(fewer)].ljust(len(whole) - len(fewer), b"\0"))
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"a.tfrecord, record 20 at byte \d+: cannot be read; read 20 of 23 records"):
@@ -116,8 +116,8 @@ def test_a_compressed_file_that_lost_its_end_meanwhile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_a_file_that_became_another_meanwhile(tmp_path: Path, compression: str) -> None:
-    """Of the same number of records, in the stream engine, which reads them one after another and trusts the index for their insides."""
+def test_a_file_that_is_replaced_after_indexing(tmp_path: Path, compression: str) -> None:
+    """The new file has as many records; the stream engine reads them in order and takes their layout from the index."""
     case = CASES["length"]
     path = write(tmp_path / "a.tfrecord", case.records, compression)
     dataset = vlpipe.make_dataset(path, layout=case.layout, engine="stream", shuffle=False, length_range=(0, None))

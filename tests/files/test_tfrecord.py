@@ -1,4 +1,4 @@
-"""The TFRecord framing, against TensorFlow's own reader and writer, and its damage: found, placed and named."""
+"""The TFRecord format, compared with TensorFlow's reader and writer; damage is detected and located."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ def test_the_sizes_are_those_of_the_format() -> None:
 
 
 def test_the_known_checksum() -> None:
-    assert google_crc32c.value(b"123456789") == 0xE3069283  # the check value of CRC32C in the catalogues
+    assert google_crc32c.value(b"123456789") == 0xE3069283  # the check value of CRC32C in the CRC catalogues
     rotated = (0xE3069283 >> 15 | 0xE3069283 << 17) & 0xFFFFFFFF
     assert masked_crc(b"123456789") == (rotated + 0xA282EAD8) % 2**32
 
 
 @given(st.binary(max_size=100))
-def test_the_checksum_is_the_one_of_the_definition(data: bytes) -> None:
+def test_the_checksum_follows_the_definition(data: bytes) -> None:
     crc = slow_crc(data)
     assert masked_crc(data) == (((crc >> 15) | (crc << 17)) + 0xA282EAD8) % 2**32
 
 
 @given(RECORDS)
-def test_tensorflow_reads_what_is_framed(tmp_path: Path, records: list[bytes]) -> None:
+def test_tensorflow_reads_framed_records(tmp_path: Path, records: list[bytes]) -> None:
     path = write(tmp_path / "a.tfrecord", framed(records))
     assert list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()) == records
 
@@ -73,7 +73,7 @@ def test_the_bytes_are_those_of_tensorflow(tmp_path: Path, records: list[bytes])
 
 
 @given(RECORDS)
-def test_read_frames_gives_places_contents_and_checksums(tmp_path: Path, records: list[bytes]) -> None:
+def test_read_frames_yields_offsets_contents_and_checksums(tmp_path: Path, records: list[bytes]) -> None:
     path = write(tmp_path / "a.tfrecord", framed(records))
     offsets = np.cumsum([0, *(len(data) + 16 for data in records)])
     expected = [RecordFrame(int(offset), data, masked_crc(data)) for offset, data in zip(offsets, records, strict=False)]
@@ -93,12 +93,12 @@ def test_every_cut_of_the_last_record_is_found(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=rf"^cut\.tfrecord, record 1 at byte {OFFSET}: .*{NEXT_STEP}$") as caught:
             list(read_frames(path))
         left = size - OFFSET
-        found = (
+        problem = (
             f"the file ends after {left} of 12 header bytes"
             if left < 12
-            else f"the header says 12 bytes of data, the file has {max(0, left - 16)} left"
+            else f"the header announces 12 bytes of data, the file has {max(0, left - 16)} left"
         )
-        assert found in str(caught.value)
+        assert problem in str(caught.value)
     assert len(list(read_frames(write(tmp_path / "whole.tfrecord", content[:OFFSET])))) == 1
 
 
@@ -110,21 +110,21 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
         path = write(tmp_path / "flipped.tfrecord", bytes(damaged))
         with pytest.raises(DatasetError) as caught:
             list(read_frames(path))
-        what = "the checksum of its length" if position < OFFSET + 12 else "the checksum of its 12 bytes of data"
-        assert str(caught.value).startswith(f"flipped.tfrecord, record 1 at byte {OFFSET}: {what} does not match. The file is damaged")
+        field = "the checksum of its length" if position < OFFSET + 12 else "the checksum of its 12 bytes of data"
+        assert str(caught.value).startswith(f"flipped.tfrecord, record 1 at byte {OFFSET}: {field} does not match. The file is damaged")
 
 
 @pytest.mark.parametrize("length", [2**40, 2**63, 2**64 - 1, 13])
 def test_a_length_beyond_the_file_allocates_nothing(tmp_path: Path, length: int) -> None:
-    # With a right checksum, so that only the size of the file can tell: TensorFlow's reader dies of it.
+    # With a valid checksum, so that only the size of the file refutes it: TensorFlow's reader crashes.
     path = write(tmp_path / "long.tfrecord", header_of(length) + b"\0" * 16)
-    with pytest.raises(DatasetError, match=f"record 0 at byte 0: the header says {length} bytes of data, the file has 12 left"):
+    with pytest.raises(DatasetError, match=f"record 0 at byte 0: the header announces {length} bytes of data, the file has 12 left"):
         list(read_frames(path))
 
 
 @settings(max_examples=100)
 @given(st.binary(max_size=80))
-def test_noise_is_refused_or_read_as_it_stands(tmp_path: Path, noise: bytes) -> None:
+def test_noise_is_refused_or_read_unchanged(tmp_path: Path, noise: bytes) -> None:
     path = write(tmp_path / "noise.tfrecord", noise)
     problem = ""
     try:

@@ -1,4 +1,4 @@
-"""Encoding of a record, against `tf.train.Example`: what TensorFlow would write, and where the frames stand in it."""
+"""Encode and decode records, compared with `tf.train.Example`."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ def feature_of(field: Field, value: Any) -> tf.train.Feature:
 def test_the_bytes_are_those_of_an_example(case: tuple[Schema, dict[str, Any]]) -> None:
     schema, record = case
     data = encode(schema, schema.check(record)).data
-    # Serialized on its own, an Example orders its map as it likes; one feature at a time there is no order.
+    # Protocol buffers leave the order of map entries open: compare one feature at a time.
     parsed = tf.train.Example.FromString(data)
     assert set(parsed.features.feature) == set(schema.fields)
     for name, field in schema.fields.items():
         assert parsed.features.feature[name].SerializeToString() == feature_of(field, record[name]).SerializeToString()
-    assert parsed.ByteSize() == len(data)  # nothing is in it that an Example does not know
+    assert parsed.ByteSize() == len(data)  # it has no unknown fields
 
 
 @given(schemas_and_records())
-def test_the_fields_stand_in_the_order_of_the_schema(case: tuple[Schema, dict[str, Any]]) -> None:
+def test_the_fields_are_in_the_order_of_the_schema(case: tuple[Schema, dict[str, Any]]) -> None:
     schema, record = case
     data = encode(schema, schema.check(record)).data
     single = [
@@ -103,7 +103,7 @@ def test_starts_point_to_the_frames(case: tuple[Schema, dict[str, Any]]) -> None
 
 @pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 129, 16382, 16383, 16384, 2**21 - 1, 2**21, 2**21 + 7])
 def test_starts_are_right_where_the_lengths_take_one_more_byte(size: int) -> None:
-    # The varints before the frames grow at 2**7, 2**14 and 2**21 bytes, of the payload and of what encloses it.
+    # The varints before the frames grow at 2**7, 2**14 and 2**21 bytes, of the payload and of its enclosing messages.
     schema = Schema(x=Sequence((), "uint8"), y=Sequence((), "uint8"))
     x, y = np.arange(size, dtype=np.uint32).astype(np.uint8), np.array([7, 8], np.uint8)
     data, starts = encode(schema, schema.check({"x": x, "y": y}))
@@ -129,7 +129,7 @@ def test_a_negative_number_takes_the_ten_bytes_of_its_complement() -> None:
 
 @settings(max_examples=15)  # each traces a graph
 @given(schemas_and_records())
-def test_what_is_encoded_is_parsed_back(case: tuple[Schema, dict[str, Any]]) -> None:
+def test_encoded_records_are_parsed_back(case: tuple[Schema, dict[str, Any]]) -> None:
     schema, record = case
     data = encode(schema, schema.check(record)).data
     parsed = tf.function(lambda: parse(schema, schema.fields, tf.constant(data), lambda: tf.constant("nowhere")))()
@@ -168,7 +168,7 @@ DATA = encode(RICH, RICH.check(RECORD)).data
 
 
 def again(schema: Schema, data: bytes) -> bytes | None:
-    """The bytes of what was decoded; None if it was refused, which must be by a `ValueError`."""
+    """Decode and encode again; None if the data are refused, by a `ValueError` that names a byte."""
     try:
         values, starts = decode(schema, data)
     except ValueError as error:
@@ -179,7 +179,7 @@ def again(schema: Schema, data: bytes) -> bytes | None:
 
 
 @given(schemas_and_records())
-def test_what_is_encoded_is_decoded(case: tuple[Schema, dict[str, Any]]) -> None:
+def test_encoded_records_are_decoded(case: tuple[Schema, dict[str, Any]]) -> None:
     schema, record = case
     values = schema.check(record)
     data, starts = encode(schema, values)
@@ -210,9 +210,9 @@ def test_each_flipped_bit_is_refused_or_is_another_record() -> None:
     for position in range(8 * len(DATA)):
         damaged = bytearray(DATA)
         damaged[position // 8] ^= 1 << position % 8
-        found = again(RICH, bytes(damaged))
-        assert found in (None, bytes(damaged))
-        refused += found is None
+        result = again(RICH, bytes(damaged))
+        assert result in (None, bytes(damaged))
+        refused += result is None
     assert refused > 4 * len(DATA)  # most of the bytes are names, tags and lengths
 
 
@@ -239,19 +239,19 @@ ONE = Schema(x=Sequence((), "float32"))
 def test_a_length_beyond_its_message_is_refused(length: bytes) -> None:
     data = encode(ONE, ONE.check({"x": [1.0, 2.0]})).data
     assert decode(ONE, data).starts == (13,)
-    for place in (1, 3, 5, 8, 10, 12):
+    for position in (1, 3, 5, 8, 10, 12):
         with pytest.raises(ValueError, match=r"byte \d+ of the data: .* claims \d+ bytes, expected (at most )?\d+"):
-            decode(ONE, data[:place] + length + data[place + 1 :])
+            decode(ONE, data[:position] + length + data[position + 1 :])
 
 
 @pytest.mark.parametrize("varint_of", [b"\x80" * 10 + b"\x01", b"\xff" * 12, b"\xff" * 9 + b"\x02", b"\x80\x00", b"\x80" * 200_000])
-def test_numbers_that_are_no_varint_are_refused(varint_of: bytes) -> None:
-    with pytest.raises(ValueError, match="byte 1 of the data: no varint of at most 64 bits stands there"):
+def test_bytes_that_are_not_a_varint_are_refused(varint_of: bytes) -> None:
+    with pytest.raises(ValueError, match="byte 1 of the data: expected a varint of at most 64 bits"):
         decode(ONE, b"\x0a" + varint_of)
 
 
 def packed(payload: bytes, name: bytes = b"y", tag: bytes = b"\x1a", rest: bytes = b"") -> bytes:
-    """A record of `Schema(x=Sequence(), y=...)` whose second field is made by hand."""
+    """A record of `Schema(x=Sequence(), y=...)` whose second field is encoded by hand."""
 
     def inside(tag: bytes, data: bytes) -> bytes:
         return tag + varint(len(data)) + data
@@ -267,18 +267,18 @@ def packed(payload: bytes, name: bytes = b"y", tag: bytes = b"\x1a", rest: bytes
         (Fixed(), packed(b"\x01", name=b"z"), "the field is called b'z', expected \"y\""),
         (Fixed(), packed(b"\x01", tag=b"\x12"), 'the list of "y" should begin with 0x1a, found 0x12'),
         (Fixed(), packed(b"\x01", rest=b"\x0a\x00"), "2 bytes follow the last field of the schema"),
-        (Fixed(), packed(b""), '"y" holds not 1 numbers in its 0 bytes'),
-        (Fixed(2), packed(b"\x01"), '"y" holds not 2 numbers in its 1 bytes'),
-        (Fixed(), packed(b"\x01" * 100_000), '"y" holds not 1 numbers in its 100000 bytes'),
-        (Fixed((), "int8"), packed(b"\x80\x01"), '"y" holds 128, which int8 cannot'),
-        (Fixed((), "float16"), packed(np.float32(1e6).tobytes(), tag=b"\x12"), '"y" holds 1000000.0, which float16 cannot'),
-        (Fixed((), "float32"), packed(b"12345", tag=b"\x12"), '"y" holds not 1 numbers in its 5 bytes'),
-        (Text(), packed(b"a\xff", tag=b"\x0a"), r'"y" is no UTF-8 there \(invalid start byte\)'),
+        (Fixed(), packed(b""), 'the 0 bytes of "y" are not 1 numbers'),
+        (Fixed(2), packed(b"\x01"), 'the 1 bytes of "y" are not 2 numbers'),
+        (Fixed(), packed(b"\x01" * 100_000), 'the 100000 bytes of "y" are not 1 numbers'),
+        (Fixed((), "int8"), packed(b"\x80\x01"), '"y" holds 128, which int8 cannot represent'),
+        (Fixed((), "float16"), packed(np.float32(1e6).tobytes(), tag=b"\x12"), '"y" holds 1000000.0, which float16 cannot represent'),
+        (Fixed((), "float32"), packed(b"12345", tag=b"\x12"), 'the 5 bytes of "y" are not 1 numbers'),
+        (Text(), packed(b"a\xff", tag=b"\x0a"), r'"y" is not UTF-8 \(invalid start byte\)'),
         (Sequence(), packed(b"12345", tag=b"\x0a"), '"y" holds 5 bytes, not a multiple of 4'),
         (Fixed(), b"", "byte 0 of the data: the Example should begin with 0x0a, found the end"),
     ],
 )
-def test_what_the_schema_does_not_describe_is_said(field: Field, data: bytes, message: str) -> None:
+def test_data_that_do_not_fit_the_schema_are_refused(field: Field, data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode(Schema(x=Sequence(), y=field), data)
 

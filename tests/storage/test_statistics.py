@@ -1,4 +1,4 @@
-"""`Moments`, against NumPy in float64 over all frames at once."""
+"""`Moments`, compared with NumPy in float64 over all frames at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_moments_are_those_of_all_frames_at_once(parts: list[np.ndarray]) -> Non
 
 
 @given(records())
-def test_its_state_gives_it_back_to_the_last_bit(parts: list[np.ndarray]) -> None:
+def test_the_state_restores_every_bit(parts: list[np.ndarray]) -> None:
     moments = moments_of(parts, parts[0].shape[1] if parts else 2)
     again = Moments.from_state(json.loads(json.dumps(moments.state())))
     assert again.not_finite == moments.not_finite
@@ -53,7 +53,7 @@ def test_its_state_gives_it_back_to_the_last_bit(parts: list[np.ndarray]) -> Non
         assert getattr(again, name).tobytes() == getattr(moments, name).tobytes()
 
 
-def test_more_values_than_are_taken_in_at_a_time() -> None:
+def test_more_values_than_one_step_takes() -> None:
     values = np.random.default_rng(0).standard_normal((100_000, 3)).astype("f4")
     values[70_000, 1] = np.nan
     moments = moments_of([values, values[:5]], 3)
@@ -64,7 +64,7 @@ def test_more_values_than_are_taken_in_at_a_time() -> None:
 
 
 def test_a_great_offset_does_not_cost_the_variance() -> None:
-    # The sum of squares less the square of the sum would have no digit left here.
+    # The textbook formula, E[x^2] - E[x]^2, has no correct digit here.
     values = 1e8 + np.random.default_rng(0).standard_normal((10_000, 1))
     moments = moments_of(list(values.reshape(100, 100, 1)), 1)
     np.testing.assert_allclose(moments.variance, values.var(axis=0), rtol=1e-7)
@@ -78,19 +78,19 @@ def test_no_dtype_overflows(dtype: str) -> None:
     assert moments.variance.tolist() == [0, 0]
 
 
-def test_frames_of_several_axes_are_taken_flat() -> None:
+def test_frames_of_several_axes_are_flattened() -> None:
     values = np.arange(24.0).reshape(2, 3, 4)
     assert moments_of([values], 12).mean.tolist() == values.mean(axis=0).ravel().tolist()
 
 
-def test_what_is_taken_in_is_not_changed() -> None:
+def test_the_frames_are_not_changed() -> None:
     frames = np.array([[np.nan, 1.0]])
     frames.flags.writeable = False
     moments_of([frames, frames], 2)
     assert np.isnan(frames[0, 0])
 
 
-def test_nothing_seen() -> None:
+def test_no_frames() -> None:
     assert Moments(2).to_json() == {"count": [0, 0], "mean": [0.0, 0.0], "variance": [0.0, 0.0], "not_finite": 0}
     assert moments_of([np.full((3, 1), np.nan)], 1).to_json() == {"count": [0], "mean": [0.0], "variance": [0.0], "not_finite": 3}
 
@@ -99,10 +99,10 @@ def test_nothing_seen() -> None:
 def test_a_float64_beyond_the_range_of_its_square_is_null_in_json(values: list[float]) -> None:
     document = moments_of([np.array([[value]]) for value in values], 1).to_json()
     document_at_once = moments_of([np.array(values)[:, None]], 1).to_json()
-    for found in (document, document_at_once):
-        assert found["count"] == [len(values)]
-        assert all(number is None or np.isfinite(number) for number in (*found["mean"], *found["variance"]))
-        json.dumps(found, allow_nan=False)
+    for statistics in (document, document_at_once):
+        assert statistics["count"] == [len(values)]
+        assert all(number is None or np.isfinite(number) for number in (*statistics["mean"], *statistics["variance"]))
+        json.dumps(statistics, allow_nan=False)
 
 
 @given(records(), records())
@@ -118,7 +118,7 @@ def test_two_halves_merge_to_the_whole(first: list[np.ndarray], second: list[np.
 
 
 @given(records().filter(bool))
-def test_what_is_read_from_json_is_what_was_written(parts: list[np.ndarray]) -> None:
+def test_json_restores_the_statistics(parts: list[np.ndarray]) -> None:
     document = json.loads(json.dumps(moments_of(parts, parts[0].shape[1]).to_json()))
     again = Moments.from_json(document, parts[0].shape[1]).to_json()
     assert {key: again[key] for key in ("count", "mean", "not_finite")} == {key: document[key] for key in ("count", "mean", "not_finite")}

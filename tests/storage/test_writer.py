@@ -1,4 +1,4 @@
-"""Writing a dataset: the bytes of format version 1, and that a dataset is complete or not there, whatever happens."""
+"""Write datasets: the bytes of format version 1, and that a dataset is complete or absent whatever happens."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_the_metadata_of_the_golden_dataset() -> None:
     }
 
 
-# ---- what is written -------------------------------------------------------------------------------------------------------------
+# ---- content -------------------------------------------------------------------------------------------------------------
 
 
 def all_records(directory: Path) -> list[bytes]:
@@ -142,7 +142,7 @@ def all_records(directory: Path) -> list[bytes]:
 
 @given(st.lists(st.integers(0, 5), max_size=9), st.integers(1, 12))
 def test_every_record_is_in_one_shard(tmp_path: Path, lengths: list[int], num_shards: int) -> None:
-    # Fewer records than shards, one record and none are among them.
+    # The cases include fewer records than shards, one record, and none.
     vlpipe.write(tmp_path / "d", (record(n, number) for number, n in enumerate(lengths)), SCHEMA, num_shards=num_shards, overwrite=True)
     assert len(list((tmp_path / "d").glob("*.tfrecord"))) == num_shards
     assert len(set(all_records(tmp_path / "d"))) == len(lengths)
@@ -180,7 +180,7 @@ def test_shards_larger_than_the_buffer(tmp_path: Path) -> None:
 
 
 def test_thousands_of_records(tmp_path: Path) -> None:
-    vlpipe.write(tmp_path / "d", (record(n % 7, n) for n in range(3000)), num_shards=2)  # more than the rows' first 1,024
+    vlpipe.write(tmp_path / "d", (record(n % 7, n) for n in range(3000)), num_shards=2)  # more than one buffer of rows
     assert open_source(tmp_path / "d").rows["value:label"].tolist() == list(range(3000))
 
 
@@ -213,7 +213,7 @@ def test_no_records_with_a_schema(tmp_path: Path) -> None:
 
 def test_no_records_without_a_schema(tmp_path: Path) -> None:
     with pytest.raises(
-        SchemaError, match=r"d: no record was written, so that no schema is known\. Pass schema=\.\.\. to write an empty dataset\."
+        SchemaError, match=r"d: no record was written, so the schema is unknown\. Pass schema=\.\.\. to write an empty dataset\."
     ):
         vlpipe.write(tmp_path / "d", [])
     assert listing(tmp_path) == []
@@ -265,12 +265,12 @@ def test_arguments_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_record_that_does_not_fit_is_named_and_nothing_committed(tmp_path: Path) -> None:
     records = [record(1), record(2), {"features": np.ones((1, 2)), "label": 0}]
-    with pytest.raises(SchemaError, match=r'd, record 2: "features" has dtype float64, the schema says float32; convert it'):
+    with pytest.raises(SchemaError, match=r'd, record 2: "features" has dtype float64, the schema has float32; convert it'):
         vlpipe.write(tmp_path / "d", records, num_shards=2)
     assert listing(tmp_path) == []
 
 
-def test_a_refusal_that_was_swallowed_still_prevents_the_commit(tmp_path: Path) -> None:
+def test_a_suppressed_refusal_still_prevents_the_commit(tmp_path: Path) -> None:
     with pytest.raises(VlpipeError) as caught, vlpipe.Writer(tmp_path / "d", SCHEMA) as writer:  # noqa: PT012
         writer.write(record(1))
         with pytest.raises(SchemaError):
@@ -280,11 +280,11 @@ def test_a_refusal_that_was_swallowed_still_prevents_the_commit(tmp_path: Path) 
         writer.write(record(2))
     text = str(caught.value)
     assert text.startswith(f'{tmp_path / "d"}: not committed, because a record was not written: {tmp_path / "d"}, record 1: "features" has')
-    assert text.endswith("To leave records out, test them with Schema.check before they are written.")
+    assert text.endswith("To leave records out, test them with Schema.check before you write them.")
     assert listing(tmp_path) == []
 
 
-def test_an_interrupt_that_was_swallowed_prevents_the_commit_too(tmp_path: Path) -> None:
+def test_a_suppressed_interrupt_prevents_the_commit_too(tmp_path: Path) -> None:
     class Interrupting:
         def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
             raise KeyboardInterrupt
@@ -341,12 +341,12 @@ def test_metadata_that_json_cannot_express(tmp_path: Path, metadata: dict[Any, A
     writer = vlpipe.Writer(tmp_path / "d")
     writer.metadata.update(metadata)
     writer.write(record(1))
-    with pytest.raises(ArgumentError, match=r"d: Writer\.metadata holds what JSON cannot express \("):
+    with pytest.raises(ArgumentError, match=r"d: Writer\.metadata holds a value that JSON cannot express \("):
         writer.close()
     assert listing(tmp_path) == []
 
 
-def test_metadata_that_are_no_dict(tmp_path: Path) -> None:
+def test_metadata_that_are_not_a_dict(tmp_path: Path) -> None:
     writer = vlpipe.Writer(tmp_path / "d")
     writer.metadata = ["a"]  # type: ignore[assignment]
     writer.write(record(1))
@@ -405,10 +405,10 @@ def test_a_reader_of_the_old_dataset_is_not_disturbed(tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "d", [record(n, n) for n in range(9)])
     index = open_source(tmp_path / "d")
     vlpipe.write(tmp_path / "d", [record(2)], overwrite=True)
-    assert index.rows["value:label"].tolist() == list(range(9))  # mapped from a file that has no name any more
+    assert index.rows["value:label"].tolist() == list(range(9))  # mapped from a file that is already unlinked
 
 
-# ---- the system says no ----------------------------------------------------------------------------------------------------------
+# ---- errors of the system ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("when", ["while records come", "at the end"])
@@ -433,7 +433,7 @@ def test_a_full_disk_commits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_really_full_disk(tmp_path: Path) -> None:
-    # The kernel refuses a file of more than 64 KiB: the closest to a full disk that needs no disk of its own.
+    # The kernel refuses a file of more than 64 KiB: the closest to a full disk that needs no separate disk.
     code = (
         "import numpy as np, resource, signal, sys, vlpipe\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -459,7 +459,7 @@ def test_the_second_process_fails_at_once_and_names_the_first(tmp_path: Path) ->
     assert len(open_source(tmp_path / "d")) == 1
 
 
-# Reads lines of JSON (target, where to die) and for each forks a child that writes the new dataset and is killed there: a fork takes
+# Reads lines of JSON (target, where to die) and forks for each a child that writes the new dataset and is killed there: a fork takes
 # milliseconds, a new Python a third of a second. `after` kills by the clock, from outside; `line` at the n-th line of our code that
 # runs, so that no step of the commit is left out however short it is.
 DRIVER = """
@@ -510,7 +510,7 @@ for text in sys.stdin:
 
 
 class Killer:
-    """The driver above, and what must hold after each of its kills."""
+    """The driver above, and the checks after each kill."""
 
     def __init__(self, directory: Path, records: int) -> None:
         self.process = subprocess.Popen(
@@ -542,12 +542,12 @@ class Killer:
     def kill(self, old: bool, **where: float) -> None:
         self.prepare(old)
         killed = self.write(**where)["killed"]
-        found = contents(self.target) if self.target.exists() else {}
-        state = "absent" if not self.target.exists() else "old" if found == self.old else "new" if found == self.new else "partial"
-        assert state in (("old", "new") if old else ("absent", "new")), f"killed at {where}: {state}, {list(found)}"
+        files = contents(self.target) if self.target.exists() else {}
+        state = "absent" if not self.target.exists() else "old" if files == self.old else "new" if files == self.new else "partial"
+        assert state in (("old", "new") if old else ("absent", "new")), f"killed at {where}: {state}, {list(files)}"
         assert killed or state == "new"
         self.seen[state] += 1
-        # Whatever it left, the next one writes its dataset and clears up.
+        # The next writer removes the leftovers and writes its dataset.
         assert not self.write()["killed"]
         assert contents(self.target) == self.new
         assert listing(self.parent) == ["train"]
@@ -568,14 +568,14 @@ BOTH = pytest.mark.parametrize("old", [False, True], ids=["new target", "over an
 def test_killed_at_fifty_points_spread_over_a_write(killer: Killer, old: bool) -> None:
     for point in range(50):
         killer.kill(old, after=killer.duration * 1.1 * point / 49)
-    assert killer.seen["old" if old else "absent"] >= 10, "the kills came too late to tell anything"
+    assert killer.seen["old" if old else "absent"] >= 10, "the kills came too late to test anything"
 
 
 @BOTH
 @pytest.mark.parametrize("killer", [3], indirect=True)
 def test_killed_at_each_line_of_the_commit(killer: Killer, old: bool) -> None:
     killer.prepare(old)
-    lines = killer.write(line=10**9)["lines"]  # beyond the last: it lives, and tells how many there were
+    lines = killer.write(line=10**9)["lines"]  # beyond the last line: it survives, and counts the lines
     assert lines > 40
     for line in range(1, lines + 1):
         killer.kill(old, line=line)

@@ -42,7 +42,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
         VlpipeError: the files cannot be read, or their records are not Examples.
     """
     from vlpipe.files.compression import compression_of
-    from vlpipe.files.filesystem import each, measured
+    from vlpipe.files.filesystem import each, stat_file
     from vlpipe.layouts.detect import guess
     from vlpipe.layouts.sample import look
     from vlpipe.layouts.sidecars import described
@@ -53,7 +53,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
     argument = repr(source)
     report: dict[str, Any] = {
         "files": len(paths),
-        "bytes": sum(found.bytes for found in each(measured, paths)),
+        "bytes": sum(found.bytes for found in each(stat_file, paths)),
         "records_read": len(sample.records),
     }
     report |= {

@@ -1,4 +1,4 @@
-"""From anything that can be read to the native format: `convert`, which `vlpipe convert` calls."""
+"""`convert`, behind `vlpipe convert`: from any source to a dataset in the native format."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlpipe.conversion.work import Part
-from vlpipe.conversion.workers import in_processes, job
+from vlpipe.conversion.workers import describe_job, in_processes
 from vlpipe.errors import ArgumentError
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import named
+from vlpipe.processes import check_workers, worker_count
 from vlpipe.sources.open import open_anywhere
 from vlpipe.sources.records import Records
 from vlpipe.storage.index import Index, column
 from vlpipe.storage.paths import Source, expand
-from vlpipe.storage.transaction import Draft
+from vlpipe.storage.transaction import DatasetTransaction
 
-# Processes have to be started first: for less work, about half a second, that takes longer than it saves.
-BYTES_FOR_PROCESSES = 1 << 28
-BYTES_PER_RECORD = 1 << 14  # that could be converted in the time that a record takes, however small
+BYTES_PER_RECORD = 1 << 14  # converting a record takes at least as long as copying this many bytes, however small it is
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion made.
+    """The result of a conversion.
 
     Attributes:
-        records: how many.
-        frames: of each sequence, in all of them.
-        files: shards of the source, and of the target.
-        bytes: of the shards of the source, and of the target.
-        layout: that the source has; None where vlpipe wrote it.
-        label: the field that is the label; None: it is not noted.
-        workers: processes that worked.
+        records: number of records.
+        frames: total frames of each sequence.
+        files: number of shards of the source, and of the target.
+        bytes: size of the shards of the source, and of the target.
+        layout: name of the source's layout; None if vlpipe wrote the source.
+        label: the field that is the label; None if none is recorded.
+        workers: number of processes that did the work.
     """
 
     records: int
@@ -58,65 +57,60 @@ def convert(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Converted:
-    """Write a dataset in the native format of all records of a source, in their order; complete, or not at all.
+    """Write all records of a source, in their order, as a dataset in the native format; complete, or not at all.
 
-    Frames and labels are those that `make_dataset` delivers of the source, bit by bit, and so are all fields that it can deliver. The
-    result is byte for byte what `Writer` makes of the same records, whatever the number of processes.
+    Frames, labels and all other fields are bit by bit those that `make_dataset` delivers from the source. The files are byte for byte
+    those that `Writer` makes from the same records, whatever the number of processes.
 
     Args:
         source: as for `make_dataset`, on local file systems.
         path: the directory to make.
         layout: as for `make_dataset`.
         num_shards: number of TFRecord files.
-        workers: processes, not more than shards; None: one a core where there is work for them.
-        overwrite: replace a dataset that exists; it stays until the new one is complete.
-        progress: called with the bytes of records that are done and those of all.
+        workers: number of processes, at most one per shard; None: one per core if there is enough work for them.
+        overwrite: replace an existing dataset, which stays until the new one is complete.
+        progress: called with the bytes of the records that are done, and of all records.
 
     Raises:
-        ArgumentError: the source is an address, or lies in the target.
-        SchemaError: the layout is not that of the records, or a vlpipe dataset cannot hold a record; the message names it.
-        DatasetError: a record is damaged, or something cannot be read or written.
+        ArgumentError: the source is an address or lies in the target, or an argument has a value without meaning.
+        SchemaError: the records do not have this layout, or a vlpipe dataset cannot hold one of them; the message names it.
+        DatasetError: a record is damaged, or a file cannot be read or written.
         DatasetExistsError: the target exists and `overwrite` is false, or another process is writing it.
-        VlpipeError: a process has died. In any case nothing is committed.
+        VlpipeError: a worker process died.
+        After any of them, the target is what it was before.
 
     Example:
-        >>> convert("bal_train/*.tfrecord", "data/audioset", layout="audioset").records
-        22160
+        >>> vlpipe.write("data/train", [{"features": np.zeros((n, 80), np.float32), "label": n} for n in (2, 3)])
+        >>> convert("data/train", "data/one-shard", num_shards=1).frames
+        {'features': 5}
     """
     if isinstance(source, str) and "://" in source:
         raise ArgumentError(f"source: {source} is an address, and only local files are converted. Copy them here first.")
-    if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
-        raise ArgumentError(f"workers: came as {workers!r}, expected a number of processes, or None.")
+    check_workers(workers)
     chosen = None if layout is None else named(layout)
     paths = expand(source)
-    draft = Draft(path, num_shards, overwrite=overwrite)
+    transaction = DatasetTransaction(path, num_shards, overwrite=overwrite)
     try:
         index = open_anywhere(paths, chosen)
-        _refuse_own(index, draft.path)
-        processes = _processes(index, num_shards, workers)
-        told = job(index, paths, chosen, draft) if processes > 1 else None
-        return _convert(index, draft, told, processes, progress)
-    finally:
-        draft.abort()
-
-
-def _processes(index: Index, num_shards: int, workers: int | None) -> int:
-    if workers is None:
+        _refuse_source_in_target(index, transaction.path)
         work = int(index.rows["bytes"].sum()) + BYTES_PER_RECORD * len(index)
-        workers = os.cpu_count() or 1 if work >= BYTES_FOR_PROCESSES else 1
-    return max(1, min(workers, num_shards, len(index)))
+        processes = worker_count(workers, tasks=min(num_shards, len(index)), work_bytes=work)
+        job = describe_job(index, paths, chosen, transaction) if processes > 1 else None
+        return _convert(index, transaction, job, processes, progress)
+    finally:
+        transaction.abort()
 
 
-def _convert(index: Index, draft: Draft, told: dict[str, Any] | None, processes: int, progress: Progress) -> Converted:
-    """Convert in this process, or in others that can be told what to do."""
+def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] | None, processes: int, progress: Progress) -> Converted:
+    """Convert in several processes, or in this one if there is no `job` for others."""
     schema, total = Records(index).schema, int(index.rows["bytes"].sum())
-    if told is None:
-        part = Part(index, draft.path, draft.directory, draft.names)
+    if job is None:
+        part = Part(index, transaction.path, transaction.directory, transaction.names)
         rows, shards = part.convert(lambda: progress(part.bytes, total))
     else:
-        rows, shards = in_processes(told, schema, len(index), processes, lambda done: progress(done, total))
+        rows, shards = in_processes(job, schema, len(index), processes, lambda done: progress(done, total))
     metadata = index.metadata if index.label is None else {**index.metadata, "label": index.label}
-    draft.commit(schema, rows, shards, metadata)
+    transaction.commit(schema, rows, shards, metadata)
     progress(total, total)
     return Converted(
         records=len(index),
@@ -125,13 +119,12 @@ def _convert(index: Index, draft: Draft, told: dict[str, Any] | None, processes:
         bytes=(sum(shard.bytes for shard in index.shards), sum(shard.bytes for shard in shards.values())),
         layout=index.metadata.get("layout") if index.foreign is not None else None,
         label=index.label,
-        workers=1 if told is None else processes,
+        workers=1 if job is None else processes,
     )
 
 
-def _refuse_own(index: Index, path: str) -> None:
+def _refuse_source_in_target(index: Index, path: str) -> None:
     target = os.path.realpath(path)
     for shard in index.shards:
-        place = os.path.realpath(shard.path)
-        if os.path.commonpath([place, target]) == target:
+        if os.path.commonpath([os.path.realpath(shard.path), target]) == target:
             raise ArgumentError(f"source: {shard.path} lies in the target {path}, which would replace it. Choose another target.")

@@ -1,4 +1,4 @@
-"""What a process does of a conversion: all records of some of the shards, in their order."""
+"""The part of a conversion that one process does: all records of some of the shards, in their order."""
 
 from __future__ import annotations
 
@@ -12,71 +12,73 @@ from vlpipe.errors import SchemaError
 from vlpipe.sources.records import Records, Values
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Text
-from vlpipe.storage.shard_writer import Portion, Shard, shards_of
-from vlpipe.storage.transaction import os_errors_named
+from vlpipe.storage.shard_writer import ShardWriter, WrittenShard, shard_numbers
+from vlpipe.storage.transaction import os_errors_as_dataset_errors
 
 PROGRESS_BYTES = 1 << 20  # of records between two calls of `progress`
 
 
 class Part:
-    """Of a conversion by `parts` processes, that of the process `number`.
+    """The part with this `number` of a conversion that is split into `parts`.
 
     Args:
-        target: the dataset to make, as it was named.
+        index: of the source.
+        target: the dataset to make, as the user named it.
         directory: where its shards are written.
-        names: the file of each shard, by its number.
+        names: file name of each shard of the dataset, by its number.
 
     Attributes:
-        row: the record that it is at.
-        bytes: what the records before it have in the source.
+        row: the record that is being converted.
+        bytes: size, in the source, of the records before it.
     """
 
     def __init__(self, index: Index, target: str, directory: Path, names: dict[int, str], number: int = 0, parts: int = 1) -> None:
         self._index, self._target = index, target
         self._directory = directory
         self._names = {shard: name for shard, name in names.items() if shard % parts == number}
-        self._shards = shards_of(len(index), len(names))
+        self._shards = shard_numbers(len(index), len(names))
         self.rows = np.flatnonzero(self._shards % parts == number)
         self.row = self.bytes = 0
 
-    def convert(self, progress: Callable[[], None]) -> tuple[np.ndarray, dict[int, Shard]]:
-        """The rows that the index of the target has of these records, and the complete shards by number.
+    def convert(self, progress: Callable[[], None]) -> tuple[np.ndarray, dict[int, WrittenShard]]:
+        """Write the shards; return the rows of their records in the index of the target, and the shards by number.
 
         Raises:
             DatasetError: a record cannot be read, or a shard cannot be written.
             SchemaError: a vlpipe dataset cannot hold a record.
         """
-        index, shown = self._index, 0
+        index, reported = self._index, 0
         texts = [name for name, field in index.schema.fields.items() if isinstance(field, Text)] if index.foreign is not None else []
         sizes = index.rows["bytes"]
-        with Records(index) as records, os_errors_named(self._target):
-            portion = Portion(self._directory, records.schema, self._names)
+        with Records(index) as records, os_errors_as_dataset_errors(self._target):
+            writer = ShardWriter(self._directory, records.schema, self._names)
             for row in self.rows.tolist():
                 self.row = row
                 values = records.values(row)
                 for name in texts:
                     self._check_text(name, values)
-                portion.add(int(self._shards[row]), values, functools.partial(index.where, row))
+                writer.add(int(self._shards[row]), values, functools.partial(index.where, row))
                 self.bytes += int(sizes[row])
-                if self.bytes - shown >= PROGRESS_BYTES:
-                    shown = self.bytes
+                if self.bytes - reported >= PROGRESS_BYTES:
+                    reported = self.bytes
                     progress()
-            return portion.finish()
+            return writer.finish()
 
     def _check_text(self, name: str, values: Values) -> None:
-        """The texts of others may be any bytes; ours are UTF-8, so that they can be shown and stored as JSON."""
+        """Check a text of a third-party file, which may be any bytes: in a vlpipe dataset it is UTF-8, to be printed and stored as JSON."""
         try:
             bytes(values[name]).decode("utf-8")
         except UnicodeDecodeError as error:
             raise SchemaError(
-                f'{self._index.where(self.row)}: "{name}" is no UTF-8 at its byte {error.start} ({error.reason}), which a text of a vlpipe '
-                f"dataset has to be. {self._way_out(name)}"
+                f'{self._index.where(self.row)}: "{name}" is not UTF-8 at its byte {error.start} ({error.reason}); a vlpipe dataset stores '
+                f"texts in UTF-8. {self._way_out(name)}"
             ) from error
 
     def _way_out(self, name: str) -> str:
+        """Say how to convert the source without this field."""
         index = self._index
         if name == index.label:
-            return "It is the label: pass a layout that has another, or none."
+            return "It is the label: pass a layout with another label, or without one."
         frames = index.foreign.stored if index.foreign is not None else {}
         others = [key for key in index.schema.fields if key not in (name, index.label, *frames)]
-        return f"Pass over it with layout=vlpipe.layouts.{index.metadata['layout']}(...).only({', '.join(map(repr, others))})."
+        return f"Leave it out with layout=vlpipe.layouts.{index.metadata['layout']}(...).only({', '.join(map(repr, others))})."

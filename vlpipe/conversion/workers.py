@@ -1,129 +1,91 @@
-"""A conversion by several processes: each opens the source by itself and writes shards of its own into the one staged directory."""
+"""Convert in several processes: each opens the source by itself and writes some of the shards into the directory of the transaction."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import queue
-import signal
-import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from vlpipe import errors
 from vlpipe.errors import VlpipeError
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import to_json
-from vlpipe.processes import start
+from vlpipe.processes import Workers
 from vlpipe.storage.index import Index, row_dtype
 from vlpipe.storage.schema import Schema
-from vlpipe.storage.shard_writer import Shard, shards_of
-from vlpipe.storage.transaction import Draft
+from vlpipe.storage.shard_writer import WrittenShard, shard_numbers
+from vlpipe.storage.transaction import DatasetTransaction
 
-_DONE = 1 << 62  # a record behind the last
-Messages = queue.SimpleQueue[tuple[int, dict[str, Any] | None]]
+_DONE = 1 << 62  # greater than the number of any record
 
 
-def job(index: Index, source: list[str], layout: Layout | None, draft: Draft) -> dict[str, Any] | None:
-    """What another process has to be told; None where it cannot be: a layout that has functions of the user's."""
+def describe_job(index: Index, source: list[str], layout: Layout | None, transaction: DatasetTransaction) -> dict[str, Any] | None:
+    """Return the conversion as JSON values, for other processes; None if its layout has functions of the user's, which stay here."""
     if layout is not None and layout.given is not None:
         return None
     return {
         "source": source,
         "layout": None if layout is None else to_json(layout),
         "fingerprint": index.fingerprint,
-        "target": draft.path,
-        "directory": str(draft.directory),
-        "names": list(draft.names.values()),
+        "target": transaction.path,
+        "directory": str(transaction.directory),
+        "names": list(transaction.names.values()),
     }
 
 
 def in_processes(
-    told: dict[str, Any], schema: Schema, records: int, parts: int, progress: Callable[[int], None]
-) -> tuple[np.ndarray, dict[int, Shard]]:
-    """All rows of the index of the target, and its shards by number.
+    job: dict[str, Any], schema: Schema, records: int, parts: int, progress: Callable[[int], None]
+) -> tuple[np.ndarray, dict[int, WrittenShard]]:
+    """Convert in several processes; return all rows of the target's index, and its shards by number.
 
     Args:
-        told: the `job`.
+        job: of `describe_job`.
         schema: of the target.
-        records: in the source.
-        parts: processes.
+        records: number of records in the source.
+        parts: number of processes.
         progress: called with the bytes that are done.
 
     Raises:
-        VlpipeError: a record cannot be converted, the first such one whatever the number of processes; or a process has died.
+        VlpipeError: a record cannot be converted: the first such record, whatever the number of processes. Or a process died.
     """
     rows = np.empty(records, row_dtype(schema))
-    part_of = shards_of(records, len(told["names"])) % parts
-    shards: dict[int, Shard] = {}
-    with contextlib.ExitStack() as stack:
-        messages: Messages = queue.SimpleQueue()
-        for number in range(parts):
-            process = stack.enter_context(_started())
-            thread = threading.Thread(target=_listen, args=(process, {**told, "number": number, "parts": parts}, messages))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(process.kill)
-        for number, message in _last_messages(told["target"], parts, messages, progress):
-            rows[part_of == number] = np.frombuffer(message["rows"], rows.dtype)
-            shards |= {int(shard): Shard.from_state(state) for shard, state in message["shards"].items()}
+    part_of_row = shard_numbers(records, len(job["names"])) % parts
+    shards: dict[int, WrittenShard] = {}
+    at, done = [0] * parts, [0] * parts
+    failures: list[tuple[int, VlpipeError]] = []
+    with Workers("vlpipe.conversion", [{**job, "number": number, "parts": parts} for number in range(parts)]) as workers:
+        try:
+            workers.start(parts)
+        except OSError as error:
+            raise VlpipeError(f"a worker process cannot be started ({error.strerror or error}). Try workers=1: it starts none.") from error
+        for message in workers.messages():
+            number = message.task
+            if message.kind == "died":
+                raise VlpipeError(
+                    f"{job['target']}: a worker process died; nothing was written. It was killed or ran out of memory: try fewer workers."
+                )
+            if message.kind == "progress":
+                at[number], done[number] = message.value
+                progress(sum(done))
+            elif message.kind == "result":
+                rows[part_of_row == number] = np.frombuffer(message.payload, rows.dtype)
+                shards |= {int(shard): WrittenShard.from_state(state) for shard, state in message.value.items()}
+            else:
+                failures.append((at[number], message.value))
+            if message.kind != "progress":
+                at[number] = _DONE
+            _raise_first(failures, at)
     return rows, shards
 
 
-def _started() -> subprocess.Popen:
-    # Ctrl-C goes to every process of a terminal. Those that are started here never hear it: whoever waits for them ends them.
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return start("vlpipe.conversion")
-    except OSError as error:
-        raise VlpipeError(f"a worker process cannot be started ({error.strerror or error}). Try workers=1, which needs none.") from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+def _raise_first(failures: list[tuple[int, VlpipeError]], at: list[int]) -> None:
+    """Raise the error of the first record that failed, once every process is past it: until then, an earlier record may still fail.
 
-
-def _listen(process: Any, told: dict[str, Any], messages: Messages) -> None:
-    """Tell a process what to do and put down what it says; None when it says no more."""
-    try:
-        process.stdin.write(json.dumps(told).encode() + b"\n")
-        process.stdin.flush()
-        for line in process.stdout:
-            message = json.loads(line)
-            if "rows" in message:
-                size = message["rows"]
-                message["rows"] = process.stdout.read(size)
-                if len(message["rows"]) < size:
-                    break
-            messages.put((told["number"], message))
-    except (OSError, ValueError):  # it has died, maybe in the middle of a line
-        pass
-    finally:
-        messages.put((told["number"], None))
-
-
-def _last_messages(target: str, parts: int, messages: Messages, progress: Callable[[int], None]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """What each process says last."""
-    at, done = [0] * parts, [0] * parts
-    failures: list[tuple[int, str, str]] = []
-    while min(at) < _DONE:
-        number, message = messages.get()
-        if message is None:
-            if at[number] < _DONE:
-                raise VlpipeError(
-                    f"{target}: a worker process died; nothing was written. It was killed or ran out of memory: try fewer workers."
-                )
-            continue
-        at[number], done[number] = message["row"], message["bytes"]
-        progress(sum(done))
-        if "error" in message:
-            failures.append((message["row"], *message["error"]))
-        elif "rows" in message:
-            yield number, message
-        if "error" in message or "rows" in message:
-            at[number] = _DONE
-        # The others go on as far as the first record that failed: one before it may fail too.
-        if failures and min(at) >= min(failures)[0]:
-            _, kind, text = min(failures)
-            raise getattr(errors, kind, errors.DatasetError)(text)
+    Args:
+        failures: record and error of each process that failed.
+        at: the record that each process is at.
+    """
+    if failures:
+        row, failure = min(failures, key=lambda entry: (entry[0], str(entry[1])))
+        if min(at) >= row:
+            raise failure

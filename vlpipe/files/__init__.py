@@ -1,1 +1,1 @@
-"""Files and directories, local or at an address: opened, listed, framed as TFRecord, written complete or not at all."""
+"""Files and directories, local or at an address: open and list them, read TFRecord, write directories complete or not at all."""

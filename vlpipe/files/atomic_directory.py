@@ -1,7 +1,7 @@
 """A directory that appears complete or not at all.
 
-It is filled in a hidden place beside the target, flushed to disk, and renamed. A target that is replaced is exchanged
-with the new one in a single step, so that whoever looks, and whatever crashes, finds the old directory or the new one.
+It is filled under a hidden name beside the target, flushed to disk, and renamed. If it replaces an existing target, the two are exchanged
+in a single step: at any moment, even after a crash, the target is the old directory or the new one.
 """
 
 from __future__ import annotations
@@ -25,20 +25,31 @@ from pathlib import Path
 from vlpipe.errors import DatasetError, DatasetExistsError, VlpipeError
 
 
-class StagedDirectory:
-    """A place to fill (`path`) that `commit` turns into the target and `abort` removes.
+class AtomicDirectory:
+    """A directory to fill (`path`), which `commit` makes the target and `abort` removes.
 
-    While it lives, a second one for the same target is refused, in this process or another; if this process is
-    killed, the lock goes with it and the next one removes what it left.
+    It locks the target: a second one for the same target is refused, in this process and in others. If this process is killed, the kernel
+    releases the lock, and the next `AtomicDirectory` for the target removes the files left behind.
 
     Args:
-        target: the directory to make; its parents are made as needed.
-        overwrite: replace a target that exists.
-        replaceable: whether a directory that exists may be replaced; gets its path, returns None or the reason against it.
+        target: the directory to make; missing parents are made.
+        overwrite: replace an existing target.
+        replaceable: given the path of an existing target, returns None if it may be replaced, else the reason why not.
+
+    Attributes:
+        target: real path of the target.
+        path: where to write the files.
 
     Raises:
-        DatasetExistsError: the target exists and is not to be replaced, or another writer is at work on it.
-        DatasetError: there is no place for it: no permission, no room, a parent that is a file.
+        DatasetExistsError: the target exists and may not be replaced, or is being written by another process.
+        DatasetError: the directory cannot be made: no permission, no room, a parent that is a file.
+
+    Example:
+        >>> directory = AtomicDirectory("results", overwrite=False, replaceable=lambda path: "it is not mine")
+        >>> _ = (directory.path / "scores.txt").write_text("0.9")
+        >>> directory.commit()
+        >>> os.listdir("results")
+        ['scores.txt']
     """
 
     def __init__(self, target: str | os.PathLike[str], *, overwrite: bool, replaceable: Callable[[Path], str | None]) -> None:
@@ -60,7 +71,7 @@ class StagedDirectory:
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _Lock(self.target.parent / f".{self.target.name}.lock", self.target)
         try:
-            # The name in full, so that what is staged for a target called "NAME.staged-2" is not taken for a rest of NAME.
+            # The full pattern: a directory of a target that is called "NAME.staged-2" is not left over from NAME.
             left_behind = re.compile(re.escape(f".{self.target.name}.staged-") + "[0-9a-f]{8}(-old)?")
             for entry in os.listdir(self.target.parent):
                 if left_behind.fullmatch(entry):
@@ -72,23 +83,24 @@ class StagedDirectory:
             raise
 
     def commit(self) -> None:
-        """Make the target from what was filled in; after this, or a crash in it, the target is never partial.
+        """Make the filled directory the target. Even after a crash during the commit, the target is never partial.
 
         Raises:
-            DatasetExistsError: the target appeared meanwhile.
+            DatasetExistsError: the target has appeared since, and may not be replaced.
+            OSError: the system cannot write the directory; the target stays as it was.
         """
         try:
             for file in sorted(self.path.iterdir()):
                 _flush(file)
             _flush(self.path)
-            self._refuse_existing()  # after the flush, which can take long enough for a target to appear
+            self._refuse_existing()  # again: the flush can take long enough for a target to appear
             _replace(self.path, self.target)
             _flush(self.target.parent)
         finally:
             self.abort()
 
     def abort(self) -> None:
-        """Remove what was filled in, and let others write the target. Does nothing after a commit, and in a forked process."""
+        """Remove the directory and release the lock. Does nothing after a commit, or in a forked process."""
         if os.getpid() != self._process:
             return
         shutil.rmtree(self.path, ignore_errors=True)
@@ -111,7 +123,7 @@ class StagedDirectory:
 
 
 class _Lock:
-    """An advisory lock on a file beside the target; the kernel drops it when the process ends, however it ends."""
+    """An advisory lock on a file beside the target; the kernel releases it when the process ends, in whatever way."""
 
     def __init__(self, path: Path, target: Path) -> None:
         self._path = path
@@ -128,22 +140,22 @@ class _Lock:
                 raise DatasetExistsError(
                     f"{target}: is being written by {holder}. Wait until it ends, stop it, or choose another target."
                 ) from error
-            # The one who held it may have removed the file between our open and our lock: then we hold a lock on nothing.
+            # The previous holder may have removed the file between our open and our lock: then this lock protects nothing.
             if _is_same_file(file, path):
                 break
             os.close(file)
         self._file = file
-        note = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        holder_note = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         try:
             os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(note).encode(), 0)
+            os.pwrite(file, json.dumps(holder_note).encode(), 0)
         except BaseException:
             self.release()
             raise
-        _held.add(self)
+        _locks.add(self)
 
     def leave_to_parent(self) -> None:
-        """In a forked process: without this, a worker that outlives its killed parent would keep the lock."""
+        """Close the file in a forked process: otherwise a worker that outlives its killed parent would keep the lock."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -155,11 +167,11 @@ class _Lock:
             self._file = None
 
 
-_held: weakref.WeakSet[_Lock] = weakref.WeakSet()
+_locks: weakref.WeakSet[_Lock] = weakref.WeakSet()
 
 
 def _leave_locks_to_parent() -> None:
-    for lock in _held:
+    for lock in _locks:
         lock.leave_to_parent()
 
 
@@ -190,7 +202,7 @@ def _flush(path: Path) -> None:
 
 
 def _replace(new: Path, target: Path) -> None:
-    """`new` becomes `target`; what `target` was is left under the name of `new`, if it was anything."""
+    """Rename `new` to `target`. A directory that was the target takes the name of `new`."""
     try:
         os.rename(new, target)
         return
@@ -199,7 +211,7 @@ def _replace(new: Path, target: Path) -> None:
             raise
     if _exchange(new, target):
         return
-    # No exchange on this system: for an instant the target is missing, and the old one waits beside it.
+    # This system cannot exchange directories: for an instant the target is missing, and the old one lies beside it.
     aside = target.parent / f"{new.name}-old"
     os.rename(target, aside)
     os.rename(new, target)
@@ -208,7 +220,7 @@ def _replace(new: Path, target: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two directories in one step; False where the system cannot."""
+    """Exchange two directories in one step; return False if the system cannot."""
     if not sys.platform.startswith("linux"):
         return False
     at_fdcwd, rename_exchange = -100, 2

@@ -1,6 +1,6 @@
-"""Compressed TFRecord files: which they are, and what is in them as a file that can be read from any place.
+"""Compressed TFRecord files: detect the compression, and open the uncompressed content as a seekable file.
 
-TensorFlow compresses a file as a whole, with GZIP (RFC 1952) or ZLIB (RFC 1950). Where a record stands is its place in what was compressed.
+TensorFlow compresses a file as a whole, with GZIP (RFC 1952) or ZLIB (RFC 1950). Offsets of records refer to the uncompressed content.
 """
 
 from __future__ import annotations
@@ -17,19 +17,25 @@ from vlpipe.files.filesystem import is_address, open_file
 from vlpipe.files.tfrecord import HEADER_BYTES, length_in
 
 _BLOCK = 1 << 20
-_WINDOW = {"GZIP": 31, "ZLIB": 15}  # as zlib calls them
+_WINDOW = {"GZIP": 31, "ZLIB": 15}  # the wbits argument of zlib
 COMPRESSIONS = ("", *_WINDOW)
 
 
 def compression_of(path: str | os.PathLike[str]) -> str:
-    """ "GZIP", "ZLIB", or "" for a file that is not compressed, by its first bytes.
+    """Detect by its first bytes how a file is compressed: "GZIP", "ZLIB", or "" for an uncompressed file.
 
     Raises:
-        DatasetError: it cannot be read.
+        DatasetError: the file cannot be read.
+
+    Example:
+        >>> with open("a.tfrecord.gz", "wb") as file:
+        ...     _ = file.write(bytes.fromhex("1f8b08"))
+        >>> compression_of("a.tfrecord.gz")
+        'GZIP'
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         head = file.read(HEADER_BYTES)
-    if len(head) == HEADER_BYTES and length_in(head) is not None:  # whatever the length looks like
+    if len(head) == HEADER_BYTES and length_in(head) is not None:  # a valid TFRecord header, even if it looks like GZIP
         return ""
     if head[:3] == b"\x1f\x8b\x08":
         return "GZIP"
@@ -37,25 +43,29 @@ def compression_of(path: str | os.PathLike[str]) -> str:
 
 
 def uncompressed(path: str | os.PathLike[str], compression: str) -> BinaryIO:
-    """A file open for reading that has the records as they are: the file itself, or what is in it, in a temporary file without a name.
+    """Open the uncompressed content of a file: the file itself, or an unnamed temporary file with the content.
+
+    Args:
+        path: path or address of the file.
+        compression: of the file, from `compression_of`.
 
     Raises:
-        DatasetError: it cannot be read, is damaged or cut, or there is no room for what is in it.
+        DatasetError: the file cannot be read, is damaged or cut, or there is no room for the temporary file.
     """
-    return _in_temporary_file(path, compression) if compression else _opened(path)
+    return _in_temporary_file(path, compression) if compression else _open(path)
 
 
 def on_disk(path: str | os.PathLike[str], compression: str) -> BinaryIO:
-    """The same, but always a file of this machine, which can be mapped: what stands at an address is copied into a temporary one.
+    """Open the uncompressed content of a file as a local file, which can be mapped into memory; a file at an address is copied.
 
     Raises:
         DatasetError: as `uncompressed`.
     """
-    return _in_temporary_file(path, compression) if compression or is_address(path) else _opened(path)
+    return _in_temporary_file(path, compression) if compression or is_address(path) else _open(path)
 
 
 def _in_temporary_file(path: str | os.PathLike[str], compression: str) -> BinaryIO:
-    with _opened(path) as source, contextlib.ExitStack() as unfinished:
+    with _open(path) as source, contextlib.ExitStack() as unfinished:
         try:
             target: Any = unfinished.enter_context(tempfile.TemporaryFile())
             if compression:
@@ -65,22 +75,22 @@ def _in_temporary_file(path: str | os.PathLike[str], compression: str) -> Binary
             target.seek(0)
         except (zlib.error, EOFError) as error:
             raise DatasetError(
-                f"{path}: the file is damaged or was cut: what {compression} compressed cannot be read ({error}). Restore it from a copy."
+                f"{path}: the file is damaged or was cut: its {compression} data cannot be uncompressed ({error}). Restore it from a copy."
             ) from error
         except DatasetError:
             raise
         except OSError as error:
-            what = "uncompressed" if compression else "copied"
+            action = "uncompressed" if compression else "copied"
             raise DatasetError(
-                f"{path}: cannot be {what} into {tempfile.gettempdir()} ({error.strerror or error}). Make room there, or set TMPDIR."
+                f"{path}: cannot be {action} into {tempfile.gettempdir()} ({error.strerror or error}). Make room there, or set TMPDIR."
             ) from error
         unfinished.pop_all()
-    found: BinaryIO = target
-    return found
+    content: BinaryIO = target
+    return content
 
 
 def _inflate(source: BinaryIO, target: IO[bytes], window: int) -> None:
-    """What is in a compressed file; GZIP files may be several, one after another."""
+    """Uncompress a file, which may consist of several GZIP files, one after another."""
     inflating, is_whole = zlib.decompressobj(window), False
     while block := source.read(_BLOCK):
         while block:
@@ -96,7 +106,7 @@ def _inflate(source: BinaryIO, target: IO[bytes], window: int) -> None:
         raise EOFError("it ends too early")
 
 
-def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+def _open(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         return open_file(path)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Files and directories by a path, or by an address that TensorFlow's file systems know (gs://bucket/file): opened, listed, measured alike.
+"""Open, list and stat files by a path, or by an address that TensorFlow's file systems know (gs://bucket/file), in the same way.
 
-Whatever goes wrong at an address is an OSError, as it is with a path. TensorFlow is loaded for addresses only.
+Errors at an address are raised as `OSError`, like those of a path. TensorFlow is loaded for addresses only.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from vlpipe.errors import DatasetError
 
 Path = str | os.PathLike[str]
 
-BUFFER_BYTES = 1 << 16  # that are asked for at the least
-AT_ONCE = 8  # addresses: whoever asks for one is mostly waiting
+BUFFER_BYTES = 1 << 16  # the smallest request to an address
+MAX_REQUESTS = 8  # addresses at a time: a request is mostly waiting
 
 Result = TypeVar("Result")
 
 
-class Measures(NamedTuple):
-    """What a file system knows of what is at a place.
+class FileStat(NamedTuple):
+    """The metadata of a file or directory.
 
     Attributes:
-        bytes: its size.
-        mtime_ns: when it was changed; 0 where that is not known.
-        is_directory: it is a directory.
-        is_file: it is a file, and not a pipe, say, which would be waited for.
+        bytes: size.
+        mtime_ns: time of the last change, in nanoseconds; 0 if the file system does not know it.
+        is_directory: whether it is a directory.
+        is_file: whether it is a regular file, and not, for example, a pipe, which would block a reader.
     """
 
     bytes: int
@@ -42,36 +42,41 @@ class Measures(NamedTuple):
 
 
 def is_address(path: Path) -> bool:
-    """Whether TensorFlow's file systems have to be asked."""
+    """Return whether a path is an address, such as gs://bucket/file.
+
+    Example:
+        >>> is_address("gs://bucket/a.tfrecord"), is_address("data/a.tfrecord")
+        (True, False)
+    """
     return "://" in os.fspath(path)
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file; False too where that cannot be told."""
+    """Return whether a path is a regular file; False also if the file system cannot tell."""
     with contextlib.suppress(OSError):
-        return measured(path).is_file
+        return stat_file(path).is_file
     return False
 
 
-def measured(path: Path) -> Measures:
-    """What is at a place.
+def stat_file(path: Path) -> FileStat:
+    """Return the metadata of a file or directory.
 
     Raises:
-        OSError: nothing is, or it cannot be told.
+        OSError: it does not exist, or the file system cannot be asked.
     """
     if not is_address(path):
-        found = os.stat(path)
-        return Measures(found.st_size, found.st_mtime_ns, stat.S_ISDIR(found.st_mode), stat.S_ISREG(found.st_mode))
+        status = os.stat(path)
+        return FileStat(status.st_size, status.st_mtime_ns, stat.S_ISDIR(status.st_mode), stat.S_ISREG(status.st_mode))
     with _as_os_errors(path) as gfile:
-        statistics = gfile.stat(path)
-        return Measures(statistics.length, statistics.mtime_nsec, statistics.is_directory, not statistics.is_directory)
+        status = gfile.stat(path)
+        return FileStat(status.length, status.mtime_nsec, status.is_directory, not status.is_directory)
 
 
 def names_in(directory: Path) -> list[str]:
-    """The names of everything in a directory, sorted; in a bucket, those of directories may have a slash behind.
+    """Return the sorted names of all files and directories in a directory; in a bucket, names of directories may end with a slash.
 
     Raises:
-        OSError: there is none, or it cannot be listed.
+        OSError: the directory does not exist, or cannot be listed.
     """
     if not is_address(directory):
         return sorted(os.listdir(directory))
@@ -80,10 +85,10 @@ def names_in(directory: Path) -> list[str]:
 
 
 def globbed(pattern: str) -> list[str]:
-    """The files and directories that a glob names, sorted; `**` is followed on local file systems only.
+    """Return the sorted files and directories that match a glob; `**` works on local file systems only.
 
     Raises:
-        OSError: they cannot be listed.
+        OSError: the file system cannot list them.
     """
     if not is_address(pattern):
         return sorted(glob.glob(pattern, recursive=True))
@@ -92,31 +97,31 @@ def globbed(pattern: str) -> list[str]:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A file open for reading, at any place of it. What stands at an address is read in portions, and not copied.
+    """Open a file for reading; it is seekable. A file at an address is read in pieces, without a copy.
 
     Raises:
-        OSError: it cannot be opened; while it is read, a DatasetError that names the address.
+        OSError: the file cannot be opened. Reading from an address raises a `DatasetError` that names it.
     """
     return io.BufferedReader(_Remote(os.fspath(path)), BUFFER_BYTES) if is_address(path) else open(path, "rb")
 
 
 def each(function: Callable[[str], Result], paths: Sequence[str]) -> Iterator[Result]:
-    """What a function says of each path, in their order; several addresses are asked at a time, by as many threads."""
+    """Yield the result of a function for each path, in their order. For addresses, `MAX_REQUESTS` threads call it at the same time."""
     if not any(map(is_address, paths)):
         yield from map(function, paths)
         return
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = [pool.submit(function, path) for path in paths]
+    with ThreadPoolExecutor(MAX_REQUESTS) as pool:
+        futures = [pool.submit(function, path) for path in paths]
         try:
-            for answer in answers:
-                yield answer.result()
+            for future in futures:
+                yield future.result()
         finally:
-            for answer in answers:
-                answer.cancel()
+            for future in futures:
+                future.cancel()
 
 
 class _Remote(io.RawIOBase):
-    """A file at an address."""
+    """A file at an address, without a buffer."""
 
     def __init__(self, address: str) -> None:
         self._address, self._at = address, 0
@@ -144,8 +149,8 @@ class _Remote(io.RawIOBase):
             ) from error
         if not data:
             raise DatasetError(
-                f"{self._address}: ends after {self._at} bytes, it had {self._size} when it was opened: it was cut meanwhile. Try again "
-                "when it is complete."
+                f"{self._address}: ends after {self._at} bytes, it had {self._size} when it was opened: it was cut meanwhile. "
+                "Try again when it is complete."
             )
         buffer[: len(data)] = data
         self._at += len(data)
@@ -166,10 +171,10 @@ class _Remote(io.RawIOBase):
 
 @contextlib.contextmanager
 def _as_os_errors(path: Path) -> Iterator[Any]:
-    """`tf.io.gfile`, and its errors as those of a local file system.
+    """Give access to `tf.io.gfile`; raise its errors as those of a local file system.
 
     Raises:
-        OSError: instead of an `OpError`.
+        OSError: instead of a `tf.errors.OpError`.
     """
     import tensorflow as tf
 

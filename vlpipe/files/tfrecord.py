@@ -1,6 +1,6 @@
-"""The TFRecord framing: how records stand in a file, and the checksum that guards each.
+"""The TFRecord format: records in a file, each with a length and checksums.
 
-A file is a sequence of frames and nothing else:
+A file is a sequence of records without gaps:
 
     uint64  length n of the data, little-endian
     uint32  masked CRC32C of the 8 length bytes
@@ -32,7 +32,13 @@ _CHECKSUM = struct.Struct("<I")
 
 
 class RecordFrame(NamedTuple):
-    """One record as it stands in a file: `offset` is where its header begins, `data` its content."""
+    """A record of a file.
+
+    Attributes:
+        offset: position of its header in the file.
+        data: its content.
+        checksum: masked CRC32C of the data.
+    """
 
     offset: int
     data: bytes
@@ -40,36 +46,42 @@ class RecordFrame(NamedTuple):
 
 
 def masked_crc(data: bytes | np.ndarray) -> int:
-    """CRC32C of `data` (bytes, or a read-only array of them), masked as TFRecord stores it."""
+    """Return the masked CRC32C of data (bytes, or a read-only array of uint8), as TFRecord stores it.
+
+    Example:
+        >>> hex(masked_crc(b"123456789"))
+        '0xc78ab0e5'
+    """
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def header_of(length: int) -> bytes:
-    """The 12 bytes that stand before `length` bytes of data."""
+    """Return the 12 bytes before `length` bytes of data."""
     size = _LENGTH.pack(length)
     return size + _CHECKSUM.pack(masked_crc(size))
 
 
 def length_in(header: bytes) -> int | None:
-    """The bytes of data that a header of 12 bytes announces; None where its checksum says that it is damaged."""
+    """Return the length of the data behind a header of 12 bytes; None if the checksum of the header does not match."""
     length, checksum = _HEADER.unpack(header)
     return length if masked_crc(header[:8]) == checksum else None
 
 
 def footer_of(checksum: int) -> bytes:
-    """The 4 bytes that stand after data whose masked CRC is `checksum`."""
+    """Return the 4 bytes behind data with this masked CRC."""
     return _CHECKSUM.pack(checksum)
 
 
 def read_frames(path: str | os.PathLike[str], content: BinaryIO | None = None) -> Iterator[RecordFrame]:
-    """Every record of a TFRecord file, in order, each checked.
+    """Yield the records of a TFRecord file in order, and check their checksums.
 
     Args:
-        content: what is in it, where it is compressed.
+        path: of the file.
+        content: the uncompressed content, open for reading; None: the file is not compressed.
 
     Raises:
-        DatasetError: a record is damaged or cut; the message names the file, the record and its first byte. Or the file cannot be read.
+        DatasetError: a record is damaged or cut (the message has file, record and byte), or the file cannot be read.
     """
     path = Path(path)
     try:
@@ -87,10 +99,10 @@ def read_frames(path: str | os.PathLike[str], content: BinaryIO | None = None) -
                 raise DatasetError(f"{where}: the file ends after {len(header)} of {HEADER_BYTES} header bytes. {DAMAGED}")
             length = length_in(header)
             if length is None:
-                raise DatasetError(f"{where}: the checksum of its length does not match. {_what_else(number)}")
+                raise DatasetError(f"{where}: the checksum of its length does not match. {_next_step(number)}")
             if length > size - offset - HEADER_BYTES - FOOTER_BYTES:
                 left = max(0, size - offset - HEADER_BYTES - FOOTER_BYTES)
-                raise DatasetError(f"{where}: the header says {length} bytes of data, the file has {left} left. {DAMAGED}")
+                raise DatasetError(f"{where}: the header announces {length} bytes of data, the file has {left} left. {DAMAGED}")
             data = file.read(length)
             (checksum,) = _CHECKSUM.unpack(file.read(FOOTER_BYTES))
             if masked_crc(data) != checksum:
@@ -101,58 +113,58 @@ def read_frames(path: str | os.PathLike[str], content: BinaryIO | None = None) -
 
 
 def scan(data: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Where the records of a whole file stand: their headers tested, their data not touched.
+    """Locate the records of a whole file by their headers, which are checked; their data are not read.
 
     Args:
-        data: uint8, the file, as it is mapped into memory.
-        name: what to call it in an error.
+        data: uint8, the content of the file, such as a memory map.
+        name: of the file, for an error.
 
     Returns:
-        int64 offsets of the headers, int64 bytes of the data.
+        int64 `[N]`, offsets of the headers; int64 `[N]`, lengths of the data in bytes.
 
     Raises:
-        DatasetError: a header is damaged or cut, or the file is something else; the message names the record and its first byte.
+        DatasetError: a header is damaged or cut, or the file is not a TFRecord file; the message has the record and its first byte.
     """
     size, at = len(data), 0
     offsets: list[int] = []
-    view: Any = data  # which offers its bytes, though NumPy does not say so
+    view: Any = data  # arrays support the buffer protocol, which NumPy's annotations lack
     length_at, add = _LENGTH.unpack_from, offsets.append
     problem = ""
-    while at < size:  # a fifth of a microsecond a record: each says only where the next is
+    while at < size:  # 0.2 microseconds per record; each length only tells where the next record begins
         left = size - at - HEADER_BYTES - FOOTER_BYTES
         if left < 0:
             problem = f"the file ends after {size - at} bytes, a record has at least {HEADER_BYTES + FOOTER_BYTES}"
             break
         (length,) = length_at(view, at)
         if length > left or length >= 1 << 32:
-            problem = f"the header says {length} bytes of data, the file has {left} left (at most {(1 << 32) - 1} are read)"
+            problem = f"the header announces {length} bytes of data, the file has {left} left (at most {(1 << 32) - 1} are read)"
             break
         add(at)
         at += HEADER_BYTES + length + FOOTER_BYTES
-    found = np.array(offsets, np.int64)
-    bad = np.flatnonzero(_header_checksums(data, found) != _unaligned(data, "<u4", found + 8))
+    starts = np.array(offsets, np.int64)
+    bad = np.flatnonzero(_header_checksums(data, starts) != _unaligned(data, "<u4", starts + 8))
     if len(bad) or problem:
-        number = int(bad[0]) if len(bad) else len(found)
-        at = int(found[number]) if len(bad) else at
+        number = int(bad[0]) if len(bad) else len(starts)
+        at = int(starts[number]) if len(bad) else at
         left = size - at - HEADER_BYTES - FOOTER_BYTES
         if (
             not len(bad)
             and left >= 0
             and int(_header_checksums(data, np.array([at]))[0]) != int.from_bytes(data[at + 8 : at + 12], "little")
         ):
-            problem = ""  # a length that makes no sense is one that was damaged
+            problem = ""  # the length is impossible because it is damaged
         where = record_place(name, number, at)
-        raise DatasetError(f"{where}: {problem or 'the checksum of its length does not match'}. {_what_else(number)}")
-    return found, np.diff(found, append=size) - (HEADER_BYTES + FOOTER_BYTES)
+        raise DatasetError(f"{where}: {problem or 'the checksum of its length does not match'}. {_next_step(number)}")
+    return starts, np.diff(starts, append=size) - (HEADER_BYTES + FOOTER_BYTES)
 
 
 def data_checksums(data: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """uint32: the checksum that stands behind the data of each record."""
+    """Return the stored checksum of the data of each record, uint32 `[N]`."""
     return _unaligned(data, "<u4", offsets + HEADER_BYTES + sizes)
 
 
 def _unaligned(data: np.ndarray, dtype: str, at: np.ndarray) -> np.ndarray:
-    """Numbers that begin at any byte of a file."""
+    """Read numbers at any positions of a file, aligned or not."""
     width = np.dtype(dtype).itemsize
     if len(data) < width:
         return np.zeros(0, dtype)
@@ -160,7 +172,7 @@ def _unaligned(data: np.ndarray, dtype: str, at: np.ndarray) -> np.ndarray:
 
 
 def _header_checksums(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """uint32: `masked_crc` of the 8 bytes at each offset."""
+    """Return `masked_crc` of the 8 bytes at each offset, uint32 `[N]`."""
     crc = np.full(len(offsets), 0xFFFFFFFF, np.uint32)
     for position in range(8):
         crc = _crc_table()[(crc ^ data[offsets + position]) & 0xFF] ^ (crc >> np.uint32(8))
@@ -170,15 +182,15 @@ def _header_checksums(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _crc_table() -> np.ndarray:
-    """uint32 `[256]`: CRC32C of each byte (the polynomial 0x1EDC6F41, reflected)."""
+    """Return the CRC32C of each byte, uint32 `[256]` (polynomial 0x1EDC6F41, reflected)."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = (table >> np.uint32(1)) ^ (np.uint32(0x82F63B78) * (table & np.uint32(1)))
     return table
 
 
-def _what_else(number: int) -> str:
-    """What to do about a file in which a header is damaged: at its first record it may be something else."""
+def _next_step(number: int) -> str:
+    """Say what to do about a damaged header: if it is the first one, the file may not be TFRecord at all."""
     if number == 0:
         return NOT_TFRECORD
     return DAMAGED

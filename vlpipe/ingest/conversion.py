@@ -15,6 +15,7 @@ import numpy as np
 from vlpipe.errors import DatasetExistsError, VlpipeError
 from vlpipe.ingest.extraction import Features, IngestError, extract
 from vlpipe.ingest.recordings import Recording, split_of
+from vlpipe.processes import worker_count
 from vlpipe.storage.index import METADATA_NAME
 from vlpipe.storage.metadata import open_directory
 from vlpipe.storage.schema import Field, Fixed, Schema, Sequence, Text
@@ -94,7 +95,7 @@ def ingest(
     _refuse_other_splits(Path(out), splits or {})
     totals = {name: Totals() for name in targets}
     result = IngestResult({target: totals[name] for name, target in targets.items()}, numbers, classes)
-    workers = min(workers or os.cpu_count() or 1, len(recordings))
+    workers = worker_count(workers, tasks=len(recordings))
     with contextlib.ExitStack() as stack:
         writers = {}
         for name, target in targets.items():

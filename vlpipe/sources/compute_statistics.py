@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -12,16 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from vlpipe.processes import start_pool
+from vlpipe.processes import start_pool, worker_count
 from vlpipe.sources.records import Records
 from vlpipe.sources.statistics_cache import counted_sequences, load_moments, save_moments
 from vlpipe.storage.index import Index
 from vlpipe.storage.statistics import Moments, merged
 
 _log = logging.getLogger("vlpipe")
-# For fewer bytes, starting processes takes longer than they save. Threads gain nothing: half of the time, and with small records all of it,
-# is spent in the interpreter.
-BYTES_FOR_PROCESSES = 1 << 28
 # Numbers that are accumulated together: with fewer, calls cost more than their work; more do not fit into the cache (a third of the speed).
 _NUMBERS = 1 << 14
 _REPORT_EVERY = 1 << 23  # bytes between calls of `progress`
@@ -61,10 +57,10 @@ def with_statistics(index: Index, *, workers: int | None = None, progress: Calla
     report(0)
     if index.foreign is not None and index.foreign.parse is not None:  # the user's function may not work in another process
         workers = 1
-    elif workers is None:
-        workers = os.cpu_count() or 1 if sum(sizes) >= BYTES_FOR_PROCESSES else 1
+    else:  # processes, not threads: half of the time is spent in the interpreter, and with small records all of it
+        workers = worker_count(workers, tasks=len(missing), work_bytes=sum(sizes))
     tasks = [_index_of_file(index, number, parts[number]) for number in missing]
-    for number, moments in zip(missing, _compute(tasks, names, sizes, min(workers, len(tasks)), report), strict=True):
+    for number, moments in zip(missing, _compute(tasks, names, sizes, workers, report), strict=True):
         by_file[number] = moments
         if not save_moments(index, index.shards[number], parts[number], moments):
             _log.warning("%s: its statistics cannot be cached; they are computed again each time", index.shards[number].path)

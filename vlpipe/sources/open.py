@@ -6,8 +6,7 @@ import os
 from dataclasses import replace
 
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.files.filesystem import is_address
-from vlpipe.files.filesystem import measured as stat_file
+from vlpipe.files.filesystem import is_address, stat_file
 from vlpipe.layouts.base import Layout
 from vlpipe.sources.foreign.build_index import build_index
 from vlpipe.sources.foreign.find_files import is_foreign

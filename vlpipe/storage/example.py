@@ -1,13 +1,13 @@
-"""A record of a vlpipe dataset: a `tf.train.Example`, written and read without TensorFlow, and parsed in the graph.
+"""A record of a vlpipe dataset: a `tf.train.Example`, encoded and decoded without TensorFlow, and parsed in the graph.
 
-Byte layout (format version 1). An Example is `Features{feature: map<name, Feature>}`. The map entries stand in the
-order of the schema. Per kind of field:
+Byte layout (format version 1): an Example is `Features{feature: map<name, Feature>}`, with the map entries in the order of the schema.
+Each kind of field has one form:
 
     Sequence   bytes_list with one value: the frames in C order, little-endian, in the schema's dtype
     Fixed      float_list (float16, float32) or int64_list (integers), packed, C order
     Text       bytes_list with one value: UTF-8
 
-So a Sequence is read by a copy, and any TFRecord reader can read the file.
+A Sequence is read by copying its bytes, and any TFRecord reader can read the file.
 """
 
 from __future__ import annotations
@@ -24,19 +24,29 @@ from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Protocol-buffer tags: field number << 3 | 2 (length-delimited). Field 1 of most messages here, 2 and 3 of Feature.
+# Protocol-buffer tags: field number << 3 | 2 (length-delimited). Most messages here have field 1; Feature also has 2 and 3.
 _FIRST, _SECOND, _THIRD = b"\x0a", b"\x12", b"\x1a"
 
 
 class Encoded(NamedTuple):
-    """The bytes of a record, and where in them the frames of each sequence start (schema order)."""
+    """The bytes of a record, and the position of the first frame of each sequence in them (schema order)."""
 
     data: bytes
     starts: tuple[int, ...]
 
 
 def encode(schema: Schema, values: dict[str, np.ndarray | bytes]) -> Encoded:
-    """The Example of a record whose values `schema.check` gave."""
+    """Return the serialized Example of a record.
+
+    Args:
+        schema: of the record.
+        values: the values that `Schema.check` returned.
+
+    Example:
+        >>> schema = Schema(x=Sequence((), "uint8"))
+        >>> encode(schema, schema.check({"x": [1, 2, 3]})).starts
+        (13,)
+    """
     parts: list[bytes] = []
     starts: list[int] = []
     position = 0
@@ -51,9 +61,9 @@ def encode(schema: Schema, values: dict[str, np.ndarray | bytes]) -> Encoded:
     return Encoded(b"".join([outer, *parts]), tuple(len(outer) + start for start in starts))
 
 
-@functools.lru_cache(4096)  # records of the same size are many
+@functools.lru_cache(4096)  # many records have the same size
 def _head(name: str, tag: bytes, size: int) -> bytes:
-    """What stands before the payload of a field."""
+    """Return the bytes before the payload of a field."""
     numbers = _FIRST + varint(size)
     feature = tag + varint(len(numbers) + size) + numbers
     key = name.encode("utf-8")
@@ -62,7 +72,7 @@ def _head(name: str, tag: bytes, size: int) -> bytes:
 
 
 def varint(number: int) -> bytes:
-    """A non-negative integer as a protocol-buffer varint."""
+    """Return a non-negative integer as a protocol-buffer varint."""
     if number < 0x80:
         return bytes((number,))
     groups = bytearray()
@@ -84,20 +94,20 @@ def _payload(field: Sequence | Fixed | Text, value: np.ndarray | bytes) -> bytes
 
 
 class Decoded(NamedTuple):
-    """The values of a record as `Schema.check` gives them, and where in its bytes the frames of each sequence start (schema order)."""
+    """The values of a record, as from `Schema.check`, and the position of the first frame of each sequence in its bytes (schema order)."""
 
     values: dict[str, np.ndarray | bytes]
     starts: tuple[int, ...]
 
 
 def decode(schema: Schema, data: bytes) -> Decoded:
-    """What `encode` was given, from the bytes that it made; sequences are views of these.
+    """Return the values that `encode` was called with; sequences are views of `data`.
 
-    Exactly the layout above is accepted and nothing else that protocol buffers allow (another order, a field twice, a list in pieces), so
-    that the work is bounded by schema and data, and no length is believed that reaches beyond what encloses it.
+    Only the byte layout above is accepted, and nothing else that protocol buffers allow (another order, a repeated field, a list in
+    pieces), so that schema and data bound the work. A length that reaches beyond its enclosing message is refused.
 
     Raises:
-        ValueError: says at which byte what stands there instead; the caller knows which record it is.
+        ValueError: the data do not fit the schema; the text has the byte and what is there. The caller adds the name of the record.
     """
     values: dict[str, np.ndarray | bytes] = {}
     starts: list[int] = []
@@ -119,30 +129,36 @@ def decode(schema: Schema, data: bytes) -> Decoded:
     return Decoded(values, tuple(starts))
 
 
-def _enter(data: bytes, begin: int, end: int, tag: bytes, what: str, last: bool = False) -> tuple[int, int]:
-    """Begin and end of what is inside the length-delimited message at `begin`: it must end by `end`, and just there if it is the last."""
+def _enter(data: bytes, begin: int, end: int, tag: bytes, name: str, last: bool = False) -> tuple[int, int]:
+    """Return begin and end of the content of the length-delimited message at `begin`.
+
+    Args:
+        end: where the message must end at the latest, or exactly if it is the `last`.
+        tag: the byte that it must begin with.
+        name: of the message, for an error.
+    """
     if begin >= end or data[begin] != tag[0]:
-        found = f"0x{data[begin]:02x}" if begin < end else "the end"
-        raise ValueError(f"byte {begin} of the data: {what} should begin with 0x{tag[0]:02x}, found {found}")
+        byte = f"0x{data[begin]:02x}" if begin < end else "the end"
+        raise ValueError(f"byte {begin} of the data: {name} should begin with 0x{tag[0]:02x}, found {byte}")
     length, inside = _read_varint(data, begin + 1, end)
     if length > end - inside or (last and length != end - inside):
-        most = "" if last else "at most "
-        raise ValueError(f"byte {begin} of the data: {what} claims {length} bytes, expected {most}{end - inside}")
+        at_most = "" if last else "at most "
+        raise ValueError(f"byte {begin} of the data: {name} claims {length} bytes, expected {at_most}{end - inside}")
     return inside, inside + length
 
 
 def _read_varint(data: bytes, begin: int, end: int) -> tuple[int, int]:
-    """The number that stands at `begin`, and where it ends."""
-    if begin < end and data[begin] < 0x80:  # as almost all
+    """Return the number at `begin`, and the position behind it."""
+    if begin < end and data[begin] < 0x80:  # nearly always
         return data[begin], begin + 1
     number = 0
-    for place, byte in enumerate(data[begin : min(end, begin + 10)]):
-        number |= (byte & 0x7F) << 7 * place
+    for position, byte in enumerate(data[begin : min(end, begin + 10)]):
+        number |= (byte & 0x7F) << 7 * position
         if byte < 0x80:
-            if number >= 1 << 64 or (place and not byte):  # the shortest form is the only one
+            if number >= 1 << 64 or (position and not byte):  # only the shortest form is accepted
                 break
-            return number, begin + place + 1
-    raise ValueError(f"byte {begin} of the data: no varint of at most 64 bits stands there")
+            return number, begin + position + 1
+    raise ValueError(f"byte {begin} of the data: expected a varint of at most 64 bits")
 
 
 def _value(name: str, field: Sequence | Fixed | Text, data: bytes, begin: int, end: int) -> np.ndarray | bytes:
@@ -150,7 +166,7 @@ def _value(name: str, field: Sequence | Fixed | Text, data: bytes, begin: int, e
         try:
             data[begin:end].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ValueError(f'byte {begin + error.start} of the data: "{name}" is no UTF-8 there ({error.reason})') from error
+            raise ValueError(f'byte {begin + error.start} of the data: "{name}" is not UTF-8 ({error.reason})') from error
         return data[begin:end]
     if isinstance(field, Fixed):
         return _fixed(name, field, data, begin, end)
@@ -166,25 +182,25 @@ def _fixed(name: str, field: Fixed, data: bytes, begin: int, end: int) -> np.nda
     count, dtype = math.prod(field.dimensions), np.dtype(field.dtype)
     values: np.ndarray
     if dtype.kind == "f":
-        found = (end - begin) / 4
+        actual = (end - begin) / 4
         numbers = np.frombuffer(data, "<f4", (end - begin) // 4, begin)
         with np.errstate(over="ignore", invalid="ignore"):
             values = numbers.astype(dtype)
-            wrong = numbers[(values != numbers) & (numbers == numbers)].tolist()  # a NaN is one in any dtype
+            wrong = numbers[(values != numbers) & (numbers == numbers)].tolist()  # a NaN stays a NaN in any dtype
     else:
         integers = _read_integers(data, begin, end, count)
-        found, limits = len(integers), np.iinfo(dtype)
+        actual, limits = len(integers), np.iinfo(dtype)
         wrong = [number for number in integers if not limits.min <= number <= limits.max]
         values = np.array([] if wrong else integers, dtype)
-    if found != count:
-        raise ValueError(f'byte {begin} of the data: "{name}" holds not {count} numbers in its {end - begin} bytes')
+    if actual != count:
+        raise ValueError(f'byte {begin} of the data: the {end - begin} bytes of "{name}" are not {count} numbers')
     if wrong:
-        raise ValueError(f'byte {begin} of the data: "{name}" holds {wrong[0]}, which {dtype} cannot')
+        raise ValueError(f'byte {begin} of the data: "{name}" holds {wrong[0]}, which {dtype} cannot represent')
     return values.reshape(field.dimensions)
 
 
 def _read_integers(data: bytes, begin: int, end: int, count: int) -> list[int]:
-    """The numbers from `begin` to `end` in two's complement: so many, and one more if there are more."""
+    """Return the numbers from `begin` to `end`, in two's complement; of more than `count`, only one more."""
     numbers: list[int] = []
     while begin < end and len(numbers) <= count:
         number, begin = _read_varint(data, begin, end)
@@ -199,19 +215,19 @@ def _list_tag(field: Sequence | Fixed | Text) -> bytes:
 
 
 def parse(schema: Schema, names: Iterable[str], data: tf.Tensor, where: Callable[[], tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The named fields of one serialized record, in the graph.
+    """Parse the named fields of one serialized record, in the graph.
 
     Args:
         schema: the schema that the record was written with.
         names: the fields to parse; the others are skipped.
         data: string scalar, the serialized Example.
-        where: makes the text that names the record in an error; called only when there is one.
+        where: returns the name of the record for an error; called only when there is one.
 
     Returns:
         A tensor per name: `[T, *shape]` of the schema's dtype for a Sequence, `shape` for a Fixed, a string scalar for a Text.
 
     Raises:
-        tf.errors.InvalidArgumentError: the record is not such an Example, or holds no whole number of frames.
+        tf.errors.InvalidArgumentError: the record does not fit the schema, or the bytes of a Sequence are not a whole number of frames.
     """
     import tensorflow as tf
 
@@ -221,7 +237,7 @@ def parse(schema: Schema, names: Iterable[str], data: tf.Tensor, where: Callable
 
 
 def parse_batch(schema: Schema, names: Iterable[str], data: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The named Fixed, Text and (as its bytes) Sequence fields of a batch of serialized records, in one step of the graph.
+    """Parse the named fields of a batch of serialized records, in one operation of the graph; a Sequence stays bytes.
 
     Args:
         schema: the schema that the records were written with.
@@ -229,10 +245,10 @@ def parse_batch(schema: Schema, names: Iterable[str], data: tf.Tensor) -> dict[s
         data: string `[B]`, serialized Examples.
 
     Returns:
-        A tensor per name: `[B, *shape]` of the schema's dtype for a Fixed, string `[B]` for the others.
+        A tensor per name: `[B, *shape]` of the schema's dtype for a Fixed, string `[B]` for a Text or a Sequence.
 
     Raises:
-        tf.errors.InvalidArgumentError: a record is not such an Example.
+        tf.errors.InvalidArgumentError: a record does not fit the schema.
     """
     import tensorflow as tf
 
@@ -268,14 +284,18 @@ def _decode(name: str, field: Sequence | Fixed | Text, value: tf.Tensor, where: 
 
 
 def require(condition: tf.Tensor, message: Callable[[], tf.Tensor]) -> tf.Tensor:
-    """A tensor, for `tf.control_dependencies`, that fails with `message()` unless `condition`; its text is made only then.
+    """Return a tensor for `tf.control_dependencies` that fails unless a condition holds.
+
+    Args:
+        condition: bool scalar.
+        message: returns the string scalar of the error; evaluated only if the condition is false.
 
     Raises:
-        tf.errors.InvalidArgumentError: when it runs and the condition is false.
+        tf.errors.InvalidArgumentError: the tensor is evaluated and the condition is false.
     """
     import tensorflow as tf
 
-    # A tf.cond of our own: tf.debugging.Assert alone would format its text for every record.
+    # tf.debugging.Assert without this tf.cond would format the message for every record.
     def fail() -> tf.Tensor:
         with tf.control_dependencies([tf.debugging.Assert(False, [message()])]):
             return tf.constant(False)

@@ -1,7 +1,7 @@
-"""What a record holds: named fields, each a sequence, a fixed-size array, or a text.
+"""The schema of a record: named fields, each a sequence, an array of fixed shape, or a text.
 
-A `Schema` is written into the metadata of a dataset and is the contract between the one who writes records and
-the one who reads them: a record that does not fit it exactly is refused, never converted in silence.
+The metadata of a dataset hold its `Schema`, the contract between the writer and the readers of records: a record that does not fit exactly
+is refused, never converted silently.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import SchemaError
+from vlpipe.storage.values import as_array, describe, from_python
 
 Record = Mapping[str, Any]
 
 SEQUENCE_DTYPES = ("float32", "float16", "float64", "uint8", "int8", "int16", "uint16", "int32", "int64")
 FIXED_DTYPES = ("int64", "int32", "int16", "int8", "uint8", "uint16", "float32", "float16")
 
-
-MAX_FRAME_BYTES = 2**31 - 1  # a record may not be larger
-MAX_AXES = 30  # NumPy 1 has arrays of at most 32; two are for the batch and the frames
+MAX_FRAME_BYTES = 2**31 - 1  # the limit of a record
+MAX_AXES = 30  # NumPy 1 has at most 32 axes; the batch and the frames take two
 
 
 def _shape(shape: Any, dtype: str, kind: str) -> tuple[int, ...]:
@@ -36,7 +36,7 @@ def _shape(shape: Any, dtype: str, kind: str) -> tuple[int, ...]:
 
 def _dtype(dtype: Any, allowed: tuple[str, ...], kind: str) -> str:
     try:
-        name = str(dtype) if dtype is None else np.dtype(dtype).name  # NumPy would take None for float64
+        name = str(dtype) if dtype is None else np.dtype(dtype).name  # to NumPy, None means float64
     except (TypeError, ValueError, SyntaxError):
         name = str(dtype)
     if name not in allowed:
@@ -46,13 +46,20 @@ def _dtype(dtype: Any, allowed: tuple[str, ...], kind: str) -> str:
 
 @dataclass(frozen=True)
 class Sequence:
-    """A sequence of frames `[T, *shape]`, with a length T >= 0 of its own in every record.
+    """A sequence of frames `[T, *shape]`; each record has its own length T >= 0.
 
-    Stored as one bytes value: C order, little-endian, so that it is read by a copy and not parsed.
+    It is stored as one bytes value in C order, little-endian, so that reading it is a copy, without parsing.
 
     Args:
         shape: shape of one frame: `80` or `(80,)` for features `[T, 80]`, `()` for a list of numbers `[U]`.
-        dtype: type of the numbers on disk; what is written must have exactly this type.
+        dtype: type of the numbers on disk. Arrays must be written in exactly this type.
+
+    Raises:
+        SchemaError: the shape or the dtype cannot be stored.
+
+    Example:
+        >>> Sequence(80).check(np.zeros((120, 80), np.float32)).shape
+        (120, 80)
     """
 
     shape: int | tuple[int, ...] = ()
@@ -69,19 +76,23 @@ class Sequence:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes that one frame takes on disk."""
+        """Size of one frame on disk, in bytes."""
         return math.prod(self.dimensions) * np.dtype(self.dtype).itemsize
 
     def check(self, value: Any) -> np.ndarray:
-        """The value as a contiguous little-endian array, or a `ValueError` that says what is wrong with it."""
+        """Return the value as a contiguous little-endian array.
+
+        Raises:
+            ValueError: the value does not fit; the text says why.
+        """
         expected = ", ".join(["T", *map(str, self.dimensions)])
-        array = _as_array(value, f"the schema says [{expected}]")
+        array = as_array(value, f"the schema has [{expected}]")
         if not hasattr(value, "dtype") and array.dtype.kind in "iuf":
-            array = _from_python(array, self.dtype)
+            array = from_python(array, self.dtype)
         if array.dtype.name != self.dtype:
-            raise ValueError(f'dtype {array.dtype.name}, the schema says {self.dtype}; convert it with .astype("{self.dtype}")')
+            raise ValueError(f'dtype {array.dtype.name}, the schema has {self.dtype}; convert it with .astype("{self.dtype}")')
         if array.ndim == 0 or array.shape[1:] != self.dimensions:
-            raise ValueError(f"shape {list(array.shape)}, the schema says [{expected}]")
+            raise ValueError(f"shape {list(array.shape)}, the schema has [{expected}]")
         return np.ascontiguousarray(array, dtype=np.dtype(self.dtype).newbyteorder("<"))
 
 
@@ -89,11 +100,18 @@ class Sequence:
 class Fixed:
     """A value of the same shape in every record: a class number `()`, a multi-hot vector `(527,)`.
 
-    Stored as an ordinary Int64List or FloatList.
+    It is stored as an ordinary Int64List or FloatList.
 
     Args:
         shape: shape of the value, `()` for a scalar.
-        dtype: type that the value is delivered in. No float64: a FloatList would round it.
+        dtype: type in which the value is delivered. Not float64, which a FloatList would round.
+
+    Raises:
+        SchemaError: the shape or the dtype cannot be stored.
+
+    Example:
+        >>> Fixed((), "int64").check(3)
+        array(3)
     """
 
     shape: int | tuple[int, ...] = ()
@@ -109,28 +127,41 @@ class Fixed:
         return self.shape if isinstance(self.shape, tuple) else (self.shape,)
 
     def check(self, value: Any) -> np.ndarray:
-        """The value as an array of the schema's dtype, or a `ValueError` that says what is wrong with it."""
-        array = _as_array(value, f"the schema says {list(self.dimensions)}")
+        """Return the value as an array of this dtype.
+
+        Raises:
+            ValueError: the value does not fit; the text says why.
+        """
+        array = as_array(value, f"the schema has {list(self.dimensions)}")
         if array.dtype.kind not in "iuf":
-            raise ValueError(f"{_describe(value)}, the schema says {self.dtype}; give a number or an array of numbers")
+            raise ValueError(f"{describe(value)}, the schema has {self.dtype}; pass a number or an array of numbers")
         if not hasattr(value, "dtype") or isinstance(value, np.generic):
-            array = _from_python(array, self.dtype)
+            array = from_python(array, self.dtype)
         same_kind = (array.dtype.kind == "f") == (np.dtype(self.dtype).kind == "f")
         if not same_kind or not np.can_cast(array.dtype, self.dtype, "safe"):
-            raise ValueError(f'dtype {array.dtype.name}, the schema says {self.dtype}; convert it with .astype("{self.dtype}")')
+            raise ValueError(f'dtype {array.dtype.name}, the schema has {self.dtype}; convert it with .astype("{self.dtype}")')
         if array.shape != self.dimensions:
-            raise ValueError(f"shape {list(array.shape)}, the schema says {list(self.dimensions)}")
+            raise ValueError(f"shape {list(array.shape)}, the schema has {list(self.dimensions)}")
         return np.ascontiguousarray(array.astype(self.dtype)).reshape(self.dimensions)
 
 
 @dataclass(frozen=True)
 class Text:
-    """A string, stored as one UTF-8 bytes value."""
+    """A string, stored as one bytes value in UTF-8.
+
+    Example:
+        >>> Text().check("Größe")
+        b'Gr\xc3\xb6\xc3\x9fe'
+    """
 
     def check(self, value: Any) -> bytes:
-        """The value in UTF-8, or a `ValueError` that says what is wrong with it."""
+        """Return the value in UTF-8.
+
+        Raises:
+            ValueError: the value is not a str, or UTF-8 cannot express it.
+        """
         if not isinstance(value, str):
-            raise ValueError(f"{_describe(value)}, the schema says a text; give a str")
+            raise ValueError(f"{describe(value)}, expected a str (the schema has a Text)")
         try:
             return value.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -142,14 +173,17 @@ _KINDS: dict[str, type[Field]] = {"sequence": Sequence, "fixed": Fixed, "text": 
 
 
 class Schema:
-    """The named fields of a record; at least one is a `Sequence`. Immutable.
+    """The named fields of a record, at least one of which is a `Sequence`. Immutable.
+
+    Args:
+        **fields: the fields by name, in the order in which they are stored.
 
     Example:
         >>> Schema(features=Sequence(80), label=Fixed((), "int64"))
         Schema(features=Sequence(shape=(80,), dtype='float32'), label=Fixed(shape=(), dtype='int64'))
 
     Raises:
-        SchemaError: no field is a `Sequence`, or a field is something else than a `Sequence`, `Fixed` or `Text`.
+        SchemaError: no field is a `Sequence`, a field is not a `Sequence`, `Fixed` or `Text`, or a name is not printable.
     """
 
     __slots__ = ("_fields",)
@@ -157,7 +191,7 @@ class Schema:
     def __init__(self, /, **fields: Field) -> None:  # positional only: a field may be called "self"
         for name, field in fields.items():
             if not isinstance(field, (Sequence, Fixed, Text)):
-                raise SchemaError(f'Schema: "{name}" is {_describe(field)}, expected a vlpipe.Sequence, vlpipe.Fixed or vlpipe.Text.')
+                raise SchemaError(f'Schema: "{name}" is {describe(field)}, expected a vlpipe.Sequence, vlpipe.Fixed or vlpipe.Text.')
             if not name or not name.isprintable():
                 raise SchemaError(f"Schema: the name {name!r} is empty or not printable; name each field with printable characters.")
         if not any(isinstance(field, Sequence) for field in fields.values()):
@@ -166,12 +200,12 @@ class Schema:
 
     @property
     def fields(self) -> dict[str, Field]:
-        """The fields by name, in the order they were given."""
+        """The fields by name, in the order of the arguments."""
         return dict(self._fields)
 
     @property
     def sequences(self) -> dict[str, Sequence]:
-        """The fields that are sequences; the first is the one whose frames an index calls `frames`."""
+        """The fields that are sequences; the index calls the lengths of the first one `frames`."""
         return {name: field for name, field in self._fields.items() if isinstance(field, Sequence)}
 
     def __eq__(self, other: object) -> bool:
@@ -184,22 +218,25 @@ class Schema:
         return f"Schema({', '.join(f'{name}={field!r}' for name, field in self._fields.items())})"
 
     def check(self, record: Record, where: str = "record") -> dict[str, np.ndarray | bytes]:
-        """The record's values as they are stored, in the order of the schema.
+        """Return the values of a record as they are stored, in the order of the schema.
 
         Args:
-            record: the values by field name; nothing missing, nothing more.
-            where: what to call the record in an error, such as `"data/train, record 17"`.
+            record: a value for each field of the schema, and no others.
+            where: name of the record in an error, such as `"data/train, record 17"`.
+
+        Returns:
+            An array for each `Sequence` and `Fixed`, UTF-8 bytes for each `Text`.
 
         Raises:
-            SchemaError: a field is missing, unknown, or has another dtype or shape than the schema says.
+            SchemaError: a field is missing or unknown, or its dtype or shape differs from the schema.
         """
         if not isinstance(record, Mapping):
-            raise SchemaError(f"{where}: came as {_describe(record)}, expected a dict of {sorted(self._fields)}.")
+            raise SchemaError(f"{where}: came as {describe(record)}, expected a dict of {sorted(self._fields)}.")
         missing = [name for name in self._fields if name not in record]
         unknown = [str(name) for name in record if name not in self._fields]
         if missing or unknown:
-            wrong = [f"{what} {names}" for what, names in (("lacks", missing), ("has unknown", unknown)) if names]
-            raise SchemaError(f"{where}: {' and '.join(wrong)}; the schema has {list(self._fields)}. Write exactly these fields.")
+            problems = [f"{verb} {names}" for verb, names in (("lacks", missing), ("has unknown", unknown)) if names]
+            raise SchemaError(f"{where}: {' and '.join(problems)}; the schema has {list(self._fields)}. Write exactly these fields.")
         values: dict[str, np.ndarray | bytes] = {}
         for name, field in self._fields.items():
             try:
@@ -209,7 +246,7 @@ class Schema:
         return values
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """The schema as a dict of JSON values; `from_json` gives it back."""
+        """Return the schema as a dict of JSON values, for `from_json`."""
         document: dict[str, dict[str, Any]] = {}
         for name, field in self._fields.items():
             kind = type(field).__name__.lower()
@@ -220,13 +257,13 @@ class Schema:
 
     @classmethod
     def from_json(cls, document: Any) -> Schema:
-        """The schema that `to_json` described.
+        """Return the schema that `to_json` described.
 
         Raises:
-            SchemaError: the document is not such a description.
+            SchemaError: the document does not describe a schema.
         """
         if not isinstance(document, dict):
-            raise SchemaError(f"schema: found {_describe(document)}, expected an object of fields.")
+            raise SchemaError(f"schema: found {describe(document)}, expected an object of fields.")
         fields: dict[str, Field] = {}
         for name, entry in document.items():
             kind = _KINDS.get(str(entry.get("kind"))) if isinstance(entry, dict) else None
@@ -240,16 +277,20 @@ class Schema:
 
     @classmethod
     def infer(cls, record: Record) -> Schema:
-        """The schema that one record suggests.
+        """Infer a schema from one record.
 
-        An array of two or more axes is a `Sequence` of its dtype, one of a single axis or a list of integers a
-        `Sequence` of numbers, a number a `Fixed` scalar, a string a `Text`. For a vector of fixed size, pass a schema.
+        An array `[T, ...]` or a list of numbers becomes a `Sequence` of its dtype, a number a `Fixed` scalar (int64 or float32), a string a
+        `Text`. For a vector of fixed size, pass a schema.
 
         Raises:
-            SchemaError: a value has no such reading.
+            SchemaError: no field can be inferred from a value.
+
+        Example:
+            >>> Schema.infer({"features": np.zeros((120, 80), np.float32), "label": 3})
+            Schema(features=Sequence(shape=(80,), dtype='float32'), label=Fixed(shape=(), dtype='int64'))
         """
         if not isinstance(record, Mapping):
-            raise SchemaError(f"first record: came as {_describe(record)}, expected a dict of field names and values.")
+            raise SchemaError(f"first record: came as {describe(record)}, expected a dict of field names and values.")
         return cls(**{str(name): _infer_field(str(name), value) for name, value in record.items()})
 
 
@@ -257,55 +298,11 @@ def _infer_field(name: str, value: Any) -> Field:
     if isinstance(value, str):
         return Text()
     try:
-        array = _as_array(value, "")
+        array = as_array(value, "")
     except ValueError:
         array = np.empty(0, object)
     if array.dtype.kind not in "iuf" or (array.size == 0 and not hasattr(value, "dtype")):
-        raise SchemaError(f'first record: "{name}" is {_describe(value)}, from which no field follows; pass schema=vlpipe.Schema(...).')
+        raise SchemaError(f'first record: "{name}" is {describe(value)}; no field can be inferred from it. Pass schema=vlpipe.Schema(...).')
     if array.ndim == 0:
         return Fixed((), "float32" if array.dtype.kind == "f" else "int64")
     return Sequence(array.shape[1:], array.dtype.name)
-
-
-def _as_array(value: Any, expected: str) -> np.ndarray:
-    if isinstance(value, np.ma.MaskedArray):
-        raise ValueError(f"a masked array, whose mask would be lost; {expected}: give an array without one, such as .filled(0)")
-    try:
-        return np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{_describe(value)}, of which no array follows; {expected}") from error
-
-
-def _from_python(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Numbers that came without a dtype of their own (Python ints, floats, lists), in `dtype`.
-
-    Floats are rounded, as NumPy does; an integer that would change stays as it is, which the check of the dtype then refuses.
-    """
-    target = np.dtype(dtype)
-    if array.size == 0:
-        return array.astype(target)
-    if target.kind == "f":
-        with np.errstate(all="ignore"):  # what overflows is found below
-            converted = array.astype(target)
-        if array.dtype.kind == "f":
-            overflow = np.isinf(converted) & np.isfinite(array)
-            if overflow.any():
-                raise ValueError(f"the value {array[overflow].flat[0]}, which {dtype} cannot hold")
-            return converted
-        # Compared as Python's numbers: int64 and float32 would first be brought to float64, which rounds the int64.
-        same = np.isfinite(converted).all() and converted.ravel().tolist() == array.ravel().tolist()
-        return converted if same else array
-    if array.dtype.kind in "iu":
-        limits = np.iinfo(target)
-        for extreme in (int(array.min()), int(array.max())):
-            if not limits.min <= extreme <= limits.max:
-                raise ValueError(f"the value {extreme}, which {dtype} cannot hold")
-        return array.astype(target)
-    return array
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype.name} {list(value.shape)}"
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

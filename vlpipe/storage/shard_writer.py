@@ -1,7 +1,7 @@
-"""Some shards of a dataset as they grow: their files, the rows of the index, and the statistics of what is in them.
+"""Write shards of a dataset: their files, their rows of the index, and the statistics of their frames.
 
-Whoever writes a dataset alone has one portion, of all its shards; of processes that write one together each has its own. Nothing in a
-shard depends on the others, and its statistics are its own until the end: so the dataset is the same, to the last bit, whoever wrote what.
+A single process has one `ShardWriter` for all shards. Of several processes, each has one for some of the shards. Nothing in a shard depends
+on the other shards, and its statistics are merged with theirs only at the end: the dataset is the same, to the last bit, in both cases.
 """
 
 from __future__ import annotations
@@ -22,28 +22,36 @@ from vlpipe.storage.index import row_dtype
 from vlpipe.storage.schema import Schema, Sequence
 from vlpipe.storage.statistics import Moments
 
-MAX_RECORD_BYTES = 2**31 - 1  # a protocol buffer may not be larger
+MAX_RECORD_BYTES = 2**31 - 1  # the limit of a protocol buffer
 _BUFFER_BYTES = 1 << 20
-_ROWS = 4096  # that are put into an array at a time
-_SHORT = 1 << 14  # values of a record; statistics of fewer are made of several records at a time
+_ROWS = 4096  # rows that become an array at a time
+_SHORT = 1 << 14  # records with fewer values are added to the statistics several at a time
 _FRAMING = HEADER_BYTES + FOOTER_BYTES
 
 
-def shard_numbers(num_shards: int) -> Iterator[int]:
-    """The shard of each record, without end: at random, by a fixed seed."""
+def iterate_shard_numbers(num_shards: int) -> Iterator[int]:
+    """Yield the shard of each record, without end: random numbers with a fixed seed."""
     random = np.random.default_rng(0)
     while True:
         yield from random.integers(num_shards, size=_ROWS).tolist()
 
 
-def shards_of(records: int, num_shards: int) -> np.ndarray:
-    """int64 `[records]`: the first of `shard_numbers`."""
+def shard_numbers(records: int, num_shards: int) -> np.ndarray:
+    """Return the shard of each record, int64 `[records]`: the beginning of `iterate_shard_numbers`."""
     return np.random.default_rng(0).integers(num_shards, size=records)
 
 
 @dataclass(frozen=True, eq=False)
-class Shard:
-    """A shard that is complete: what the table of shards says of it, and the statistics of each sequence, if it has records."""
+class WrittenShard:
+    """A complete shard.
+
+    Attributes:
+        name: of the file.
+        bytes: size of the file.
+        records: number of records.
+        digest: "sha256:" and the SHA-256 of the file.
+        moments: statistics of each sequence; empty without records.
+    """
 
     name: str
     bytes: int
@@ -52,24 +60,26 @@ class Shard:
     moments: dict[str, Moments]
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in the table."""
+        """Return its entry in the table of shards of `vlpipe.json`."""
         return {"name": self.name, "bytes": self.bytes, "records": self.records, "digest": self.digest}
 
     def state(self) -> dict[str, Any]:
-        """All of it, to the last bit, as Python's numbers and texts; `from_state` gives it back."""
+        """Return all attributes, exactly, as JSON values, for `from_state`."""
         return {**self.to_json(), "moments": {name: moments.state() for name, moments in self.moments.items()}}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Shard:
-        """What had this `state`."""
+    def from_state(cls, state: dict[str, Any]) -> WrittenShard:
+        """Return the shard with this `state`."""
         return cls(**{**state, "moments": {name: Moments.from_state(entry) for name, entry in state["moments"].items()}})
 
 
-class Portion:
-    """Some shards of a dataset, to which records are added; their files grow in `directory`.
+class ShardWriter:
+    """Writes records into some shards of a dataset.
 
     Args:
-        names: the file of each shard, by its number.
+        directory: where to write the files.
+        schema: of the records.
+        names: file name of each of these shards, by its number.
     """
 
     def __init__(self, directory: Path, schema: Schema, names: dict[int, str]) -> None:
@@ -78,18 +88,19 @@ class Portion:
         self._dtype = row_dtype(schema)
         self._inline = [name.removeprefix("value:") for name in self._dtype.names or () if name.startswith("value:")]
         self._shards = {number: _ShardFile(directory / name, self._sequences) for number, name in names.items()}
-        self._arrays: list[np.ndarray] = []
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows: list[np.ndarray] = []
+        self._pending: list[tuple[Any, ...]] = []
 
     def add(self, shard: int, values: dict[str, np.ndarray | bytes], where: Callable[[], str]) -> None:
         """Add a record to a shard.
 
         Args:
-            values: as `schema.check` gives them.
-            where: names the record in an error.
+            shard: number of the shard.
+            values: the values that `Schema.check` returned.
+            where: returns the name of the record, for an error.
 
         Raises:
-            SchemaError: a record cannot be so large.
+            SchemaError: the record is too large for a protocol buffer.
             OSError: the file cannot be written.
         """
         data, starts = encode(self._schema, values)
@@ -98,47 +109,47 @@ class Portion:
                 f"{where()}: takes {len(data)} bytes, a TFRecord Example can hold {MAX_RECORD_BYTES}. Cut it into shorter records."
             )
         file, checksum = self._shards[shard], masked_crc(data)
-        places: list[int] = []
+        spans: list[int] = []
         for name, start in zip(self._sequences, starts, strict=True):
-            places += len(values[name]), start
+            spans += len(values[name]), start
         inline = [values[name] for name in self._inline]
-        self._rows.append((shard, file.bytes, len(data), checksum, *places, *inline))
-        if len(self._rows) == _ROWS:
-            self._to_array()
-        file.append(data, checksum, places)
+        self._pending.append((shard, file.bytes, len(data), checksum, *spans, *inline))
+        if len(self._pending) == _ROWS:
+            self._pack_rows()
+        file.append(data, checksum, spans)
 
-    def _to_array(self) -> None:
-        self._arrays.append(np.array(self._rows, self._dtype))
-        self._rows.clear()
+    def _pack_rows(self) -> None:
+        self._rows.append(np.array(self._pending, self._dtype))
+        self._pending.clear()
 
-    def finish(self) -> tuple[np.ndarray, dict[int, Shard]]:
-        """The rows of the records in the order in which they were added, and the shards by number; nothing can be added any more.
+    def finish(self) -> tuple[np.ndarray, dict[int, WrittenShard]]:
+        """Complete the shards; return the rows of their records, in the order of `add`, and the shards by number.
 
         Raises:
             OSError: a file cannot be written.
         """
-        self._to_array()
-        return np.concatenate(self._arrays), {number: shard.finish() for number, shard in self._shards.items()}
+        self._pack_rows()
+        return np.concatenate(self._rows), {number: shard.finish() for number, shard in self._shards.items()}
 
 
 class _ShardFile:
-    """One shard as it grows. Appends through a buffer and keeps no file open, so that their number is not limited."""
+    """A shard that grows. It appends through a buffer and keeps no file open, so that the number of shards has no limit."""
 
     def __init__(self, path: Path, sequences: dict[str, Sequence]) -> None:
         self.bytes = 0
         self._records = 0
         self._path = path
         self._sequences = sequences
-        self._moments: dict[str, Moments] = {}  # made with the first record: there may be very many shards
+        self._moments: dict[str, Moments] = {}  # created with the first record: there may be very many shards
         self._digest = hashlib.sha256()
         self._flushed = 0
-        self._parts: list[bytes] = []
-        self._frames: list[tuple[bytes, list[int]]] = []
+        self._buffer: list[bytes] = []
+        self._records_in_buffer: list[tuple[bytes, list[int]]] = []
 
-    def append(self, data: bytes, checksum: int, places: list[int]) -> None:
-        """Append a record; `places` are the frames of each sequence, and where in the data they start."""
-        self._parts += header_of(len(data)), data, footer_of(checksum)
-        self._frames.append((data, places))
+    def append(self, data: bytes, checksum: int, spans: list[int]) -> None:
+        """Append a record; `spans` has the number of frames of each sequence and, behind each, their first byte in the data."""
+        self._buffer += header_of(len(data)), data, footer_of(checksum)
+        self._records_in_buffer.append((data, spans))
         self.bytes += _FRAMING + len(data)
         self._records += 1
         if self.bytes - self._flushed >= _BUFFER_BYTES:
@@ -146,22 +157,24 @@ class _ShardFile:
 
     def _flush(self) -> None:
         with self._path.open("ab") as file:
-            file.writelines(self._parts)
-        for part in self._parts:
+            file.writelines(self._buffer)
+        for part in self._buffer:
             self._digest.update(part)
         for position, (name, sequence) in enumerate(self._sequences.items()):
             size, dtype = math.prod(sequence.dimensions), np.dtype(sequence.dtype).newbyteorder("<")
             moments = self._moments.setdefault(name, Moments(size))
-            arrays = [np.frombuffer(data, dtype, at[2 * position] * size, at[2 * position + 1]) for data, at in self._frames]
-            # Short ones together: each by itself, they would cost more than all the rest.
+            arrays = [
+                np.frombuffer(data, dtype, spans[2 * position] * size, spans[2 * position + 1]) for data, spans in self._records_in_buffer
+            ]
+            # Short ones together: one by one, they would take longer than everything else.
             short = [values for values in arrays if values.size < _SHORT]
             for values in [values for values in arrays if values.size >= _SHORT] + ([np.concatenate(short)] if short else []):
                 moments.update(values.reshape(-1, size))
         self._flushed = self.bytes
-        self._parts.clear()
-        self._frames.clear()
+        self._buffer.clear()
+        self._records_in_buffer.clear()
 
-    def finish(self) -> Shard:
-        """Write what is left, and in any case a file."""
+    def finish(self) -> WrittenShard:
+        """Write the rest of the buffer. A shard without records becomes an empty file."""
         self._flush()
-        return Shard(self._path.name, self.bytes, self._records, f"sha256:{self._digest.hexdigest()}", self._moments)
+        return WrittenShard(self._path.name, self.bytes, self._records, f"sha256:{self._digest.hexdigest()}", self._moments)

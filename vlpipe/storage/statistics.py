@@ -1,4 +1,4 @@
-"""Mean and variance of each dimension of a sequence, accumulated record by record in float64."""
+"""Mean and variance of each dimension of a sequence, accumulated in float64."""
 
 from __future__ import annotations
 
@@ -7,17 +7,28 @@ from typing import Any
 
 import numpy as np
 
-_BLOCK = 1 << 17  # values that are taken in at a time: as float64 they fit into a cache
+_BLOCK = 1 << 17  # values per step: as float64 they fit into the processor's cache
 
 
 class Moments:
-    """Running count, mean and squared deviation of every dimension of the frames seen.
+    """Running count, mean and squared deviation of every dimension of a sequence.
 
-    Values that are not finite are left out and counted, so that one NaN does not spoil a whole dataset's statistics.
+    Values that are not finite are left out and counted, so that one NaN does not spoil the statistics of a whole dataset.
     The parallel form of Welford's update (Chan, Golub and LeVeque 1983) keeps float64 accuracy over any number of frames.
 
     Args:
-        dimensions: numbers in one frame.
+        dimensions: number of values in one frame, d.
+
+    Attributes:
+        count: int64 `[d]`, finite values of each dimension.
+        mean: float64 `[d]`, their mean.
+        not_finite: number of NaNs and infinities in all dimensions.
+
+    Example:
+        >>> moments = Moments(2)
+        >>> moments.update(np.array([[1.0, 0.0], [3.0, np.nan]]))
+        >>> moments.mean.tolist(), moments.variance.tolist(), moments.not_finite
+        ([2.0, 0.0], [1.0, 0.0], 1)
     """
 
     def __init__(self, dimensions: int) -> None:
@@ -27,19 +38,19 @@ class Moments:
         self.not_finite = 0
 
     def update(self, frames: np.ndarray) -> None:
-        """Take in frames: `[T, ...]`, each with as many numbers as there are dimensions."""
+        """Add frames `[T, ...]`, each with d values."""
         frames = frames.reshape(len(frames), self.mean.size)
         step = max(1, _BLOCK // self.mean.size)
         for first in range(0, len(frames), step):
             self._update(frames[first : first + step])
 
     def _update(self, frames: np.ndarray) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN; a float64 whose square has none: null in the end
+        with np.errstate(over="ignore", invalid="ignore"):  # signalling NaNs; squares beyond float64, which become null in JSON
             values = frames.astype(np.float64)
             count: Any = len(values)
             total = values.sum(axis=0)
             finite = None
-            if not np.isfinite(total).all():  # else all values are
+            if not np.isfinite(total).all():  # a finite sum means that all values are finite
                 finite = np.isfinite(values)
                 count = finite.sum(axis=0)
                 self.not_finite += values.size - int(count.sum())
@@ -52,7 +63,7 @@ class Moments:
             self._add(count, mean, np.square(values, out=values).sum(axis=0))
 
     def merge(self, other: Moments) -> None:
-        """Take in all that another has seen."""
+        """Add the frames that `other` has seen."""
         self.not_finite += other.not_finite
         with np.errstate(over="ignore", invalid="ignore"):
             self._add(other.count, other.mean, other._deviation)
@@ -66,11 +77,11 @@ class Moments:
 
     @property
     def variance(self) -> np.ndarray:
-        """Population variance of each dimension; 0 where nothing was seen."""
+        """float64 `[d]`: the population variance of each dimension; 0 without values."""
         return self._deviation / np.maximum(self.count, 1)
 
     def to_json(self) -> dict[str, Any]:
-        """The statistics as a dict of JSON values; null where a mean or variance is beyond the range of float64."""
+        """Return the statistics as JSON values; a mean or variance beyond the range of float64 is null."""
         return {
             "count": self.count.tolist(),
             "mean": _finite_or_none(self.mean),
@@ -79,7 +90,7 @@ class Moments:
         }
 
     def state(self) -> dict[str, Any]:
-        """All that it knows, to the last bit, as a dict of Python's numbers; `from_state` gives it back."""
+        """Return the whole state, exactly, as a dict of Python numbers, for `from_state`."""
         return {
             "count": self.count.tolist(),
             "mean": self.mean.tolist(),
@@ -89,7 +100,7 @@ class Moments:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Moments:
-        """What had this `state`."""
+        """Return the moments with this `state`."""
         moments = cls(len(state["count"]))
         moments.count, moments.not_finite = np.array(state["count"], np.int64), state["not_finite"]
         moments.mean, moments._deviation = np.array(state["mean"], np.float64), np.array(state["deviation"], np.float64)
@@ -97,10 +108,14 @@ class Moments:
 
     @classmethod
     def from_json(cls, document: Any, dimensions: int) -> Moments:
-        """What `to_json` described; NaN where it has null.
+        """Return the moments that `to_json` described; null becomes NaN.
+
+        Args:
+            document: JSON values, from anywhere.
+            dimensions: number of values in one frame.
 
         Raises:
-            ValueError: the document is no such description of frames of so many numbers.
+            ValueError: the document is not the description of statistics with this many dimensions.
         """
         try:
             count = np.array(document["count"], np.int64)
@@ -108,7 +123,7 @@ class Moments:
             not_finite = int(document["not_finite"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"its statistics cannot be read ({type(error).__name__}: {error})") from error
-        fits = all(array.shape == (dimensions,) for array in (count, mean, variance))  # first of all: dimensions may be anything
+        fits = all(array.shape == (dimensions,) for array in (count, mean, variance))
         if not fits or not_finite < 0 or (count < 0).any() or (variance < 0).any():
             raise ValueError(f"its statistics are not count, mean and variance of {dimensions} numbers")
         moments = cls(dimensions)
@@ -118,14 +133,14 @@ class Moments:
 
 
 def merged(parts: list[dict[str, Moments]]) -> dict[str, Moments]:
-    """The statistics of all parts together, by name; without those that one of them lacks."""
-    together = {}
+    """Return the statistics of all parts together, by name; a name that a part lacks is left out."""
+    total = {}
     for name in parts[0] if parts else ():
         if all(name in part for part in parts):
-            together[name] = Moments(len(parts[0][name].mean))
+            total[name] = Moments(len(parts[0][name].mean))
             for part in parts:
-                together[name].merge(part[name])
-    return together
+                total[name].merge(part[name])
+    return total
 
 
 def _finite_or_none(numbers: np.ndarray) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""A dataset that is being written: the directory in which its shards grow, and how it becomes the target, complete or not at all."""
+"""A dataset while it is written: the directory of its shards, and the commit that makes it the target, complete or not at all."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, VlpipeError
-from vlpipe.files.atomic_directory import StagedDirectory
+from vlpipe.files.atomic_directory import AtomicDirectory
 from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, column, digest_of_rows
 from vlpipe.storage.schema import Schema
-from vlpipe.storage.shard_writer import Shard
+from vlpipe.storage.shard_writer import WrittenShard
 from vlpipe.storage.statistics import merged
 
-MAX_SHARDS = 100_000  # five digits in a shard's name
+MAX_SHARDS = 100_000  # shard names have five digits
 _OUR_FILES = re.compile(rf"{re.escape(METADATA_NAME)}|{re.escape(INDEX_NAME)}|.*-\d{{5}}-of-\d{{5,6}}\.tfrecord", re.DOTALL)
 
 
-class Draft:
-    """A dataset that is being written.
+class DatasetTransaction:
+    """A dataset while it is written: `commit` makes it the target, `abort` removes it.
 
     Args:
         path: the directory to make.
         num_shards: number of TFRecord files.
-        overwrite: replace a dataset that exists; it stays until the new one is complete.
+        overwrite: replace an existing dataset, which stays until the new one is complete.
 
     Attributes:
-        path: as it was given.
-        directory: where the shards are written.
-        names: the file of each shard, by its number.
+        path: the argument.
+        directory: where to write the shards.
+        names: file name of each shard, by its number.
 
     Raises:
-        ArgumentError: the path can be no directory, or there cannot be so many shards.
+        ArgumentError: the path cannot be a directory, or the number of shards is out of range.
         DatasetExistsError: the target exists and `overwrite` is false, or another process is writing it.
-        DatasetError: there is no place for it.
+        DatasetError: the directory cannot be made.
     """
 
     def __init__(self, path: str | os.PathLike[str], num_shards: int, *, overwrite: bool) -> None:
@@ -50,34 +50,36 @@ class Draft:
         self.path = os.fspath(path)
         name = os.path.basename(os.path.realpath(path))
         self.names = {number: f"{name}-{number:05d}-of-{num_shards:05d}.tfrecord" for number in range(num_shards)}
-        self._staged = StagedDirectory(path, overwrite=overwrite, replaceable=_why_not_replaceable)
-        self.directory = self._staged.path
+        self._atomic = AtomicDirectory(path, overwrite=overwrite, replaceable=_why_not_replaceable)
+        self.directory = self._atomic.path
 
-    def commit(self, schema: Schema, rows: np.ndarray, shards: dict[int, Shard], metadata: dict[str, Any]) -> None:
-        """Make the target of the shards and what is known of them.
+    def commit(self, schema: Schema, rows: np.ndarray, shards: dict[int, WrittenShard], metadata: dict[str, Any]) -> None:
+        """Write index and metadata beside the shards, and make the directory the target.
 
         Args:
+            schema: of the records.
             rows: the index, in the order of the records.
-            shards: every shard, by its number.
+            shards: all shards, by their number.
+            metadata: a dict of JSON values.
 
         Raises:
-            ArgumentError: the metadata hold what JSON cannot express.
+            ArgumentError: the metadata hold a value that JSON cannot express.
             DatasetError: the system cannot write the files; nothing is committed.
-            DatasetExistsError: the target appeared meanwhile.
+            DatasetExistsError: the target has appeared since, and may not be replaced.
         """
-        with os_errors_named(self.path):
-            self._describe(schema, rows, shards, metadata)
-            self._staged.commit()
+        with os_errors_as_dataset_errors(self.path):
+            self._write_metadata(schema, rows, shards, metadata)
+            self._atomic.commit()
 
     def abort(self) -> None:
-        """Give up: remove what was written and leave the target as it was. Does nothing after a commit."""
-        self._staged.abort()
+        """Remove what was written, and leave the target as it was. Does nothing after a commit."""
+        self._atomic.abort()
 
-    def _describe(self, schema: Schema, rows: np.ndarray, shards: dict[int, Shard], metadata: dict[str, Any]) -> None:
+    def _write_metadata(self, schema: Schema, rows: np.ndarray, shards: dict[int, WrittenShard], metadata: dict[str, Any]) -> None:
         _save(self.directory / INDEX_NAME, rows)
         numbers, firsts = np.unique(rows["shard"], return_index=True)
-        # In the order in which the shards were begun. Sums of floats differ in the last bits in any other.
-        begun = [shards[number].moments for number in numbers[np.argsort(firsts)].tolist()]
+        # Merged in the order of the first record of each shard: in another order, sums of floats differ in their last bits.
+        moments = [shards[number].moments for number in numbers[np.argsort(firsts)].tolist()]
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -85,7 +87,7 @@ class Draft:
             "records": len(rows),
             "shards": [shards[number].to_json() for number in self.names],
             "index": {"name": INDEX_NAME, "digest": digest_of_rows(rows)},
-            "statistics": {name: moments.to_json() for name, moments in merged(begun).items()},
+            "statistics": {name: moments.to_json() for name, moments in merged(moments).items()},
             "lengths": {name: _lengths(rows[column(schema, "frames", name)]) for name in schema.sequences if len(rows)},
             "metadata": metadata,
         }
@@ -93,13 +95,13 @@ class Draft:
             lines = [f'"{key}": {json.dumps(value, ensure_ascii=False, allow_nan=False)}' for key, value in document.items()]
             text = ("{\n " + ",\n ".join(lines) + "\n}\n").encode("utf-8")
         except (TypeError, ValueError, RecursionError) as error:
-            raise ArgumentError(f"{self.path}: Writer.metadata holds what JSON cannot express ({error}).") from error
+            raise ArgumentError(f"{self.path}: Writer.metadata holds a value that JSON cannot express ({error}).") from error
         (self.directory / METADATA_NAME).write_bytes(text)
 
 
 @contextmanager
-def os_errors_named(path: str) -> Iterator[None]:
-    """What the system cannot do (no room, no permission), said of the dataset and not of a file that is gone afterwards."""
+def os_errors_as_dataset_errors(path: str) -> Iterator[None]:
+    """Raise errors of the system (no room, no permission) as a `DatasetError` that names the dataset: the file itself is removed anyway."""
     try:
         yield
     except VlpipeError:
@@ -111,12 +113,12 @@ def os_errors_named(path: str) -> Iterator[None]:
 
 
 def _lengths(frames: np.ndarray) -> list[list[int]]:
-    """Each length that there is, and how many records have it."""
+    """Return each length that occurs, and how many records have it."""
     return np.stack(np.unique(frames.astype(np.int64), return_counts=True), axis=1).tolist()
 
 
 def _save(path: Path, rows: np.ndarray) -> None:
-    """As `numpy.save`, which warns where a name is not Latin-1 and the file therefore of NumPy's format 3.0."""
+    """Save an array as `numpy.save` does, but without its warning about column names outside Latin-1, which need NumPy's format 3.0."""
     version = None if all(ord(letter) < 256 for letter in str(rows.dtype.names)) else (3, 0)
     write_array: Any = np.lib.format.write_array
     with path.open("wb") as file:
@@ -131,10 +133,10 @@ def _is_directory_name(path: str) -> bool:
 
 
 def _why_not_replaceable(directory: Path) -> str | None:
-    """Overwriting removes a directory, so it must hold nothing but a dataset that vlpipe wrote."""
+    """Return why a directory may not be replaced, or None: replacing removes it, so it must hold a vlpipe dataset and nothing else."""
     try:
         with (directory / METADATA_NAME).open("rb") as file:
-            beginning = file.read(100)  # enough even of one that was cut
+            beginning = file.read(100)  # present even if the file was cut
     except OSError:
         return f"it holds no {METADATA_NAME} and so is not a vlpipe dataset"
     if f'"format": "{FORMAT}"'.encode() not in beginning:

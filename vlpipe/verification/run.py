@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.layouts.base import Layout
+from vlpipe.processes import worker_count
 from vlpipe.sources.foreign.build_index import choose_layout
 from vlpipe.sources.foreign.find_files import files_of, is_foreign
 from vlpipe.sources.native import open_source
@@ -61,7 +61,7 @@ def verify(source: Source, layout: Any = None, *, workers: int | None = None, pr
     """
     if progress is not None and not callable(progress):
         raise ArgumentError(f"progress: came as {progress!r}, expected a function of two numbers of bytes, or None.")
-    workers = os.cpu_count() or 1 if workers is None else integer("workers", workers, 1, MAX_WORKERS)
+    workers = worker_count(workers, limit=MAX_WORKERS)
     refuse_address(source)
     if layout is not None or is_foreign(source):
         return _verify_third_party(files_of(source), layout, workers, progress)

@@ -1,29 +1,19 @@
-"""One of the processes of `workers`: indexes the files that are named on standard input, each a line of JSON.
-
-Each is answered by a line: the class and the text of the error that there was, or two empty texts.
-"""
+"""A worker process of `workers`: each task is a file to index."""
 
 from __future__ import annotations
 
-import json
-import sys
+from typing import Any
 
-from vlpipe.errors import VlpipeError
 from vlpipe.layouts.registry import from_json
+from vlpipe.processes import Progress, run_worker
 from vlpipe.sources.foreign.build_index import index_file
 
 
-def main() -> None:
-    """Until standard input ends, which it does with the process that asks."""
-    layout = from_json(json.loads(sys.argv[1]))
-    for line in sys.stdin:
-        try:
-            index_file(json.loads(line), layout)
-            answer = ("", "")
-        except VlpipeError as error:
-            answer = (type(error).__name__, str(error))
-        print(json.dumps(answer), flush=True)
+def _index(task: dict[str, Any], _: Progress) -> tuple[None, bytes]:
+    """Index a file; its index is stored, not sent."""
+    index_file(task["path"], from_json(task["layout"]))
+    return None, b""
 
 
 if __name__ == "__main__":
-    main()
+    run_worker(_index)

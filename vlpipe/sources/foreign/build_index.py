@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import DatasetError
-from vlpipe.files.filesystem import each, is_address, measured
+from vlpipe.files.filesystem import each, is_address, stat_file
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.detect import guess
@@ -19,6 +18,7 @@ from vlpipe.layouts.registry import named
 from vlpipe.layouts.resolve import resolve
 from vlpipe.layouts.sample import FILES, Reader, Sample, look, read_records
 from vlpipe.layouts.sidecars import check_counts, described
+from vlpipe.processes import check_workers, worker_count
 from vlpipe.sources.foreign.cache import identity, load, save
 from vlpipe.sources.foreign.chunk import gap
 from vlpipe.sources.foreign.find_files import files_of
@@ -29,9 +29,6 @@ from vlpipe.storage.index import Foreign, Index, Shard, Stored
 from vlpipe.storage.paths import Source
 
 _log = logging.getLogger("vlpipe")
-# Below so many bytes a process that has to be started first takes longer than it saves.
-BYTES_FOR_PROCESSES = 1 << 28
-
 _FRAMING = HEADER_BYTES + FOOTER_BYTES
 
 Progress = Callable[[int, int], None]
@@ -127,12 +124,11 @@ def _sample(paths: list[str], read: Reader) -> Sample:
 
 
 def _processes(paths: list[str], missing: list[int], layout: Layout, workers: int | None) -> int:
+    check_workers(workers)
     if layout.given is not None or any(map(is_address, paths)):
         return 1  # its functions are here; for addresses, `each` has threads
-    size = sum(measured(paths[number]).bytes for number in missing)
-    if workers is None:
-        workers = os.cpu_count() or 1 if size >= BYTES_FOR_PROCESSES else 1
-    return min(workers, len(missing))
+    size = sum(stat_file(paths[number]).bytes for number in missing)
+    return worker_count(workers, tasks=len(missing), work_bytes=size)
 
 
 def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
@@ -164,6 +160,6 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
 def _size(path: str, table: Table) -> int:
     """The bytes of a file, as they were when it was indexed."""
     if table.compression:
-        return measured(path).bytes
+        return stat_file(path).bytes
     last = table.rows[-1:]
     return int((last["offset"] + last["bytes"]).sum()) + _FRAMING if len(last) else 0

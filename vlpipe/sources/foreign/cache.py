@@ -21,7 +21,7 @@ import google_crc32c
 import numpy as np
 
 from vlpipe.files.compression import COMPRESSIONS
-from vlpipe.files.filesystem import is_address, measured, open_file
+from vlpipe.files.filesystem import is_address, open_file, stat_file
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.layouts.base import Layout, Listed, Words
 from vlpipe.sources.foreign.chunk import gap
@@ -39,7 +39,7 @@ def identity(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         OSError: it cannot be read.
     """
-    found = measured(path)
+    found = stat_file(path)
     with open_file(path) as file:
         ends = file.read(_ENDS)
         file.seek(max(0, found.bytes - _ENDS))

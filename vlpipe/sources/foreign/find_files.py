@@ -6,7 +6,7 @@ import glob
 import os
 
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.files.filesystem import Measures, each, globbed, is_address, is_file, measured, names_in
+from vlpipe.files.filesystem import FileStat, each, globbed, is_address, is_file, names_in, stat_file
 from vlpipe.layouts.sidecars import files_in
 from vlpipe.storage.index import INDEX_NAME, METADATA_NAME
 from vlpipe.storage.paths import Source, items, matches
@@ -20,7 +20,7 @@ def is_foreign(source: Source) -> bool:
         DatasetError: a path or a glob names nothing.
     """
     paths = [path for item in items(source) for path in _named(item)]
-    found = dict(zip(paths, each(_measures, paths), strict=True))
+    found = dict(zip(paths, each(_stat_or_nothing, paths), strict=True))
     homes = {path: path if found[path].is_directory else os.path.dirname(path) for path in paths}
     unique = list(dict.fromkeys(homes.values()))
     ours = dict(zip(unique, each(lambda home: is_file(os.path.join(home, METADATA_NAME)), unique), strict=True))
@@ -34,11 +34,11 @@ def is_foreign(source: Source) -> bool:
     return bool(others)
 
 
-def _measures(path: str) -> Measures:
+def _stat_or_nothing(path: str) -> FileStat:
     try:
-        return measured(path)
+        return stat_file(path)
     except OSError:
-        return Measures(0, 0, is_directory=False, is_file=False)
+        return FileStat(0, 0, is_directory=False, is_file=False)
 
 
 def files_of(source: Source) -> list[str]:
@@ -72,7 +72,7 @@ def _named(item: str) -> list[str]:
 
 def _files_at(path: str) -> list[str]:
     try:
-        if not measured(path).is_directory:
+        if not stat_file(path).is_directory:
             return [path]
     except OSError as error:
         raise DatasetError(

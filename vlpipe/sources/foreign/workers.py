@@ -1,66 +1,39 @@
-"""Files indexed by several processes, each of which is told the files by lines of text, and keeps what it finds beside them."""
+"""Index files in several processes. Each stores the index of a file where `cache` looks for it, and answers only that it is done."""
 
 from __future__ import annotations
 
-import json
-import queue
-import threading
+import contextlib
 from collections.abc import Iterator
 
-from vlpipe import errors
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import to_json
-from vlpipe.processes import start
+from vlpipe.processes import Workers
 
 
 def in_processes(paths: list[str], layout: Layout, workers: int) -> Iterator[int]:
-    """Index files; the number of each that is done, in no order. A process that dies leaves its file to the caller.
+    """Index files; yield the position of each one that is done, in the order of completion.
+
+    A process that dies, or cannot be started, leaves its files to the caller.
 
     Args:
-        workers: processes; with one, there is nothing to start, and nothing is done.
+        layout: a layout without functions of the user's.
+        workers: processes; with one, nothing is started and nothing is indexed.
 
     Raises:
-        VlpipeError: a file cannot be indexed; the first such error in the order of the files.
+        VlpipeError: a file cannot be indexed; of several such files, the error of the first one in the list.
     """
     if workers < 2:
         return
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in range(len(paths)):
-        waiting.put(number)
-    done: queue.SimpleQueue[tuple[int, str, str] | None] = queue.SimpleQueue()
-    threads = [threading.Thread(target=_serve, args=(paths, layout, waiting, done), daemon=True) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    failures = []
-    running = workers
-    while running:
-        result = done.get()
-        if result is None:
-            running -= 1
-        elif result[1]:
-            failures.append(result)
-            while not waiting.empty():  # files before this one are under way or done
-                waiting.get()
-        else:
-            yield result[0]
+    failures = {}
+    document = to_json(layout)
+    with Workers("vlpipe.sources.foreign", [{"path": path, "layout": document} for path in paths]) as processes:
+        with contextlib.suppress(OSError):
+            processes.start(workers)
+        for message in processes.messages():
+            if message.kind == "error":
+                failures[message.task] = message.value
+                processes.drop_waiting_tasks()  # the files before this one are done or in progress
+            elif message.kind == "result":
+                yield message.task
     if failures:
-        _, kind, text = min(failures)
-        raise getattr(errors, kind, errors.DatasetError)(text)
-
-
-def _serve(paths: list[str], layout: Layout, waiting: queue.SimpleQueue[int], done: queue.SimpleQueue[tuple[int, str, str] | None]) -> None:
-    """Give one process file after file."""
-    try:
-        with start("vlpipe.sources.foreign", json.dumps(to_json(layout)), text=True) as process:
-            if process.stdin is None or process.stdout is None:
-                return
-            while True:
-                number = waiting.get_nowait()
-                process.stdin.write(json.dumps(paths[number]) + "\n")
-                process.stdin.flush()
-                kind, text = json.loads(process.stdout.readline())
-                done.put((number, kind, text))
-    except (queue.Empty, OSError, ValueError):  # nothing left; or the process has died, and whoever asked does the rest itself
-        pass
-    finally:
-        done.put(None)
+        raise failures[min(failures)]
