@@ -41,12 +41,12 @@ def inspect_files(source: Any) -> dict[str, Any]:
     from vlpipe.files.compression import compression_of
     from vlpipe.files.filesystem import each, measured
     from vlpipe.layouts.detect import guess
-    from vlpipe.layouts.sample import look
-    from vlpipe.layouts.sidecars import described
+    from vlpipe.layouts.sample import read_sample
+    from vlpipe.layouts.sidecars import read_sidecars
     from vlpipe.sources.foreign.find_files import files_of, is_foreign
 
     paths = files_of(source)
-    sample = look(paths)
+    sample = read_sample(paths)
     shown = repr(source)
     report: dict[str, Any] = {
         "files": len(paths),
@@ -55,8 +55,8 @@ def inspect_files(source: Any) -> dict[str, Any]:
     }
     report |= {
         "compression": compression_of(paths[0]),
-        "message": " and ".join(sorted({"SequenceExample" if record.walked.is_sequence else "Example" for record in sample.records})),
-        "keys": [fact.to_json() for fact in sample.facts.values()],
+        "message": " and ".join(sorted({"SequenceExample" if record.message.is_sequence else "Example" for record in sample.records})),
+        "keys": [stats.to_json() for stats in sample.key_stats.values()],
     }
     if not is_foreign(source):
         return (
@@ -64,7 +64,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
             | {"layout": "vlpipe", "confidence": 1.0, "reasons": ["vlpipe.json lies beside it"], "candidates": []}
             | {"call": f"vlpipe.make_dataset({shown})"}
         )
-    known = described(paths)
+    known = read_sidecars(paths)
     if known is not None:
         report |= {"layout": known[0].name, "confidence": 1.0, "reasons": [f"{known[1]} lies beside it"]}
         return report | {"call": f"vlpipe.make_dataset({shown})", "candidates": []}

@@ -19,7 +19,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from vlpipe.sources.foreign.cache import keep, places
+from vlpipe.sources.foreign.cache import cache_paths, store
 from vlpipe.storage.index import Index, Shard, column
 from vlpipe.storage.statistics import Moments, merged
 
@@ -62,7 +62,7 @@ def save_moments(index: Index, shard: Shard, part: np.ndarray, moments: dict[str
     """Keep the statistics of one file, complete or not at all; False where there is no place for them."""
     head, at = _head(index, shard, part)
     body = json.dumps({name: of.to_json() for name, of in moments.items()}).encode()
-    return keep(json.dumps({**head, "crc32c": google_crc32c.value(body)}).encode() + b"\n" + body, at)
+    return store(json.dumps({**head, "crc32c": google_crc32c.value(body)}).encode() + b"\n" + body, at)
 
 
 def _head(index: Index, shard: Shard, part: np.ndarray) -> tuple[dict[str, Any], Iterator[Path]]:
@@ -76,7 +76,7 @@ def _head(index: Index, shard: Shard, part: np.ndarray) -> tuple[dict[str, Any],
     if index.foreign is not None and index.foreign.parse is not None:
         return head, iter(())  # another function of the user's would give other frames
     ending = f"-{google_crc32c.value(reading.encode()):08x}.statistics"
-    return head, places(shard.path, ending, beside=index.foreign is not None)
+    return head, cache_paths(shard.path, ending, beside=index.foreign is not None)
 
 
 def _parse(content: bytes, head: dict[str, Any], index: Index) -> dict[str, Moments] | None:
