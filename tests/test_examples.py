@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,19 @@ import tensorflow as tf
 import vlpipe
 
 
-@pytest.mark.parametrize("room", ["vlpipe.builders", "vlpipe.audio.features", "vlpipe.storage.schema"])
-def test_the_examples_give_what_they_say(room: str) -> None:
+@pytest.mark.parametrize(
+    "room",
+    [
+        "vlpipe.builders",
+        "vlpipe.audio.features",
+        "vlpipe.layouts.base",
+        "vlpipe.layouts.published",
+        "vlpipe.sources.foreign.build_index",
+        "vlpipe.storage.schema",
+    ],
+)
+def test_the_examples_give_what_they_say(room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     module = importlib.import_module(room)
     runner = doctest.DocTestRunner()
     space = {"vlpipe": vlpipe, "np": np, "tf": tf, **vars(module)}

@@ -283,7 +283,7 @@ def test_a_disk_that_fails_in_the_middle(path: Path, monkeypatch: pytest.MonkeyP
 
 def test_records_that_are_not_as_the_layout_says_are_all_found(tmp_path: Path) -> None:
     bad: dict[int, tuple[bytes, str]] = {
-        2: (b"\xff" * 20, "no tf.train.Example or SequenceExample: byte "),
+        2: (b"\xff" * 20, "not a tf.train.Example or SequenceExample: byte "),
         3: (example({"x": floats(range(4)), "label": ints(1)}), '"x", at byte'),
         17: (example({"label": ints(1)}), 'has no feature "x"'),
         38: (example({"x": floats(range(3)), "label": ints(1, 2)}), '"label" has 2 values, expected 1 in every record'),
@@ -304,7 +304,7 @@ def test_records_that_are_not_as_the_layout_says_are_all_found(tmp_path: Path) -
             assert problem.found.startswith(bad[problem.record][1])
             assert problem.expected == "what the layout float_list says"
             assert problem.offset == places_of(report, path)[problem.record]
-            assert problem.action.startswith("Pass the layout that these records have (vlpipe inspect FILE shows")
+            assert problem.action.startswith("Pass the layout of these records (vlpipe inspect FILE shows")
 
 
 def places_of(report: Report, path: Path) -> list[int]:
@@ -330,7 +330,7 @@ def test_records_of_many_kinds_among_each_other(tmp_path: Path, monkeypatch: pyt
     report = vlpipe.verify(path, LAYOUT)
     assert (report.damaged, report.records, report.unlisted) == (90, 150, 0)
     assert [problem.record for problem in report.problems] == [n for n in range(150) if n % 5 in (1, 2, 3)]
-    said = {1: "no tf.train.Example", 2: '"x", at byte', 3: 'has no feature "x"'}
+    said = {1: "not a tf.train.Example", 2: '"x", at byte', 3: 'has no feature "x"'}
     assert all(problem.found.startswith(said[(problem.record or 0) % 5]) for problem in report.problems)
 
 

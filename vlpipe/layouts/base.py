@@ -192,7 +192,7 @@ class Layout:
             ...     return tf.ensure_shape(values, [None, 80])
             >>> layout = vlpipe.layouts.Layout.custom(parse)
             >>> layout.schema
-            Schema(features=Sequence(80, 'float32'))
+            Schema(features=Sequence(shape=(80,), dtype='float32'))
         """
         from vlpipe.layouts.custom import CustomFunctions, counter, trace
 

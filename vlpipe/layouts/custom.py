@@ -90,7 +90,7 @@ def _field(name: str, value: Any, *, first: bool) -> Field:
     shape = value.shape
     if shape.rank is None or None in shape[1:]:
         raise ArgumentError(
-            f'parse_fn: "{name}" has shape {shape}, expected [T, ...] with a known size of every axis except the first. Use tf.ensure_shape.'
+            f'parse_fn: "{name}" has shape {shape}, expected [T, ...] with known sizes after the first axis. Use tf.ensure_shape.'
         )
     try:
         if value.dtype == tf.string and shape.rank == 0:

@@ -88,7 +88,7 @@ def int_list(
 
     Example:
         >>> vlpipe.layouts.int_list("audio", d=1, dtype="int16").schema
-        Schema(audio=Sequence(1, 'int16'))
+        Schema(audio=Sequence(shape=(1,), dtype='int16'))
     """
     if dtype not in _INTEGERS:
         raise ArgumentError(f"layout: dtype came as {dtype!r}, expected an integer dtype: {', '.join(_INTEGERS)}.")

@@ -56,7 +56,7 @@ def files_of(source: Source) -> list[str]:
     paths = [path for files in each(_files_at, expanded) for path in files]
     if len(set(map(os.path.realpath, paths))) < len(paths):
         raise ArgumentError(
-            f"source: {paths[0]} or another file is named twice. Name each file once, so that its records are not delivered twice."
+            f"source: {paths[0]} or another file is named twice; name each file once, so that its records are not delivered twice."
         )
     return [path if is_address(path) else os.path.abspath(path) for path in paths]
 
