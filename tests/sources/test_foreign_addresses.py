@@ -265,7 +265,7 @@ def test_a_file_that_changes_or_is_cut_while_it_is_read_is_an_error_that_names_i
             indexed_while(meanwhile, copied=True)
 
 
-def test_what_a_remote_file_says_when_it_ends_too_early(address: str) -> None:
+def test_a_remote_file_that_ends_too_early_is_an_error(address: str) -> None:
     place = f"{address}/x"
     put(place, bytes(1 << 20))
     with filesystem.open_file(place) as file:
@@ -281,7 +281,7 @@ def test_what_a_remote_file_says_when_it_ends_too_early(address: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["graph", "stream"])
-def test_a_file_that_was_cut_after_it_was_indexed_is_named_when_it_is_read(address: str, engine: str) -> None:
+def test_a_file_truncated_after_indexing_is_named_when_it_is_read(address: str, engine: str) -> None:
     place = f"{address}/c.tfrecord"
     dataset = vlpipe.make_dataset(place, layout=LAYOUT, engine=engine, batch_size=2, length_range=(0, None))
     put(place, filesystem.open_file(place).read()[:-5])

@@ -78,7 +78,11 @@ def _examples(sample: Sample) -> Iterator[Guess]:
             dtype = "float32" if stats.sizes[0] % 4 == 0 and _plausible(sample, stats.key, "<f4") else ...
             options = {"dtype": dtype, "d": ..., "label": _label(sample, {stats.key})}
             yield Guess(
-                "raw_bytes", (stats.key,), options, 0.4, (f"{stats.sizes[0]} to {stats.sizes[1]} bytes in {stats.key}, of unknown frames",)
+                "raw_bytes",
+                (stats.key,),
+                options,
+                0.4,
+                (f"{stats.sizes[0]} to {stats.sizes[1]} bytes in {stats.key}, of unknown frame size",),
             )
 
 
@@ -196,7 +200,13 @@ def _counted(sample: Sample, floats: list[KeyStats], raw: list[KeyStats], long: 
                 continue
             kind, order = _dtype(sample, stats.key, unit, option)
             options = {"dtype": kind or ..., "byteorder": order} | options
-            yield Guess("raw_bytes", (stats.key,), options, 0.92 if sure and kind else 0.5, (reason, f"the values are plausible as {kind}"))
+            yield Guess(
+                "raw_bytes",
+                (stats.key,),
+                options,
+                0.92 if sure and kind else 0.5,
+                (reason, f"the values are plausible as {kind}" if kind else "the dtype is unknown"),
+            )
 
 
 def _unit(stats: KeyStats, option: str) -> str:
