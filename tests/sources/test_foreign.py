@@ -188,7 +188,7 @@ def test_a_file_that_changes_while_it_is_indexed_is_refused(files: list[Path], m
 
 def test_sources(files: list[Path], tmp_path: Path) -> None:
     assert len(vlpipe.build_index(tmp_path, LAYOUT)) == len(vlpipe.build_index(str(tmp_path / "*.tfrecord"), LAYOUT)) == 10
-    with pytest.raises(ArgumentError, match=r"source: .*1.tfrecord or another file is named twice; name each once"):
+    with pytest.raises(ArgumentError, match=r"source: .*1.tfrecord or another file is named twice; name each file once"):
         vlpipe.build_index([files[0], tmp_path], LAYOUT)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="empty: has no file with .tfrecord in its name"):
