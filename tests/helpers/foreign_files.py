@@ -1,4 +1,4 @@
-"""TFRecord files as others write them: with TensorFlow's own protocol buffers and writer, from the published descriptions."""
+"""Third-party TFRecord files, written with TensorFlow's own protocol buffers and writer, from the published descriptions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def raw(value: Any) -> Feature:
 
 
 def loose_example(key: str, values: Any, label: int) -> bytes:
-    """An Example with floats that are not packed, byte by byte."""
+    """Return an Example with unpacked floats, encoded by hand."""
 
     def inside(tag: bytes, data: bytes) -> bytes:
         return tag + varint(len(data)) + data
@@ -45,7 +45,7 @@ def loose_example(key: str, values: Any, label: int) -> bytes:
 
 
 def audio_file(samples: np.ndarray, rate: int = 8000, kind: str = "WAV") -> bytes:
-    """16-bit samples `[T]` or `[T, channels]` as a WAV or FLAC file."""
+    """Return 16-bit samples `[T]` or `[T, channels]` as a WAV or FLAC file."""
     file = io.BytesIO()
     if kind == "FLAC":
         soundfile.write(file, samples.astype("i2"), rate, format="FLAC", subtype="PCM_16")
@@ -77,18 +77,27 @@ def write(path: Path, records: Iterable[bytes], compression: str = "") -> Path:
 
 @dataclass
 class Case:
-    """A file of a layout: the frames and the labels of its records as they have to come, and how to ask for them."""
+    """A file with a layout.
+
+    Attributes:
+        records: the serialized records.
+        frames: the expected frames of each record.
+        labels: the expected labels.
+        layout: the layout.
+        detected: whether the layout is unambiguous without `layout=`.
+        key: the key of the frames.
+    """
 
     records: list[bytes]
     frames: list[np.ndarray]
     labels: list[Any]
     layout: layouts.Layout
-    detected: bool = True  # inspect leaves no doubt
+    detected: bool = True
     key: str = "x"
 
 
 def cases(records: int = 23) -> dict[str, Case]:
-    """One of each layout; the first record has no frames where a writer can say so."""
+    """Return one case per layout; the first record has no frames if the layout allows this."""
     random = np.random.default_rng(7)
     lengths = [0, *random.integers(1, 30, records - 1).tolist()]
     x = [random.normal(size=(t, 5)).astype("f4") for t in lengths]
@@ -240,7 +249,7 @@ def cases(records: int = 23) -> dict[str, Case]:
 
 
 def read(source: Any, engine: str, **arguments: Any) -> tuple[dict[int, np.ndarray], dict[int, Any], dict[int, int]]:
-    """Frames, labels and lengths of labels by id, after a check that the rest is padding."""
+    """Return frames, labels and lengths of labels by id, and check that the rest is padding."""
     frames: dict[int, np.ndarray] = {}
     labels: dict[int, Any] = {}
     label_lengths: dict[int, int] = {}
@@ -260,7 +269,7 @@ def read(source: Any, engine: str, **arguments: Any) -> tuple[dict[int, np.ndarr
 
 
 def prepared_directory(path: Path, records: list[bytes], features: dict[str, Any], splits: dict[str, list[int]] | None = None) -> Path:
-    """A directory as TensorFlow Datasets leaves it: shards, features.json and dataset_info.json."""
+    """Write a directory like TensorFlow Datasets: shards, features.json and dataset_info.json."""
     splits = splits or {"train": [len(records)]}
     document = {
         "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",

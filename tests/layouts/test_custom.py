@@ -1,4 +1,4 @@
-"""Layouts of the user's own functions, for records of any kind."""
+"""Custom layouts: the user's own functions, for records of any kind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LABELS = [1, 5, 2, 0, 3, 3, 9, 4]
 
 
 def parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A record is its label, four bytes, and the frames."""
+    """Parse a record of four bytes for the label, followed by the frames."""
     label = tf.io.decode_raw(tf.strings.substr(data, 0, 4), tf.int32)[0]
     return tf.reshape(tf.io.decode_raw(tf.strings.substr(data, 4, -1), tf.float32), [-1, 3]), label
 
@@ -50,13 +50,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("length_fn", [None, length, lambda data: np.int64(length(data)), lambda data: tf.constant(length(data))])
-def test_what_the_function_makes_is_delivered(path: Path, engine: str, length_fn: Any) -> None:
+def test_the_results_of_parse_fn_are_delivered(path: Path, engine: str, length_fn: Any) -> None:
     frames, labels, _ = read(path, engine, layout=Layout.custom(parse, length_fn))
     assert [frames[number].tolist() for number in range(8)] == [x.tolist() for x in FRAMES]
     assert [int(labels[number]) for number in range(8)] == LABELS
 
 
-def test_only_x_and_a_python_loop_in_it(path: Path) -> None:
+def test_parse_fn_with_a_python_loop_that_returns_only_x(path: Path) -> None:
     def reversed_frames(data: tf.Tensor) -> tf.Tensor:
         x, _ = parse(data)
         y = tf.zeros([0, 3])
@@ -72,7 +72,7 @@ def test_only_x_and_a_python_loop_in_it(path: Path) -> None:
 
 
 def many(data: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Two sequences of frames, a list, a text, a vector."""
+    """Return two sequences of frames, a list, a text and a vector."""
     x, label = parse(data)
     label = tf.cast(label, tf.int64)
     return {
@@ -129,30 +129,30 @@ def test_every_kind_of_field(path: Path, engine: str) -> None:
 )
 def test_both_engines_deliver_the_same_bytes(path: Path, arguments: dict[str, Any]) -> None:
     arguments = {"length_range": (0, None), "lengths": True, "seed": 3, "batch_size": 3, "layout": Layout.custom(parse)} | arguments
-    found = {digest(vlpipe.make_dataset(path, engine=engine, **arguments)) for engine in ("mapped", "graph")}
-    assert len(found) == 1
+    digests = {digest(vlpipe.make_dataset(path, engine=engine, **arguments)) for engine in ("mapped", "graph")}
+    assert len(digests) == 1
 
 
 def test_a_function_is_traced_once(path: Path) -> None:
     traced: list[str] = []
 
-    def noted(data: tf.Tensor) -> dict[Any, tf.Tensor]:
+    def recording_parse(data: tf.Tensor) -> dict[Any, tf.Tensor]:
         traced.append("parse")
         x, label = parse(data)
         return {0: x, 1: label}  # any key, as in Dataset.map
 
     @tf.function
-    def counted(data: tf.Tensor) -> tf.Tensor:
+    def recording_length(data: tf.Tensor) -> tf.Tensor:
         traced.append("length")
         return (tf.strings.length(data) - 4) // 12
 
-    index = vlpipe.build_index(path, Layout.custom(noted, counted))
+    index = vlpipe.build_index(path, Layout.custom(recording_parse, recording_length))
     with Records(index) as records:
         assert [records.values(row)["0"].tolist() for row in range(8)] == [x.tolist() for x in FRAMES]
     assert sorted(traced) == ["length", "parse"]
 
 
-def test_an_index_is_kept_under_a_name_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_named_layout_is_cached(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     extract = build.extract
     monkeypatch.setattr(build, "extract", lambda path, layout: read.append(path) or extract(path, layout))
@@ -160,7 +160,7 @@ def test_an_index_is_kept_under_a_name_only(path: Path, monkeypatch: pytest.Monk
         for _ in range(2):
             assert vlpipe.build_index(path, layout).frames("features").tolist() == list(map(len, FRAMES))
     assert len(read) == 2 + 1 + 1
-    # A function that says something else than what the index was made by is found out when it is read.
+    # A function that disagrees with the cached index is detected when the records are read.
     changed = Layout.custom(lambda data: (parse(data)[0][1:], parse(data)[1]), name="one")
     wrong = Layout.custom(lambda data: parse(data)[0], lambda data: 6)
     assert vlpipe.build_index(path, changed).frames("features").tolist() == list(map(len, FRAMES))
@@ -176,25 +176,28 @@ def test_an_index_is_kept_under_a_name_only(path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("functions", "message"),
     [
-        ((3,), "parse_fn: came as 3, expected a function of a serialized record"),
-        ((parse, 3), "length_fn: came as 3, expected a function of a serialized record, or None"),
-        ((lambda data: data.shape[0][1],), r"parse_fn: fails for a serialized record \(.*It is traced for a string tensor"),
+        ((3,), "parse_fn: came as 3, expected a function that takes a serialized record, a string tensor"),
+        ((parse, 3), "length_fn: came as 3, expected a function that takes a serialized record, or None"),
+        (
+            (lambda data: data.shape[0][1],),
+            r"parse_fn: fails when it is traced with a string tensor \(IndexError: .*\). Use TensorFlow operations",
+        ),
         ((lambda data: (1, 2, 3),), "parse_fn: returns 3 values, expected x, "),
-        ((lambda data: data,), r"parse_fn: returns no sequence \[T, ...\] among \['features'\]"),
-        ((lambda data: tf.strings.split([data]),), 'parse_fn: "features" is RaggedTensor, expected a dense tensor, such as'),
+        ((lambda data: data,), r"parse_fn: returns \['features'\], but no sequence of frames \[T, ...\]; expected"),
+        ((lambda data: tf.strings.split([data]),), 'parse_fn: "features" is a RaggedTensor, expected a dense tensor, as from'),
         (
             (lambda data: tf.zeros([len(data.shape), tf.strings.length(data)]),),
-            r'parse_fn: "features" has the shape .*expected \[T, ...\] with',
+            r'parse_fn: "features" has shape .*expected \[T, ...\] with known sizes',
         ),
         (
             (lambda data: (parse(data)[0], tf.zeros([], tf.float64)),),
-            r'parse_fn: "label" is float64 .* Cast it to one of float32, float16, uint8, ',
+            r'parse_fn: "label" has dtype float64 .* Cast it to one of float32, float16, uint8, ',
         ),
-        ((lambda data: tf.strings.split(data),), 'parse_fn: "features" is string .*, which no field can be. Cast it'),
-        ((many, length), r"length_fn: counts the frames of one sequence, but parse_fn gives \['mel', 'slow'\]"),
+        ((lambda data: tf.strings.split(data),), 'parse_fn: "features" has dtype string .*, which no field supports. Cast it'),
+        ((many, length), r"length_fn: counts the frames of one sequence, but parse_fn returns \['mel', 'slow'\]"),
     ],
 )
-def test_functions_that_cannot_be(functions: Any, message: str) -> None:
+def test_invalid_functions_are_refused(functions: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         Layout.custom(*functions)
     with pytest.raises(ArgumentError, match="layout: name came as ''"):
@@ -204,12 +207,12 @@ def test_functions_that_cannot_be(functions: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("functions", "message"),
     [
-        ((parse, lambda data: -1), "the layout's own function gives -1 frames, expected a number from 0"),
-        ((parse, lambda data: 1.5), r"the layout's own function fails \(ValueError: 1.5 is no whole number"),
-        ((parse, lambda data: data["x"]), r"the layout's own function fails \(TypeError"),
+        ((parse, lambda data: -1), "the layout's custom function returns -1 frames, expected a number from 0"),
+        ((parse, lambda data: 1.5), r"the layout's custom function fails \(ValueError: 1.5 is not an integer"),
+        ((parse, lambda data: data["x"]), r"the layout's custom function fails \(TypeError"),
         (
             (lambda data: tf.ensure_shape(tf.io.parse_tensor(data, tf.float32), [None, 3]),),
-            r"the layout's own function fails \(InvalidArgumentError",
+            r"the layout's custom function fails \(InvalidArgumentError",
         ),
     ],
 )
@@ -226,10 +229,10 @@ def test_compressed_files(path: Path, compression: str) -> None:
     assert [frames[number].tolist() for number in range(8)] == [x.tolist() for x in FRAMES]
 
 
-def test_what_the_index_does_not_know(path: Path) -> None:
-    found = summarize(path, layout=Layout.custom(many))
-    assert {name: sequence.lengths.frames for name, sequence in found.sequences.items() if sequence.lengths} == {"mel": 35, "slow": 20}
-    assert not found.labels
+def test_statistics_that_an_index_of_custom_functions_does_not_have(path: Path) -> None:
+    summary = summarize(path, layout=Layout.custom(many))
+    assert {name: sequence.lengths.frames for name, sequence in summary.sequences.items() if sequence.lengths} == {"mel": 35, "slow": 20}
+    assert not summary.labels
     with pytest.raises(SchemaError, match=r"label: 'label' is Fixed.*expected a scalar integer field \(Fixed\); candidates: none"):
         vlpipe.class_weights(path, layout=Layout.custom(parse))
     with pytest.raises(DatasetError, match='normalize="global": the statistics of "features"'):
@@ -241,7 +244,7 @@ def test_verify_finds_each_record_that_the_function_fails_on(path: Path, length_
     layout = Layout.custom(parse, length_fn)
     assert (vlpipe.verify(path, layout).ok, vlpipe.verify(path, layout).layout) == (True, "custom")
     records = [np.int32(label).tobytes() + x.tobytes() for x, label in zip(FRAMES, LABELS, strict=True)]
-    if length_fn is None:  # no whole number of frames, which `length` does not see
+    if length_fn is None:  # not an integral number of frames, which `length` does not detect
         records[2], records[6] = records[2][:-1], b""
     else:
         layout = Layout.custom(parse, lambda data: -1 if data in (records[2], records[6]) else length(data))
@@ -250,14 +253,14 @@ def test_verify_finds_each_record_that_the_function_fails_on(path: Path, length_
     assert [(problem.record, problem.kind) for problem in report.problems] == [(2, "example"), (6, "example")]
     assert (report.damaged, report.records) == (2, 8)
     for problem in report.problems:
-        assert problem.found.startswith("the layout's own function " + ("fails (" if length_fn is None else "gives -1 frames"))
-        assert problem.action == "Mend it, or leave the file out."
+        assert problem.found.startswith("the layout's custom function " + ("fails (" if length_fn is None else "returns -1 frames"))
+        assert problem.action == "Fix the function, or leave the file out."
 
 
 def test_statistics_are_computed_in_this_process(path: Path) -> None:
     other = write(path.parent / "b.tfrecord", [np.int32(1).tobytes() + FRAMES[2].tobytes()])
-    index = vlpipe.build_index([path, other], Layout.custom(lambda data: parse(data)))  # which cannot be sent to another
-    found = with_statistics(index, workers=2).statistics["features"]
+    index = vlpipe.build_index([path, other], Layout.custom(lambda data: parse(data)))  # a lambda cannot be sent to another process
+    moments = with_statistics(index, workers=2).statistics["features"]
     whole = np.concatenate([*FRAMES, FRAMES[2]]).astype(np.float64)
-    np.testing.assert_allclose(found.mean, whole.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(found.variance, whole.var(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(moments.mean, whole.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(moments.variance, whole.var(axis=0), rtol=1e-12)

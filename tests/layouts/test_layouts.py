@@ -1,4 +1,4 @@
-"""Files of every layout, made by TensorFlow's own writer, through both engines: the frames, lengths and labels that were written."""
+"""Files of every layout, written with TensorFlow, are delivered by every engine with the same frames, lengths and labels."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from vlpipe.layouts.registry import from_json, to_json
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
 CASES = cases()
-ENGINES = ("mapped", "graph")  # of one order
+ENGINES = ("mapped", "graph")  # deliver records in the same order
 EVERY_ENGINE = (*ENGINES, "stream")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Of each case two files."""
+    """Two files for each case."""
     root = tmp_path_factory.mktemp("foreign")
     for name, case in CASES.items():
         write(root / name / "a.tfrecord", case.records[:9])
@@ -45,15 +45,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: root / name for name in CASES}
 
 
-def chosen(case: Case) -> dict[str, Any]:
+def layout_arguments(case: Case) -> dict[str, Any]:
     return {"layout": case.layout, "features": case.key}
 
 
 @pytest.mark.parametrize("engine", EVERY_ENGINE)
 @pytest.mark.parametrize("name", CASES)
-def test_what_was_written_is_delivered(files: dict[str, Path], name: str, engine: str) -> None:
+def test_the_written_values_are_delivered(files: dict[str, Path], name: str, engine: str) -> None:
     case = CASES[name]
-    frames, labels, label_lengths = read(str(files[name] / "*.tfrecord"), engine, **chosen(case))
+    frames, labels, label_lengths = read(str(files[name] / "*.tfrecord"), engine, **layout_arguments(case))
     assert sorted(frames) == list(range(len(case.records)))
     for number, expected in enumerate(case.frames):
         assert np.array_equal(frames[number], expected.astype("f4"))
@@ -74,17 +74,17 @@ def test_what_was_written_is_delivered(files: dict[str, Path], name: str, engine
         ("float frames", {"batching": "same_length"}),
         ("audioset", {"batching": "same_length", "dtype": "uint8", "padding_value": 9}),
         ("youtube8m", {"batching": "ragged", "dtype": "float16"}),
-        ("youtube8m", {"batching": "pad"}),  # padded with 0, which is no byte's value
+        ("youtube8m", {"batching": "pad"}),  # the padding value 0 is not the value of any byte
     ],
 )
 def test_both_engines_deliver_the_same_bytes(files: dict[str, Path], name: str, arguments: dict[str, Any]) -> None:
     arguments = {**arguments, "length_range": (0, 12), "out_of_range": "truncate", "lengths": True, "seed": 3, "batch_size": 5}
-    found = {digest(vlpipe.make_dataset(files[name], engine=engine, **chosen(CASES[name]), **arguments)) for engine in ENGINES}
-    assert len(found) == 1
+    digests = {digest(vlpipe.make_dataset(files[name], engine=engine, **layout_arguments(CASES[name]), **arguments)) for engine in ENGINES}
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name].detected])
-def test_a_layout_that_leaves_no_doubt_needs_no_name(files: dict[str, Path], name: str) -> None:
+def test_an_unambiguous_layout_is_detected(files: dict[str, Path], name: str) -> None:
     case = CASES[name]
     arguments: dict[str, Any] = {"features": case.key, "length_range": (0, None)}
     assert vlpipe.plan(files[name], **arguments).total == len(case.records)
@@ -95,12 +95,12 @@ def test_a_layout_that_leaves_no_doubt_needs_no_name(files: dict[str, Path], nam
     assert guessed.foreign.label == case.layout.label
 
 
-def test_a_layout_in_doubt_is_refused_with_the_candidates(files: dict[str, Path]) -> None:
+def test_an_ambiguous_layout_is_refused_with_the_candidates(files: dict[str, Path]) -> None:
     with pytest.raises(
         SchemaError, match=r"layout=vlpipe.layouts.float_list\('x', d=..., label='label'\) \(60%: 0 to 140 floats in x, all"
     ) as caught:
         vlpipe.make_dataset(files["float_list"])
-    assert "its records are not vlpipe's own (no vlpipe.json lies beside it) and could be layout=" in str(caught.value)
+    assert "vlpipe did not write this file (there is no vlpipe.json beside it), and its records may have layout=" in str(caught.value)
 
 
 def test_bytes_above_127_are_unsigned(files: dict[str, Path]) -> None:
@@ -117,7 +117,7 @@ def test_youtube8m_is_dequantised_as_its_reader_does(files: dict[str, Path]) -> 
         CASES["youtube8m"].records[2], sequence_features={"rgb": tf.io.FixedLenSequenceFeature([], tf.string)}
     )[1]["rgb"]
     quantised = tf.cast(tf.reshape(tf.io.decode_raw(parsed, tf.uint8), [-1, 1024]), tf.float32)
-    expected = quantised * (4 / 255.0) + (4 / 512.0) - 2  # Dequantize(feat_vector, 2, -2) of the published reader
+    expected = quantised * (4 / 255.0) + (4 / 512.0) - 2  # Dequantize(feat_vector, 2, -2) in the published reader
     frames, _, _ = read(files["youtube8m"], "mapped", layout="youtube8m", features="rgb")
     np.testing.assert_allclose(frames[2], expected, rtol=0, atol=1e-6)
     assert frames[2].min() >= -2
@@ -152,7 +152,7 @@ def test_labels_as_a_vector_of_classes(files: dict[str, Path], engine: str) -> N
         assert np.flatnonzero(labels[number]).tolist() == sorted(set(expected))
         assert set(labels[number].tolist()) <= {0.0, 1.0}
     assert len(frames) == 23
-    with pytest.raises(DatasetError, match=r'a.tfrecord, record \d at byte \d+: "labels" has a class that is not one of 0 to 9'):
+    with pytest.raises(DatasetError, match=r'a.tfrecord, record \d at byte \d+: "labels" has a class outside the range 0 to 9'):
         vlpipe.build_index(files["audioset"], layouts.audioset(classes=10))
 
 
@@ -244,8 +244,8 @@ def test_a_directory_of_tensorflow_datasets(prepared: tuple[Path, list[np.ndarra
     for x, y in vlpipe.make_dataset(str(path / "mine-train*"), engine=engine, batch_size=4, **arguments):
         for row, number in enumerate(x["id"].numpy().tolist()):
             seen.append(number)
-            found = [x[name][row, : int(x[f"{name}_lengths"][row])] for name in names]
-            for value, expected in zip(found, (speech[number], steps[number], np.full((number + 1, 3), number)), strict=True):
+            values = [x[name][row, : int(x[f"{name}_lengths"][row])] for name in names]
+            for value, expected in zip(values, (speech[number], steps[number], np.full((number + 1, 3), number)), strict=True):
                 assert np.array_equal(value, expected)
             assert y["word"][row] == number % 12
             assert y["nested/tokens"][row].numpy().tolist()[:number] == list(range(number))
@@ -253,7 +253,7 @@ def test_a_directory_of_tensorflow_datasets(prepared: tuple[Path, list[np.ndarra
             assert y["gain"][row] == number / 2
     assert sorted(seen) == list(range(9))
     _, label = vlpipe.make_dataset(path / "mine-test*", features="speech", engine=engine).element_spec
-    assert label == tf.TensorSpec([None], tf.int64)  # what is supervised
+    assert label == tf.TensorSpec([None], tf.int64)  # the key in supervisedKeys
 
 
 def recording(**more: Any) -> dict[str, Any]:
@@ -280,54 +280,54 @@ def test_recordings_of_tensorflow_datasets(tmp_path: Path, feature: dict[str, An
     for number, x in enumerate(samples):
         assert np.array_equal(frames[number], decode(x).astype("f4"))
     prepared_directory(tmp_path, records, {"audio": recording(encoding="zlib"), "word": PREPARED["word"]})
-    with pytest.raises(SchemaError, match="none of its features is a sequence of frames that"):
+    with pytest.raises(SchemaError, match="none of the features is a sequence of frames that can be delivered"):
         vlpipe.build_index(path)
 
 
 def test_a_directory_of_tensorflow_datasets_that_lost_records(tmp_path: Path) -> None:
     records = [example({"speech": floats(np.ones((2, 5))), "word": ints(1)})] * 3
     path = prepared_directory(tmp_path, records, {name: PREPARED[name] for name in ("speech", "word")}, {"train": [4]})
-    with pytest.raises(DatasetError, match=r"mine-train.tfrecord-00000-of-00001: holds 3 records, dataset_info.json says 4: it was cut at"):
+    with pytest.raises(DatasetError, match=r"mine-train.tfrecord-00000-of-00001: holds 3 records, but dataset_info.json specifies 4;"):
         vlpipe.build_index(path)
     (path / "features.json").write_text("{")
     with pytest.raises(SchemaError, match="features.json: cannot be read as the features of TensorFlow Datasets"):
         vlpipe.build_index(path)
     (path / "features.json").write_text('{"featuresDict": {"features": {}}}')
-    with pytest.raises(SchemaError, match="features.json: none of its features is a sequence of frames that"):
+    with pytest.raises(SchemaError, match="features.json: none of the features is a sequence of frames that"):
         vlpipe.build_index(path)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: layouts.float_list("x"), "layout: how many values a frame has is not known. Pass d="),
-        (lambda: layouts.float_list("x", length="n", shape="s"), "layout: length and shape are two ways to say"),
-        (lambda: layouts.float_list("", d=2), "layout: key came as '', expected the key of a feature"),
-        (lambda: layouts.float_list("x", d=2, label=3), "layout: label came as 3, expected the key"),  # type: ignore[arg-type]
+        (lambda: layouts.float_list("x"), "layout: the number of values in a frame is not specified. Pass d="),
+        (lambda: layouts.float_list("x", length="n", shape="s"), "layout: both length and shape specify the number of frames"),
+        (lambda: layouts.float_list("", d=2), "layout: key came as '', expected a non-empty string"),
+        (lambda: layouts.float_list("x", d=2, label=3), "layout: label came as 3, expected a non-empty string"),  # type: ignore[arg-type]
         (lambda: layouts.raw_bytes("x", d=2, dtype="U8"), "layout: dtype came as 'U8', expected one of float32"),
         (lambda: layouts.raw_bytes("x", d=2, dtype="int8", byteorder="?"), r"layout: byteorder came as '\?', expected one of"),  # type: ignore[arg-type]
-        (lambda: layouts.float_frames(), r"layout: the keys are \[\], expected at least one sequence, and each key once"),
+        (lambda: layouts.float_frames(), r"layout: the keys are \[\], expected at least one sequence of frames, and each key once"),
         (lambda: layouts.float_frames("a", "a"), r"layout: the keys are \['a', 'a'\], expected at least one"),
-        (lambda: layouts.youtube8m(features=("video",)), r"youtube8m: the feature lists are rgb and audio, came with"),
-        (lambda: layouts.audioset(classes=0), "classes: came as 0, expected how many classes there are"),
-        (lambda: layouts.Frames("x", "bytes", (2,), "int8", scale=(1, 0)), "layout: scale is for bytes, came with dtype='int8'"),
+        (lambda: layouts.youtube8m(features=("video",)), r"youtube8m: features came as \('video',\), expected rgb, audio or both"),
+        (lambda: layouts.audioset(classes=0), "classes: came as 0, expected an integer >= 1, at most 1048576"),
+        (lambda: layouts.Frames("x", "bytes", (2,), "int8", scale=(1, 0)), "layout: scale applies to bytes only, but dtype came as 'int8'"),
     ],
 )
-def test_a_layout_that_cannot_be(make: Any, message: str) -> None:
+def test_invalid_layouts_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         make()
 
 
-@pytest.mark.parametrize("what", ["d", "dtype"])
-def test_what_inspect_leaves_open_has_to_be_said(what: str) -> None:
-    with pytest.raises(ArgumentError, match=rf"layout: {what} came as ..., in whose place you have to say it, such as {what}="):
-        layouts.raw_bytes("x", **{"d": 3, "dtype": "int16", what: ...})  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", ["d", "dtype"])
+def test_the_placeholder_of_inspect_must_be_replaced(name: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"layout: {name} is still the placeholder `...`; replace it by a value, such as {name}="):
+        layouts.raw_bytes("x", **{"d": 3, "dtype": "int16", name: ...})  # type: ignore[arg-type]
 
 
 def test_a_layout_by_name(files: dict[str, Path]) -> None:
-    with pytest.raises(ArgumentError, match="layout: came as 'kaldi', expected a vlpipe.layouts layout, or a name of float_list, "):
+    with pytest.raises(ArgumentError, match="layout: came as 'kaldi', expected a layout of vlpipe.layouts, or one of float_list, "):
         vlpipe.plan(files["audioset"], layout="kaldi")
-    with pytest.raises(ArgumentError, match='layout: "float_list" needs to know its keys: pass layout=vlpipe.layouts.float_list'):
+    with pytest.raises(ArgumentError, match='layout: "float_list" has required arguments; pass layout=vlpipe.layouts.float_list'):
         vlpipe.plan(files["audioset"], layout="float_list")
     for case in CASES.values():
         assert from_json(to_json(case.layout)) == case.layout
@@ -336,9 +336,9 @@ def test_a_layout_by_name(files: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        (layouts.float_list("z", d=5), r'a.tfrecord, record 0 at byte 0 has no feature "z"; it has '),
-        (layouts.float_list("x", d=5, label="y"), 'layout: the first records have no label "y"; they have \''),
-        (layouts.float_list("x", length="label"), 'values a frame of "x" has does not follow from the first 23 records'),
+        (layouts.float_list("z", d=5), r'a.tfrecord, record 0 at byte 0 has no feature "z"; its keys are \''),
+        (layouts.float_list("x", d=5, label="y"), 'layout: the first records have no label "y"; their keys are \''),
+        (layouts.float_list("x", length="label"), 'the first 23 records do not determine the number of values in a frame of "x"'),
         (layouts.float_frames("x", d=5), r'record 0 at byte 0 has no feature list "x"'),
     ],
 )
@@ -348,33 +348,33 @@ def test_a_layout_that_the_records_do_not_have(files: dict[str, Path], layout: l
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_keys_that_are_not_needed_are_passed_over(tmp_path: Path, engine: str) -> None:
-    """A number that a later record lacks would be an error; a text that it lacks is an empty one."""
+def test_keys_that_are_not_needed_can_be_ignored(tmp_path: Path, engine: str) -> None:
+    """A missing number in a later record is an error, a missing text is empty."""
     features = {"x": floats(np.ones(5)), "gain": ints(3), "label": ints(4), "name": raw(b"ann")}
     records = [example(features)] * 40 + [example({key: features[key] for key in ("x", "label")})]
     path = write(tmp_path / "a.tfrecord", records)
     layout = layouts.float_list("x", d=5, label="label")
-    with pytest.raises(DatasetError, match=r'record 40 at byte \d+: has no feature "gain".*LAYOUT.only\(\) passes over'):
+    with pytest.raises(DatasetError, match=r'record 40 at byte \d+: has no feature "gain".*LAYOUT.only\(\) ignores'):
         vlpipe.build_index(path, layout)
     arguments: dict[str, Any] = {"layout": layout.only("name"), "label": ("label", "name"), "engine": engine, "batch_size": 41}
     ((_, y),) = vlpipe.make_dataset(path, shuffle=False, **arguments)
     assert y["name"].numpy().tolist() == [b"ann"] * 40 + [b""]
     assert list(vlpipe.build_index(path, layout.only()).schema.fields) == ["x", "label"]
-    with pytest.raises(SchemaError, match=r"layout: only\['speaker'\]: the first records have no \['speaker'\]; they have '"):
+    with pytest.raises(SchemaError, match=r"layout: only\['speaker'\]: the first records do not have \['speaker'\]; their keys are '"):
         vlpipe.build_index(path, layout.only("speaker"))
 
 
 def test_a_label_that_cannot_be_delivered(tmp_path: Path) -> None:
     records = [example({"x": floats(np.ones(5)), "y": floats(np.ones(n))}) for n in (1, 2)]
     write(tmp_path / "a.tfrecord", records)
-    with pytest.raises(SchemaError, match='layout: "y" is no label that can be delivered: '):
+    with pytest.raises(SchemaError, match='layout: "y" cannot be delivered as a label: '):
         vlpipe.build_index(tmp_path, layouts.float_list("x", d=5, label="y"))
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "stream"])
 @pytest.mark.parametrize(("feature", "label"), [("a", "b"), ("b", "a"), ("x", "a"), ("x", "b")])
-def test_integers_are_features_or_a_label_whatever_the_layout_has_them_as(tmp_path: Path, engine: str, feature: str, label: str) -> None:
-    """`a` is listed in the index, `b` is parsed as a sequence."""
+def test_integers_may_be_features_or_a_label(tmp_path: Path, engine: str, feature: str, label: str) -> None:
+    """`a` is a list in the index, `b` is parsed as a sequence."""
     random = np.random.default_rng(2)
     values = {key: [random.integers(-9, 40_000, t).astype("i4") for t in random.integers(0, 9, 11)] for key in ("a", "b")}
     values["x"] = [random.normal(size=(t, 3)).astype("f4") for t in range(11)]
@@ -385,9 +385,9 @@ def test_integers_are_features_or_a_label_whatever_the_layout_has_them_as(tmp_pa
     frames = (layouts.Frames("x", "floats", (3,)), layouts.Frames("b", "integers", (), "int32"))
     layout = layouts.Layout("mine", frames, None, (layouts.Listed("a"),), closed=True)
     arguments: dict[str, Any] = {"layout": layout, "features": feature, "label": label}
-    found, labels, lengths = read(tmp_path, engine, **arguments)
+    frames_by_id, labels, lengths = read(tmp_path, engine, **arguments)
     for number in range(11):
-        assert np.array_equal(found[number], values[feature][number].astype("f4"))
+        assert np.array_equal(frames_by_id[number], values[feature][number].astype("f4"))
         assert labels[number].dtype == np.int64
         assert labels[number][: lengths[number]].tolist() == values[label][number].tolist()
         assert (labels[number][lengths[number] :] == -1).all()

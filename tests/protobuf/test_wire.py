@@ -1,4 +1,4 @@
-"""The walks of a protocol buffer, one by one and in bulk: what TensorFlow's parser finds, and in hostile bytes an error of their own."""
+"""Protocol buffers read one by one and vectorized: the same values as TensorFlow's parser, and a `WireError` for malicious bytes."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def expected_of(feature: tf.train.Feature) -> tuple[str, list[Any]]:
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=5), st.dictionaries(KEYS, st.lists(VALUES, max_size=3), max_size=3))
-def test_the_walk_finds_what_the_parser_finds(features: dict[str, Any], lists: dict[str, list[Any]]) -> None:
+def test_walk_agrees_with_the_parser_of_tensorflow(features: dict[str, Any], lists: dict[str, list[Any]]) -> None:
     data = sequence_example(features, lists) if lists else example(features)
-    found = walk(data)
-    assert found.is_sequence == bool(lists)
-    assert {key: values_of(data, feature) for key, feature in found.features.items()} == {k: expected_of(v) for k, v in features.items()}
-    assert {key: [values_of(data, frame) for frame in frames] for key, frames in found.lists.items()} == {
+    message = walk(data)
+    assert message.is_sequence == bool(lists)
+    assert {key: values_of(data, feature) for key, feature in message.features.items()} == {k: expected_of(v) for k, v in features.items()}
+    assert {key: [values_of(data, frame) for frame in frames] for key, frames in message.lists.items()} == {
         key: [expected_of(frame) for frame in frames] for key, frames in lists.items()
     }
-    for key, feature in found.features.items():
+    for key, feature in message.features.items():
         assert feature.count == len(expected_of(features[key])[1])
         assert (feature.whole is None) == (feature.kind == "bytes" and feature.count > 1)
 
@@ -60,8 +60,8 @@ def entry(key: bytes, feature: bytes) -> bytes:
     return field(1, field(1, key) + field(2, feature))
 
 
-def test_unusual_encodings_mean_the_same() -> None:
-    """Numbers that are not packed, the value before its key, unknown fields, a message and a list in two parts, a key that comes twice."""
+def test_walk_reads_unusual_encodings() -> None:
+    """Unpacked numbers, a value before its key, unknown fields, a message and a list in two parts, a repeated key."""
     unpacked = field(3, b"\x08\x05" + b"\x08" + encoded(300))
     loose = field(2, b"\x0d" + np.float32(1.5).tobytes() + b"\x0d" + np.float32(2.5).tobytes())
     parts = field(3, field(1, b"\x01")) + field(3, field(1, b"\x02\x03"))
@@ -69,48 +69,48 @@ def test_unusual_encodings_mean_the_same() -> None:
     unknown = field(9, b"xyz") + b"\x50\x01" + b"\x5d1234" + b"\x6112345678"
     data = field(1, entry(b"a", unpacked) + entry(b"f", loose)) + unknown
     data += field(1, unknown + entry(b"p", parts) + swapped + entry(b"a", field(3, field(1, b"\x01"))) + entry(b"a", unpacked))
-    found = walk(data)
+    message = walk(data)
     parsed = tf.train.Example.FromString(data).features.feature
-    assert {key: values_of(data, feature) for key, feature in found.features.items()} == {k: expected_of(v) for k, v in parsed.items()}
-    assert integers(data, found.features["a"]) == [5, 300]
-    assert not found.features["f"].packed
-    assert found.features["f"].whole is None
+    assert {key: values_of(data, feature) for key, feature in message.features.items()} == {k: expected_of(v) for k, v in parsed.items()}
+    assert integers(data, message.features["a"]) == [5, 300]
+    assert not message.features["f"].packed
+    assert message.features["f"].whole is None
 
 
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
         (b"\x0a\x05abc", "a field of 5 bytes where 3 are left"),
-        (b"\x0a", "a number that does not end"),
-        (b"\x80" * 11, "a number that does not end"),
-        (b"\x0b\x0c", "wire type 3"),
+        (b"\x0a", "a varint that does not end"),
+        (b"\x80" * 11, "a varint that does not end"),
+        (b"\x0b\x0c", "the unknown wire type 3"),
         (b"\x00\x00", "field number 0"),
-        (b"\x08\x01", "field 1 has wire type 0, which is no message"),
-        (field(1, b"\x08\x01"), "field 1 has wire type 0, which is no message"),
-        (field(1, field(1, b"\x08\x01")), "an entry of a map with wire type 0"),
+        (b"\x08\x01", "field 1 with wire type 0, expected a message"),
+        (field(1, b"\x08\x01"), "field 1 with wire type 0, expected a message"),
+        (field(1, field(1, b"\x08\x01")), "a map entry with wire type 0, expected a key and a value"),
         (field(1, entry(b"\xff", b"")), "a key that is not UTF-8"),
-        (field(1, entry(b"k", b"\x08\x01")), "a list of values with wire type 0"),
+        (field(1, entry(b"k", b"\x08\x01")), "a list of values with wire type 0, expected a message"),
         (field(1, entry(b"k", field(2, field(1, b"12345")))), "5 bytes of packed floats, not a multiple of 4"),
-        (field(1, entry(b"k", field(3, field(1, b"\x80")))), "a number that does not end"),
-        (field(1, entry(b"k", field(3, field(1, b"\x80" * 10 + b"\x00\x01")))), "a number that does not end"),
+        (field(1, entry(b"k", field(3, field(1, b"\x80")))), "a varint that does not end"),
+        (field(1, entry(b"k", field(3, field(1, b"\x80" * 10 + b"\x00\x01")))), "a varint that does not end"),
         (field(1, entry(b"k", field(2, b"\x08\x01"))), "a value of kind float with wire type 0"),
-        (field(1, b"".join(entry(b"%x" % n, b"") for n in range(66_000))), "has more than 65536 keys"),
+        (field(1, b"".join(entry(b"%x" % n, b"") for n in range(66_000))), "^more than 65536 keys"),
     ],
 )
-def test_what_is_no_such_message(data: bytes, problem: str) -> None:
+def test_malformed_messages_are_refused_with_the_position(data: bytes, problem: str) -> None:
     with pytest.raises(WireError, match=problem) as caught:
         walk(data)
     assert 0 <= caught.value.at <= len(data)
 
 
 @pytest.mark.parametrize("data", [field(2, entry(b"k", b"\x0a\x00" * 1001)), field(1, entry(b"k", field(1, b"\x0a\x00" * 1001)))])
-def test_two_bytes_are_no_hundred(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_frames_and_values_is_limited(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_MAX_PARTS", 1000)
     with pytest.raises(WireError, match="a list of more than 1000 parts"):
         walk(data)
 
 
-def test_hostile_bytes_are_an_error_or_a_record_but_nothing_else() -> None:
+def test_walk_of_malicious_bytes_returns_a_message_or_raises_wire_error() -> None:
     chooser = random.Random(1)
     good = example({"x": floats([1, 2, 3]), "n": ints(1, 2**40), "t": raw(b"text")})
     for _ in range(3000):
@@ -119,22 +119,22 @@ def test_hostile_bytes_are_an_error_or_a_record_but_nothing_else() -> None:
             data[chooser.randrange(len(data))] = chooser.randrange(256)
         data = data[: chooser.randint(0, len(data))] if chooser.random() < 0.3 else data
         try:
-            found = walk(bytes(data))
+            message = walk(bytes(data))
         except WireError:
             continue
-        for feature in found.features.values():
+        for feature in message.features.values():
             assert all(0 <= begin <= end <= len(data) for begin, end in feature.ranges)
 
 
 @pytest.mark.parametrize("value", [5, 300, -1])
-def test_the_integers_of_a_long_record(value: int) -> None:
-    """They are looked at in pieces, which end between two numbers."""
+def test_integers_of_a_long_record(value: int) -> None:
+    """The numbers are decoded in pieces that end between two numbers."""
     values = [value, 1] * 20_000
     data = example({"x": ints(*values)})
     assert vectorized.integers(data, walk(data).features["x"]).tolist() == values
 
 
-def in_bulk(
+def read_vectorized(
     records: list[bytes], keys: tuple[str, ...]
 ) -> tuple[dict[str, vectorized.Payloads], dict[str, vectorized.Spans], np.ndarray, np.ndarray]:
     data = np.frombuffer(b"??".join([b"", *records, b"????????"]), np.uint8)
@@ -146,29 +146,29 @@ def in_bulk(
 
 
 @given(st.lists(st.tuples(st.dictionaries(st.sampled_from("abc"), VALUES), st.booleans()), min_size=1, max_size=20))
-def test_in_bulk_the_same_is_found(records: list[tuple[dict[str, Any], bool]]) -> None:
+def test_vectorized_reading_agrees_with_walk(records: list[tuple[dict[str, Any], bool]]) -> None:
     lists = {"b": [floats([1.0, 2.0])] * 3, "a": [ints(5)]}
     serialized = [sequence_example(features, lists) if is_sequence else example(features) for features, is_sequence in records]
-    payloads, spans, data, begins = in_bulk(serialized, ("a", "b"))
+    payloads, spans, data, begins = read_vectorized(serialized, ("a", "b"))
     for row, record in enumerate(serialized):
-        found = walk(record)
+        message = walk(record)
         for key in ("a", "b"):
-            feature = found.features.get(key, Feature())
+            feature = message.features.get(key, Feature())
             payload = payloads[key]
-            assert payload.odd[row] == (feature.whole is None), (key, feature)
-            if not payload.odd[row]:
+            assert payload.irregular[row] == (feature.whole is None), (key, feature)
+            if not payload.irregular[row]:
                 assert payload.tags[row] == {"": 0, "bytes": BYTES_LIST, "float": FLOAT_LIST, "int64": INT64_LIST}[feature.kind]
                 begin, end = feature.whole or (0, 0)
                 assert bytes(data[payload.begins[row] : payload.ends[row]]) == record[begin:end]
-            assert not spans[key].odd[row]
-            span = found.spans.get(key)
+            assert not spans[key].irregular[row]
+            span = message.spans.get(key)
             assert (
                 (spans[key].begins[row] - begins[row], spans[key].ends[row] - begins[row]) == span if span else spans[key].begins[row] == -1
             )
 
 
-def test_in_bulk_hostile_bytes_stay_inside_their_record() -> None:
-    """Each record between bytes that would make it longer: what is not odd is what the walk finds."""
+def test_vectorized_reading_of_malicious_bytes_stays_inside_the_record() -> None:
+    """Each record lies between bytes that would extend it; the regular records have the same values as in `walk`."""
     chooser = random.Random(2)
     good = sequence_example({"x": floats([1, 2, 3]), "n": ints(1, 2**40)}, {"x": [raw(b"abc")] * 2})
     records = []
@@ -177,49 +177,49 @@ def test_in_bulk_hostile_bytes_stay_inside_their_record() -> None:
         for _ in range(chooser.randint(0, 3)):
             data[chooser.randrange(len(data))] = chooser.choice([0, 1, 2, 0x0A, 0x12, 0x1A, 0x7F, 0x80, 0xFF])
         records.append(bytes(data[: chooser.randint(0, len(data))] if chooser.random() < 0.2 else data))
-    payloads, _, data, begins = in_bulk(records, ("x", "n"))
+    payloads, _, data, begins = read_vectorized(records, ("x", "n"))
     checked = 0
     for row, record in enumerate(records):
         for key, payload in payloads.items():
-            if payload.odd[row]:
+            if payload.irregular[row]:
                 continue
             begin, end = payload.begins[row] - begins[row], payload.ends[row] - begins[row]
             assert payload.begins[row] == payload.ends[row] == 0 or 0 <= begin <= end <= len(record)
             try:
                 feature = walk(record).features.get(key, Feature())
-            except WireError:  # in a part that is not looked at
+            except WireError:  # in a part that vectorized reading skips
                 continue
             checked += 1
             assert record[slice(*(feature.whole or (0, 0)))] == bytes(data[payload.begins[row] : payload.ends[row]])
     assert checked > 1000
 
 
-def test_in_bulk_no_length_reaches_beyond_its_message() -> None:
-    """A record that is followed by what its inner lengths, too great, would take in; and a key that comes twice."""
+def test_a_length_beyond_its_message_is_irregular() -> None:
+    """The following record could satisfy the inner lengths that are too large; a repeated key is irregular too."""
     inner = entry(b"x", field(1, field(1, b"abcdef")))
     feature = field(1, field(1, b"abcdef"))
     records = [field(1, inner), field(1, inner[:-3]), field(1, inner)[:-3], field(1, inner + inner), field(1, inner + b"\x0a\x40")]
     records += [field(1, field(1, field(1, b"x") + field(2, feature[:-3]))), field(1, field(1, b"\x0a\x30x"))]
     for record in records:
-        payloads, _, _, _ = in_bulk([record, records[0]], ("x",))
-        assert payloads["x"].odd.tolist() == [record != records[0], False]
+        payloads, _, _, _ = read_vectorized([record, records[0]], ("x",))
+        assert payloads["x"].irregular.tolist() == [record != records[0], False]
 
 
 @given(st.lists(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=6), min_size=1, max_size=10))
-def test_packed_integers_in_bulk(records: list[list[int]]) -> None:
+def test_packed_integers(records: list[list[int]]) -> None:
     packed = [b"".join(encoded(number & 2**64 - 1) for number in numbers) for numbers in records]
     data = np.frombuffer(b"?".join([b"", *packed, b""]), np.uint8)
     sizes = np.array([len(part) for part in packed])
     begins = np.cumsum(sizes + 1) - sizes
-    values, counts, odd = vectorized.packed_integers(data, begins, begins + sizes)
+    values, counts, irregular = vectorized.packed_integers(data, begins, begins + sizes)
     assert counts.tolist() == [len(numbers) for numbers in records]
     assert values.tolist() == [number for numbers in records for number in numbers]
-    assert not odd.any()
+    assert not irregular.any()
 
 
-def test_packed_integers_that_do_not_end_are_odd() -> None:
+def test_packed_integers_that_do_not_end_are_irregular() -> None:
     data = np.frombuffer(b"\x01\x80" + b"\xff" * 10 + b"\x01" + b"\x07", np.uint8)
     assert vectorized.packed_integers(data, np.array([0, 13]), np.array([2, 14]))[2].tolist() == [True, False]
     assert vectorized.packed_integers(data, np.array([0, 2, 13]), np.array([1, 13, 14]))[2].tolist() == [False, True, False]
-    with pytest.raises(WireError, match="a number that does not end"):
+    with pytest.raises(WireError, match="a varint that does not end"):
         varint(b"\xff" * 10 + b"\x01", 0, 11)

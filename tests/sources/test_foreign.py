@@ -1,4 +1,4 @@
-"""The index of foreign files: kept, checked, made anew where it is stale; and damage, which is named with file, record and byte."""
+"""The index of third-party files: cached, checked, replaced when stale; and damage, reported with file, record and byte."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """Four files of 1, 2, 3 and 4 records."""
+    """Four files with 1, 2, 3 and 4 records."""
     return [write(tmp_path / f"{n}.tfrecord", [record(k + 1, n) for k in range(n)]) for n in (1, 2, 3, 4)]
 
 
 @pytest.fixture
 def indexed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that are indexed, as that happens."""
+    """The names of the indexed files, in order."""
     names: list[str] = []
 
-    def noted(path: str, layout: layouts.Layout) -> index_file.Table:
+    def recording_extract(path: str, layout: layouts.Layout) -> index_file.Table:
         names.append(os.path.basename(path))
         return index_file.extract(path, layout)
 
-    monkeypatch.setattr(build, "extract", noted)
+    monkeypatch.setattr(build, "extract", recording_extract)
     return names
 
 
-def test_an_index_is_made_once_and_the_same_when_it_is_read(files: list[Path], indexed: list[str]) -> None:
+def test_a_file_is_indexed_once_and_the_cached_index_is_the_same(files: list[Path], indexed: list[str]) -> None:
     seen: list[tuple[int, int]] = []
     first = vlpipe.build_index(files, LAYOUT, progress=lambda *done: seen.append(done))
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
@@ -72,12 +72,12 @@ def test_an_index_is_made_once_and_the_same_when_it_is_read(files: list[Path], i
     assert [first.lists["tags"][at : at + n].tolist() for at, n in zip(starts, first.rows["frames:tags"], strict=True)] == [
         list(range(n)) for n in first.rows["value:label"]
     ]
-    other = vlpipe.build_index(files, layouts.float_list("x", d=1, label="label"))  # of another layout, beside the first
+    other = vlpipe.build_index(files, layouts.float_list("x", d=1, label="label"))  # an index of another layout, beside the first
     assert other.frames("x").tolist() == [3 * n for n in first.frames("x")]
     assert len(list((files[0].parent / cache.DIRECTORY).iterdir())) == 8
 
 
-def test_only_what_has_changed_is_indexed_anew(files: list[Path], indexed: list[str]) -> None:
+def test_only_changed_files_are_indexed_again(files: list[Path], indexed: list[str]) -> None:
     vlpipe.build_index(files, LAYOUT)
     indexed.clear()
     content = files[1].read_bytes()
@@ -94,20 +94,20 @@ def test_only_what_has_changed_is_indexed_anew(files: list[Path], indexed: list[
     assert indexed == [files[1].name, files[1].name, files[2].name, files[3].name]
 
 
-def test_an_index_that_is_damaged_or_lies_is_made_anew(files: list[Path], indexed: list[str]) -> None:
+def test_an_index_that_is_damaged_or_invalid_is_replaced(files: list[Path], indexed: list[str]) -> None:
     good = vlpipe.build_index(files[3], LAYOUT)
     indexed.clear()
-    (place,) = (files[3].parent / cache.DIRECTORY).iterdir()
-    content = place.read_bytes()
+    (cached,) = (files[3].parent / cache.DIRECTORY).iterdir()
+    content = cached.read_bytes()
     damages = [b"", content[:-1], content[:100], b"{}\n", b"[" * 100_000, content.replace(b'"version": 1', b'"version": 2')]
     damages += [content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :] for at in range(0, len(content), 37)]
     for damage in damages:
-        place.write_bytes(damage)
+        cached.write_bytes(damage)
         assert np.array_equal(vlpipe.build_index(files[3], LAYOUT).rows, good.rows)
     assert len(indexed) == len(damages)
     layout = build.choose_layout([str(files[3])], LAYOUT)
     table = index_file.extract(files[3], layout)
-    of = cache.identity(files[3])
+    identity = cache.identity(files[3])
     for name, value in (
         ("frames", 999),
         ("start", 999),
@@ -119,31 +119,31 @@ def test_an_index_that_is_damaged_or_lies_is_made_anew(files: list[Path], indexe
     ):
         rows = table.rows.copy()
         rows[name][2] = value
-        assert cache.save(str(files[3]), layout, index_file.Table(rows, table.lists), of)
+        assert cache.save(str(files[3]), layout, index_file.Table(rows, table.lists), identity)
         assert cache.load(str(files[3]), layout) is None
-    assert cache.save(str(files[3]), layout, index_file.Table(table.rows, {"tags": table.lists["tags"].astype(np.int32)}), of)
+    assert cache.save(str(files[3]), layout, index_file.Table(table.rows, {"tags": table.lists["tags"].astype(np.int32)}), identity)
     assert cache.load(str(files[3]), layout) is None
 
 
-def test_an_index_that_lies_of_frames_at_steps_is_made_anew(tmp_path: Path) -> None:
-    """What stands before each frame is read with it, and has to be inside too; and classes are those that there are."""
+def test_an_invalid_index_of_feature_lists_is_replaced(tmp_path: Path) -> None:
+    """The header of each frame is read with it and must be inside the record too; classes must be in range."""
     path = write(tmp_path / "a.tfrecord", cases()["audioset"].records)
     layout = build.choose_layout([str(path)], layouts.audioset(classes=527))
-    table, of = index_file.extract(path, layout), cache.identity(path)
+    table, identity = index_file.extract(path, layout), cache.identity(path)
     longest = int(table.rows["frames"].argmax())
-    assert cache.save(str(path), layout, table, of)
+    assert cache.save(str(path), layout, table, identity)
     assert cache.load(str(path), layout) is not None
     for name, value in (("frames", table.rows["bytes"][longest] // 128), ("start", 3)):
         rows = table.rows.copy()
         rows[name][longest] = value
-        assert cache.save(str(path), layout, index_file.Table(rows, table.lists), of)
+        assert cache.save(str(path), layout, index_file.Table(rows, table.lists), identity)
         assert cache.load(str(path), layout) is None
     for wrong in (-1, 527):
-        assert cache.save(str(path), layout, index_file.Table(table.rows, {"labels": np.full_like(table.lists["labels"], wrong)}), of)
+        assert cache.save(str(path), layout, index_file.Table(table.rows, {"labels": np.full_like(table.lists["labels"], wrong)}), identity)
         assert cache.load(str(path), layout) is None
 
 
-def test_where_nothing_can_be_written_beside_the_files_the_cache_is_used(
+def test_the_user_cache_is_used_if_the_directory_is_not_writable(
     files: list[Path], indexed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / cache.DIRECTORY).write_text("in the way")
@@ -154,12 +154,12 @@ def test_where_nothing_can_be_written_beside_the_files_the_cache_is_used(
     monkeypatch.setenv("XDG_CACHE_HOME", str(files[0]))
     assert len(vlpipe.build_index(files, LAYOUT)) == 10
     assert len(indexed) == 8
-    assert "1.tfrecord: its index cannot be kept, neither beside it nor in the cache" in caplog.text
+    assert "1.tfrecord: the index cannot be cached, neither beside the file nor in the user's cache directory" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_it_goes_on_from_the_last_file_that_was_complete(files: list[Path], indexed: list[str], workers: int) -> None:
-    write(files[2], [record(1, 3)] * 40)  # more than are looked at to complete the layout
+def test_indexing_resumes_after_the_last_complete_file(files: list[Path], indexed: list[str], workers: int) -> None:
+    write(files[2], [record(1, 3)] * 40)  # more than the sample that completes the layout
     content = files[2].read_bytes()
     files[2].write_bytes(content[:-1])
     with pytest.raises(DatasetError, match=r"^3.tfrecord, record 39 at byte \d+: the header says 58 bytes of data, the file has 57 left"):
@@ -172,23 +172,23 @@ def test_it_goes_on_from_the_last_file_that_was_complete(files: list[Path], inde
     if workers == 1:
         assert indexed == ["1.tfrecord", "2.tfrecord", "3.tfrecord", "3.tfrecord", "4.tfrecord"]
     else:
-        assert set(indexed) <= {"3.tfrecord"}  # which may have been the only one left; other processes did the rest
+        assert set(indexed) <= {"3.tfrecord"}  # perhaps the only file left; other processes indexed the rest
 
 
-def test_a_file_that_changes_meanwhile_is_refused(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_while_it_is_indexed_is_refused(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(path: str, layout: layouts.Layout) -> index_file.Table:
-        found = index_file.extract(path, layout)
+        table = index_file.extract(path, layout)
         os.utime(path, ns=(5, 5))
-        return found
+        return table
 
     monkeypatch.setattr(build, "extract", slow)
-    with pytest.raises(DatasetError, match="1.tfrecord: was changed while it was indexed. Index it again"):
+    with pytest.raises(DatasetError, match="1.tfrecord: was changed while it was indexed. Index the file again"):
         vlpipe.build_index(files[0], LAYOUT)
 
 
 def test_sources(files: list[Path], tmp_path: Path) -> None:
     assert len(vlpipe.build_index(tmp_path, LAYOUT)) == len(vlpipe.build_index(str(tmp_path / "*.tfrecord"), LAYOUT)) == 10
-    with pytest.raises(ArgumentError, match=r"source: .*1.tfrecord or another file is named twice; name each once"):
+    with pytest.raises(ArgumentError, match=r"source: .*1.tfrecord or another file is named twice; name each file once"):
         vlpipe.build_index([files[0], tmp_path], LAYOUT)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="empty: has no file with .tfrecord in its name"):
@@ -197,7 +197,7 @@ def test_sources(files: list[Path], tmp_path: Path) -> None:
         vlpipe.plan(tmp_path / "empty")
     nothing = write(tmp_path / "nothing.tfrecord", [])
     assert len(vlpipe.build_index([files[3], nothing], LAYOUT)) == 4
-    with pytest.raises(DatasetError, match=r"nothing.tfrecord: holds no record, and neither do the others of 1 files"):
+    with pytest.raises(DatasetError, match=r"nothing.tfrecord: none of 1 files holds a record"):
         vlpipe.build_index(nothing, LAYOUT)
     assert find_files.is_foreign(tmp_path)
     vlpipe.write(tmp_path / "own", [{"x": np.ones((2, 3), np.float32)}])
@@ -211,9 +211,9 @@ def test_sources(files: list[Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["mapped", "graph"])
-def test_damaged_data_are_found_at_the_first_read(files: list[Path], engine: str) -> None:
+def test_damaged_data_are_detected_at_the_first_read(files: list[Path], engine: str) -> None:
     write(files[3], [record(2)] * 40)
-    row = vlpipe.build_index(files[3], LAYOUT).rows[35]  # beyond those that are looked at to complete the layout
+    row = vlpipe.build_index(files[3], LAYOUT).rows[35]  # beyond the sample that completes the layout
     content = bytearray(files[3].read_bytes())
     content[int(row["offset"]) + 12 + int(row["start"])] ^= 1
     files[3].write_bytes(content)
@@ -222,7 +222,7 @@ def test_damaged_data_are_found_at_the_first_read(files: list[Path], engine: str
         list(dataset)
 
 
-def test_each_flipped_byte_of_a_record_is_an_error_that_names_it_or_is_found_when_it_is_read(files: list[Path]) -> None:
+def test_each_flipped_byte_is_an_error_that_names_the_record_or_changes_its_checksum(files: list[Path]) -> None:
     index = vlpipe.build_index(files[3], LAYOUT)
     layout = build.choose_layout([str(files[3])], LAYOUT)
     row = index.rows[2]
@@ -243,7 +243,7 @@ def test_each_flipped_byte_of_a_record_is_an_error_that_names_it_or_is_found_whe
 
 
 def attempt(path: Path, layout: layouts.Layout) -> tuple[int, str]:
-    """The checksum that is found for the third record, or the message of the error."""
+    """Return the checksum in the index for the third record, or the message of the error."""
     try:
         return int(index_file.extract(path, layout).rows["checksum"][2]), ""
     except DatasetError as error:
@@ -255,7 +255,7 @@ def test_cut_at_each_byte(files: list[Path]) -> None:
     second = int(vlpipe.build_index(files[1], LAYOUT).rows["offset"][1])
     for size in range(1, len(content)):
         if size == second:
-            continue  # a whole record less, which nothing in the file tells
+            continue  # one whole record is missing, which cannot be detected
         data = np.frombuffer(content[:size], np.uint8)
         number, begin = (0, 0) if size < second else (1, second)
         with pytest.raises(DatasetError, match=rf"^f, record {number} at byte {begin}: the (file ends after|header says)"):
@@ -263,7 +263,7 @@ def test_cut_at_each_byte(files: list[Path]) -> None:
     assert scan(np.zeros(0, np.uint8), "f")[0].tolist() == []
 
 
-def test_scan_finds_what_the_reader_finds(files: list[Path]) -> None:
+def test_scan_agrees_with_the_reader(files: list[Path]) -> None:
     data = np.fromfile(files[3], np.uint8)
     offsets, sizes = scan(data, "f")
     assert list(zip(offsets, sizes, strict=True)) == [(frame.offset, len(frame.data)) for frame in read_frames(files[3])]
@@ -279,13 +279,13 @@ def test_scan_finds_what_the_reader_finds(files: list[Path]) -> None:
         ({"x": raw(b"123"), "label": ints(1)}, '"x" holds values of kind bytes, expected float'),
         ({"label": ints(1)}, 'has no feature "x"'),
         ({"x": floats([1, 2, 3])}, 'has no feature "label"'),
-        ({"x": floats([1, 2, 3]), "label": ints(1, 2)}, r'"label" has 2 values, expected 1 in every record \(or name it in lists='),
+        ({"x": floats([1, 2, 3]), "label": ints(1, 2)}, r'"label" has 2 values, expected 1 in every record \(or name the key in lists='),
         ({"x": floats([1, 2, 3]), "label": floats([1])}, '"label" holds values of kind float, expected int64'),
     ],
 )
-def test_a_record_that_is_not_as_the_layout_says(tmp_path: Path, features: dict[str, Any], message: str) -> None:
+def test_a_record_that_does_not_match_the_layout(tmp_path: Path, features: dict[str, Any], message: str) -> None:
     path = write(tmp_path / "a.tfrecord", [record(2)] * 40 + [example(features)] + [record(1)])
-    with pytest.raises(DatasetError, match=rf"^a.tfrecord, record 40 at byte \d+: {message}.* Pass the layout that these records have"):
+    with pytest.raises(DatasetError, match=rf"^a.tfrecord, record 40 at byte \d+: {message}.* Pass the layout of these records"):
         vlpipe.build_index(path, LAYOUT)
 
 
@@ -296,19 +296,19 @@ def test_a_record_that_is_not_as_the_layout_says(tmp_path: Path, features: dict[
             layouts.float_list("x", length="n"),
             {"x": floats(range(6)), "n": ints(2)},
             {"x": floats(range(6)), "n": ints(3)},
-            r'"n" says \[3\], but "x" has 2 frames of 3 values; expected T',
+            r'"n" is \[3\], but "x" has 2 frames of 3 values; expected T',
         ),
         (
             layouts.float_list("x", shape="n"),
             {"x": floats(range(6)), "n": ints(2, 3)},
             {"x": floats(range(6)), "n": ints(2, 2)},
-            r'"n" says \[2, 2\], but "x" has 2 frames of 3 values; expected \[T, 3\]',
+            r'"n" is \[2, 2\], but "x" has 2 frames of 3 values; expected \[T, 3\]',
         ),
         (
             layouts.ragged_rows("x"),
             {"x/ragged_flat_values": floats(range(6)), "x/ragged_row_lengths_0": ints(3, 3)},
             {"x/ragged_flat_values": floats(range(6)), "x/ragged_row_lengths_0": ints(2, 4)},
-            r'says \[2, 4\], but "x/ragged_flat_values" has 2 frames of 3 values; expected one length for each',
+            r'is \[2, 4\], but "x/ragged_flat_values" has 2 frames of 3 values; expected one length for each',
         ),
         (
             layouts.serialized_tensor("x"),
@@ -342,7 +342,7 @@ def test_a_record_that_is_not_as_the_layout_says(tmp_path: Path, features: dict[
         ),
     ],
 )
-def test_a_length_or_a_value_that_does_not_agree(
+def test_a_length_or_a_value_that_does_not_match(
     tmp_path: Path, layout: layouts.Layout, good: dict[str, Any], bad: dict[str, Any], message: str
 ) -> None:
     path = write(tmp_path / "a.tfrecord", [example(good)] * 40 + [example(bad)])
@@ -373,7 +373,7 @@ def test_frames_of_different_sizes(tmp_path: Path, frames: list[tf.train.Feature
 
 
 def unusual(frames: int, tags: list[int]) -> bytes:
-    """A record with the value before its key, numbers that are not packed, unknown fields, and a key that comes twice."""
+    """Return a record with a value before its key, unpacked numbers, unknown fields, and a repeated key."""
     x = field(2, field(1, np.full(3 * frames, 7, "<f4").tobytes()))
     loose = field(3, b"".join(b"\x08" + varint(tag) for tag in tags))
     label = field(1, field(2, field(3, b"\x08\x09")) + field(1, b"label"))
@@ -394,7 +394,7 @@ def test_records_of_an_unusual_encoding_among_others(tmp_path: Path, engine: str
 
 
 @pytest.mark.parametrize("engine", ["mapped", "graph"])
-def test_a_record_without_frames_may_be_shorter_than_what_stands_before_one(tmp_path: Path, engine: str) -> None:
+def test_a_record_without_frames_may_be_shorter_than_a_frame_header(tmp_path: Path, engine: str) -> None:
     path = write(tmp_path / "a.tfrecord", [sequence_example({}, {"x": [floats(np.full(5000, 2.0))] * count}) for count in (0, 2)])
     layout = layouts.float_frames("x")
     assert vlpipe.build_index(path, layout).stored("x").gap == 12 > vlpipe.build_index(path, layout).rows["bytes"][0]
@@ -404,21 +404,21 @@ def test_a_record_without_frames_may_be_shorter_than_what_stands_before_one(tmp_
         assert not np.any(x[0])
 
 
-def test_floats_that_are_not_packed_among_others(tmp_path: Path) -> None:
+def test_a_record_with_unpacked_floats_among_others(tmp_path: Path) -> None:
     packed = [record(2)] * 130
     path = write(tmp_path / "a.tfrecord", [*packed, loose_example("x", np.ones((1, 3)), 1)])
     layout = layouts.float_list("x", d=3)
-    with pytest.raises(DatasetError, match=r'record 130 at byte \d+: "x" has 3 numbers, which are not packed \(packed=False lets'):
+    with pytest.raises(DatasetError, match=r'record 130 at byte \d+: "x" has 3 unpacked numbers \(packed=False lets'):
         vlpipe.build_index(path, layout)
     index = vlpipe.build_index(path, layouts.float_list("x", d=3, packed=False).only())
     assert index.frames("x").tolist() == [2] * 130 + [1]
-    # Those that are seen first are parsed without a word.
+    # If the first records have them, they are parsed without packed=False.
     first = write(tmp_path / "b.tfrecord", [loose_example("x", np.ones((t, 3)), 1) for t in (4, 1, 0)])
     assert vlpipe.build_index(first, layout).frames("x").tolist() == [4, 1, 0]
 
 
 @pytest.mark.parametrize("engine", ["mapped", "graph", "stream"])
-def test_an_integer_that_the_dtype_does_not_hold(tmp_path: Path, engine: str) -> None:
+def test_an_integer_outside_the_range_of_the_dtype(tmp_path: Path, engine: str) -> None:
     path = write(tmp_path / "a.tfrecord", [example({"x": ints(1, 2, 3)}), example({"x": ints(5, -1, 40_000)})])
     dataset = vlpipe.make_dataset(path, layout=layouts.int_list("x", d=1, dtype="int16"), engine=engine)
     offset = vlpipe.build_index(path, layouts.int_list("x", d=1)).rows["offset"][1]
@@ -429,7 +429,9 @@ def test_an_integer_that_the_dtype_does_not_hold(tmp_path: Path, engine: str) ->
         list(dataset)
     with Records(vlpipe.build_index(path, layouts.int_list("x", d=1, dtype="int16"))) as records:
         assert records.values(0)["x"].tolist() == [[1], [2], [3]]
-        with pytest.raises(DatasetError, match=r'record 1 at byte \d+: "x" holds 40000, which int16 cannot: pass a layout'):
+        with pytest.raises(
+            DatasetError, match=r'record 1 at byte \d+: "x" holds 40000, which is outside the range of int16; pass a layout'
+        ):
             records.values(1)
 
 
@@ -438,7 +440,10 @@ def test_audio_that_is_damaged_or_of_another_rate(tmp_path: Path, engine: str) -
     good = audio_file(np.arange(500))
     layout = layouts.encoded_audio("x")
     for bad, message in (
-        (audio_file(np.arange(9), rate=16_000), '"x": has 16000 samples a second, the first records have 8000; all need one rate'),
+        (
+            audio_file(np.arange(9), rate=16_000),
+            '"x": the sample rate is 16000 Hz, but the first records have 8000 Hz; all records must have one rate',
+        ),
         (good[:700], '"x": the header announces 1000 bytes of samples, the file has 656'),
         (b"", '"x": the file is empty, expected WAV, FLAC'),
     ):
@@ -446,7 +451,7 @@ def test_audio_that_is_damaged_or_of_another_rate(tmp_path: Path, engine: str) -
         with pytest.raises(DatasetError, match=rf"a.tfrecord, record 1 at byte \d+: {message}"):
             vlpipe.build_index(path, layout)
     flac = bytearray(audio_file(np.arange(500) % 77, kind="FLAC"))
-    flac[-40] ^= 1  # what no header says
+    flac[-40] ^= 1  # damage that the header does not reveal
     path = write(tmp_path / "a.tfrecord", [example({"x": raw(data)}) for data in (good, bytes(flac))])
     assert vlpipe.build_index(path, layout).metadata == {"layout": "encoded_audio", "sample_rate": 8000}
     with pytest.raises(tf.errors.OpError, match=r"a.tfrecord, record 1 at byte \d+: .*x.*: "):
@@ -457,17 +462,17 @@ def test_audio_that_is_damaged_or_of_another_rate(tmp_path: Path, engine: str) -
         vlpipe.build_index(write(tmp_path / "b.tfrecord", [example({"x": raw(b"no audio at all")})]), layout)
 
 
-def test_a_number_without_end_among_integers(tmp_path: Path) -> None:
+def test_a_varint_without_end_among_integers(tmp_path: Path) -> None:
     endless = field(1, entry(b"x", field(3, field(1, b"\x01\x80"))))
     path = write(tmp_path / "a.tfrecord", [example({"x": ints(1, 2)}), endless])
-    with pytest.raises(DatasetError, match=r"record 1 at byte \d+: no tf.train.Example|holds a number that does not end"):
+    with pytest.raises(DatasetError, match=r"record 1 at byte \d+: not a tf.train.Example .* has a varint that does not end"):
         vlpipe.build_index(path, layouts.int_list("x", d=1))
 
 
-def test_what_is_no_example(tmp_path: Path, files: list[Path]) -> None:
+def test_a_record_that_is_not_an_example(tmp_path: Path, files: list[Path]) -> None:
     path = write(tmp_path / "a.tfrecord", [record(1)] * 40 + [b"\xff" * 20])
     with pytest.raises(
-        DatasetError, match=r"^a.tfrecord, record 40 at byte \d+: no tf.train.Example or SequenceExample: byte \d+ of the file has"
+        DatasetError, match=r"^a.tfrecord, record 40 at byte \d+: not a tf.train.Example or SequenceExample: byte \d+ of the file has"
     ):
         vlpipe.build_index(path, LAYOUT)
     zipped = tmp_path / "a.tfrecord.gz"

@@ -1,4 +1,4 @@
-"""TFRecord files at an address that vlpipe did not write: on TensorFlow's file system in memory, which stands for any other."""
+"""Third-party TFRecord files at an address, tested on TensorFlow's in-memory file system."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def record(frames: int, label: int) -> bytes:
 
 
 def put(address: str, content: bytes) -> None:
-    """Write a file anew; the file system in memory would append to one that is there."""
+    """Replace a file; the in-memory file system would append to an existing one."""
     if tf.io.gfile.exists(address):
         tf.io.gfile.remove(address)
     with tf.io.gfile.GFile(address, "wb") as file:
         file.write(content)
 
 
-def copied(directory: Path) -> str:
-    """The files of a directory at an address of its own."""
+def upload(directory: Path) -> str:
+    """Copy the files of a directory to a new address."""
     address = f"ram://others-{next(NUMBERS)}/data"
     tf.io.gfile.makedirs(address)
     for path in directory.iterdir():
@@ -61,7 +61,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Four files, one of them without a record."""
+    """Four files, one of them empty."""
     for name, count in (("a", 7), ("b", 0), ("c", 11), ("d", 3)):
         write(tmp_path / "d" / f"{name}.tfrecord", [record((3 * k + count) % 8, 10 * k + count) for k in range(count)])
     (tmp_path / "d" / "README").write_text("no records")
@@ -70,25 +70,25 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def address(source: Path) -> str:
-    return copied(source)
+    return upload(source)
 
 
 @pytest.fixture
 def indexed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that are indexed, as that happens."""
+    """The indexed files, in order."""
     names: list[str] = []
 
-    def noted(path: str, layout: vlpipe.layouts.Layout) -> index_file.Table:
+    def recording_extract(path: str, layout: vlpipe.layouts.Layout) -> index_file.Table:
         names.append(path)
         return index_file.extract(path, layout)
 
-    monkeypatch.setattr(build, "extract", noted)
+    monkeypatch.setattr(build, "extract", recording_extract)
     return names
 
 
 @pytest.fixture
 def transferred(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many bytes are read of each file."""
+    """The number of bytes read from each file."""
     counts: Counter[str] = Counter()
     plain = filesystem._Remote.readinto
 
@@ -114,7 +114,7 @@ def ways(address: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("engine", ["auto", "graph", "stream"])
-def test_the_batches_are_those_of_the_files_here(source: Path, address: str, engine: str) -> None:
+def test_the_batches_are_those_of_the_local_files(source: Path, address: str, engine: str) -> None:
     arguments: dict[str, Any] = {"layout": LAYOUT, "batch_size": 4, "seed": 3, "lengths": True, "ids": True, "length_range": (0, None)}
     expected = digest(vlpipe.make_dataset(source, engine="graph" if engine == "auto" else engine, **arguments), 2)
     for way in ways(address).values():
@@ -126,7 +126,7 @@ def test_the_batches_are_those_of_the_files_here(source: Path, address: str, eng
         assert plan.state(1, 2) == vlpipe.plan(source, **arguments).state(1, 2)
 
 
-def test_one_file_and_what_its_records_are_without_being_told(source: Path, address: str) -> None:
+def test_the_layout_of_a_single_file_is_detected(source: Path, address: str) -> None:
     with tf.io.gfile.GFile(f"{address}/c.tfrecord", "rb") as file:
         assert file.read() == (source / "c.tfrecord").read_bytes()
     frames, labels, _ = read(f"{address}/c.tfrecord", "graph")
@@ -149,13 +149,13 @@ def test_paths_and_addresses_together(source: Path, address: str) -> None:
     assert sum(len(y) for _, y in dataset) == len(index) == 18
 
 
-def test_an_index_is_made_once_of_one_read_of_each_file(
+def test_each_file_is_read_once_to_index_it(
     tmp_path: Path, indexed: list[str], transferred: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filesystem, "BUFFER_BYTES", 4096)
     path = write(tmp_path / "big" / "a.tfrecord", [record(3000, number) for number in range(100)])
     size = path.stat().st_size
-    address = f"{copied(path.parent)}/a.tfrecord"
+    address = f"{upload(path.parent)}/a.tfrecord"
     seen: list[tuple[int, int]] = []
     first = vlpipe.build_index(address, LAYOUT, progress=lambda *done: seen.append(done))
     assert seen == [(0, 1), (1, 1)]
@@ -166,14 +166,14 @@ def test_an_index_is_made_once_of_one_read_of_each_file(
     assert indexed == [address]
     assert np.array_equal(first.rows, again.rows)
     assert first.fingerprint == again.fingerprint
-    # Head and tail, and the first records, which complete the layout.
+    # Only head and tail, and the first records, which complete the layout.
     assert transferred[address] < sampled + 20 * 4096 < size / 2
     assert len(list((tmp_path / "cache" / "vlpipe" / "index").glob("*/a.tfrecord-*"))) == 1
-    of = cache.identity(address)
-    assert (of["bytes"], of["digest"]) == (size, cache.identity(path)["digest"])
+    identity = cache.identity(address)
+    assert (identity["bytes"], identity["digest"]) == (size, cache.identity(path)["digest"])
 
 
-def test_a_file_that_has_changed_is_indexed_anew(address: str, indexed: list[str], tmp_path: Path) -> None:
+def test_a_changed_file_is_indexed_again(address: str, indexed: list[str], tmp_path: Path) -> None:
     pattern = f"{address}/*.tfrecord"
     assert vlpipe.build_index(pattern, LAYOUT).rows["value:label"].tolist()[:2] == [7, 17]
     indexed.clear()
@@ -194,13 +194,13 @@ def test_a_file_that_has_changed_is_indexed_anew(address: str, indexed: list[str
         assert (cache.load(place, layout) is not None) == same
 
 
-def test_the_time_of_a_file_counts_where_there_is_one(address: str, indexed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_modification_time_is_detected(address: str, indexed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     plain = tf.io.gfile.stat
     time = 0
 
     def known(path: str) -> SimpleNamespace:
-        found = plain(path)
-        return SimpleNamespace(length=found.length, mtime_nsec=time, is_directory=found.is_directory)
+        stat = plain(path)
+        return SimpleNamespace(length=stat.length, mtime_nsec=time, is_directory=stat.is_directory)
 
     monkeypatch.setattr(tf.io.gfile, "stat", known)
     for time in (5, 5, 7):  # noqa: B007
@@ -208,20 +208,20 @@ def test_the_time_of_a_file_counts_where_there_is_one(address: str, indexed: lis
     assert len(indexed) == 2
 
 
-def test_directories_in_a_bucket_have_a_slash_behind(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_in_a_bucket_end_with_a_slash(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = tf.io.gfile.listdir
     monkeypatch.setattr(tf.io.gfile, "listdir", lambda path: [*plain(path), "old.tfrecords/"])
     assert len(vlpipe.build_index(address, LAYOUT)) == 21
 
 
-def test_an_index_that_cannot_be_kept_is_made_anew(
+def test_a_file_whose_index_cannot_be_cached_is_indexed_again(
     address: str, indexed: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").write_text("in the way")
     for _ in range(2):
         assert len(vlpipe.build_index(f"{address}/a.tfrecord", LAYOUT)) == 7
     assert len(indexed) == 2
-    assert "a.tfrecord: its index cannot be kept, neither beside it nor in the cache" in caplog.text
+    assert "a.tfrecord: the index cannot be cached, neither beside the file nor in the user's cache directory" in caplog.text
 
 
 def test_a_file_that_changes_or_is_cut_while_it_is_read_is_an_error_that_names_it(
@@ -233,7 +233,7 @@ def test_a_file_that_changes_or_is_cut_while_it_is_read_is_an_error_that_names_i
     layout = build.choose_layout([f"{address}/a.tfrecord"], LAYOUT)
 
     def indexed_while(meanwhile: bytes, *, copied: bool) -> None:
-        """Index the file, which is written anew when half of it is copied, or all."""
+        """Index the file and replace it when half of it, or all of it, is copied."""
 
         def extracted(path: str, layout: vlpipe.layouts.Layout) -> index_file.Table:
             plain = filesystem._Remote.readinto
@@ -241,15 +241,15 @@ def test_a_file_that_changes_or_is_cut_while_it_is_read_is_an_error_that_names_i
             def slow(remote: Any, buffer: Any) -> int:
                 if remote._at > len(content) // 2:
                     put(place, meanwhile)
-                    remote._file = tf.io.gfile.GFile(place, "rb")  # in memory, one that is open keeps what was there
+                    remote._file = tf.io.gfile.GFile(place, "rb")  # in memory, an open file keeps its old content
                 return plain(remote, buffer)
 
             with monkeypatch.context() as patch:
                 if not copied:
                     patch.setattr(filesystem._Remote, "readinto", slow)
-                found = index_file.extract(path, layout)
+                table = index_file.extract(path, layout)
             put(place, meanwhile)
-            return found
+            return table
 
         put(place, content)
         with monkeypatch.context() as patch:
@@ -265,7 +265,7 @@ def test_a_file_that_changes_or_is_cut_while_it_is_read_is_an_error_that_names_i
             indexed_while(meanwhile, copied=True)
 
 
-def test_what_a_remote_file_says_when_it_ends_too_early(address: str) -> None:
+def test_a_remote_file_that_ends_too_early_is_an_error(address: str) -> None:
     place = f"{address}/x"
     put(place, bytes(1 << 20))
     with filesystem.open_file(place) as file:
@@ -281,7 +281,7 @@ def test_what_a_remote_file_says_when_it_ends_too_early(address: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["graph", "stream"])
-def test_a_file_that_was_cut_after_it_was_indexed_is_named_when_it_is_read(address: str, engine: str) -> None:
+def test_a_file_truncated_after_indexing_is_named_when_it_is_read(address: str, engine: str) -> None:
     place = f"{address}/c.tfrecord"
     dataset = vlpipe.make_dataset(place, layout=LAYOUT, engine=engine, batch_size=2, length_range=(0, None))
     put(place, filesystem.open_file(place).read()[:-5])
@@ -312,8 +312,8 @@ def test_compressed_files(source: Path, address: str) -> None:
         vlpipe.build_index(f"{address}/z.tfrecord.gz", LAYOUT)
 
 
-def test_the_sidecars_of_others_at_an_address(tmp_path: Path) -> None:
-    address = copied(cached_task(tmp_path / "task", {"train": [RECORDS[:4], RECORDS[4:7]], "test": [RECORDS[7:]]}))
+def test_sidecars_at_an_address(tmp_path: Path) -> None:
+    address = upload(cached_task(tmp_path / "task", {"train": [RECORDS[:4], RECORDS[4:7]], "test": [RECORDS[7:]]}))
     frames, targets, lengths = read(f"{address}/train.tfrecord-*", "graph", features="inputs")
     for number in range(7):
         assert np.array_equal(frames[number], INPUTS[number])
@@ -322,27 +322,27 @@ def test_the_sidecars_of_others_at_an_address(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=rf"{address} has the splits \['test', 'train'\], .* {address}/train.tfrecord-\*-of-00002"):
         vlpipe.build_index(address)
     put(f"{address}/stats.test.json", b'{"examples": 4}')
-    with pytest.raises(DatasetError, match=rf"{address}: 1 files of the split 'test' hold 3 records, stats.test.json says 4"):
+    with pytest.raises(DatasetError, match=rf"{address}: 1 files of the split 'test' hold 3 records, but stats.test.json specifies 4"):
         vlpipe.build_index(f"{address}/test*")
     tensor = {"tensor": {"shape": {"dimensions": ["-1", "5"]}, "dtype": "float32", "encoding": "none"}}
     records = [example({"inputs": floats(values)}) for values in INPUTS]
-    address = copied(prepared_directory(tmp_path / "tfds", records, {"inputs": tensor}))
+    address = upload(prepared_directory(tmp_path / "tfds", records, {"inputs": tensor}))
     assert vlpipe.build_index(address).frames("inputs").tolist() == LENGTHS
     assert FEATURES["inputs"]["shape"] == [None, 5]
 
 
-def test_what_is_not_there_is_named(address: str) -> None:
+def test_missing_files_are_named(address: str) -> None:
     missing = f"{address}/nothing.tfrecord"
     for source in (missing, [f"{address}/a.tfrecord", missing]):
-        with pytest.raises(DatasetError, match=rf"^{missing}: cannot be read \(.*\). Pass TFRecord files, a glob of them, or a directory"):
+        with pytest.raises(DatasetError, match=rf"^{missing}: cannot be read \(.*\). Pass TFRecord files, a glob, or a directory"):
             vlpipe.build_index(source, LAYOUT)
     with pytest.raises(DatasetError, match=rf"^{missing}: cannot be read \("):
         vlpipe.plan([f"{address}/a.tfrecord", missing])
     with pytest.raises(DatasetError, match=rf"{missing}/vlpipe.json: cannot be read"):
         vlpipe.plan(missing)
-    with pytest.raises(DatasetError, match=rf"^{address}/\*.gz: the glob matches no file. Check the pattern, and whether"):
+    with pytest.raises(DatasetError, match=rf"^{address}/\*.gz: the glob matches no file. Check the pattern and the access rights"):
         vlpipe.plan(f"{address}/*.gz")
-    with pytest.raises(DatasetError, match=r"^nosuch://b/\*: cannot be listed \(.*import tensorflow_io\)\). Pass its files one by one"):
+    with pytest.raises(DatasetError, match=r"^nosuch://b/\*: cannot be listed \(.*import tensorflow_io\)\). Pass the paths of its files"):
         vlpipe.plan("nosuch://b/*")
     with pytest.raises(DatasetError, match=r"^nosuch://b/x: cannot be read \(.*import tensorflow_io\)\). Pass TFRecord files"):
         vlpipe.plan("nosuch://b/x", layout=LAYOUT)
@@ -362,19 +362,19 @@ def test_a_directory_that_cannot_be_listed(address: str, monkeypatch: pytest.Mon
         raise tf.errors.PermissionDeniedError(None, None, f"no access to {directory}")
 
     monkeypatch.setattr(tf.io.gfile, "listdir", denied)
-    with pytest.raises(DatasetError, match=rf"^{address}: cannot be listed \(no access to {address}\). Pass its files one by one"):
+    with pytest.raises(DatasetError, match=rf"^{address}: cannot be listed \(no access to {address}\). Pass the paths of its files"):
         vlpipe.plan(address, layout=LAYOUT)
-    assert len(vlpipe.build_index(f"{address}/a.tfrecord", LAYOUT)) == 7  # what lies beside it says nothing
+    assert len(vlpipe.build_index(f"{address}/a.tfrecord", LAYOUT)) == 7  # the sidecars are skipped
 
 
-def test_what_vlpipe_wrote_and_what_it_did_not_are_not_read_together(source: Path, address: str, tmp_path: Path) -> None:
+def test_own_and_third_party_files_cannot_be_read_together(source: Path, address: str, tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "own", [{"x": np.ones((2, 3), np.float32)}])
-    own = copied(tmp_path / "own")
+    own = upload(tmp_path / "own")
     for mixed in ([own, address], [f"{address}/a.tfrecord", own], [f"{own}/*.tfrecord", f"{address}/*.tfrecord"]):
-        with pytest.raises(ArgumentError, match=rf"source: vlpipe wrote {own}\S*, but not {address}\S*: they are not read together"):
+        with pytest.raises(ArgumentError, match=rf"source: vlpipe wrote {own}\S*, but not {address}\S*; they cannot be read together"):
             vlpipe.plan(mixed)
     with pytest.raises(
-        ArgumentError, match=r"source: vlpipe wrote .*/own, but not .*/a.tfrecord: they are not read together. Read them one"
+        ArgumentError, match=r"source: vlpipe wrote .*/own, but not .*/a.tfrecord; they cannot be read together. Read them separately"
     ):
         vlpipe.plan([tmp_path / "own", source / "a.tfrecord"])
     assert vlpipe.plan(own).total == 1
@@ -393,7 +393,7 @@ def test_the_command_line(address: str) -> None:
     assert "4 files, 21 records" in run(cli.main, arguments).stdout
 
 
-def test_a_layout_of_the_users_own(source: Path, address: str) -> None:
+def test_a_custom_layout(source: Path, address: str) -> None:
     def parse(data: tf.Tensor) -> tf.Tensor:
         spec = {"x": tf.io.FixedLenSequenceFeature([5], tf.float32, allow_missing=True)}
         return tf.ensure_shape(tf.io.parse_single_example(data, spec)["x"], [None, 5])

@@ -1,4 +1,4 @@
-"""Records that are valid protocol buffers, but not as any usual writer makes them: read as protobuf does, or refused by name."""
+"""Valid protocol buffers that no usual writer produces are read like protobuf does, or refused with the name of the record."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ KINDS = {
 
 
 def encodings(kind: str) -> dict[str, tuple[bytes, bool]]:
-    """Records, and whether TensorFlow's own parser reads them as protobuf does."""
+    """Return records by name, and whether TensorFlow's own parser reads them like protobuf does."""
     number, _, tag, values = KINDS[kind]
     packed, single = field(1, *values), b"".join(tag + value for value in values)
     usual = entry(field(number, packed))
@@ -77,7 +77,7 @@ CASES = [(kind, name) for kind in KINDS for name in encodings(kind)]
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_numbers_that_are_parsed(tmp_path: Path, kind: str, name: str) -> None:
+def test_encodings_of_parsed_numbers(tmp_path: Path, kind: str, name: str) -> None:
     _, layout, _, _ = KINDS[kind]
     record, is_plain = encodings(kind)[name]
     path = write(tmp_path / "a.tfrecord", [encodings(kind)["packed"][0], record])
@@ -98,16 +98,16 @@ def test_numbers_that_are_parsed(tmp_path: Path, kind: str, name: str) -> None:
 
 @pytest.mark.parametrize("run", [b"\xff" * 10 + b"\x01", b"\x01" + b"\x80" * 10 + b"\x00\x01", b"\x01\xff"])
 @pytest.mark.parametrize("single", [False, True])
-def test_a_number_that_does_not_end(tmp_path: Path, run: bytes, single: bool) -> None:
+def test_a_varint_that_does_not_end(tmp_path: Path, run: bytes, single: bool) -> None:
     values = b"\x08" + run if single else field(1, run)
     path = write(tmp_path / "a.tfrecord", [encodings("int64")["packed"][0], field(1, entry(field(3, values)))])
-    with pytest.raises(DatasetError, match=r"a.tfrecord, record 1 at byte \d+: .*(holds|has) a (number that does not end|field of)"):
+    with pytest.raises(DatasetError, match=r"a.tfrecord, record 1 at byte \d+: .*(holds|has) a (varint that does not end|field of)"):
         vlpipe.build_index(path, layouts.int_list("x", d=1))
 
 
 @pytest.mark.parametrize("last", [0x01, 0x7F])
-def test_a_number_of_ten_bytes(tmp_path: Path, last: int) -> None:
-    """What does not fit into 64 bits is dropped, as by protobuf."""
+def test_a_varint_of_ten_bytes(tmp_path: Path, last: int) -> None:
+    """Bits beyond 64 are dropped, like in protobuf."""
     run = b"\xfe" * 9 + bytes([last])
     path = write(tmp_path / "a.tfrecord", [field(1, entry(field(3, field(1, run, b"\x05"))))])
     expected = [signed(int.from_bytes(b"\0", "little") | sum((0x7E << 7 * place) for place in range(9)) | 1 << 63), 5]
@@ -115,8 +115,8 @@ def test_a_number_of_ten_bytes(tmp_path: Path, last: int) -> None:
         assert records.values(0)["x"].ravel().tolist() == expected
 
 
-def test_a_tag_that_is_longer_than_it_need_be(tmp_path: Path) -> None:
+def test_a_tag_that_is_longer_than_necessary(tmp_path: Path) -> None:
     record = field(1, entry(field(3, field(1, *INTEGERS))))
     path = write(tmp_path / "a.tfrecord", [record, b"\x8a\x00" + record[1:]])
-    with pytest.raises(DatasetError, match=r"record 1 at byte \d+: no tf.train.Example .* has field number 1 in 2 bytes"):
+    with pytest.raises(DatasetError, match=r"record 1 at byte \d+: not a tf.train.Example .* has field number 1 in 2 bytes"):
         vlpipe.build_index(path, layouts.int_list("x", d=1))

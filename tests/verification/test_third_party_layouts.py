@@ -25,7 +25,7 @@ CASES = cases()
 
 def test_every_record_that_does_not_fit_the_layout_is_found(tmp_path: Path) -> None:
     bad: dict[int, tuple[bytes, str]] = {
-        2: (b"\xff" * 20, "no tf.train.Example or SequenceExample: byte "),
+        2: (b"\xff" * 20, "not a tf.train.Example or SequenceExample: byte "),
         3: (example({"x": floats(range(4)), "label": ints(1)}), '"x", at byte'),
         17: (example({"label": ints(1)}), 'has no feature "x"'),
         38: (example({"x": floats(range(3)), "label": ints(1, 2)}), '"label" has 2 values, expected 1 in every record'),
@@ -46,7 +46,7 @@ def test_every_record_that_does_not_fit_the_layout_is_found(tmp_path: Path) -> N
             assert problem.found.startswith(bad[problem.record][1])
             assert problem.expected == "a record of the layout float_list"
             assert problem.offset == offsets_of(report, path)[problem.record]
-            assert problem.action.startswith("Pass the layout that these records have (vlpipe inspect FILE shows")
+            assert problem.action.startswith("Pass the layout of these records (vlpipe inspect FILE shows")
 
 
 def offsets_of(report: Report, path: Path) -> list[int]:
@@ -79,7 +79,7 @@ def test_misfits_of_several_kinds_interleaved(tmp_path: Path, monkeypatch: pytes
     report = vlpipe.verify(path, LAYOUT)
     assert (report.damaged, report.records, report.unlisted) == (90, 150, 0)
     assert [problem.record for problem in report.problems] == [n for n in range(150) if n % 5 in (1, 2, 3)]
-    beginnings = {1: "no tf.train.Example", 2: '"x", at byte', 3: 'has no feature "x"'}
+    beginnings = {1: "not a tf.train.Example", 2: '"x", at byte', 3: 'has no feature "x"'}
     assert all(problem.found.startswith(beginnings[(problem.record or 0) % 5]) for problem in report.problems)
 
 

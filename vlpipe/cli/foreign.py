@@ -44,12 +44,12 @@ def inspect_files(source: Any) -> dict[str, Any]:
     from vlpipe.files.compression import compression_of
     from vlpipe.files.filesystem import each, stat_file
     from vlpipe.layouts.detect import guess
-    from vlpipe.layouts.sample import look
-    from vlpipe.layouts.sidecars import described
+    from vlpipe.layouts.sample import read_sample
+    from vlpipe.layouts.sidecars import read_sidecars
     from vlpipe.sources.foreign.find_files import files_of, is_foreign
 
     paths = files_of(source)
-    sample = look(paths)
+    sample = read_sample(paths)
     argument = repr(source)
     report: dict[str, Any] = {
         "files": len(paths),
@@ -58,8 +58,8 @@ def inspect_files(source: Any) -> dict[str, Any]:
     }
     report |= {
         "compression": compression_of(paths[0]),
-        "message": " and ".join(sorted({"SequenceExample" if record.walked.is_sequence else "Example" for record in sample.records})),
-        "keys": [fact.to_json() for fact in sample.facts.values()],
+        "message": " and ".join(sorted({"SequenceExample" if record.message.is_sequence else "Example" for record in sample.records})),
+        "keys": [stats.to_json() for stats in sample.key_stats.values()],
     }
     if not is_foreign(source):
         return (
@@ -67,7 +67,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
             | {"layout": "vlpipe", "confidence": 1.0, "reasons": ["vlpipe.json is beside the files"], "candidates": []}
             | {"call": f"vlpipe.make_dataset({argument})"}
         )
-    known = described(paths)
+    known = read_sidecars(paths)
     if known is not None:
         report |= {"layout": known[0].name, "confidence": 1.0, "reasons": [f"{known[1]} is beside the files"]}
         return report | {"call": f"vlpipe.make_dataset({argument})", "candidates": []}

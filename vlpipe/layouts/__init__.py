@@ -1,16 +1,17 @@
-"""Layouts of TFRecord files that vlpipe did not write: where frames, lengths, labels and texts stand in their records.
+"""Layouts of third-party TFRecord files: the position of frames, lengths, labels and texts in their records.
 
     vlpipe.make_dataset("data/*.tfrecord", layout=vlpipe.layouts.float_list("mel", d=80, label="class"))
     vlpipe.make_dataset("bal_train/*.tfrecord", layout="audioset")
 
-Most of these have the values of a frame next to each other as they are delivered, and the frames next to each other or at equal steps:
-nothing is parsed, an index (`vlpipe.build_index`) says where each record's frames are, and the engines copy them like vlpipe's own. What
-stands in another form (the varints of an Int64List, floats that are not packed, encoded audio) is parsed on read, a batch in one call.
-Files may be compressed with GZIP or ZLIB: they are read from the beginning, by the stream engine. `vlpipe convert` makes vlpipe's own
-format of any of these.
+Most layouts store the values of a frame contiguously in their final encoding, and the frames contiguously or at a constant stride. Such
+records are not parsed: an index (`vlpipe.build_index`) holds the position of the frames of each record, and the engines copy them like
+vlpipe's own. Values in another encoding (the varints of an Int64List, unpacked floats, encoded audio) are parsed on read, one batch per
+call. Files may be compressed with GZIP or ZLIB; the stream engine reads them from the beginning. `vlpipe convert` converts any of these
+files to vlpipe's own format.
 
-`vlpipe inspect FILE` shows what is in a file, which layout it seems to have, and how to ask for it. Without `layout=`, one is taken only if
-it leaves no doubt. A directory that TensorFlow Datasets prepared, or in which SeqIO cached a task, has its own description, which is read.
+`vlpipe inspect FILE` shows the content of a file, its most likely layout, and the call that reads it. Without `layout=`, a layout is used
+only if it is unambiguous. A directory prepared by TensorFlow Datasets, or with a task cached by SeqIO, contains its own description, which
+is used.
 """
 
 from vlpipe.layouts.base import Frames, Layout, Listed, Number, Words

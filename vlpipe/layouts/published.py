@@ -1,19 +1,21 @@
-"""The layouts that are published somewhere, each with the place where it is described."""
+"""The published layouts, each with its source."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError
 from vlpipe.layouts.base import Frames, Layout, Listed
 
 Shape = int | tuple[int, ...]
 
-_SUCH = {"d": "80", "dtype": '"float32"'}  # values
+_EXAMPLES = {"d": "80", "dtype": '"float32"'}  # of values that the user must pass
+_MAX_CLASSES = 1 << 20
 _INTEGERS = ("uint8", "int8", "int16", "uint16", "int32", "int64")
 
-# q * 4 / 255 + 4 / 512 - 2: the quantisation of YouTube-8M (and its `Dequantize`), of [-2, 2] to a byte.
+# q * 4 / 255 + 4 / 512 - 2: YouTube-8M quantises [-2, 2] to a byte; this is its `Dequantize`.
 _YOUTUBE8M_SCALE = (4 / 255, 4 / 512 - 2)
 
 
@@ -27,25 +29,31 @@ def float_list(
     label: str | None = None,
     lists: Iterable[str] = (),
 ) -> Layout:
-    """An Example whose frames `[T, d]` are one flat FloatList; with d=1, the samples of a recording.
+    """An Example with the frames `[T, d]` in one flat FloatList; with d=1, the samples of a recording.
 
-    What `tf.io.FixedLenSequenceFeature([d], tf.float32, allow_missing=True)` reads, as in the TensorFlow guide "TFRecord and
+    This is the input of `tf.io.FixedLenSequenceFeature([d], tf.float32, allow_missing=True)`, as in the TensorFlow guide "TFRecord and
     tf.train.Example"; with `shape`, the older vectors of OpenNMT-tf (`values` and `shape`).
 
     Args:
-        key: of the FloatList.
-        d: values in a frame, or the shape of one; None: found by `length` or `shape`.
-        length: key of the number of frames T.
-        shape: key of the shape, T first.
-        packed: False where the writer, which is rare, put each float by itself: they are then parsed, and not copied.
-        label: key of the label.
-        lists: int64 keys that have any number of values, where the first records do not show it.
+        key: the key of the FloatList.
+        d: the number of values in a frame, or the shape of a frame; None: follows from `length` or `shape`.
+        length: the key of the number of frames T.
+        shape: the key of the shape, T first.
+        packed: False for the rare files with unpacked floats, which are parsed instead of copied.
+        label: the key of the label.
+        lists: int64 keys with a variable number of values, if the first records do not show this.
 
     Raises:
-        ArgumentError: none of `d`, `length` and `shape` is there, or both keys are.
+        ArgumentError: none of `d`, `length` and `shape` is given, or both `length` and `shape` are.
 
     Example:
-        >>> vlpipe.make_dataset("data/*.tfrecord", layout=vlpipe.layouts.float_list("mel", d=80, label="class"))
+        >>> example = tf.train.Example()
+        >>> example.features.feature["mel"].float_list.value.extend([0.0] * 3 * 80)
+        >>> with tf.io.TFRecordWriter("mel.tfrecord") as writer:
+        ...     writer.write(example.SerializeToString())
+        >>> layout = vlpipe.layouts.float_list("mel", d=80)
+        >>> vlpipe.build_index("mel.tfrecord", layout).frames("mel").tolist()
+        [3]
     """
     frames = Frames(key, "floats", _shape(d, length, shape), packed=packed, **_counted(length, shape))
     return Layout("float_list", (frames,), label, _listed(lists))
@@ -61,38 +69,42 @@ def int_list(
     label: str | None = None,
     lists: Iterable[str] = (),
 ) -> Layout:
-    """An Example whose frames `[T, d]` are one flat Int64List, as TensorFlow Datasets has the samples of a recording (with d=1).
+    """An Example with the frames `[T, d]` in one flat Int64List; TensorFlow Datasets stores recordings so, with d=1.
 
-    The values are parsed (an Int64List holds varints, whatever the integers were) and delivered as they are, in the dtype of
-    `make_dataset`: to have 16-bit samples in [-1, 1), divide by 32768 in a `transform`.
+    The values are parsed, because an Int64List holds varints, and delivered unscaled in the dtype of `make_dataset`. To scale 16-bit
+    samples to [-1, 1), divide by 32768 in a `transform`.
 
     Args:
-        key: of the Int64List.
-        d: values in a frame, or the shape of one; None: found by `length` or `shape`.
-        dtype: of the values before they were written: one that does not hold it is refused.
-        length: key of the number of frames T.
-        shape: key of the shape, T first.
-        label: key of the label.
-        lists: int64 keys that have any number of values, where the first records do not show it.
+        key: the key of the Int64List.
+        d: the number of values in a frame, or the shape of a frame; None: follows from `length` or `shape`.
+        dtype: the integer dtype of the values before they were written; a value outside its range is an error.
+        length: the key of the number of frames T.
+        shape: the key of the shape, T first.
+        label: the key of the label.
+        lists: int64 keys with a variable number of values, if the first records do not show this.
 
     Raises:
-        ArgumentError: as `float_list`, or the dtype is not one of integers.
+        ArgumentError: as `float_list`, or `dtype` is not an integer dtype.
+
+    Example:
+        >>> vlpipe.layouts.int_list("audio", d=1, dtype="int16").schema
+        Schema(audio=Sequence(shape=(1,), dtype='int16'))
     """
     if dtype not in _INTEGERS:
-        raise ArgumentError(f"layout: dtype came as {dtype!r}, expected one of integers: {', '.join(_INTEGERS)}.")
+        raise ArgumentError(f"layout: dtype came as {dtype!r}, expected an integer dtype: {', '.join(_INTEGERS)}.")
     frames = Frames(key, "integers", _shape(d, length, shape), dtype, **_counted(length, shape))
     return Layout("int_list", (frames,), label, _listed(lists))
 
 
 def encoded_audio(key: str, *, label: str | None = None, lists: Iterable[str] = ()) -> Layout:
-    """An Example with the bytes of an audio file (WAV, FLAC, Ogg Vorbis or MP3), which is decoded on read: float32 `[T, 1]` in [-1, 1].
+    """An Example with the bytes of an audio file (WAV, FLAC, Ogg Vorbis or MP3), decoded on read to float32 `[T, 1]` in [-1, 1].
 
-    Channels are mixed down to one, as `vlpipe.audio.load` does. All records need one sample rate, that of the first.
+    Channels are mixed down to mono, as in `vlpipe.audio.load`. All records must have the sample rate of the first record.
 
     Args:
-        key: of the bytes.
-        label: key of the label.
-        lists: int64 keys that have any number of values, where the first records do not show it.
+        key: the key of the bytes.
+        label: the key of the label.
+        lists: int64 keys with a variable number of values, if the first records do not show this.
     """
     return Layout("encoded_audio", (Frames(key, "audio", (1,)),), label, _listed(lists))
 
@@ -108,20 +120,26 @@ def raw_bytes(
     label: str | None = None,
     lists: Iterable[str] = (),
 ) -> Layout:
-    """An Example whose frames `[T, d]` are one bytes value, `array.tobytes()`: what `tf.io.decode_raw` reads.
+    """An Example with the frames `[T, d]` in one bytes value, `array.tobytes()`: the input of `tf.io.decode_raw`.
 
     Args:
-        key: of the bytes.
-        dtype: of the values.
-        d: values in a frame, or the shape of one; None: found by `length` or `shape`.
+        key: the key of the bytes.
+        dtype: the dtype of the values.
+        d: the number of values in a frame, or the shape of a frame; None: follows from `length` or `shape`.
         byteorder: "little" or "big".
-        length: key of the number of frames T.
-        shape: key of the shape, T first.
-        label: key of the label.
-        lists: int64 keys that have any number of values, where the first records do not show it.
+        length: the key of the number of frames T.
+        shape: the key of the shape, T first.
+        label: the key of the label.
+        lists: int64 keys with a variable number of values, if the first records do not show this.
 
     Raises:
-        ArgumentError: as `float_list`, or there is no such dtype.
+        ArgumentError: as `float_list`, or `dtype` is not supported.
+
+    Example:
+        >>> vlpipe.write("numbers", [{"x": np.ones((n, 2), np.float32)} for n in (3, 5)])
+        >>> layout = vlpipe.layouts.raw_bytes("x", dtype="float32", d=2)
+        >>> sorted(vlpipe.build_index("numbers", layout).frames("x").tolist())
+        [3, 5]
     """
     _refuse_ellipsis("dtype", dtype)
     frames = Frames(key, "bytes", _shape(d, length, shape), dtype, byteorder, **_counted(length, shape))
@@ -129,56 +147,57 @@ def raw_bytes(
 
 
 def serialized_tensor(key: str, *, label: str | None = None, lists: Iterable[str] = ()) -> Layout:
-    """An Example whose frames are one bytes value that `tf.io.serialize_tensor` made: what `tf.io.parse_tensor` reads.
+    """An Example with the frames in one bytes value written by `tf.io.serialize_tensor`: the input of `tf.io.parse_tensor`.
 
-    Dtype and shape stand in it (tensorflow/core/framework/tensor.proto). Tensors of one dtype and of shapes `[T, ...]` that differ in T.
+    The value contains dtype and shape (tensorflow/core/framework/tensor.proto). All tensors must have one dtype, and shapes `[T, ...]` that
+    differ only in T.
 
     Args:
-        key: of the bytes.
-        label: key of the label.
-        lists: int64 keys that have any number of values, where the first records do not show it.
+        key: the key of the bytes.
+        label: the key of the label.
+        lists: int64 keys with a variable number of values, if the first records do not show this.
     """
     return Layout("serialized_tensor", (Frames(key, "tensor", None, None),), label, _listed(lists))
 
 
 def ragged_rows(key: str, *, label: str | None = None, lists: Iterable[str] = ()) -> Layout:
-    """An Example whose frames are `KEY/ragged_flat_values` with the values in each frame in `KEY/ragged_row_lengths_0`.
+    """An Example with the frames in `KEY/ragged_flat_values` and the number of values of each frame in `KEY/ragged_row_lengths_0`.
 
-    How TensorFlow Datasets serialises nested sequences (tensorflow_datasets/core/example_serializer.py). All frames need one size.
+    TensorFlow Datasets serialises nested sequences so (tensorflow_datasets/core/example_serializer.py). All frames must have the same size.
 
     Args:
-        key: what stands before the slash.
-        label: key of the label.
-        lists: int64 keys that have any number of values, where the first records do not show it.
+        key: the part of the keys before the slash.
+        label: the key of the label.
+        lists: int64 keys with a variable number of values, if the first records do not show this.
     """
     flat, rows = f"{key}/ragged_flat_values", f"{key}/ragged_row_lengths_0"
     return Layout("ragged_rows", (Frames(flat, "floats", count_key=rows, count="row_lengths"),), label, _listed(lists))
 
 
 def float_frames(*keys: str, d: Shape | None = None, label: str | None = None, lists: Iterable[str] = ()) -> Layout:
-    """A SequenceExample with a FloatList for each frame: what `tf.io.parse_single_sequence_example` reads.
+    """A SequenceExample with one FloatList per frame: the input of `tf.io.parse_single_sequence_example`.
 
-    The vectors of OpenNMT-tf are this with the key `values` (opennmt.inputters.write_sequence_record).
+    The vectors of OpenNMT-tf have this layout with the key `values` (opennmt.inputters.write_sequence_record).
 
     Args:
-        keys: of the feature lists; the first is the one that buckets.
-        d: values in a frame, or the shape of one; None: found in the first record.
-        label: key of the label, in the context.
-        lists: int64 keys that have any number of values, where the first records do not show it.
+        keys: the keys of the feature lists; the first one decides the bucket.
+        d: the number of values in a frame, or the shape of a frame; None: taken from the first records.
+        label: the key of the label, in the context.
+        lists: int64 keys with a variable number of values, if the first records do not show this.
     """
     shape = (d,) if isinstance(d, int) else d
     return Layout("float_frames", tuple(Frames(key, "float_frames", shape) for key in keys), label, _listed(lists))
 
 
 def byte_frames(*keys: str, dtype: str, d: Shape | None = None, label: str | None = None, lists: Iterable[str] = ()) -> Layout:
-    """A SequenceExample with one bytes value for each frame, `frame.tobytes()`.
+    """A SequenceExample with one bytes value per frame, `frame.tobytes()`.
 
     Args:
-        keys: of the feature lists; the first is the one that buckets.
-        dtype: of the values, little-endian.
-        d: values in a frame, or the shape of one; None: found in the first record.
-        label: key of the label, in the context.
-        lists: int64 keys that have any number of values, where the first records do not show it.
+        keys: the keys of the feature lists; the first one decides the bucket.
+        dtype: the dtype of the values, little-endian.
+        d: the number of values in a frame, or the shape of a frame; None: taken from the first records.
+        label: the key of the label, in the context.
+        lists: int64 keys with a variable number of values, if the first records do not show this.
     """
     _refuse_ellipsis("dtype", dtype)
     shape = (d,) if isinstance(d, int) else d
@@ -186,34 +205,38 @@ def byte_frames(*keys: str, dtype: str, d: Shape | None = None, label: str | Non
 
 
 def audioset(*, classes: int | None = None) -> Layout:
-    """AudioSet's embeddings: a SequenceExample of 128 unsigned bytes a second.
+    """The embeddings of AudioSet: a SequenceExample with 128 unsigned bytes per second.
 
     Feature list `audio_embedding`; context `video_id`, `start_time_seconds`, `end_time_seconds` and `labels`, the indices of the classes
-    (research.google.com/audioset/download.html, "Features dataset"). Delivered as they stand, 0 to 255.
+    (research.google.com/audioset/download.html, "Features dataset"). The bytes are delivered unscaled, 0 to 255.
 
     Args:
-        classes: 527 to have the labels as a vector of 0 and 1; None: a list of varying length.
+        classes: 527 to deliver the labels as a vector of 0 and 1; None: as a list of variable length.
+
+    Raises:
+        ArgumentError: `classes` is not an integer from 1 to 2^20.
     """
     frames = Frames("audio_embedding", "byte_frames", (128,), "uint8")
     return Layout("audioset", (frames,), "labels", (Listed("labels", _classes(classes)),))
 
 
 def youtube8m(*, features: tuple[str, ...] = ("rgb", "audio"), classes: int | None = None) -> Layout:
-    """YouTube-8M's features of frames: a SequenceExample of 1,024 (`rgb`) and 128 (`audio`) unsigned bytes a second.
+    """The frame-level features of YouTube-8M: a SequenceExample with 1,024 (`rgb`) and 128 (`audio`) unsigned bytes per second.
 
-    Context `id` and `labels` (research.google.com/youtube8m/download.html, "Frame-level features dataset"). Delivered as the published
-    reader does (`Dequantize` in utils.py of github.com/google/youtube-8m): from [0, 255] to [-2, 2] by q * 4 / 255 + 4 / 512 - 2.
+    Context `id` and `labels` (research.google.com/youtube8m/download.html, "Frame-level features dataset"). The bytes are scaled from
+    [0, 255] to [-2, 2] by q * 4 / 255 + 4 / 512 - 2, like in the published reader (`Dequantize` in utils.py of
+    github.com/google/youtube-8m).
 
     Args:
-        features: the feature lists, the one that buckets first.
-        classes: 3862 to have the labels as a vector of 0 and 1; None: a list of varying length.
+        features: the feature lists to deliver; the first one decides the bucket.
+        classes: 3862 to deliver the labels as a vector of 0 and 1; None: as a list of variable length.
 
     Raises:
-        ArgumentError: a feature list has another name.
+        ArgumentError: a feature list is neither `rgb` nor `audio`, or `classes` is not an integer from 1 to 2^20.
     """
     sizes = {"rgb": 1024, "audio": 128}
     if not features or not set(features) <= set(sizes):
-        raise ArgumentError(f"youtube8m: the feature lists are rgb and audio, came with {features!r}.")
+        raise ArgumentError(f"youtube8m: features came as {features!r}, expected rgb, audio or both.")
     frames = tuple(Frames(key, "byte_frames", (sizes[key],), "uint8", scale=_YOUTUBE8M_SCALE) for key in features)
     return Layout("youtube8m", frames, "labels", (Listed("labels", _classes(classes)),))
 
@@ -222,28 +245,24 @@ def _listed(keys: Iterable[str]) -> tuple[Listed, ...]:
     return tuple(Listed(key) for key in ((keys,) if isinstance(keys, str) else keys))
 
 
-def _classes(classes: Any) -> int | None:
-    if classes is not None and (not isinstance(classes, int) or isinstance(classes, bool) or not 1 <= classes <= 1 << 20):
-        raise ArgumentError(f"classes: came as {classes!r}, expected how many classes there are, or None.")
-    return classes
+def _classes(classes: int | None) -> int | None:
+    return None if classes is None else integer("classes", classes, 1, _MAX_CLASSES)
 
 
 def _counted(length: str | None, shape: str | None) -> dict[str, Any]:
     if length is not None and shape is not None:
-        raise ArgumentError("layout: length and shape are two ways to say how many frames there are; pass one.")
+        raise ArgumentError("layout: both length and shape specify the number of frames; pass only one of them.")
     return {"count_key": length or shape, "count": "shape" if shape else "length"}
 
 
-def _refuse_ellipsis(what: str, value: Any) -> None:
-    """`vlpipe inspect` writes `...` for what it cannot know."""
+def _refuse_ellipsis(name: str, value: Any) -> None:
+    """Refuse `...`, the placeholder of `vlpipe inspect` for unknown arguments."""
     if value is ...:
-        raise ArgumentError(f"layout: {what} came as ..., in whose place you have to say it, such as {what}={_SUCH[what]}.")
+        raise ArgumentError(f"layout: {name} is still the placeholder `...`; replace it by a value, such as {name}={_EXAMPLES[name]}.")
 
 
 def _shape(d: Shape | None, length: str | None, shape: str | None) -> tuple[int, ...] | None:
     _refuse_ellipsis("d", d)
     if d is None and length is None and shape is None:
-        raise ArgumentError(
-            "layout: how many values a frame has is not known. Pass d=..., or the key that says it: length=... or shape=..."
-        )
+        raise ArgumentError("layout: the number of values in a frame is not specified. Pass d=..., or its key with length=... or shape=...")
     return (d,) if isinstance(d, int) else d

@@ -1,4 +1,4 @@
-"""The layouts by name, and a layout as JSON values."""
+"""The registry of published layouts by name, and layouts as JSON values."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _PARTS = {part.__name__: part for part in (Frames, Number, Listed, Words)}
 
 
 def named(layout: Any) -> Layout:
-    """The layout that is meant by a layout, or by the name of one that needs no arguments.
+    """Return a layout unchanged, or look up the name of a layout that needs no arguments.
 
     Raises:
-        ArgumentError: it is neither.
+        ArgumentError: `layout` is neither.
     """
     if isinstance(layout, Layout):
         return layout
     if not isinstance(layout, str) or layout not in TABLE:
-        raise ArgumentError(f"layout: came as {layout!r}, expected a vlpipe.layouts layout, or a name of {', '.join(TABLE)}.")
+        raise ArgumentError(f"layout: came as {layout!r}, expected a layout of vlpipe.layouts, or one of {', '.join(TABLE)}.")
     parameters = inspect.signature(TABLE[layout]).parameters.values()
     if any(parameter.default is parameter.empty for parameter in parameters):
-        raise ArgumentError(f'layout: "{layout}" needs to know its keys: pass layout=vlpipe.layouts.{layout}(...).')
+        raise ArgumentError(f'layout: "{layout}" has required arguments; pass layout=vlpipe.layouts.{layout}(...).')
     return TABLE[layout]()
 
 
 def to_json(layout: Layout) -> dict[str, Any]:
-    """The layout as JSON values; `from_json` gives it back."""
+    """Return the layout as JSON values, the input of `from_json`."""
     document = {**dataclasses.asdict(layout)}
     for name in ("frames", "fields"):
         document[name] = [[type(part).__name__, dataclasses.asdict(part)] for part in getattr(layout, name)]
@@ -54,7 +54,7 @@ def to_json(layout: Layout) -> dict[str, Any]:
 
 
 def from_json(document: dict[str, Any]) -> Layout:
-    """The layout that `to_json` described."""
+    """Return the layout from the result of `to_json`."""
     parts = {
         name: tuple(_PARTS[kind](**{key: _tupled(value) for key, value in values.items()}) for kind, values in document[name])
         for name in ("frames", "fields")

@@ -1,4 +1,4 @@
-"""What the first records of some files have: the facts that layouts are guessed from and completed by."""
+"""Statistics of each key in the first records of some files, to guess and to complete layouts."""
 
 from __future__ import annotations
 
@@ -12,47 +12,53 @@ from vlpipe.errors import DatasetError
 from vlpipe.files.compression import compression_of, uncompressed
 from vlpipe.files.tfrecord import HEADER_BYTES, RecordFrame, read_frames
 from vlpipe.protobuf.vectorized import integers
-from vlpipe.protobuf.wire import Feature, Walked, WireError, walk
+from vlpipe.protobuf.wire import Feature, Message, WireError, walk
 
 Reader = Callable[[str | os.PathLike[str]], Iterable[RecordFrame]]
 
-FILES, RECORDS, MAX_BYTES = 4, 32, 1 << 24  # that are looked at; bytes: of all, after the first record
+MAX_FILES, MAX_RECORDS, MAX_BYTES = 4, 32, 1 << 24  # files; records per file; bytes of all records, except that one is always read
 
 
 @dataclass(frozen=True)
-class Record:
-    """A record that was looked at."""
+class SampleRecord:
+    """A record of the sample.
+
+    Attributes:
+        where: file, record number and byte, for errors.
+        data: the serialized record.
+        message: its content.
+    """
 
     where: str
     data: bytes
-    walked: Walked
+    message: Message
 
     def numbers(self, key: str) -> list[int] | None:
-        """The values of an int64 key, None where it has none."""
-        found = self.walked.features.get(key)
-        return integers(self.data, found).tolist() if found is not None and found.kind == "int64" else None
+        """Return the values of an int64 key, None if the record has no such key."""
+        feature = self.message.features.get(key)
+        return integers(self.data, feature).tolist() if feature is not None and feature.kind == "int64" else None
 
     def bytes_of(self, key: str) -> bytes | None:
-        """The one bytes value of a key, None where it has not one."""
-        found = self.walked.features.get(key)
-        return self.data[slice(*found.ranges[0])] if found is not None and found.kind == "bytes" and found.count == 1 else None
+        """Return the bytes value of a key, None if it does not have exactly one."""
+        feature = self.message.features.get(key)
+        return self.data[slice(*feature.ranges[0])] if feature is not None and feature.kind == "bytes" and feature.count == 1 else None
 
 
 @dataclass
-class Fact:
-    """What was seen of one key.
+class KeyStats:
+    """Statistics of one key over the records of the sample.
 
     Attributes:
         key: the key.
         place: "features" (also the context of a SequenceExample) or "lists".
-        kinds: the kinds that its values had.
-        records: records that have it.
-        counts: fewest and most values; of a list: frames.
-        sizes: least and most bytes of a value, or of a frame.
-        values: least and greatest integer, None for other kinds.
-        packed: its numbers stand together in every record.
+        kinds: the kinds of its values.
+        records: the number of records that have the key.
+        counts: the smallest and largest number of values, or of frames of a feature list.
+        sizes: the smallest and largest size of a value or a frame, in bytes.
+        values: the smallest and largest integer, None for other kinds.
+        packed: whether its numbers are contiguous in every record.
         head: the first bytes of the first value.
-        is_text: its bytes are UTF-8 that can be printed.
+        is_text: whether its bytes are printable UTF-8.
     """
 
     key: str
@@ -68,17 +74,17 @@ class Fact:
 
     @property
     def kind(self) -> str:
-        """The one kind, "" where there is none, or "mixed"."""
+        """The kind of all values, "" if there are no values, "mixed" if there are several kinds."""
         return next(iter(self.kinds), "") if len(self.kinds) < 2 else "mixed"
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        known = {"key": self.key, "place": self.place, "kind": self.kind, "records": self.records, "counts": list(self.counts)}
-        known |= {"bytes": list(self.sizes)} if self.sizes[0] <= self.sizes[1] else {}
-        return known | ({"values": list(self.values)} if self.values else {})
+        """Return the statistics as JSON values."""
+        document = {"key": self.key, "place": self.place, "kind": self.kind, "records": self.records, "counts": list(self.counts)}
+        document |= {"bytes": list(self.sizes)} if self.sizes[0] <= self.sizes[1] else {}
+        return document | ({"values": list(self.values)} if self.values else {})
 
-    def see(self, record: Record, feature: Feature) -> None:
-        """Take in the feature of one record."""
+    def add(self, record: SampleRecord, feature: Feature) -> None:
+        """Add the feature of one record."""
         if feature.kind:
             self.kinds.add(feature.kind)
         self.packed &= feature.whole is not None or feature.kind == "bytes"
@@ -88,8 +94,8 @@ class Fact:
             self.head = self.head or value[:16]
             self.is_text &= _is_text(value)
         if feature.kind == "int64" and feature.count:
-            found = integers(record.data, feature)
-            least, most = int(found.min()), int(found.max())
+            numbers = integers(record.data, feature)
+            least, most = int(numbers.min()), int(numbers.max())
             low, high = self.values or (least, most)
             self.values = min(low, least), max(high, most)
 
@@ -107,81 +113,82 @@ def _is_text(value: bytes) -> bool:
 
 @dataclass(frozen=True)
 class Sample:
-    """The records that were looked at, and the facts about each key."""
+    """The first records of some files, and the statistics of each key."""
 
-    records: tuple[Record, ...]
-    facts: dict[str, Fact]
+    records: tuple[SampleRecord, ...]
+    key_stats: dict[str, KeyStats]
 
     @property
     def is_sequence(self) -> bool:
-        """They are SequenceExamples."""
-        return any(record.walked.is_sequence for record in self.records)
+        """Whether the records are SequenceExamples."""
+        return any(record.message.is_sequence for record in self.records)
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[RecordFrame]:
-    """The records of a file, compressed or not.
+    """Yield the records of a file, compressed or not.
 
     Raises:
-        DatasetError: it cannot be read, or is damaged.
+        DatasetError: the file cannot be read, or is damaged.
     """
     with uncompressed(path, compression_of(path)) as content:
         yield from read_frames(path, content)
 
 
-def look(paths: Iterable[str | os.PathLike[str]], read: Reader = read_records) -> Sample:
-    """The first records of the first files.
+def read_sample(paths: Iterable[str | os.PathLike[str]], read: Reader = read_records) -> Sample:
+    """Read the first records of the first files.
 
     Args:
-        read: the records of a file.
+        paths: the files.
+        read: a function from a path to the records of the file.
 
     Raises:
-        DatasetError: a file cannot be read or is damaged there, or its records are no Examples; or there is no record at all.
+        DatasetError: one of these records cannot be read, is damaged or is not an Example, or there is no record in any file.
     """
-    records: list[Record] = []
+    records: list[SampleRecord] = []
     size = 0
     paths = list(paths)
     for path in paths:
-        if len(records) >= FILES * RECORDS:
+        if len(records) >= MAX_FILES * MAX_RECORDS:
             break
-        for number, frame in enumerate(itertools.islice(read(path), RECORDS)):
+        for number, frame in enumerate(itertools.islice(read(path), MAX_RECORDS)):
             size += len(frame.data)
             if records and size > MAX_BYTES:
                 break
             records.append(_record(os.path.basename(path), number, frame))
     if not records:
-        raise DatasetError(f"{paths[0]}: holds no record, and neither do the others of {len(paths)} files. Pass files with records.")
-    facts: dict[str, Fact] = {}
+        raise DatasetError(f"{paths[0]}: none of {len(paths)} files holds a record. Pass files with records.")
+    key_stats: dict[str, KeyStats] = {}
     for record in records:
-        _see(record, facts)
-    return Sample(tuple(records), facts)
+        _add(record, key_stats)
+    return Sample(tuple(records), key_stats)
 
 
-def _record(name: str, number: int, frame: RecordFrame) -> Record:
+def _record(name: str, number: int, frame: RecordFrame) -> SampleRecord:
     where = f"{name}, record {number} at byte {frame.offset}"
     try:
-        return Record(where, frame.data, walk(frame.data))
+        return SampleRecord(where, frame.data, walk(frame.data))
     except WireError as error:
         raise DatasetError(
-            f"{where}: no tf.train.Example or SequenceExample: byte {frame.offset + HEADER_BYTES + error.at} of the file has {error}. "
-            "Only these are read: convert the file, with vlpipe.Writer."
+            f"{where}: not a tf.train.Example or SequenceExample: byte {frame.offset + HEADER_BYTES + error.at} of the file has {error}. "
+            "Rewrite the records with vlpipe.Writer, or pass layout=vlpipe.layouts.Layout.custom(...)."
         ) from error
 
 
-def _see(record: Record, facts: dict[str, Fact]) -> None:
-    for key, feature in record.walked.features.items():
-        fact = facts.setdefault(key, Fact(key, "features"))
-        fact.records += 1
-        fact.counts = _widened(fact.counts, feature.count)
-        fact.see(record, feature)
-    for key, frames in record.walked.lists.items():
-        fact = facts.setdefault(key, Fact(key, "lists"))
-        if fact.place != "lists":
-            continue  # a key of the context too: that one counts
-        fact.records += 1
-        fact.counts = _widened(fact.counts, len(frames))
+def _add(record: SampleRecord, key_stats: dict[str, KeyStats]) -> None:
+    for key, feature in record.message.features.items():
+        stats = key_stats.setdefault(key, KeyStats(key, "features"))
+        stats.records += 1
+        stats.counts = _widened(stats.counts, feature.count)
+        stats.add(record, feature)
+    for key, frames in record.message.lists.items():
+        stats = key_stats.setdefault(key, KeyStats(key, "lists"))
+        if stats.place != "lists":
+            continue  # the context has this key too and takes precedence
+        stats.records += 1
+        stats.counts = _widened(stats.counts, len(frames))
         for frame in frames:
-            fact.see(record, frame)
+            stats.add(record, frame)
             if frame.kind != "bytes":
-                fact.sizes = _widened(fact.sizes, frame.count * (4 if frame.kind == "float" else 8))
+                stats.sizes = _widened(stats.sizes, frame.count * (4 if frame.kind == "float" else 8))
             elif frame.count != 1:
-                fact.kinds.add(f"{frame.count} values a frame")
+                stats.kinds.add(f"{frame.count} values a frame")

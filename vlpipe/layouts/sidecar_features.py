@@ -1,4 +1,4 @@
-"""What the sidecars of other libraries have in common: features of a stated shape and dtype, and splits of stated files."""
+"""The common part of the sidecars of other libraries: features with shape and dtype, and splits with their files."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 import numpy as np
 
 from vlpipe.files.filesystem import open_file
-from vlpipe.layouts.base import Field, Frames, Layout, Listed, Number, Words
+from vlpipe.layouts.base import Frames, Layout, LayoutField, Listed, Number, Words
 from vlpipe.layouts.resolve import MAX_NUMBERS
 from vlpipe.storage.schema import SEQUENCE_DTYPES
 
-# What json.load and the look at what it gave raise where a file is not what it should be; 1e999 is an infinity that is no integer.
+# Raised by json.load, and when its result does not have the expected structure; 1e999 is read as infinity, which is not an integer.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 
 
 @dataclass(frozen=True)
 class Split:
-    """A split of a directory, as a sidecar states it.
+    """A split of a directory, as a sidecar specifies it.
 
     Attributes:
-        name: of the split.
-        sidecar: name of the file that states it.
-        files: names of its files that are there.
-        missing: how many more it should have.
-        counts: how many records each file has, as far as that is stated.
-        records: how many records all its files have together; None: not stated.
+        name: the name of the split.
+        sidecar: the name of the sidecar.
+        files: the names of the existing files of the split.
+        missing: the number of missing files.
+        counts: the number of records of each file, if specified.
+        records: the number of records of all files together; None: not specified.
     """
 
     name: str
@@ -42,24 +42,25 @@ class Split:
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Return the JSON object in a file.
 
     Raises:
-        OSError, ValueError, RecursionError: there is none.
+        OSError, ValueError, RecursionError: the file cannot be read, or does not contain a JSON object.
     """
     with open_file(path) as file:
-        found = json.loads(file.read().decode("utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError(f"found {type(found).__name__}, expected an object")
-    return found
+        document = json.loads(file.read().decode("utf-8"))
+    if not isinstance(document, dict):
+        raise ValueError(f"found {type(document).__name__}, expected an object")
+    return document
 
 
-def part(key: str, shape: tuple[int | None, ...], dtype: str) -> Frames | Field | None:
-    """A feature as it can be delivered, which stands under its key as one list of its values; None where it cannot.
+def layout_part(key: str, shape: tuple[int | None, ...], dtype: str) -> Frames | LayoutField | None:
+    """Return the layout part of a feature that is stored as one list of values; None if it cannot be delivered.
 
     Args:
-        shape: None for an axis whose size differs between records.
-        dtype: as TensorFlow calls it. A FloatList has float32, whatever it was made of; an Int64List is parsed.
+        key: the key of the feature.
+        shape: the shape, with None for an axis whose size differs between records.
+        dtype: the TensorFlow name of the dtype. Floats of any dtype are stored as a FloatList of float32; an Int64List is parsed.
     """
     kind, sizes = _kind(dtype), tuple(size for size in shape if size is not None)
     if not key.isprintable() or not key or 0 in sizes:
@@ -78,19 +79,28 @@ def part(key: str, shape: tuple[int | None, ...], dtype: str) -> Frames | Field 
 
 
 def ragged_rows(key: str, flat: str, lengths: str, dtype: str) -> Frames | None:
-    """A ragged feature of floats, whose values and the lengths of whose rows stand under keys of their own; all rows need one length."""
-    is_known = key.isprintable() and key and _kind(dtype) == "floats"
-    return Frames(flat, "floats", None, count_key=lengths, count="row_lengths") if is_known else None
-
-
-def layout_of(name: str, parts: list[Frames | Field], labels: tuple[str, ...]) -> Layout | None:
-    """The complete layout of described parts; None where none of them can be frames.
-
-    Lists of integers stand in the index, as labels do; only where there are no other frames, one is what buckets: token ids, say.
+    """Return the layout part of a ragged feature of floats, None for other dtypes. All rows must have the same length.
 
     Args:
-        name: of the layout.
-        labels: keys of what is to be learnt; the first that is there is the label.
+        key: the name of the feature.
+        flat: the key of its values.
+        lengths: the key of its row lengths.
+        dtype: the TensorFlow name of the dtype.
+    """
+    is_supported = key.isprintable() and key and _kind(dtype) == "floats"
+    return Frames(flat, "floats", None, count_key=lengths, count="row_lengths") if is_supported else None
+
+
+def complete_layout(name: str, parts: list[Frames | LayoutField], labels: tuple[str, ...]) -> Layout | None:
+    """Return the complete layout of some parts; None if no part is a sequence of frames.
+
+    Lists of integers are stored in the index, like labels. If there are no other sequences, one of them (token ids, for example) becomes
+    the frames.
+
+    Args:
+        name: the name of the layout.
+        parts: the parts of all features.
+        labels: the usual keys of labels; the first one among the parts is the label.
     """
     frames = [entry for entry in parts if isinstance(entry, Frames)]
     tokens = [entry for entry in frames if entry.form == "integers" and not entry.shape]

@@ -1,7 +1,7 @@
-"""Directories that TensorFlow Datasets prepared: features.json has the layout, dataset_info.json the files and their numbers of records.
+"""Directories prepared by TensorFlow Datasets: the layout in features.json, the files and their record counts in dataset_info.json.
 
-The serialisation is that of tensorflow_datasets/core/example_serializer.py: each feature under its path (`a/b`), floats as a flat
-FloatList, integers and truth values as an Int64List; a nested sequence as `KEY/ragged_flat_values` and `KEY/ragged_row_lengths_N`.
+tensorflow_datasets/core/example_serializer.py serialises each feature under its path (`a/b`): floats as a flat FloatList, integers and
+booleans as an Int64List, a nested sequence as `KEY/ragged_flat_values` and `KEY/ragged_row_lengths_N`.
 """
 
 from __future__ import annotations
@@ -12,58 +12,59 @@ from dataclasses import replace
 from typing import Any
 
 from vlpipe.errors import SchemaError
-from vlpipe.layouts.base import Field, Frames, Layout
-from vlpipe.layouts.sidecar_features import UNREADABLE, Split, layout_of, part, ragged_rows, read_object
+from vlpipe.layouts.base import Frames, Layout, LayoutField
+from vlpipe.layouts.sidecar_features import UNREADABLE, Split, complete_layout, layout_part, ragged_rows, read_object
 
 FEATURES_NAME, INFO_NAME = "features.json", "dataset_info.json"
 
 
-def prepared(directory: str) -> Layout | None:
-    """The layout of a prepared directory; None where there is no features.json.
+def read_layout(directory: str) -> Layout | None:
+    """Return the layout of a directory; None if it has no features.json.
 
     Raises:
-        SchemaError: it is there and cannot be read, or none of its features is a sequence of frames.
+        SchemaError: features.json cannot be read, or no feature is a sequence of frames.
     """
     path = os.path.join(directory, FEATURES_NAME)
     try:
-        found = list(_features(read_object(path), "", ()))
+        parts = list(_features(read_object(path), "", ()))
     except FileNotFoundError:
         return None
     except UNREADABLE as error:
         raise SchemaError(
-            f"{path}: cannot be read as the features of TensorFlow Datasets ({error!r}). Pass layout=..., or remove it."
+            f"{path}: cannot be read as the features of TensorFlow Datasets ({error!r}). Pass layout=..., or remove the file."
         ) from error
-    layout = layout_of("prepared", found, (_supervised(directory), "label"))
+    layout = complete_layout("prepared", parts, (_supervised_key(directory), "label"))  # the name is part of the digest
     if layout is None:
         raise SchemaError(
-            f"{path}: none of its features is a sequence of frames that can be delivered (images and compressed recordings cannot). "
-            "Pass layout=..., or write the records anew with vlpipe.Writer."
+            f"{path}: none of the features is a sequence of frames that can be delivered; images and compressed recordings cannot. Pass "
+            "layout=..., or rewrite the records with vlpipe.Writer."
         )
     return layout
 
 
 def splits(directory: str, names: Collection[str]) -> list[Split]:
-    """The splits that a prepared directory has files of, as far as its dataset_info.json states them.
+    """Return the splits with files in a directory, as dataset_info.json specifies them.
 
     Args:
-        names: of everything in the directory.
+        directory: the directory.
+        names: the names of all its entries.
     """
     info = _info(directory)
-    found = []
+    result = []
     try:
         for split in info.get("splits", []):
             counts = _shard_lengths(info, split)
             files = tuple(name for name in counts if name in names)
             missing = sum(count > 0 for name, count in counts.items() if name not in names)
-            if files:  # the others were not copied
-                found.append(Split(str(split["name"]), INFO_NAME, files, missing, counts))
+            if files:  # splits without files were not copied
+                result.append(Split(str(split["name"]), INFO_NAME, files, missing, counts))
     except UNREADABLE:
-        return []  # written by another version: what it does not say is not compared
-    return found
+        return []  # written by another version; record counts are not compared
+    return result
 
 
 def _shard_lengths(info: dict[str, Any], split: dict[str, Any]) -> dict[str, int]:
-    """How many records each file of a split has."""
+    """Return the number of records of each file of a split."""
     counts = [int(count) for count in split["shardLengths"]]
     values = {"DATASET": info["name"], "SPLIT": split["name"], "FILEFORMAT": info.get("fileFormat", "tfrecord")}
     template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -79,8 +80,8 @@ def _info(directory: str) -> dict[str, Any]:
         return {}
 
 
-def _supervised(directory: str) -> str:
-    """The key of what is to be learnt, as the dataset says; "" where it does not."""
+def _supervised_key(directory: str) -> str:
+    """Return the key of the target in dataset_info.json, "" if it does not specify one."""
     try:
         key = _info(directory)["supervisedKeys"]["tuple"]["items"][1]["featureKey"]
     except (KeyError, TypeError, IndexError):
@@ -88,8 +89,14 @@ def _supervised(directory: str) -> str:
     return key if isinstance(key, str) else ""
 
 
-def _features(document: dict[str, Any], key: str, outer: tuple[int | None, ...]) -> Iterator[Frames | Field]:
-    """The parts of a feature and of those in it; `outer` are the lengths of the sequences around it."""
+def _features(document: dict[str, Any], key: str, outer: tuple[int | None, ...]) -> Iterator[Frames | LayoutField]:
+    """Yield the parts of a feature and of its nested features.
+
+    Args:
+        document: the feature, as JSON values.
+        key: its path.
+        outer: the lengths of the enclosing sequences.
+    """
     if "featuresDict" in document:
         for name, inner in document["featuresDict"]["features"].items():
             yield from _features(inner, f"{key}/{name}" if key else name, outer)
@@ -111,21 +118,24 @@ def _shape(tensor: dict[str, Any]) -> tuple[int | None, ...]:
 
 
 def _audio(key: str, audio: dict[str, Any]) -> Iterator[Frames]:
-    """A recording (core/features/audio_feature.py): its samples, `[T]` as `[T, 1]`, or `[T, channels]`; with lazy decoding its file."""
+    """Yield the part of a recording (core/features/audio_feature.py).
+
+    Mono samples `[T]` become `[T, 1]`, others are `[T, channels]`; with lazy decoding, the records hold the audio file.
+    """
     if audio.get("encoding", "none").lower() != "none":
         return
     if audio.get("lazyDecode"):
         yield Frames(key, "audio", (1,))
         return
     shape, rate = _shape(audio), int(audio.get("sampleRate", 0))
-    entry = part(key, shape if len(shape) > 1 else (*shape, 1), audio.get("dtype", "int64"))
+    entry = layout_part(key, shape if len(shape) > 1 else (*shape, 1), audio.get("dtype", "int64"))
     if isinstance(entry, Frames):
         yield replace(entry, rate=rate if rate > 0 else None)
 
 
-def _tensor(key: str, outer: tuple[int | None, ...], inner: tuple[int | None, ...], dtype: str) -> Iterator[Frames | Field]:
+def _tensor(key: str, outer: tuple[int | None, ...], inner: tuple[int | None, ...], dtype: str) -> Iterator[Frames | LayoutField]:
     shape = outer + inner
-    entry = part(key, shape, dtype)
+    entry = layout_part(key, shape, dtype)
     if len(outer) > 1 and isinstance(entry, Frames):  # nested sequences are serialised as ragged rows
         return
     if len(outer) == 2 and shape == (None, None):

@@ -1,4 +1,4 @@
-"""The protocol buffer of one record that vlpipe did not write: where in its bytes the values of each feature stand.
+"""Read the protocol buffer of one third-party record: the position in its bytes of the values of each feature.
 
     Example          {features=1: Features}
     SequenceExample  {context=1: Features, feature_lists=2: {repeated feature_list=1: map entry {key=1: text, value=2: FeatureList}}}
@@ -6,10 +6,10 @@
     FeatureList      {repeated feature=1: Feature}
     Feature          one of bytes_list=1, float_list=2, int64_list=3, each {repeated value=1}, numbers packed or not
 
-Published as tensorflow/core/example/feature.proto and example.proto; the encoding is that of protobuf.dev/programming-guides/encoding.
+Sources: tensorflow/core/example/feature.proto and example.proto; the encoding is protobuf.dev/programming-guides/encoding.
 
-This walk is the slow and complete one: fields in any order, unknown ones skipped, a message that comes in parts, keys that come twice (the
-last counts, as in every reader). `bulk` does the same for thousands of records at a time where they are as every writer makes them.
+`walk` is slow and complete: it accepts fields in any order, skips unknown fields, merges a message in several parts, and takes the last
+value of a repeated key, as every reader does. `vectorized` reads thousands of records at once if they have the usual encoding.
 """
 
 from __future__ import annotations
@@ -22,15 +22,19 @@ from dataclasses import dataclass, field
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 KINDS = {1: "bytes", 2: "float", 3: "int64"}
 _MAX_VARINT_BYTES = 10
-_GOING_ON = bytes(range(0x80, 0x100))  # the bytes of a varint but its last
+_CONTINUATION_BYTES = bytes(range(0x80, 0x100))  # all bytes of a varint except the last
 _ENDLESS = re.compile(rb"[\x80-\xff]{%d}" % _MAX_VARINT_BYTES)
 _FLOAT_TAG = b"\x0d"  # field 1, 4 bytes
-_MAX_KEYS = 65_536  # of a record: hostile bytes cost 2 bytes an entry
-_MAX_PARTS = 1 << 22  # of a list: frames, or values that are not packed; each takes some 100 bytes here
+_MAX_KEYS = 65_536  # of a record: in a malicious file, an entry takes only 2 bytes
+_MAX_PARTS = 1 << 22  # of a list: frames, or unpacked values; each takes about 100 bytes of memory
 
 
 class WireError(ValueError):
-    """The bytes are not such a message. `at` is where in the record."""
+    """The bytes are not the expected message.
+
+    Attributes:
+        at: the position in the record.
+    """
 
     def __init__(self, at: int, problem: str) -> None:
         super().__init__(problem)
@@ -42,10 +46,10 @@ class Feature:
     """The values of one key.
 
     Attributes:
-        kind: "bytes", "float", "int64", or "" where nothing says.
-        count: how many values.
-        ranges: where they stand: of each bytes value, of each run of packed numbers, of each number that is not packed.
-        packed: the numbers of the ranges are packed, several in each.
+        kind: "bytes", "float", "int64", or "" for a feature without a list.
+        count: the number of values.
+        ranges: begin and end of each bytes value, of each run of packed numbers, or of each unpacked number.
+        packed: whether the numbers are packed, several in each range.
     """
 
     kind: str = ""
@@ -55,15 +59,22 @@ class Feature:
 
     @property
     def whole(self) -> tuple[int, int] | None:
-        """Begin and end of the values, where they stand together as one range; `(0, 0)` for none."""
+        """Begin and end of the values if they form a single range, else None; `(0, 0)` for no values."""
         if not self.count:
             return 0, 0
         return self.ranges[0] if len(self.ranges) == 1 else None
 
 
 @dataclass
-class Walked:
-    """A record: its features (the context of a SequenceExample), its feature lists, and where the bytes of each list stand."""
+class Message:
+    """The content of a record.
+
+    Attributes:
+        features: the features, or the context of a SequenceExample, by key.
+        lists: the frames of each feature list, by key.
+        spans: begin and end of the bytes of each feature list, by key.
+        is_sequence: whether it is a SequenceExample.
+    """
 
     features: dict[str, Feature] = field(default_factory=dict)
     lists: dict[str, list[Feature]] = field(default_factory=dict)
@@ -71,38 +82,38 @@ class Walked:
     is_sequence: bool = False
 
 
-def walk(data: bytes) -> Walked:
-    """Every feature of a serialized Example or SequenceExample.
+def walk(data: bytes) -> Message:
+    """Read every feature of a serialized Example or SequenceExample.
 
     Raises:
         WireError: it is neither.
     """
-    found = Walked()
+    message = Message()
     for number, wire, begin, end in fields(data, 0, len(data)):
         if number in (1, 2) and wire != BYTES:
-            raise WireError(begin, f"field {number} has wire type {wire}, which is no message")
+            raise WireError(begin, f"field {number} with wire type {wire}, expected a message")
         if number == 1:
             for key, first, last in _entries(data, begin, end):
-                found.features[key] = _feature(data, first, last)
+                message.features[key] = _feature(data, first, last)
         elif number == 2:
-            found.is_sequence = True
+            message.is_sequence = True
             for key, first, last in _entries(data, begin, end):
-                found.spans[key] = (first, last)
+                message.spans[key] = (first, last)
                 frames = itertools.islice(_messages(data, first, last), _MAX_PARTS + 1)
-                found.lists[key] = [_feature(data, *frame) for frame in frames]
-                _check_parts(first, len(found.lists[key]))
-        if len(found.features) + len(found.lists) > _MAX_KEYS:
-            raise WireError(begin, f"has more than {_MAX_KEYS} keys")
-    return found
+                message.lists[key] = [_feature(data, *frame) for frame in frames]
+                _check_parts(first, len(message.lists[key]))
+        if len(message.features) + len(message.lists) > _MAX_KEYS:
+            raise WireError(begin, f"more than {_MAX_KEYS} keys")
+    return message
 
 
 def fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """The fields of a message as (number, wire type, begin, end) of their values."""
+    """Yield the fields of a message as (number, wire type, begin and end of the value)."""
     while at < end:
         here = at
         tag, at = varint(data, at, end)
         number, wire = tag >> 3, tag & 7
-        if not 1 <= number < 2**29 or (data[at - 1] == 0):  # more bytes than it needs: no writer does it, and not every reader takes it
+        if not 1 <= number < 2**29 or (data[at - 1] == 0):  # longer than necessary: no writer does this, and not every reader accepts it
             raise WireError(here, f"field number {number} in {at - here} bytes")
         if wire == VARINT:
             begin, (_, stop) = at, varint(data, at, end)
@@ -112,7 +123,7 @@ def fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]
             size, begin = varint(data, at, end)
             stop = begin + size
         else:
-            raise WireError(here, f"wire type {wire}")
+            raise WireError(here, f"the unknown wire type {wire}")
         if stop > end:
             raise WireError(here, f"a field of {stop - begin} bytes where {end - begin} are left")
         yield number, wire, begin, stop
@@ -120,7 +131,7 @@ def fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]
 
 
 def varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """An unsigned varint, and where it ends.
+    """Return an unsigned varint and the position after it.
 
     Raises:
         WireError: it has more than 10 bytes, or reaches beyond `end`.
@@ -131,16 +142,16 @@ def varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * (position - at)
         if byte < 0x80:
             return value & 0xFFFFFFFFFFFFFFFF, position + 1
-    raise WireError(at, "a number that does not end")
+    raise WireError(at, "a varint that does not end")
 
 
 def signed(value: int) -> int:
-    """The int64 that a varint stands for."""
+    """Return the int64 that an unsigned varint encodes."""
     return value - (1 << 64) if value >> 63 else value
 
 
 def integers(data: bytes, feature: Feature) -> list[int]:
-    """The values of an int64 feature."""
+    """Return the values of an int64 feature."""
     values = []
     for at, end in feature.ranges:
         while at < end:
@@ -150,10 +161,10 @@ def integers(data: bytes, feature: Feature) -> list[int]:
 
 
 def is_plain(data: bytes, key: str) -> bool:
-    """Whether TensorFlow's parser (core/util/example_proto_fast_parsing.cc) reads the numbers of this key in an Example.
+    """Return whether TensorFlow's parser reads the numbers of this key in an Example correctly.
 
-    It knows less than the protocol allows, and passes over some of the rest in silence: each entry of the map has to be one key and one
-    value, a Feature one list, and a list one run of packed numbers, or each number by itself.
+    The parser (core/util/example_proto_fast_parsing.cc) supports less than the protocol allows and skips some of the rest silently: each
+    entry of the map must be one key and one value, a Feature one list, and a list one run of packed numbers, or unpacked numbers only.
     """
     for number, _, begin, end in fields(data, 0, len(data)):
         for inner, _, first, last in fields(data, begin, end) if number == 1 else ():
@@ -178,27 +189,27 @@ def _is_one_list(data: bytes, begin: int, end: int) -> bool:
 
 
 def _are_single_floats(data: bytes, begin: int, end: int) -> bool:
-    """Each float by itself: seen at once, where a look at each takes 1 us."""
+    """Return whether all bytes are unpacked floats: one slice comparison instead of 1 µs a float."""
     count, rest = divmod(end - begin, 5)
     return not rest and data[begin:end:5] == _FLOAT_TAG * count
 
 
 def _messages(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Where each message of the repeated field 1 stands."""
+    """Yield begin and end of each message of the repeated field 1."""
     for number, wire, first, last in fields(data, begin, end):
         if number == 1:
             if wire != BYTES:
-                raise WireError(first, f"field 1 has wire type {wire}, which is no message")
+                raise WireError(first, f"field 1 with wire type {wire}, expected a message")
             yield first, last
 
 
 def _entries(data: bytes, begin: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """Key, begin and end of the value of each entry of a map."""
+    """Yield the key, and begin and end of the value, of each entry of a map."""
     for first, last in _messages(data, begin, end):
         key, value = "", (last, last)
         for number, wire, at, stop in fields(data, first, last):
             if number in (1, 2) and wire != BYTES:
-                raise WireError(at, f"an entry of a map with wire type {wire}")
+                raise WireError(at, f"a map entry with wire type {wire}, expected a key and a value")
             if number == 1:
                 try:
                     key = data[at:stop].decode("utf-8")
@@ -210,45 +221,45 @@ def _entries(data: bytes, begin: int, end: int) -> Iterator[tuple[str, int, int]
 
 
 def _feature(data: bytes, begin: int, end: int) -> Feature:
-    found = Feature()
+    feature = Feature()
     for number, wire, first, last in fields(data, begin, end):
         kind = KINDS.get(number)
         if kind is None:
             continue
         if wire != BYTES:
-            raise WireError(first, f"a list of values with wire type {wire}")
-        if kind != found.kind:  # the last kind counts, and parts of one kind are put together
-            found = Feature(kind)
-        _values(data, first, last, found)
-    return found
+            raise WireError(first, f"a list of values with wire type {wire}, expected a message")
+        if kind != feature.kind:  # the last kind counts, and parts of one kind are merged
+            feature = Feature(kind)
+        _add_values(data, first, last, feature)
+    return feature
 
 
-def _values(data: bytes, begin: int, end: int, found: Feature) -> None:
-    single = {"bytes": BYTES, "float": FIXED32, "int64": VARINT}[found.kind]
-    if end - begin > 5 and found.kind == "float" and _are_single_floats(data, begin, end):
-        found.ranges += zip(range(begin + 1, end, 5), range(begin + 5, end + 1, 5), strict=True)
-        found.count += (end - begin) // 5
-        found.packed = False
+def _add_values(data: bytes, begin: int, end: int, feature: Feature) -> None:
+    single = {"bytes": BYTES, "float": FIXED32, "int64": VARINT}[feature.kind]
+    if end - begin > 5 and feature.kind == "float" and _are_single_floats(data, begin, end):
+        feature.ranges += zip(range(begin + 1, end, 5), range(begin + 5, end + 1, 5), strict=True)
+        feature.count += (end - begin) // 5
+        feature.packed = False
         return
     for number, wire, first, last in fields(data, begin, end):
         if number != 1:
             continue
         if wire == single:
-            found.ranges.append((first, last))
-            found.count += 1
-            found.packed &= found.kind == "bytes" or found.count == 1
-            _check_parts(first, len(found.ranges))
-        elif wire == BYTES and found.kind == "float":
+            feature.ranges.append((first, last))
+            feature.count += 1
+            feature.packed &= feature.kind == "bytes" or feature.count == 1
+            _check_parts(first, len(feature.ranges))
+        elif wire == BYTES and feature.kind == "float":
             if (last - first) % 4:
                 raise WireError(first, f"{last - first} bytes of packed floats, not a multiple of 4")
-            _packed(found, first, last, (last - first) // 4)
+            _add_packed(feature, first, last, (last - first) // 4)
         elif wire == BYTES:
             run = data[first:last]
             if run[-1:] >= b"\x80" or _ENDLESS.search(run):
-                raise WireError(first, "a number that does not end")
-            _packed(found, first, last, len(run.translate(None, _GOING_ON)))
+                raise WireError(first, "a varint that does not end")
+            _add_packed(feature, first, last, len(run.translate(None, _CONTINUATION_BYTES)))
         else:
-            raise WireError(first, f"a value of kind {found.kind} with wire type {wire}")
+            raise WireError(first, f"a value of kind {feature.kind} with wire type {wire}")
 
 
 def _check_parts(at: int, parts: int) -> None:
@@ -256,7 +267,7 @@ def _check_parts(at: int, parts: int) -> None:
         raise WireError(at, f"a list of more than {_MAX_PARTS} parts")
 
 
-def _packed(found: Feature, begin: int, end: int, count: int) -> None:
+def _add_packed(feature: Feature, begin: int, end: int, count: int) -> None:
     if count:
-        found.ranges.append((begin, end))
-        found.count += count
+        feature.ranges.append((begin, end))
+        feature.count += count

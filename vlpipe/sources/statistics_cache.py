@@ -20,7 +20,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from vlpipe.sources.foreign.cache import keep, places
+from vlpipe.sources.foreign.cache import cache_paths, store
 from vlpipe.storage.index import Index, Shard, column
 from vlpipe.storage.statistics import Moments, merged
 
@@ -63,7 +63,7 @@ def save_moments(index: Index, shard: Shard, part: np.ndarray, moments: dict[str
     """Cache the statistics of one file, complete or not at all; False if no directory for them can be written."""
     head, paths = _head(index, shard, part)
     body = json.dumps({name: entry.to_json() for name, entry in moments.items()}).encode()
-    return keep(json.dumps({**head, "crc32c": google_crc32c.value(body)}).encode() + b"\n" + body, paths)
+    return store(json.dumps({**head, "crc32c": google_crc32c.value(body)}).encode() + b"\n" + body, paths)
 
 
 def _head(index: Index, shard: Shard, part: np.ndarray) -> tuple[dict[str, Any], Iterator[Path]]:
@@ -77,7 +77,7 @@ def _head(index: Index, shard: Shard, part: np.ndarray) -> tuple[dict[str, Any],
     if index.foreign is not None and index.foreign.parse is not None:
         return head, iter(())  # a changed function would return other frames
     ending = f"-{google_crc32c.value(reading.encode()):08x}.statistics"
-    return head, places(shard.path, ending, beside=index.foreign is not None)
+    return head, cache_paths(shard.path, ending, beside=index.foreign is not None)
 
 
 def _parse(content: bytes, head: dict[str, Any], index: Index) -> dict[str, Moments] | None:

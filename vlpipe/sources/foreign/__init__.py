@@ -1,1 +1,1 @@
-"""The index of TFRecord files that vlpipe did not write, made once and kept beside them."""
+"""The index of third-party TFRecord files, computed once and cached beside them."""

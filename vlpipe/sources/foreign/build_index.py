@@ -1,4 +1,4 @@
-"""`build_index`: from files to an `Index`, as far as it was not made before."""
+"""`build_index`: from third-party files to an `Index`. Files with a valid cached index are not read again."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.detect import guess
 from vlpipe.layouts.registry import named
 from vlpipe.layouts.resolve import resolve
-from vlpipe.layouts.sample import FILES, Reader, Sample, look, read_records
-from vlpipe.layouts.sidecars import check_counts, described
+from vlpipe.layouts.sample import MAX_FILES, Reader, Sample, read_records, read_sample
+from vlpipe.layouts.sidecars import check_counts, read_sidecars
 from vlpipe.processes import check_workers, worker_count
 from vlpipe.sources.foreign.cache import identity, load, save
-from vlpipe.sources.foreign.chunk import gap
+from vlpipe.sources.foreign.feature_lists import gap
 from vlpipe.sources.foreign.find_files import files_of
 from vlpipe.sources.foreign.index_file import Table, extract
 from vlpipe.sources.foreign.workers import in_processes
@@ -37,28 +37,34 @@ Progress = Callable[[int, int], None]
 def build_index(
     source: Source, layout: str | Layout | None = None, *, workers: int | None = None, progress: Progress = lambda done, files: None
 ) -> Index:
-    """The index of TFRecord files that vlpipe did not write. `make_dataset` and `plan` make it too, where it is not there.
+    """Return the index of third-party TFRecord files. `make_dataset` and `plan` call this when there is no index yet.
 
-    It is kept in a hidden directory `.vlpipe-index` beside the files, or in the user's cache (XDG_CACHE_HOME, or ~/.cache) where that
-    cannot be written, and for files at an address, each of which is read once; a file whose size, time, head or tail has changed is indexed
-    again, and only that. Stopped at any moment, it goes on from the last file that was complete.
+    The index is cached in a hidden directory `.vlpipe-index` beside the files. If that is not writable, and for files at an address, each
+    of which is read once, it is cached in the user's cache directory (XDG_CACHE_HOME, or ~/.cache). A file whose size, modification time,
+    head or tail has changed is indexed again. An interrupted call resumes after the last complete file.
 
     Args:
-        source: files, a glob, a directory of TFRecord files, or one that TensorFlow Datasets prepared or in which SeqIO cached a task; of
-            several splits name the files of one. By paths, or by addresses that TensorFlow's file systems know (gs://bucket/*.tfrecord).
-        layout: how the records are laid out, a `vlpipe.layouts` layout or the name of one that needs no arguments; None: from
-            what TensorFlow Datasets or SeqIO left beside them, or by the first records where they leave no doubt.
-        workers: processes; None: one a core where there is work for them.
-        progress: called with the files that are done and the number of all, after each.
+        source: files, a glob, or a directory of TFRecord files, which may be one prepared by TensorFlow Datasets or with a task cached by
+            SeqIO. For a directory with several splits, pass the files of one split. Paths, or addresses of TensorFlow's file systems
+            (gs://bucket/*.tfrecord).
+        layout: a layout of `vlpipe.layouts`, or the name of one that needs no arguments. None: the description of TensorFlow Datasets or
+            SeqIO beside the files, or else the layout of the first records, if it is unambiguous.
+        workers: number of processes; None: one per core if there is enough data.
+        progress: called after each file with the number of finished files and the number of all files.
 
     Raises:
         ArgumentError: there is no such layout, or a directory has several splits.
-        SchemaError: the layout is not that of the records, or none can be told; the message has the candidates.
-        DatasetError: a file is missing or damaged, or a record is not as the layout says; the message names it.
+        SchemaError: the records do not match the layout, or their layout is ambiguous; the message lists the candidates.
+        DatasetError: a file is missing or damaged, or a record does not match the layout; the message names it.
 
     Example:
-        >>> len(vlpipe.build_index("audioset/bal_train/*.tfrecord"))
-        22160
+        >>> example = tf.train.Example()
+        >>> example.features.feature["mel"].float_list.value.extend([0.0] * 5 * 80)
+        >>> with tf.io.TFRecordWriter("speech.tfrecord") as writer:
+        ...     writer.write(example.SerializeToString())
+        >>> index = vlpipe.build_index("*.tfrecord", vlpipe.layouts.float_list("mel", d=80))
+        >>> len(index), index.frames("mel").tolist()
+        (1, [5])
     """
     paths = files_of(source)
     chosen = choose_layout(paths, layout)
@@ -82,7 +88,7 @@ def build_index(
 
 
 def index_file(path: str, layout: Layout) -> Table:
-    """What there is to know of one file, which is kept.
+    """Index one file and cache the result.
 
     Raises:
         DatasetError: as `build_index`.
@@ -93,17 +99,22 @@ def index_file(path: str, layout: Layout) -> Table:
         raise DatasetError(f"{path}: cannot be read ({error.strerror or error}), expected a TFRecord file.") from error
     table = extract(path, layout)
     if identity(path) != before:
-        raise DatasetError(f"{path}: was changed while it was indexed. Index it again when it is complete.")
+        raise DatasetError(f"{path}: was changed while it was indexed. Index the file again when it is complete.")
     if not save(path, layout, table, before) and layout.is_kept:
-        _log.warning("%s: its index cannot be kept, neither beside it nor in the cache; it is made anew each time", path)
+        _log.warning(
+            "%s: the index cannot be cached, neither beside the file nor in the user's cache directory; the file is indexed on every call",
+            path,
+        )
     return table
 
 
 def choose_layout(paths: list[str], layout: Any = None, read: Reader = read_records) -> Layout:
-    """The complete layout: the one that is asked for, that of a sidecar, or the only one that the first records can have.
+    """Return the complete layout: the requested one, that of a sidecar, or the only certain layout of the first records.
 
     Args:
-        read: the records of a file, of which the first are looked at.
+        paths: the files.
+        layout: as in `build_index`.
+        read: a function from a path to the records of the file.
 
     Raises:
         SchemaError: as `build_index`.
@@ -113,25 +124,28 @@ def choose_layout(paths: list[str], layout: Any = None, read: Reader = read_reco
         return layout
     sample = _sample(paths, read)
     if layout is None:
-        known = described(paths)
-        layout = known[0] if known is not None else guess(sample).certain(paths[0])
+        sidecars = read_sidecars(paths)
+        layout = sidecars[0] if sidecars is not None else guess(sample).certain(paths[0])
     return resolve(named(layout), sample)
 
 
 def _sample(paths: list[str], read: Reader) -> Sample:
-    step = max(1, len(paths) // FILES)
-    return look(dict.fromkeys([*paths[::step], *paths]), read)  # some from everywhere; the others only where these have too few records
+    step = max(1, len(paths) // MAX_FILES)
+    # Files at regular distances first; the others are read only if these have too few records.
+    return read_sample(dict.fromkeys([*paths[::step], *paths]), read)
 
 
 def _processes(paths: list[str], missing: list[int], layout: Layout, workers: int | None) -> int:
+    """Return the number of processes that index the missing files."""
     check_workers(workers)
     if layout.given is not None or any(map(is_address, paths)):
-        return 1  # its functions are here; for addresses, `each` has threads
+        return 1  # custom functions cannot be sent to a process; for addresses, `each` uses threads
     size = sum(stat_file(paths[number]).bytes for number in missing)
     return worker_count(workers, tasks=len(missing), work_bytes=size)
 
 
 def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
+    """Combine the indexes of all files, in order."""
     lists = {field.key: [table.lists[field.key] for table in tables] for field in layout.fields if isinstance(field, Listed)}
     rows = np.concatenate([table.rows for table in tables])
     counts = [len(table.rows) for table in tables]
@@ -140,7 +154,7 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
         values = np.array([len(part) for part in parts], np.uint64)
         rows[f"start:{key}"] += np.repeat(np.cumsum(values) - values, counts)
     shards = [Shard(path, _size(path, table), len(table.rows), "", table.compression) for path, table in zip(paths, tables, strict=True)]
-    listed = {key: Stored(parsed="integers") for key in lists}  # the index has them as labels; as features they are parsed
+    listed = {key: Stored(parsed="integers") for key in lists}  # labels come from the index, features are parsed
     rates = [entry.rate for entry in layout.frames if entry.rate is not None]
     return Index(
         schema=layout.schema,
@@ -158,7 +172,7 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
 
 
 def _size(path: str, table: Table) -> int:
-    """The bytes of a file, as they were when it was indexed."""
+    """Return the size of a file in bytes when it was indexed."""
     if table.compression:
         return stat_file(path).bytes
     last = table.rows[-1:]

@@ -1,8 +1,8 @@
-"""What was found out about a foreign file: in `.vlpipe-index/NAME-LAYOUT` beside it, or in the user's cache where that cannot be written,
-and for a file at an address.
+"""The cached index of a third-party file: in `.vlpipe-index/NAME-LAYOUT` beside the file, or in the user's cache directory if the file has
+an address or its directory is not writable.
 
-One line of JSON (which file it belongs to, by size, time and a digest of head and tail; which layout; a checksum of the rest), then the
-bytes of the rows and the values of each list as NumPy saves arrays. Whatever does not fit is not used: the file is indexed again.
+The first line is JSON: the file, by size, modification time and a digest of head and tail; the layout; and a checksum of the rest. Then
+follow the bytes of the rows and the values of each list, as saved by NumPy. If anything does not match, the file is indexed again.
 """
 
 from __future__ import annotations
@@ -24,64 +24,76 @@ from vlpipe.files.compression import COMPRESSIONS
 from vlpipe.files.filesystem import is_address, open_file, stat_file
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.layouts.base import Layout, Listed, Words
-from vlpipe.sources.foreign.chunk import gap
+from vlpipe.sources.foreign.feature_lists import gap
 from vlpipe.sources.foreign.index_file import Table, row_dtype
 from vlpipe.storage.index import column
 
 FORMAT, VERSION = "vlpipe-foreign-index", 1
 DIRECTORY = ".vlpipe-index"
-_ENDS = 4096  # bytes of head and of tail that are in the digest
+_END_BYTES = 4096  # of the head and of the tail that are in the digest
 
 
 def identity(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What tells a file from another, and from what it was.
+    """Return values that identify a file and its version: size, modification time, and a digest of head and tail.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
-    found = stat_file(path)
+    file_stat = stat_file(path)
     with open_file(path) as file:
-        ends = file.read(_ENDS)
-        file.seek(max(0, found.bytes - _ENDS))
-        ends += file.read(_ENDS)
-    return {"bytes": found.bytes, "mtime_ns": found.mtime_ns, "digest": f"crc32c:{google_crc32c.value(ends):08x}"}
+        ends = file.read(_END_BYTES)
+        file.seek(max(0, file_stat.bytes - _END_BYTES))
+        ends += file.read(_END_BYTES)
+    return {"bytes": file_stat.bytes, "mtime_ns": file_stat.mtime_ns, "digest": f"crc32c:{google_crc32c.value(ends):08x}"}
 
 
 def load(path: str, layout: Layout) -> Table | None:
-    """What is known of a file, if that is still the same; else None."""
-    for place in places(path, f"-{layout.digest}") if layout.is_kept else ():
+    """Return the cached index of a file; None if there is none, or if the file has changed."""
+    for cached in cache_paths(path, f"-{layout.digest}") if layout.is_kept else ():
         with contextlib.suppress(OSError):
-            found = _parse(place.read_bytes(), identity(path), layout)
-            if found is not None:
-                return found
+            table = _parse(cached.read_bytes(), identity(path), layout)
+            if table is not None:
+                return table
     return None
 
 
-def save(path: str, layout: Layout, table: Table, of: dict[str, Any]) -> bool:
-    """Keep what was found out, complete or not at all; False where there is no place for it.
+def save(path: str, layout: Layout, table: Table, file_identity: dict[str, Any]) -> bool:
+    """Cache the index of a file.
 
     Args:
-        of: the `identity` of the file before it was read.
+        path: the file.
+        layout: the layout of its records.
+        table: its index.
+        file_identity: the `identity` of the file before it was read.
+
+    Returns:
+        False if the layout does not allow it or no directory is writable.
     """
     body = io.BytesIO()
-    # Not as rows: to read the columns out of the header of an array takes longer than all the rest, and they follow from the layout.
+    # Saved as bytes: parsing the columns from the header of the array takes longer than everything else, and the layout defines them.
     np.save(body, table.rows.view(np.uint8), allow_pickle=False)
     for values in table.lists.values():
         np.save(body, values, allow_pickle=False)
-    head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "file": of, "layout": layout.digest, "lists": list(table.lists)}
+    head: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "file": file_identity,
+        "layout": layout.digest,
+        "lists": list(table.lists),
+    }
     head["compression"] = table.compression
     head["crc32c"] = google_crc32c.value(body.getvalue())
-    return layout.is_kept and keep(json.dumps(head).encode() + b"\n" + body.getvalue(), places(path, f"-{layout.digest}"))
+    return layout.is_kept and store(json.dumps(head).encode() + b"\n" + body.getvalue(), cache_paths(path, f"-{layout.digest}"))
 
 
-def keep(content: bytes, at: Iterable[Path]) -> bool:
-    """Write a file, complete or not at all, at the first place where that can be done; False where there is none."""
-    for place in at:
-        scratch = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
+def store(content: bytes, paths: Iterable[Path]) -> bool:
+    """Write a file atomically to the first writable path; return False if no path is writable."""
+    for path in paths:
+        scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             scratch.write_bytes(content)
-            os.replace(scratch, place)
+            os.replace(scratch, path)
             return True
         except OSError:
             with contextlib.suppress(OSError):
@@ -89,55 +101,62 @@ def keep(content: bytes, at: Iterable[Path]) -> bool:
     return False
 
 
-def places(path: str, ending: str, *, beside: bool = True) -> Iterator[Path]:
-    """Where something about a file may be kept: beside it, and in the user's cache."""
+def cache_paths(path: str, suffix: str, *, beside: bool = True) -> Iterator[Path]:
+    """Yield the paths for cached results about a file, in order of preference.
+
+    Args:
+        path: the file.
+        suffix: appended to its name.
+        beside: whether to include the directory of the file; the user's cache directory is always included.
+    """
     directory, name = os.path.split(path)
-    name += ending
+    name += suffix
     if beside and not is_address(path):
         yield Path(directory) / DIRECTORY / name
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     yield Path(cache) / "vlpipe" / "index" / hashlib.sha256(os.fsencode(directory)).hexdigest()[:24] / name
 
 
-def _parse(content: bytes, of: dict[str, Any], layout: Layout) -> Table | None:
+def _parse(content: bytes, file_identity: dict[str, Any], layout: Layout) -> Table | None:
+    """Return the index in a cached file; None if it belongs to another file, version or layout, or is damaged."""
     line, _, rest = content.partition(b"\n")
     keys = [field.key for field in layout.fields if isinstance(field, Listed)]
     try:
         head = json.loads(line)
-        expected = {"format": FORMAT, "version": VERSION, "file": of, "layout": layout.digest, "lists": keys}
+        expected = {"format": FORMAT, "version": VERSION, "file": file_identity, "layout": layout.digest, "lists": keys}
         compression = head["compression"]
         if head != {**expected, "compression": compression, "crc32c": google_crc32c.value(rest)} or compression not in COMPRESSIONS:
             return None
         body = io.BytesIO(rest)
         raw, *lists = [np.load(body, allow_pickle=False) for _ in range(1 + len(keys))]
         rows = raw.view(row_dtype(layout))
-    except Exception:  # NumPy reads the header of an array as Python source: whatever ast can raise
+    except Exception:  # NumPy parses the header of an array as Python source, which may raise anything
         return None
     if raw.dtype != np.uint8 or raw.ndim != 1 or any(values.dtype != np.int64 or values.ndim != 1 for values in lists):
         return None
     table = Table(rows, dict(zip(keys, lists, strict=True)), compression)
-    return table if _is_sound(table, of["bytes"], layout) else None
+    return table if _is_valid(table, file_identity["bytes"], layout) else None
 
 
-def _is_sound(table: Table, size: int, layout: Layout) -> bool:
-    """The records fill the file, and everything that rows point at is inside."""
+def _is_valid(table: Table, size: int, layout: Layout) -> bool:
+    """Return whether the records fill the file of `size` bytes, and all positions in the rows lie inside their record."""
     rows, schema = table.rows, layout.schema
     ends = rows["offset"] + rows["bytes"] + np.uint64(HEADER_BYTES + FOOTER_BYTES)
     begins = np.concatenate([[np.uint64(0)], ends])
-    sound = bool(np.array_equal(begins[:-1], rows["offset"]) and not rows["shard"].any())
-    sound &= int(begins[-1]) == size or bool(table.compression)
+    valid = bool(np.array_equal(begins[:-1], rows["offset"]) and not rows["shard"].any())
+    valid &= int(begins[-1]) == size or bool(table.compression)
     for entry in layout.frames:
         if entry.parsed:
             continue
         frames, start = (rows[column(schema, kind, entry.key)].astype(np.uint64) for kind in ("frames", "start"))
-        before = np.uint64(gap(entry))  # each frame, and the first too
-        reach = start + frames * (before + np.uint64(entry.frame_bytes))
-        sound &= bool((((start >= before) & (reach <= rows["bytes"] + before)) | (frames == 0)).all())
+        header = np.uint64(gap(entry))  # before each frame, including the first
+        end = start + frames * (header + np.uint64(entry.frame_bytes))
+        valid &= bool((((start >= header) & (end <= rows["bytes"] + header)) | (frames == 0)).all())
     for field in layout.fields:
         if isinstance(field, (Listed, Words)):
-            most = rows["bytes"].astype(np.uint64) if isinstance(field, Words) else np.uint64(len(table.lists[field.key]))
-            start, count = (rows[f"{what}:{field.key}"].astype(np.uint64) for what in ("start", "frames"))
-            sound &= bool(((start <= most) & (count <= most - start)).all())  # a sum might begin again at 0
+            limit = rows["bytes"].astype(np.uint64) if isinstance(field, Words) else np.uint64(len(table.lists[field.key]))
+            start, count = (rows[f"{kind}:{field.key}"].astype(np.uint64) for kind in ("start", "frames"))
+            valid &= bool(((start <= limit) & (count <= limit - start)).all())  # the sum start + count might overflow
         if isinstance(field, Listed) and field.classes is not None:
-            sound &= bool(((table.lists[field.key] >= 0) & (table.lists[field.key] < field.classes)).all())
-    return sound
+            valid &= bool(((table.lists[field.key] >= 0) & (table.lists[field.key] < field.classes)).all())
+    return valid

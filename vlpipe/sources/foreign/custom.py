@@ -1,4 +1,4 @@
-"""How many frames each record has that only the user's own functions can read."""
+"""Count the frames of records with a custom layout, by the user's own functions."""
 
 from __future__ import annotations
 
@@ -17,50 +17,53 @@ MAX_FRAMES = 2**31 - 2
 
 
 def count_frames(layout: Layout, rows: np.ndarray, records: list[bytes], name: str, first: int) -> None:
-    """Fill in the rows of some records.
+    """Fill in the numbers of frames of some records.
 
     Args:
-        name: of the file.
-        first: number of the first of the records in it.
+        layout: a custom layout.
+        rows: the rows of the records.
+        records: the serialized records.
+        name: the name of the file.
+        first: the number of the first record in the file.
 
     Raises:
-        MisfitError: a function of the user's fails, or gives no number of frames; the message names the record.
+        MisfitError: a custom function fails or returns an invalid number of frames; the message names the record.
     """
     names = [column(layout.schema, "frames", entry.key) for entry in layout.frames]
-    counted = _by_length(layout, records) if layout.given and layout.given.length else _by_parsing(layout, records)
+    results = _by_length(layout, records) if layout.given and layout.given.length else _by_parsing(layout, records)
     for row in range(len(records)):
-        counts, problem = _next(counted)
+        counts, problem = _next(results)
         if problem:
             where = f"{name}, record {first + row} at byte {rows['offset'][row]}"
-            raise MisfitError(where, [first + row], functools.partial(_found, problem), "Mend it, or leave the file out.")
+            raise MisfitError(where, [first + row], functools.partial(_problem, problem), "Fix the function, or leave the file out.")
         for entry, count in zip(names, counts, strict=True):
             rows[entry][row] = count
 
 
-def _next(counted: Iterator[Sequence[int]]) -> tuple[Sequence[int], str]:
-    """The frames of each sequence of the next record, and what is wrong with them."""
+def _next(results: Iterator[Sequence[int]]) -> tuple[Sequence[int], str]:
+    """Return the number of frames of each sequence of the next record, and their problem, "" for none."""
     try:
-        counts = next(counted)
-    except Exception as error:  # a user's function raises what it will
+        counts = next(results)
+    except Exception as error:  # a custom function may raise anything
         return (), f"fails ({type(error).__name__}: {error})"
     wrong = [count for count in counts if not 0 <= count <= MAX_FRAMES]
-    return counts, f"gives {wrong[0]} frames, expected a number from 0 to {MAX_FRAMES}" if wrong else ""
+    return counts, f"returns {wrong[0]} frames, expected a number from 0 to {MAX_FRAMES}" if wrong else ""
 
 
-def _found(problem: str, _record: int) -> str:
-    return f"the layout's own function {problem}"
+def _problem(problem: str, _record: int) -> str:
+    return f"the layout's custom function {problem}"
 
 
 def _by_length(layout: Layout, records: list[bytes]) -> Iterator[tuple[int]]:
     length: Any = layout.given and layout.given.length
     for record in records:
-        yield (_whole(length(record)),)
+        yield (_integral(length(record)),)
 
 
-def _whole(count: Any) -> int:
+def _integral(count: Any) -> int:
     number = int(count)
     if number != count:
-        raise ValueError(f"{count!r} is no whole number")
+        raise ValueError(f"{count!r} is not an integer")
     return number
 
 

@@ -1,4 +1,4 @@
-"""The frames of a record that do not stand in it as they are delivered: parsed, one record at a time, without TensorFlow."""
+"""Decode the frames of a third-party record that cannot be copied, one record at a time, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from vlpipe.storage.schema import Sequence
 
 
 def frames_in(data: bytes, key: str, field: Sequence, parsed: str) -> np.ndarray:
-    """The frames `[T, *shape]` of a record, in the dtype of the field.
+    """Return the frames `[T, *shape]` of a record, in the dtype of the field.
 
     Args:
-        data: of a record that is as the layout says.
-        parsed: how the values are encoded, as `index.Stored` has it.
+        data: a serialized record that matches the layout.
+        key: the key of the frames.
+        field: the field of the schema.
+        parsed: the encoding of the values, see `storage.index.Stored`.
 
     Raises:
-        ValueError: an integer is none that the dtype can hold.
-        AudioError: what is encoded cannot be decoded.
+        ValueError: an integer is outside the range of the dtype.
+        AudioError: the audio file cannot be decoded.
     """
     feature = walk(data).features[key]
     if parsed == "audio":
@@ -39,31 +41,38 @@ def _integers(data: bytes, feature: Feature, key: str, dtype: str) -> np.ndarray
     values, limits = integers(data, feature), np.iinfo(dtype)
     outside = values[(values < limits.min) | (values > limits.max)]
     if len(outside):
-        raise ValueError(f'"{key}" holds {outside[0]}, which {dtype} cannot: pass a layout with another dtype')
+        raise ValueError(f'"{key}" holds {outside[0]}, which is outside the range of {dtype}; pass a layout with another dtype')
     return values.astype(dtype)
 
 
 def samples_in(data: bytes, name: str, rate: int | None) -> int:
-    """The samples of each channel of an audio file.
+    """Return the number of samples per channel of an audio file.
 
     Args:
-        name: what to call it in an error.
-        rate: what it has to have.
+        data: the file.
+        name: the name of the file in errors.
+        rate: the expected sample rate in Hz.
 
     Raises:
-        AudioError: it is no audio file, is damaged, or has another rate.
+        AudioError: `data` is not an audio file, is damaged, or has another sample rate.
     """
     header = read_header(data, name)
     if header.rate != rate:
-        raise AudioError(f"{name}: has {header.rate} samples a second, the first records have {rate}; all need one rate.")
+        raise AudioError(
+            f"{name}: the sample rate is {header.rate} Hz, but the first records have {rate} Hz; all records must have one rate."
+        )
     return len(decode(data, name=name)[0]) if header.samples is None else header.samples
 
 
 def samples_of(data: bytes, name: str) -> np.ndarray:
-    """float32 `[T, 1]`: the samples of an audio file, its channels mixed down to one.
+    """Return the samples of an audio file, mixed down to mono: float32 `[T, 1]`.
+
+    Args:
+        data: the file.
+        name: the name of the file in errors.
 
     Raises:
-        AudioError: it cannot be decoded.
+        AudioError: the file cannot be decoded.
     """
     samples, _ = decode(data, name=name)
     return samples if samples.shape[1] == 1 else samples.mean(axis=1, keepdims=True, dtype=np.float32)

@@ -1,7 +1,6 @@
-"""The rows of an index, from a file that vlpipe did not write and the layout of its records.
+"""Index one third-party file: the rows of its records, from the file and the layout of the records.
 
-The records of a file are walked together (`bulk`); those that its writer encoded in another way than usual one by one (`wire`). Data are
-not copied and not read, except for labels and lengths; whether they are whole, the engines test at the first read.
+Only labels and lengths are read; frames are neither read nor copied. The engines verify the checksum of the data at the first read.
 """
 
 from __future__ import annotations
@@ -20,19 +19,20 @@ from vlpipe.files.tfrecord import HEADER_BYTES, data_checksums, scan
 from vlpipe.layouts.base import Layout, Listed, Number, Value
 from vlpipe.sources.foreign.chunk import Chunk
 from vlpipe.sources.foreign.custom import count_frames
+from vlpipe.sources.foreign.fill_rows import fill_rows
 from vlpipe.storage.index import column
 
-CHUNK_RECORDS, CHUNK_BYTES = 1 << 16, 1 << 28  # that are walked together
-GIVEN_BYTES = 1 << 24  # that are copied for the user's own functions
+CHUNK_RECORDS, CHUNK_BYTES = 1 << 16, 1 << 28  # limits of a chunk
+CUSTOM_CHUNK_BYTES = 1 << 24  # limit of a chunk for custom functions, whose records are copied
 
 
 class Table(NamedTuple):
-    """What an index knows of one file.
+    """The index of one file.
 
     Attributes:
         rows: `[records]`, dtype `row_dtype(layout)`; `shard` is 0.
-        lists: int64, the values of each `Listed` key, one record after another.
-        compression: of the file, as `Shard` has it.
+        lists: the int64 values of each `Listed` key, one record after another.
+        compression: of the file, see `storage.index.Shard`.
     """
 
     rows: np.ndarray
@@ -42,11 +42,13 @@ class Table(NamedTuple):
 
 @functools.lru_cache
 def row_dtype(layout: Layout) -> np.dtype:
-    """The columns of an index of foreign files.
+    """Return the dtype of the rows of an index of third-party files.
 
-    Those of vlpipe's own (`index.row_dtype`), `frames` and `start` of every sequence; `value:KEY` of every `Number`; of a `Listed`
-    key `frames:KEY`, how many values, and `start:KEY`, where among those of all records they begin; of `Words` `frames:KEY`, how many
-    bytes, and `start:KEY`, where in the data.
+    The columns are those of vlpipe's own files (`storage.index.row_dtype`), with `frames` and `start` of every sequence, and in addition:
+
+    - for a `Number`: `value:KEY`;
+    - for a `Listed` key: `frames:KEY`, the number of values, and `start:KEY`, the position of the first one in the values of all records;
+    - for `Words`: `frames:KEY`, the number of bytes, and `start:KEY`, their position in the data.
     """
     columns: list[tuple] = [("shard", "<u4"), ("offset", "<u8"), ("bytes", "<u4"), ("checksum", "<u4")]
     schema = layout.schema
@@ -61,13 +63,14 @@ def row_dtype(layout: Layout) -> np.dtype:
 
 
 def extract(path: str | os.PathLike[str], layout: Layout) -> Table:
-    """Every record of a file.
+    """Index every record of a file.
 
     Args:
-        layout: a complete one, as `layouts.resolve` gives.
+        path: the file.
+        layout: a complete layout, see `layouts.resolve`.
 
     Raises:
-        DatasetError: the file cannot be read, is damaged, or a record is not as the layout says; the message names the record and the byte.
+        DatasetError: the file cannot be read or is damaged, or a record does not match the layout; the message names record and byte.
     """
     name = os.path.basename(path)
     compression = compression_of(path)
@@ -83,45 +86,53 @@ def extract(path: str | os.PathLike[str], layout: Layout) -> Table:
     rows["offset"], rows["bytes"] = offsets, sizes
     rows["checksum"] = data_checksums(data, offsets, sizes)
     lists = fill(data, name, layout, rows, 0, len(rows))
-    for key in lists:  # counts are there; where they begin follows
+    for key in lists:
         counts = rows[f"frames:{key}"].astype(np.int64)
         rows[f"start:{key}"] = np.cumsum(counts) - counts
     return Table(rows, lists, compression)
 
 
 def fill(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int) -> dict[str, np.ndarray]:
-    """Fill in the rows from the first to before the end, of which place and checksum are known; the values of their lists.
+    """Fill in `rows[first:end]`.
 
     Args:
         data: uint8, the file.
-        name: what to call it in an error.
+        name: the name of the file in errors.
+        layout: a complete layout.
+        rows: the rows of the file, with `offset`, `bytes` and `checksum`.
+        first: the first row to fill in.
+        end: the row after the last one to fill in.
+
+    Returns:
+        The int64 values of each `Listed` key of these records.
 
     Raises:
-        MisfitError: records are not as the layout says.
+        MisfitError: records do not match the layout.
         DatasetError: the data of the first of them are damaged.
     """
     lists: dict[str, list[np.ndarray]] = {field.key: [] for field in layout.fields if isinstance(field, Listed)}
-    for begin, stop in _chunks(rows["bytes"][first:end], CHUNK_BYTES if layout.given is None else GIVEN_BYTES):
+    for begin, stop in _chunks(rows["bytes"][first:end], CHUNK_BYTES if layout.given is None else CUSTOM_CHUNK_BYTES):
         if layout.given is None:
-            Chunk(data, name, layout, rows, first + begin, first + stop).fill(lists)
+            fill_rows(Chunk(data, name, layout, rows, first + begin, first + stop), lists)
         else:
-            _fill_given(data, name, layout, rows, first + begin, first + stop)
+            _fill_custom(data, name, layout, rows, first + begin, first + stop)
     return {key: np.concatenate([np.zeros(0, np.int64), *parts]) for key, parts in lists.items()}
 
 
-def _fill_given(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int) -> None:
-    """Fill in the rows of records that only the user's own functions can read."""
+def _fill_custom(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int) -> None:
+    """Fill in the rows of records that only custom functions can read."""
     begins = rows["offset"][first:end].astype(np.int64) + HEADER_BYTES
     records = [data[at : at + size].tobytes() for at, size in zip(begins.tolist(), rows["bytes"][first:end].tolist(), strict=True)]
     count_frames(layout, rows[first:end], records, name, first)
 
 
-def _chunks(sizes: np.ndarray, most_bytes: int) -> Iterator[tuple[int, int]]:
+def _chunks(sizes: np.ndarray, max_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield the first record and the end of each chunk of records with these sizes in bytes; a larger record is a chunk alone."""
     ends = np.cumsum(sizes, dtype=np.int64)
     first = 0
     while first < len(sizes):
         before = int(ends[first - 1]) if first else 0
-        end = int(np.searchsorted(ends, before + most_bytes, side="right"))
+        end = int(np.searchsorted(ends, before + max_bytes, side="right"))
         end = min(max(end, first + 1), first + CHUNK_RECORDS)
         yield first, min(end, len(sizes))
         first = end
