@@ -234,7 +234,7 @@ def test_every_command_takes_a_layout(command: str, third_party: Path) -> None:
     if command != "verify":
         result = run(command, third_party, *more)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert "pass layout=..." in result.stderr
+        assert "layout=..., see `vlpipe inspect FILE`" in result.stderr
     result = run(command, third_party, "--layout", LAYOUT, *more)
     assert (result.exit_code, result.stderr) == (0, "")
     assert all(letter.isprintable() or letter == "\n" for letter in result.output)

@@ -177,7 +177,7 @@ def test_a_damaged_third_party_record_is_named(tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_address_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="is an address, and this reads local files only"):
+    with pytest.raises(ArgumentError, match="is an address, but this command reads local files only"):
         next(first_records("gs://a/b", 1))
-    with pytest.raises(ArgumentError, match="is an address, and this reads local files only"):
+    with pytest.raises(ArgumentError, match="is an address, but this command reads local files only"):
         next(first_records("gs://a/b", 1, "audioset"))

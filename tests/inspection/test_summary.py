@@ -327,7 +327,7 @@ def test_the_label_of_a_layout_is_the_default_label(tmp_path: Path) -> None:
 
 
 def test_statistics_are_computed_from_local_files_only(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="gs://a/b is an address, and this reads local files only"):
+    with pytest.raises(ArgumentError, match="gs://a/b is an address, but this command reads local files only"):
         summarize("gs://a/b", compute=True)
     dataset = write(tmp_path / "d", [0, 1], [3, 4])
     assert summarize(dataset, compute=True) == summarize(dataset)

@@ -278,7 +278,7 @@ def test_the_sign_of_a_zero_is_a_difference(dataset: Path) -> None:
 def test_an_index_of_another_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "e", [make_record(9, 2)] * 8, SCHEMA, num_shards=2)
     shutil.copy(tmp_path / "e" / "index.npy", dataset)
-    with pytest.raises(DatasetError, match="the two do not belong together"):
+    with pytest.raises(DatasetError, match="the files do not belong together"):
         vlpipe.verify(dataset)
     shutil.copy(tmp_path / "e" / "vlpipe.json", dataset)  # both: now the shards belong to another dataset
     (tmp_path / "e").rename(tmp_path / "f")

@@ -89,5 +89,5 @@ def test_invalid_arguments(dataset: Path, arguments: dict[str, Any], message: st
 
 
 def test_an_address_is_refused_with_advice() -> None:
-    with pytest.raises(ArgumentError, match="gs://a/b is an address, and this reads local files only. Copy the whole dataset directory"):
+    with pytest.raises(ArgumentError, match="gs://a/b is an address, but this command reads local files only. Copy the dataset directory"):
         vlpipe.verify("gs://a/b")

@@ -88,7 +88,7 @@ def test_an_invalid_layout_or_source(path: Path) -> None:
         vlpipe.verify(path, layouts.float_list("x", d=3, label="other"))
     with pytest.raises(ArgumentError, match="layout: came as 'other', expected"):
         vlpipe.verify(path, "other")
-    with pytest.raises(ArgumentError, match="gs://a/b is an address, and this reads local files only"):
+    with pytest.raises(ArgumentError, match="gs://a/b is an address, but this command reads local files only"):
         vlpipe.verify("gs://a/b", LAYOUT)
 
 
