@@ -11,7 +11,7 @@ import pytest
 import vlpipe
 from tests.helpers.foreign_files import cases, example, floats, raw
 from tests.helpers.foreign_files import write as foreign_write
-from tests.verification.test_verification import rewrite_index
+from tests.verification.damage import rewrite_index
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.files.tfrecord import footer_of, header_of, masked_crc
 from vlpipe.inspection.head import first_records
@@ -117,7 +117,7 @@ def test_an_intact_record_that_is_not_an_example_is_named(dataset: Path) -> None
     path.write_bytes(content[:begin] + header_of(size) + bytes(size) + footer_of(masked_crc(bytes(size))) + content[begin + size + 16 :])
     rewrite_index(dataset, lambda rows: rows["checksum"].__setitem__(0, masked_crc(bytes(size))))
     with pytest.raises(
-        DatasetError, match="is not what the schema describes: byte 0 of the data: the Example should begin with 0x0a, found 0x00"
+        DatasetError, match="does not fit the schema: byte 0 of the data: the Example should begin with 0x0a, found 0x00"
     ):
         next(first_records(dataset, 1))
 

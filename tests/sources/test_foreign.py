@@ -162,7 +162,7 @@ def test_indexing_resumes_after_the_last_complete_file(files: list[Path], indexe
     write(files[2], [record(1, 3)] * 40)  # more than the sample that completes the layout
     content = files[2].read_bytes()
     files[2].write_bytes(content[:-1])
-    with pytest.raises(DatasetError, match=r"^3.tfrecord, record 39 at byte \d+: the header says 58 bytes of data, the file has 57 left"):
+    with pytest.raises(DatasetError, match=r"^3.tfrecord, record 39 at byte \d+: the header announces 58 bytes of data, the file has 57 left"):
         vlpipe.build_index(files, LAYOUT, workers=workers)
     files[2].write_bytes(content)
     seen: list[int] = []
@@ -236,7 +236,7 @@ def test_each_flipped_byte_is_an_error_that_names_the_record_or_changes_its_chec
         checksum, message = attempt(files[3], layout)
         if message:
             assert message.startswith(where)
-            assert "the checksum of its" in message or "the header says" in message
+            assert "the checksum of its" in message or "the header announces" in message
             assert "estore it from a copy" in message
         else:
             assert masked_crc(bytes(damaged[begin + 12 : begin + 12 + size])) != checksum
@@ -258,7 +258,7 @@ def test_cut_at_each_byte(files: list[Path]) -> None:
             continue  # one whole record is missing, which cannot be detected
         data = np.frombuffer(content[:size], np.uint8)
         number, begin = (0, 0) if size < second else (1, second)
-        with pytest.raises(DatasetError, match=rf"^f, record {number} at byte {begin}: the (file ends after|header says)"):
+        with pytest.raises(DatasetError, match=rf"^f, record {number} at byte {begin}: the (file ends after|header announces)"):
             scan(data, "f")
     assert scan(np.zeros(0, np.uint8), "f")[0].tolist() == []
 
@@ -268,7 +268,7 @@ def test_scan_agrees_with_the_reader(files: list[Path]) -> None:
     offsets, sizes = scan(data, "f")
     assert list(zip(offsets, sizes, strict=True)) == [(frame.offset, len(frame.data)) for frame in read_frames(files[3])]
     huge = np.frombuffer(header_of(1 << 40) + bytes(100), np.uint8)
-    with pytest.raises(DatasetError, match="f, record 0 at byte 0: the header says 1099511627776 bytes of data, the file has 96 left"):
+    with pytest.raises(DatasetError, match="f, record 0 at byte 0: the header announces 1099511627776 bytes of data, the file has 96 left"):
         scan(huge, "f")
 
 

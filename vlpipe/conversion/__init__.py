@@ -15,7 +15,8 @@ from vlpipe.layouts.registry import named
 from vlpipe.processes import check_workers, worker_count
 from vlpipe.sources.open import open_anywhere
 from vlpipe.sources.records import Records
-from vlpipe.storage.index import Index, column
+from vlpipe.storage.field_access import column
+from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source, expand
 from vlpipe.storage.transaction import DatasetTransaction
 

@@ -13,6 +13,7 @@ from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.planning.selection import only_candidate
 from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.open import open_anywhere, open_local
+from vlpipe.storage.field_access import Location
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
 from vlpipe.storage.schema import Fixed
@@ -206,7 +207,7 @@ def _balanced(values: np.ndarray, counts: np.ndarray) -> dict[int, float] | None
 
 def _counts(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The distinct values of a label in ascending order, and the number of records with each."""
-    return np.unique(index.rows[f"value:{name}"], return_counts=True)
+    return np.unique(index.access(name).row_values(index.rows), return_counts=True)
 
 
 def _class_labels(index: Index) -> list[str]:
@@ -215,8 +216,9 @@ def _class_labels(index: Index) -> list[str]:
 
 
 def _is_class(index: Index, name: str) -> bool:
-    field = index.schema.fields[name]
-    return index.is_inline(name) and isinstance(field, Fixed) and field.dimensions == () and np.dtype(field.dtype).kind in "iu"
+    access = index.access(name)
+    is_scalar = isinstance(access.field, Fixed) and access.field.dimensions == ()
+    return access.location is Location.ROW and is_scalar and access.dtype.kind in "iu"
 
 
 def _class_label(index: Index, label: str | None) -> str:
@@ -240,7 +242,7 @@ def _summarize_label(index: Index, name: str, with_lengths: bool) -> LabelSummar
     lengths: list[LengthSummary | None] = [None] * len(values)
     if with_lengths and len(values):
         first = next(iter(index.schema.sequences))
-        order = np.argsort(index.rows[f"value:{name}"], kind="stable")
+        order = np.argsort(index.access(name).row_values(index.rows), kind="stable")
         parts = np.split(index.frames(first)[order], np.cumsum(counts)[:-1])
         lengths = [LengthSummary.from_lengths(part, _hop_ms(index, first)) for part in parts]
     classes = tuple(

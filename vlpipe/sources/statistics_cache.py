@@ -21,7 +21,8 @@ import google_crc32c
 import numpy as np
 
 from vlpipe.sources.foreign.cache import cache_paths, store
-from vlpipe.storage.index import Index, Shard, column
+from vlpipe.storage.field_access import column
+from vlpipe.storage.index import Index, Shard
 from vlpipe.storage.statistics import Moments, merged
 
 FORMAT, VERSION = "vlpipe-statistics", 1

@@ -10,6 +10,7 @@ A dataset is a directory (format version 1):
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,11 +22,10 @@ import numpy as np
 
 from vlpipe.errors import RESTORE, REWRITTEN, DatasetError, record_place
 from vlpipe.files.filesystem import is_address
-from vlpipe.storage.field_access import FieldAccess, Location, locate
-from vlpipe.storage.field_access import column as column
+from vlpipe.storage.field_access import FieldAccess, column, locate
 from vlpipe.storage.schema import Fixed, Schema
 from vlpipe.storage.statistics import Moments
-from vlpipe.storage.stored_frames import Stored as Stored
+from vlpipe.storage.stored_frames import Stored
 
 FORMAT = "vlpipe"
 VERSION = 1
@@ -45,12 +45,15 @@ def row_dtype(schema: Schema) -> np.dtype:
     columns: list[tuple[Any, ...]] = [("shard", "<u4"), ("offset", "<u8"), ("bytes", "<u4"), ("checksum", "<u4")]
     for name in schema.sequences:
         columns += [(column(schema, "frames", name), "<u4"), (column(schema, "start", name), "<u4")]
-    for name, entry in schema.fields.items():
-        if isinstance(entry, Fixed):
-            dtype = np.dtype(entry.dtype).newbyteorder("<")
-            if dtype.itemsize * int(np.prod(entry.dimensions, dtype=np.int64)) <= INLINE_BYTES:
-                columns.append((column(schema, "value", name), dtype.str, entry.dimensions))
+    for name, entry in inline_fields(schema).items():
+        columns.append((column(schema, "value", name), np.dtype(entry.dtype).newbyteorder("<").str, entry.dimensions))
     return np.dtype(columns)
+
+
+def inline_fields(schema: Schema) -> dict[str, Fixed]:
+    """The fields whose values are also in the rows of the index."""
+    fields = {name: entry for name, entry in schema.fields.items() if isinstance(entry, Fixed)}
+    return {name: entry for name, entry in fields.items() if np.dtype(entry.dtype).itemsize * math.prod(entry.dimensions) <= INLINE_BYTES}
 
 
 @dataclass(frozen=True)
@@ -146,10 +149,6 @@ class Index:
     def lists(self) -> dict[str, np.ndarray]:
         """The fields whose values are in the index, beside its rows."""
         return {} if self.foreign is None else self.foreign.lists
-
-    def is_inline(self, name: str) -> bool:
-        """Whether the values of a field are in the rows."""
-        return self.access(name).location is Location.ROW
 
     @property
     def counted(self) -> list[str]:

@@ -20,7 +20,8 @@ import numpy as np
 from vlpipe.errors import RESTORE, DatasetError
 from vlpipe.files.filesystem import is_address, open_file
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
-from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, Index, Shard, column, digest_of_rows, row_dtype
+from vlpipe.storage.field_access import column
+from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, Index, Shard, digest_of_rows, row_dtype
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
 

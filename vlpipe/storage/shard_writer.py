@@ -18,7 +18,7 @@ import numpy as np
 from vlpipe.errors import SchemaError
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES, footer_of, header_of, masked_crc
 from vlpipe.storage.example import encode
-from vlpipe.storage.index import row_dtype
+from vlpipe.storage.index import inline_fields, row_dtype
 from vlpipe.storage.schema import Schema, Sequence
 from vlpipe.storage.statistics import Moments
 
@@ -86,7 +86,7 @@ class ShardWriter:
         self._schema = schema
         self._sequences = schema.sequences
         self._dtype = row_dtype(schema)
-        self._inline = [name.removeprefix("value:") for name in self._dtype.names or () if name.startswith("value:")]
+        self._inline = list(inline_fields(schema))
         self._shards = {number: _ShardFile(directory / name, self._sequences) for number, name in names.items()}
         self._rows: list[np.ndarray] = []
         self._pending: list[tuple[Any, ...]] = []

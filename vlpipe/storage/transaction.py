@@ -14,7 +14,8 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, VlpipeError
 from vlpipe.files.atomic_directory import AtomicDirectory
-from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, column, digest_of_rows
+from vlpipe.storage.field_access import column
+from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, digest_of_rows
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.shard_writer import WrittenShard
 from vlpipe.storage.statistics import merged

@@ -15,7 +15,8 @@ import numpy as np
 from vlpipe.errors import RESTORE_ALL
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.storage.example import decode
-from vlpipe.storage.index import Index, column, row_dtype
+from vlpipe.storage.field_access import column
+from vlpipe.storage.index import Index, inline_fields
 from vlpipe.storage.schema import Schema
 from vlpipe.verification.files import Defect, FileCheck, Meter, UnreadableError, frame_defects, is_data_intact
 
@@ -116,7 +117,7 @@ class _ContentCheck:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._sequences = [(name, column(schema, "frames", name), column(schema, "start", name)) for name in schema.sequences]
-        self._inlined = [name.removeprefix("value:") for name in row_dtype(schema).names or () if name.startswith("value:")]
+        self._inlined = list(inline_fields(schema))
 
     def __call__(self, row: np.void, data: bytes) -> Iterator[Defect]:
         try:
@@ -130,7 +131,7 @@ class _ContentCheck:
                 expected = f"{indexed[0]} from byte {indexed[1]}, according to the index"
                 yield Defect("index", f'{read[0]} frames of "{name}" from byte {read[1]} of the data', expected, RESTORE_ALL)
         for name in self._inlined:
-            value, indexed_value = np.asarray(values[name]), np.asarray(row[f"value:{name}"])
+            value, indexed_value = np.asarray(values[name]), np.asarray(row[column(self._schema, "value", name)])
             if not _same_bits(value, indexed_value):
                 expected = f"{_text(indexed_value)}, according to the index"
                 yield Defect("index", f'"{name}" is {_text(value)}', expected, RESTORE_ALL)

@@ -25,6 +25,7 @@ from vlpipe.protobuf.wire import WireError, walk
 from vlpipe.sources.foreign.cache import load
 from vlpipe.sources.foreign.chunk import MisfitError
 from vlpipe.sources.foreign.index_file import CHUNK_RECORDS, Table, fill, row_dtype
+from vlpipe.storage.field_access import column
 from vlpipe.verification.files import Defect, FileCheck, Meter, UnreadableError, frame_defects, is_data_intact, open_regular
 
 _FRAMING = HEADER_BYTES + FOOTER_BYTES
@@ -221,9 +222,10 @@ class _LayoutReader:
 
     def differences(self, index: Table, fitting: np.ndarray) -> Iterator[tuple[int, Defect]]:
         """Yield where the index differs from the records that fit the layout."""
-        rows, indexed = self._rows[fitting], index.rows[fitting]
+        rows, indexed, schema = self._rows[fitting], index.rows[fitting], self._layout.schema
+        list_starts = {"shard", *(column(schema, "start", key) for key in index.lists)}
         for name in rows.dtype.names or ():
-            if name == "shard" or name.removeprefix("start:") in index.lists:
+            if name in list_starts:
                 continue  # the values of lists are compared below, wherever they begin
             columns = [np.ascontiguousarray(table[name]) for table in (rows, indexed)]
             differ = columns[0].view(np.uint8) != columns[1].view(np.uint8)  # as bytes, in which a NaN is equal to itself
@@ -231,9 +233,9 @@ class _LayoutReader:
                 value, indexed_value = (column[position] for column in columns)
                 yield int(fitting[position]), Defect("index", f'"{name}" is {value}', f"{indexed_value}, according to the index", _REBUILD)
         for key, parts in self._lists.items():
-            counts = rows[f"frames:{key}"].astype(np.int64)
-            if np.array_equal(counts, indexed[f"frames:{key}"]):
+            starts, counts = indexed[column(schema, "start", key)].astype(np.int64), rows[column(schema, "frames", key)].astype(np.int64)
+            if np.array_equal(counts, indexed[column(schema, "frames", key)]):
                 values = np.concatenate([np.zeros(0, np.int64), *parts])
-                indexed_values = index.lists[key][vectorized.ranges(indexed[f"start:{key}"].astype(np.int64), counts)]
+                indexed_values = index.lists[key][vectorized.ranges(starts, counts)]
                 for record in np.unique(np.repeat(fitting, counts)[values != indexed_values]).tolist():
                     yield record, Defect("index", f'the values of "{key}" differ', "those in the index", _REBUILD)

@@ -25,8 +25,10 @@ from vlpipe.sources.foreign.find_files import files_of
 from vlpipe.sources.foreign.index_file import Table, extract
 from vlpipe.sources.foreign.workers import in_processes
 from vlpipe.sources.statistics_cache import cached_moments
-from vlpipe.storage.index import Foreign, Index, Shard, Stored
+from vlpipe.storage.field_access import column
+from vlpipe.storage.index import Foreign, Index, Shard
 from vlpipe.storage.paths import Source
+from vlpipe.storage.stored_frames import Stored
 
 _log = logging.getLogger("vlpipe")
 _FRAMING = HEADER_BYTES + FOOTER_BYTES
@@ -152,7 +154,7 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
     rows["shard"] = np.repeat(np.arange(len(tables), dtype=np.uint32), counts)
     for key, parts in lists.items():
         values = np.array([len(part) for part in parts], np.uint64)
-        rows[f"start:{key}"] += np.repeat(np.cumsum(values) - values, counts)
+        rows[column(layout.schema, "start", key)] += np.repeat(np.cumsum(values) - values, counts)
     shards = [Shard(path, _size(path, table), len(table.rows), "", table.compression) for path, table in zip(paths, tables, strict=True)]
     listed = {key: Stored(parsed="integers") for key in lists}  # labels come from the index, features are parsed
     rates = [entry.rate for entry in layout.frames if entry.rate is not None]

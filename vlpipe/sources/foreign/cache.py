@@ -26,7 +26,7 @@ from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.layouts.base import Layout, Listed, Words
 from vlpipe.sources.foreign.feature_lists import gap
 from vlpipe.sources.foreign.index_file import Table, row_dtype
-from vlpipe.storage.index import column
+from vlpipe.storage.field_access import column
 
 FORMAT, VERSION = "vlpipe-foreign-index", 1
 DIRECTORY = ".vlpipe-index"

@@ -11,7 +11,7 @@ import numpy as np
 
 from vlpipe.layouts.base import Layout
 from vlpipe.sources.foreign.chunk import MisfitError
-from vlpipe.storage.index import column
+from vlpipe.storage.field_access import column
 
 MAX_FRAMES = 2**31 - 2
 

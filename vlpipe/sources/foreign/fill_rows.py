@@ -11,7 +11,7 @@ from vlpipe.protobuf.vectorized import BYTES_LIST, FLOAT_LIST, INT64_LIST
 from vlpipe.sources.foreign.chunk import Chunk
 from vlpipe.sources.foreign.decode import samples_in
 from vlpipe.sources.foreign.feature_lists import frames_in_list
-from vlpipe.storage.index import column
+from vlpipe.storage.field_access import column
 
 
 def fill_rows(chunk: Chunk, lists: dict[str, list[np.ndarray]]) -> None:
@@ -31,14 +31,14 @@ def fill_rows(chunk: Chunk, lists: dict[str, list[np.ndarray]]) -> None:
         rows[column(schema, "start", entry.key)] = np.where((frames > 0) & (not entry.parsed), begins - chunk.begins, 0)
     for field in chunk.layout.fields:
         if isinstance(field, Number):
-            rows[f"value:{field.key}"] = _numbers(chunk, field)
+            rows[column(schema, "value", field.key)] = _numbers(chunk, field)
         elif isinstance(field, Words):
             texts = chunk.payloads[field.key]
             chunk.expect_kind(field.key, BYTES_LIST)
-            rows[f"frames:{field.key}"] = texts.ends - texts.begins
-            rows[f"start:{field.key}"] = np.where(texts.ends > texts.begins, texts.begins - chunk.begins, 0)
+            rows[column(schema, "frames", field.key)] = texts.ends - texts.begins
+            rows[column(schema, "start", field.key)] = np.where(texts.ends > texts.begins, texts.begins - chunk.begins, 0)
         elif isinstance(field, Listed):
-            values, rows[f"frames:{field.key}"] = _list(chunk, field)
+            values, rows[column(schema, "frames", field.key)] = _list(chunk, field)
             lists[field.key].append(values)
 
 

@@ -20,7 +20,7 @@ from vlpipe.layouts.base import Layout, Listed, Number, Value
 from vlpipe.sources.foreign.chunk import Chunk
 from vlpipe.sources.foreign.custom import count_frames
 from vlpipe.sources.foreign.fill_rows import fill_rows
-from vlpipe.storage.index import column
+from vlpipe.storage.field_access import column
 
 CHUNK_RECORDS, CHUNK_BYTES = 1 << 16, 1 << 28  # limits of a chunk
 CUSTOM_CHUNK_BYTES = 1 << 24  # limit of a chunk for custom functions, whose records are copied
@@ -56,9 +56,10 @@ def row_dtype(layout: Layout) -> np.dtype:
         columns += [(column(schema, "frames", entry.key), "<u4"), (column(schema, "start", entry.key), "<u4")]
     for field in layout.fields:
         if isinstance(field, Number):
-            columns.append((f"value:{field.key}", np.dtype(field.dtype).newbyteorder("<").str, field.shape))
+            columns.append((column(schema, "value", field.key), np.dtype(field.dtype).newbyteorder("<").str, field.shape))
         elif not isinstance(field, Value):
-            columns += [(f"frames:{field.key}", "<u4"), (f"start:{field.key}", "<u8" if isinstance(field, Listed) else "<u4")]
+            start = "<u8" if isinstance(field, Listed) else "<u4"
+            columns += [(column(schema, "frames", field.key), "<u4"), (column(schema, "start", field.key), start)]
     return np.dtype(columns)
 
 
@@ -87,8 +88,8 @@ def extract(path: str | os.PathLike[str], layout: Layout) -> Table:
     rows["checksum"] = data_checksums(data, offsets, sizes)
     lists = fill(data, name, layout, rows, 0, len(rows))
     for key in lists:
-        counts = rows[f"frames:{key}"].astype(np.int64)
-        rows[f"start:{key}"] = np.cumsum(counts) - counts
+        counts = rows[column(layout.schema, "frames", key)].astype(np.int64)
+        rows[column(layout.schema, "start", key)] = np.cumsum(counts) - counts
     return Table(rows, lists, compression)
 
 
