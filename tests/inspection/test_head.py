@@ -116,9 +116,7 @@ def test_an_intact_record_that_is_not_an_example_is_named(dataset: Path) -> None
     content = path.read_bytes()
     path.write_bytes(content[:begin] + header_of(size) + bytes(size) + footer_of(masked_crc(bytes(size))) + content[begin + size + 16 :])
     rewrite_index(dataset, lambda rows: rows["checksum"].__setitem__(0, masked_crc(bytes(size))))
-    with pytest.raises(
-        DatasetError, match="does not fit the schema: byte 0 of the data: the Example should begin with 0x0a, found 0x00"
-    ):
+    with pytest.raises(DatasetError, match="does not fit the schema: byte 0 of the data: the Example should begin with 0x0a, found 0x00"):
         next(first_records(dataset, 1))
 
 

@@ -162,7 +162,9 @@ def test_indexing_resumes_after_the_last_complete_file(files: list[Path], indexe
     write(files[2], [record(1, 3)] * 40)  # more than the sample that completes the layout
     content = files[2].read_bytes()
     files[2].write_bytes(content[:-1])
-    with pytest.raises(DatasetError, match=r"^3.tfrecord, record 39 at byte \d+: the header announces 58 bytes of data, the file has 57 left"):
+    with pytest.raises(
+        DatasetError, match=r"^3.tfrecord, record 39 at byte \d+: the header announces 58 bytes of data, the file has 57 left"
+    ):
         vlpipe.build_index(files, LAYOUT, workers=workers)
     files[2].write_bytes(content)
     seen: list[int] = []
@@ -424,7 +426,7 @@ def test_an_integer_outside_the_range_of_the_dtype(tmp_path: Path, engine: str) 
     offset = vlpipe.build_index(path, layouts.int_list("x", d=1)).rows["offset"][1]
     with pytest.raises(
         tf.errors.InvalidArgumentError,
-        match=rf"a.tfrecord, record 1 at byte {offset}: .*x.* holds 40000, which int16 cannot. Pass a layout",
+        match=rf"a.tfrecord, record 1 at byte {offset}: .*x.* holds 40000, which is outside the range of int16. Pass a layout",
     ):
         list(dataset)
     with Records(vlpipe.build_index(path, layouts.int_list("x", d=1, dtype="int16"))) as records:

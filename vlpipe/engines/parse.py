@@ -94,7 +94,7 @@ class Parser:
         def message() -> tf.Tensor:
             wrong = tf.argmin(tf.cast(good, tf.int32))
             value = tf.strings.as_string(flat.values[wrong])
-            what = [f': "{name}" holds ', value, f", which {dtype} cannot hold. Pass a layout with another dtype."]
+            what = [f': "{name}" holds ', value, f", which is outside the range of {dtype}. Pass a layout with another dtype."]
             return tf.strings.join([self._where(rows[flat.value_rowids()[wrong]]), *what])
 
         with tf.control_dependencies([require(tf.reduce_all(good), message)]):
