@@ -1,4 +1,4 @@
-"""Compressed files: what is in them, and records from them."""
+"""Compressed files: their content, and the records in them."""
 
 from __future__ import annotations
 
@@ -96,9 +96,13 @@ def test_records_of_every_layout(tmp_path: Path, name: str, compression: str) ->
 def test_what_compressed_files_cannot(tmp_path: Path) -> None:
     write(tmp_path / "a.tfrecord", CASES["audioset"].records, "GZIP")
     for engine in ("mapped", "graph"):
-        with pytest.raises(ArgumentError, match=f"engine='{engine}': cannot begin in the middle of a file that is"):
+        with pytest.raises(
+            ArgumentError, match=f"engine='{engine}': this engine cannot start reading in the middle of a compressed file. Leave engine out"
+        ):
             vlpipe.plan(tmp_path, engine=engine)
-    with pytest.raises(ArgumentError, match=r"resume: .* or make a dataset of them \(vlpipe convert\)"):
+    with pytest.raises(
+        ArgumentError, match=r"resume: the stream engine .* The files are compressed, .*: uncompress or convert them \(vlpipe convert\)"
+    ):
         vlpipe.plan(tmp_path, repeat=True, seed=1, resume={})
 
 
@@ -106,22 +110,26 @@ def test_a_compressed_file_that_lost_its_end_meanwhile(tmp_path: Path) -> None:
     case = CASES["length"]
     path = write(tmp_path / "a.tfrecord", case.records, "GZIP")
     whole = path.read_bytes()
+    where = vlpipe.plan(path, length_range=(0, None)).index.where(20)
+    assert where.startswith("a.tfrecord, record 20 at byte ")
     dataset = vlpipe.make_dataset(path, length_range=(0, None))
     assert sum(int(tf.shape(x)[0]) for x, _ in dataset) == len(case.records)
-    # Valid, of the same size, and with fewer records: what only their number tells.
+    # Valid, and of the same size, but with fewer records: only their number shows the difference.
     fewer = write(tmp_path / "b", case.records[:-3], "GZIP").read_bytes()
     path.write_bytes(fewer + gzip.compress(b"")[: len(whole) - len(fewer)].ljust(len(whole) - len(fewer), b"\0"))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"a.tfrecord, record 20 at byte \d+: cannot be read; read 20 of 23 records"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{where}: cannot be read; read 20 of 23 records"):
         list(dataset)
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_file_that_became_another_meanwhile(tmp_path: Path, compression: str) -> None:
-    """Of the same number of records, in the stream engine, which reads them one after another and trusts the index for their insides."""
+    """With as many records, in the stream engine, which reads them in order and takes the places of their fields from the index."""
     case = CASES["length"]
     path = write(tmp_path / "a.tfrecord", case.records, compression)
     dataset = vlpipe.make_dataset(path, layout=case.layout, engine="stream", shuffle=False, length_range=(0, None))
     list(dataset)
+    where = vlpipe.plan(path, layout=case.layout, length_range=(0, None)).index.where(3)
+    assert where.startswith("a.tfrecord, record 3 at byte ")
     write(path, case.records[:3] + case.records[4:] + case.records[3:4], compression)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"a.tfrecord, record 3 at byte \d+: is not the record that was indexed. The"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{where}: is not the record that was indexed. The"):
         list(dataset)
