@@ -80,7 +80,7 @@ def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path,
         else:
             assert index.where(last) in message, damage
             assert "the checksum of its" in message or "cannot be read" in message, damage
-        assert "estore it from a copy" in message
+        assert "Restore it from a copy" in message
     replace(shard, whole)
     assert read(dataset) == [0, 1, 2, 3, 4]
 

@@ -76,7 +76,7 @@ def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path,
         shard.write_bytes(content)
         message = failure(dataset)
         assert f"{index.where(last)}: cannot be read; read 4 of 5 records" in message, damage
-        assert "restore it from a copy" in message
+        assert "Restore it from a copy" in message
     shard.write_bytes(whole)
     assert read(dataset) == [0, 1, 2, 3, 4]
 
@@ -146,4 +146,4 @@ def test_a_record_that_is_no_example_is_an_error(source: Path, shard: Path) -> N
     row: Any = index.rows[int(index.by_shard()[-1])]
     content[int(row["offset"]) :] = framed(bytes(int(row["bytes"])))
     shard.write_bytes(content)
-    failure(dataset)
+    assert "Feature: features (data type: string) is required but could not be found" in failure(dataset)
