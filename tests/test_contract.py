@@ -1,4 +1,4 @@
-"""The public contract is the one of `golden/contract.json`: nothing that users rely on changes unnoticed."""
+"""The public contract equals `golden/contract.json`: nothing that users rely on changes unnoticed."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ def documents() -> tuple[dict, dict]:
 def test_the_contract_is_unchanged(documents: tuple[dict, dict], part: str) -> None:
     now, golden = (document[part] for document in documents)
     assert {name: now.get(name) for name in golden} == golden
-    assert set(now) == set(golden), "write the golden document anew: python -m tests.contract"
+    assert set(now) == set(golden), "update the golden document: python -m tests.contract"

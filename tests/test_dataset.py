@@ -1,4 +1,4 @@
-"""`make_dataset` on every engine: every record once, bit by bit, in a known number of batches."""
+"""`make_dataset` on every engine: every record once, bit for bit, in a known number of batches."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write(path: Path, records: list[dict[str, Any]], label: str = "scalar", num_
 
 
 def rows_of(element: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """The rows of a batch that count, taken apart: id, length, features with their padding, label, and where there is one its length."""
+    """The rows of a batch with a positive weight, each a dict: id, length, padded features, label, and the label's length if it has one."""
     x = element[0]
     y = element[1] if len(element) > 1 else None
     weight = element[2].numpy() if len(element) > 2 else np.ones(len(x["id"]))
@@ -137,7 +137,7 @@ def test_every_record_is_delivered_once_an_epoch_bit_by_bit(batching: str, case:
 
 
 def check_shape(element: tuple[Any, ...], plan: vlpipe.Plan, case: dict[str, Any]) -> None:
-    """The batch has one of the shapes of the plan, keeps its budget, and pads no further than it says."""
+    """Check that the batch has one of the plan's shapes, keeps the budget, and is padded no further than the plan says."""
     x, lengths = element[0]["features"], element[0]["lengths"].numpy()
     batching = plan.options.batching
     if batching == "ragged":
@@ -174,7 +174,7 @@ def test_each_epoch_has_a_new_order_and_a_seed_always_the_same(source: Path, bat
     arguments: dict[str, Any] = {"batching": batching, "batch_size": 4, "ids": True}
     first = orders(vlpipe.make_dataset(source, seed=1, **arguments), 3)
     assert first[0] != first[1] != first[2] != first[0]
-    tf.random.set_seed(123)  # of the user, for the weights: not for the order of the data
+    tf.random.set_seed(123)  # the user's seed, for weights, must not change the order of the data
     assert orders(vlpipe.make_dataset(source, seed=1, num_parallel_calls=1, **arguments), 3) == first
     assert orders(vlpipe.make_dataset(source, seed=2, **arguments), 1)[0] not in first
 
@@ -205,8 +205,10 @@ def test_repeat_is_one_endless_run_that_every_iterator_enters_at_the_same_place(
 
 
 def test_records_out_of_range_are_refused_dropped_or_truncated(source: Path, caplog: pytest.LogCaptureFixture) -> None:
-    frames = vlpipe.sources.native.open_source(source).frames("features")
-    with pytest.raises(vlpipe.ArgumentError, match=r"train-0000\d-of-00003.tfrecord, record \d+ at byte \d+: \"features\" has \d+ frames"):
+    index = vlpipe.sources.native.open_source(source)
+    frames = index.frames("features")
+    first = int(np.flatnonzero((frames < 5) | (frames > 20))[0])
+    with pytest.raises(vlpipe.ArgumentError, match=f'^{index.where(first)}: "features" has {frames[first]} frames, expected 5 to 20'):
         vlpipe.make_dataset(source, length_range=(5, 20))
     for policy, expected in (("drop", (frames >= 5) & (frames <= 20)), ("truncate", frames >= 5)):
         caplog.clear()
@@ -304,7 +306,7 @@ def test_an_empty_dataset_has_no_batches(tmp_path: Path) -> None:
         ({"resume": {}, "repeat": True, "seed": 1, "engine": "stream"}, 'in the middle of a run. Use engine="mapped" or "graph"'),
         ({"repeat": True, "remainder": "drop", "batch_size": 1000}, "repeat=True: an epoch has no batch: of 60 records"),
         ({"layout": "audioset"}, 'has no feature list "audio_embedding"'),
-        ({"features": "fetures"}, "no field \"fetures\", it has ['features', 'label']"),
+        ({"features": "fetures"}, "the schema has no field \"fetures\"; its fields are ['features', 'label']"),
         ({"label": "features"}, "is also among the features"),
     ],
 )
@@ -330,12 +332,12 @@ def test_the_signature_is_that_of_the_options() -> None:
 def test_iterators_do_not_disturb_each_other(source: Path) -> None:
     dataset = vlpipe.make_dataset(source, seed=1, ids=True, batch_size=8)
     one, two = iter(dataset), iter(dataset)
-    found: list[list[int]] = [[], []]
+    ids: list[list[int]] = [[], []]
     for first, second in zip(one, two, strict=True):
-        found[0] += first[0]["id"].numpy().tolist()
-        found[1] += second[0]["id"].numpy().tolist()
-    assert sorted(found[0]) == sorted(found[1]) == list(range(60))
-    assert found[0] != found[1]
+        ids[0] += first[0]["id"].numpy().tolist()
+        ids[1] += second[0]["id"].numpy().tolist()
+    assert sorted(ids[0]) == sorted(ids[1]) == list(range(60))
+    assert ids[0] != ids[1]
 
 
 def test_the_source_is_where_it_was_when_the_dataset_was_made(source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

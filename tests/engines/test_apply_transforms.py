@@ -1,4 +1,4 @@
-"""Crop, transform, normalize and augment, through `make_dataset` on every engine, against a NumPy reference."""
+"""Crop, transform, normalize and augment, through `make_dataset` on every engine, compared with a NumPy reference."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TRANSFORMS: dict[str, tuple[Any, Numpy | None]] = {
 
 
 def delivered(dataset: tf.data.Dataset) -> dict[int, np.ndarray]:
-    """What came of each record, without its padding, which is checked."""
+    """The delivered frames of each record, without the padding, which is checked."""
     found: dict[int, np.ndarray] = {}
     for x, *_ in dataset:
         features = x["features"]
@@ -108,7 +108,7 @@ def test_every_record_comes_as_the_reference_has_it(case: dict[str, Any], tmp_pa
             assert len(x) == known[number]
             assert (x.shape, x.dtype) == (should.shape, np.float32)
             np.testing.assert_allclose(x, should, rtol=1e-5, atol=1e-5)
-    for x, y in ((element[0], element[1]) for element in dataset):  # a label that is a sequence is left alone
+    for x, y in ((element[0], element[1]) for element in dataset):  # a label that is a sequence is unchanged
         for number, label, length in zip(x["id"].numpy(), y.numpy(), x["label_lengths"].numpy(), strict=True):
             assert label[:length].tolist() == records[number]["label"].tolist()
         assert x["features"].shape[0] is None or x["features"].dtype == tf.float32
@@ -137,7 +137,7 @@ def test_both_engines_and_every_rank_deliver_the_same_bytes_and_other_epochs_oth
         assert all(x.tobytes() == first[number].tobytes() for x in same)
     other = delivered(vlpipe.make_dataset(source, **{**arguments, "seed": 7}))
     assert sum(np.array_equal(first[number], other[number]) for number in first) < 10
-    files = sorted(str(path) for path in source.glob("*.tfrecord"))[1:]  # what is random does not depend on who else is there
+    files = sorted(str(path) for path in source.glob("*.tfrecord"))[1:]  # random draws do not depend on the other records
     for number, x in delivered(vlpipe.make_dataset(files, **arguments)).items():
         assert x.tobytes() == first[number].tobytes()
 
@@ -210,7 +210,7 @@ def test_the_length_range_is_of_the_true_lengths_and_the_crop_after_it(tmp_path:
         assert (plan.refused, plan.truncated, plan.cropped) == ({"too_short": 1}, 2, 3)
         assert "3 to 4 frames" in plan.report()
         found = delivered(vlpipe.make_dataset(source, length_range=(3, 6), out_of_range="truncate", **shown))
-        for number in (1, 2, 3):  # cropped from what the truncation leaves
+        for number in (1, 2, 3):  # cropped after the truncation
             should = changed(records[number]["features"][:6], number, 3, 0, crop=Crop(4, random=True))
             assert np.array_equal(found[number], should)
 
@@ -277,8 +277,8 @@ def test_nothing_is_added_where_nothing_is_asked_for(tmp_path: Path, monkeypatch
     def never(*_: Any) -> Any:
         raise RuntimeError("called")
 
-    for room in ("mapped", "graph"):
-        monkeypatch.setattr(f"vlpipe.{room}.transform_batch", never)
+    for engine in ("mapped", "graph"):
+        monkeypatch.setattr(f"vlpipe.engines.{engine}.transform_batch", never)
     for engine in ("mapped", "graph"):
         vlpipe.make_dataset(source, engine=engine)
         vlpipe.make_dataset(source, engine=engine, crop=4)

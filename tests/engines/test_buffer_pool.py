@@ -1,4 +1,4 @@
-"""The pool of buffers: aligned, used again, never while somebody looks."""
+"""The pool of buffers: aligned, reused, but never while an array refers to one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_memory_is_used_again_when_nobody_looks() -> None:
     part = first[3:].reshape(-1)
     del first
     second = pool.empty((10,), np.dtype("f4"))
-    assert address(second) != place  # a view still looks at it
+    assert address(second) != place  # a view still refers to it
     del part
     gc.collect()
     third = pool.empty((50,), np.dtype("f8"))

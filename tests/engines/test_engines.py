@@ -1,4 +1,4 @@
-"""The mapped and the graph engine under one plan: the same bytes, whatever the parallelism, in TensorFlow's own surroundings too."""
+"""The mapped and the graph engine with one plan: the same bytes at any parallelism, also in checkpoints, strategies and tf.data service."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import vlpipe
 from tests.test_dataset import make_records, write
+from vlpipe.sources.native import open_source
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
@@ -58,15 +59,15 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def digest(dataset: tf.data.Dataset, epochs: int = 1) -> str:
-    """Of the bytes, dtypes and shapes of everything that is delivered, in order."""
-    found = hashlib.sha256()
+    """SHA-256 of the bytes, dtypes and shapes of all delivered tensors, in order."""
+    digest = hashlib.sha256()
     for _ in range(epochs):
         for element in dataset:
             for tensor in tf.nest.flatten(element, expand_composites=True):
                 array = tensor.numpy()
                 content = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
-                found.update(f"{array.dtype} {array.shape}".encode() + content)
-    return found.hexdigest()
+                digest.update(f"{array.dtype} {array.shape}".encode() + content)
+    return digest.hexdigest()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -77,13 +78,13 @@ def test_both_deliver_the_same_bytes_whatever_the_parallelism(source: Path, case
         for engine, calls, verify in (("mapped", 1, "always"), ("mapped", 4, "never"), ("graph", 1, "first"), ("graph", 4, "never"))
     ]
     assert len({digest(dataset, epochs=2) for dataset in datasets}) == 1
-    # A tensor's value prints what a spec does not: the reference is the first.
+    # All element specs equal the first one.
     assert all(dataset.element_spec == datasets[0].element_spec for dataset in datasets)
     assert {len(dataset) for dataset in datasets} == {vlpipe.plan(source, **arguments).steps_per_epoch}
 
 
 def test_the_bytes_are_the_same_in_every_version(tmp_path: Path) -> None:
-    """Written down once; both environments must find it."""
+    """The digest is a constant, which both environments must reproduce."""
     records = [{"features": np.arange(n * 2, dtype=np.float32).reshape(n, 2) + n, "label": n} for n in [3, 9, 1, 4, 4, 12, 7, 5] * 4]
     vlpipe.write(tmp_path / "d", records, num_shards=2)
     for engine in ENGINES:
@@ -138,6 +139,26 @@ def test_several_features_each_with_its_own_lengths(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_damaged_record_has_the_same_number_in_both_engines_when_others_are_dropped(tmp_path: Path, shuffle: bool) -> None:
+    """The number counts all records of the file, including those that `length_range` drops."""
+    source = write(tmp_path / "d", make_records([9, 1, 2, 8, 1, 7, 2, 6, 5, 9]), num_shards=1)
+    (shard,) = source.glob("*.tfrecord")
+    offsets = open_source(source).rows["offset"].tolist()
+    damaged = sorted(offsets)[5]
+    assert make_records([9, 1, 2, 8, 1, 7, 2, 6, 5, 9])[offsets.index(damaged)]["features"].shape[0] >= 5  # it is delivered
+    content = bytearray(shard.read_bytes())
+    content[damaged + 20] ^= 1
+    shard.write_bytes(content)
+    where = f"{shard.name}, record 5 at byte {damaged}: "
+    for engine, said in (("mapped", "the checksum of its"), ("graph", "cannot be read")):
+        arguments: dict[str, Any] = {"length_range": (5, None), "out_of_range": "drop", "shuffle": shuffle, "seed": 1}
+        assert vlpipe.plan(source, **arguments).refused == {"too_short": 4}
+        with pytest.raises(tf.errors.OpError) as caught:
+            list(vlpipe.make_dataset(source, engine=engine, **arguments))
+        assert where + said in str(caught.value.message)
+
+
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lengths = np.random.default_rng(6).integers(1, 31, 70).tolist()
@@ -168,7 +189,7 @@ def test_a_checkpoint_of_an_iterator_is_small_and_restores_the_epoch(plain: Path
     path = tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "checkpoint"))
     assert sum(file.stat().st_size for file in tmp_path.glob("checkpoint-1*")) < 64 << 10
     expected = ids_of(iterator), ids_of(one.take(2))
-    other = dataset()  # as a fresh process has it
+    other = dataset()  # as in a new process
     iterator = iter(other.take(5 * steps) if repeat else other)
     tf.train.Checkpoint(iterator=iterator).restore(path).assert_consumed()
     assert ids_of(iterator) == expected[0]

@@ -1,4 +1,4 @@
-"""Pieces of memory, by the system call and without it, beside a plain concatenation; and memory that is gone."""
+"""Copies of memory segments, with the system call and without it, compared with a plain concatenation; and unmapped memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOURCE = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8)
 
 @pytest.fixture(params=["system call", "one by one", "little by little"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """As it is; where the system has no such call; where a call copies less than it is asked for."""
+    """The system call; a system without it; a call that copies less than requested."""
     use(request.param, monkeypatch.setattr)
     return request.param
 
@@ -104,7 +104,7 @@ def test_what_is_beyond_the_end_of_a_cut_file_is_not_copied(tmp_path: Path) -> N
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system call is Linux's")
 @pytest.mark.parametrize("verify", ["never", "first", "always"])
 def test_a_shard_that_is_cut_while_it_is_mapped_is_an_error(tmp_path: Path, verify: str) -> None:
-    """In a process of its own, as it would end by SIGBUS."""
+    """In a separate process, because a failure would end it with SIGBUS."""
     vlpipe.write(tmp_path / "d", [{"features": np.ones((50, 80), "f4"), "label": n} for n in range(200)], num_shards=1)
     shard = next((tmp_path / "d").glob("*.tfrecord"))
     script = f"""

@@ -1,4 +1,4 @@
-"""A process that ends in the middle of an epoch ends."""
+"""A process that stops in the middle of an epoch ends."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import tensorflow as tf
 import vlpipe
 from vlpipe.engines.python_calls import _Calls, wait_at_exit
 
-# What is registered first runs last. The hang itself comes about one time in three, with calls that take less than a millisecond.
+# The first registered function runs last. Without the wait, one run in three hangs, with calls of less than a millisecond.
 SCRIPT = """
 import atexit
 atexit.register(lambda: print("under way:", sum(running)))
 import time
 import tensorflow as tf, vlpipe
-from vlpipe import shards
-gather, running = shards.gather, []
+from vlpipe.engines import mapped_shards
+gather, running = mapped_shards.gather, []
 def slow(*arguments):
     running.append(1)
     time.sleep(0.3)
     running.append(-1)
     return gather(*arguments)
-shards.gather = slow
+mapped_shards.gather = slow
 batches = iter(vlpipe.make_dataset({source!r}, batch_size=2, repeat=True, seed=1))
 next(batches)
 time.sleep(0.05)
@@ -52,7 +52,7 @@ def test_calls_after_the_end_fail_and_those_under_way_are_waited_for(monkeypatch
     calls = _Calls()
     monkeypatch.setattr("vlpipe.engines.python_calls._calls", calls)
     double = wait_at_exit(lambda value: 2 * value)
-    calls.end()  # none was ever made: no wait
+    calls.end()  # no call was made: no wait
     calls.ending = False
     assert double(4) == 8
     assert (calls.running, calls.last > 0) == (0, True)
@@ -62,11 +62,11 @@ def test_calls_after_the_end_fail_and_those_under_way_are_waited_for(monkeypatch
     assert calls.running == 0
     calls.change(1)
     monkeypatch.setattr("vlpipe.engines.python_calls.PATIENCE_SECONDS", 0.05)
-    calls.end()  # not for ever
+    calls.end()  # gives up after PATIENCE_SECONDS
 
 
 def calls_of_a_thread(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> int:
-    """The most calls that a thread of TensorFlow's pool remembers in Python."""
+    """The most calls that one thread of TensorFlow's pool counts in its Python thread state."""
     here = threading.local()
     counts = []
 
@@ -82,7 +82,7 @@ def calls_of_a_thread(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) 
 
 
 def test_a_thread_is_introduced_to_the_interpreter_once() -> None:
-    assert calls_of_a_thread(lambda call: call) == 1  # a stranger at every call
+    assert calls_of_a_thread(lambda call: call) == 1  # a new thread state for every call
     assert calls_of_a_thread(wait_at_exit) > 10
 
 
@@ -100,7 +100,7 @@ def test_no_collection_runs_in_a_call_and_the_users_setting_comes_back() -> None
 
 
 def test_garbage_is_collected_by_the_users_threads_alone() -> None:
-    """One of TensorFlow's might find an iterator there that waits for this very call."""
+    """A collection in one of TensorFlow's threads might delete an iterator that waits for this very call."""
     threads = []
 
     def note(phase: str, info: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Damage that is met while reading: never wrong frames, never a clean end, always the file's name."""
+"""Damage that is found while reading: never wrong frames, never a clean end, always the name of the file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BATCHINGS = ("bucket", "pad", "ragged", "same_length")
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Five records of 1 to 3 frames in one shard and none in the other."""
+    """Five records of 1 to 3 frames in one shard."""
     records = [{"features": np.full((1 + number % 3, 2), number, np.float32), "label": number} for number in range(5)]
     vlpipe.write(tmp_path / "data", records, num_shards=1)
     return tmp_path / "data"
@@ -51,12 +51,12 @@ def failure(dataset: tf.data.Dataset) -> str:
 
 
 def share_of(damages: Iterator[tuple[str, bytes]], batching: str) -> Iterator[tuple[str, bytes]]:
-    """The damages fall to the ways to batch in turn: each with each would take minutes, and tell no more."""
+    """Every fourth damage, a different quarter for each batching: all combinations would take minutes and find no more."""
     return itertools.islice(damages, BATCHINGS.index(batching), None, len(BATCHINGS))
 
 
 def cuts_and_flips(shard: Path, row: np.void) -> Iterator[tuple[str, bytes]]:
-    """The last record cut away byte by byte, and every third of its bytes flipped in turn."""
+    """The file cut at every byte of its last record, and with every third byte of that record flipped."""
     whole = shard.read_bytes()
     start = int(row["offset"])
     for kept in range(start, len(whole)):
@@ -76,7 +76,7 @@ def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path,
         shard.write_bytes(content)
         message = failure(dataset)
         assert f"{index.where(last)}: cannot be read; read 4 of 5 records" in message, damage
-        assert "restore it from a copy" in message
+        assert "Restore it from a copy" in message
     shard.write_bytes(whole)
     assert read(dataset) == [0, 1, 2, 3, 4]
 
@@ -124,7 +124,7 @@ def test_a_shard_swapped_for_another_is_found_by_its_frames(tmp_path: Path) -> N
 
 
 def test_a_wrong_d_in_the_schema_is_named_with_place_found_and_expected(source: Path) -> None:
-    """As after a hand edit of the metadata: 2 numbers a frame were written, 3 are claimed."""
+    """Metadata edited by hand: frames were written with 2 values, the schema claims 3."""
     path = source / "vlpipe.json"
     document = json.loads(path.read_text())
     document["schema"]["features"]["shape"] = [3]
@@ -146,4 +146,4 @@ def test_a_record_that_is_no_example_is_an_error(source: Path, shard: Path) -> N
     row: Any = index.rows[int(index.by_shard()[-1])]
     content[int(row["offset"]) :] = framed(bytes(int(row["bytes"])))
     shard.write_bytes(content)
-    failure(dataset)
+    assert "Feature: features (data type: string) is required but could not be found" in failure(dataset)

@@ -1,4 +1,4 @@
-"""A plain NumPy reference for what the library delivers, written separately from it: slow, obvious, and compared bit by bit."""
+"""A NumPy reference for the batches of the library, written independently of it: slow, obvious, and compared bit by bit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def pad_rows(rows: list[np.ndarray], frames: int, value: float, dtype: str) -> n
 
 
 def bucket_order(lengths: list[int], boundaries: list[int], batch_sizes: list[int]) -> list[list[int]]:
-    """Batches of positions as a bucketing reader emits them: each as soon as it is full, then the short ones by length."""
+    """Batches of positions in the order of a bucketing reader: each when it is full, and finally the short ones by length."""
     waiting: list[list[int]] = [[] for _ in boundaries]
     batches = []
     for position, length in enumerate(lengths):
@@ -33,7 +33,7 @@ def plain_order(count: int, batch_size: int) -> list[list[int]]:
     return [list(range(count))[start : start + batch_size] for start in range(0, count, batch_size)]
 
 
-def equal(found: Any, expected: Any) -> bool:
+def equal(actual: Any, expected: Any) -> bool:
     """Same dtype, same shape, same bits; NaN equals NaN."""
-    found, expected = np.asarray(found), np.asarray(expected)
-    return found.dtype == expected.dtype and found.shape == expected.shape and found.tobytes() == expected.tobytes()
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    return actual.dtype == expected.dtype and actual.shape == expected.shape and actual.tobytes() == expected.tobytes()

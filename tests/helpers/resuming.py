@@ -1,4 +1,4 @@
-"""Run as a program: reads the cases of test_state from a file, resumes each, and prints the hashes of what then comes."""
+"""A program for `test_resume`: reads its cases from a file, resumes each, and prints the hashes of the batches that follow."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import vlpipe
 
 
 def hashes_of(dataset: tf.data.Dataset, count: int) -> list[str]:
-    """One hash a batch."""
-    found = []
+    """The SHA-256 of each of the first `count` batches."""
+    hashes = []
     for element in dataset.take(count):
         parts = [tensor.numpy() for tensor in tf.nest.flatten(element, expand_composites=True)]
-        found.append(
+        hashes.append(
             hashlib.sha256(b"".join(str(part.shape).encode() + np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
         )
-    return found
+    return hashes
 
 
 def main(path: str) -> None:
-    """Prints a JSON list of lists of hashes."""
+    """Print a JSON list with the list of hashes of each case."""
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     with open(path) as file:
         cases: list[dict[str, Any]] = json.load(file)

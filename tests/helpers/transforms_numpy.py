@@ -1,4 +1,4 @@
-"""Plain NumPy references for crop, transform, normalize and augment, written separately from the library: slow and obvious."""
+"""NumPy references for crop, transform, normalize and augment, written independently of the library: slow and obvious."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CROP, MASK = 3, 4
 
 
 def draw(seed: int, epoch: int, purpose: int, record: int) -> int:
-    """A number below 2**32: the upper half of output `record` of SplitMix64, as Steele, Lea and Flood have it."""
+    """A number below 2**32: the upper half of output `record` of SplitMix64 (Steele, Lea and Flood)."""
 
     def finish(z: int) -> int:
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
@@ -23,7 +23,7 @@ def draw(seed: int, epoch: int, purpose: int, record: int) -> int:
 
 
 def below(number: int, draw: int) -> int:
-    """One of 0, 1, ... number - 1."""
+    """Map a draw to one of 0, 1, ... number - 1."""
     return number * draw >> 32
 
 
@@ -35,28 +35,28 @@ def cropped(x: np.ndarray, frames: int, draw: int | None) -> np.ndarray:
 
 
 def normalized(x: np.ndarray, mean: np.ndarray | None = None, variance: np.ndarray | None = None) -> np.ndarray:
-    """[T, ...] in float64, value by value."""
+    """`[T, ...]` in float64, one dimension at a time."""
     out = x.astype(np.float64)
-    for place in np.ndindex(x.shape[1:]):
-        values = x[(slice(None), *place)].astype(np.float64)
+    for position in np.ndindex(x.shape[1:]):
+        values = x[(slice(None), *position)].astype(np.float64)
         finite = values[np.isfinite(values)]
-        m = (finite.mean() if len(finite) else 0.0) if mean is None else mean[place]
-        s = (finite.std() if len(finite) else 0.0) if variance is None else np.sqrt(variance[place])
-        out[(slice(None), *place)] = (values - m) / (s if s > 1e-7 * abs(m) else 1.0)
+        m = (finite.mean() if len(finite) else 0.0) if mean is None else mean[position]
+        s = (finite.std() if len(finite) else 0.0) if variance is None else np.sqrt(variance[position])
+        out[(slice(None), *position)] = (values - m) / (s if s > 1e-7 * abs(m) else 1.0)
     return out
 
 
 def spans(draws: list[int], size: int, widest: int) -> list[tuple[int, int]]:
-    found = []
+    result = []
     for first, second in zip(draws[0::2], draws[1::2], strict=True):
         width = below(widest + 1, first)
         begin = below(size - width + 1, second)
-        found.append((begin, begin + width))
-    return found
+        result.append((begin, begin + width))
+    return result
 
 
 def augmented(x: np.ndarray, augment: Any, draws: list[int]) -> np.ndarray:
-    """[T, d] with its masks."""
+    """`[T, d]` with masks of time and frequency."""
     out, (frames, size) = x.copy(), x.shape
     with np.errstate(invalid="ignore"):
         fill = np.array([column[np.isfinite(column)].mean() if np.isfinite(column).any() else 0.0 for column in x.T.astype(np.float64)])
@@ -83,7 +83,7 @@ def changed(
     normalize: Any = None,
     augment: Any = None,
 ) -> np.ndarray:
-    """What is delivered of a record; `normalize` is "utterance" or (mean, variance)."""
+    """The delivered frames of a record; `normalize` is "utterance" or (mean, variance)."""
     if crop is not None:
         x = cropped(x, crop.frames, draw(seed, epoch, CROP, record) if crop.random else None)
     if transform is not None:

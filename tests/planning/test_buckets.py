@@ -1,4 +1,4 @@
-"""Histogram and boundaries, against brute force."""
+"""Histogram and boundaries, compared with brute force."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LENGTHS = st.lists(st.integers(0, 30) | st.integers(0, 2**31), max_size=12)
 
 
 def padded_frames(frames: list[int], boundaries: tuple[int, ...]) -> int:
-    """Frames of all sequences after each is padded to the boundary of its bucket."""
+    """Total frames after each sequence is padded to the boundary of its bucket."""
     return sum(min(boundary for boundary in boundaries if length <= boundary) for length in frames)
 
 
 def least_padded_frames(frames: list[int], buckets: int) -> int:
-    """Every choice of boundaries among the lengths, tried."""
+    """The minimum over every choice of boundaries among the lengths."""
     *lower, longest = sorted(set(frames))
     choices = itertools.chain.from_iterable(itertools.combinations(lower, count) for count in range(min(buckets, len(lower) + 1)))
     return min(padded_frames(frames, (*choice, longest)) for choice in choices)

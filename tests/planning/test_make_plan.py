@@ -1,9 +1,10 @@
-"""`plan`, against a reference that cuts the epoch into batches one record at a time."""
+"""`plan`, compared with a reference that cuts the epoch into batches one record at a time."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ LENGTHS = st.lists(st.integers(0, 40), max_size=40)
 
 
 def index_of(lengths: list[int] | np.ndarray, schema: Schema = SCHEMA) -> Index:
-    """An index of records of these lengths whose files are not there: a plan needs none."""
+    """An index of records of these lengths, without files: a plan needs none."""
     rows = np.zeros(len(lengths), row_dtype(schema))
     rows["frames"] = lengths
     rows["offset"] = np.arange(len(lengths)) * 100
@@ -43,7 +44,7 @@ def plan_of(lengths: list[int] | np.ndarray, schema: Schema = SCHEMA, **argument
 
 @dataclass
 class Epoch:
-    """What one epoch delivers: its batches as (rows, frames of each row in the array, true lengths), and what it refuses."""
+    """One epoch: its batches as (rows, padded frames of each row, true lengths), and the records that it refuses."""
 
     batches: list[tuple[int, int, list[int]]]
     refused: dict[str, int]
@@ -67,7 +68,7 @@ def epoch_of(lengths: list[int], options: Options, boundaries: tuple[int, ...]) 
         return cap if options.frames_per_batch is None else min(cap, max(1, options.frames_per_batch // max(1, upper)))
 
     def cut_from_the_longest() -> None:
-        """Full batches from the longest sequences down; the last, of the shortest, may be short."""
+        """Full batches from the longest sequences down; the last one, of the shortest sequences, may be short."""
         left = [(upper, length) for upper in sorted(waiting) for length in waiting[upper]]
         waiting.clear()
         while left:
@@ -146,7 +147,7 @@ def test_a_plan_is_what_cutting_the_epoch_gives(lengths: list[int], chosen: dict
     static = plan.options.pad_to == "boundary" or plan.options.batching == "same_length"
     assert set(plan.shapes) == {(rows, frames if static else None, 3) for rows, frames, _ in epoch.batches}
     assert len(set(plan.shapes)) == len(plan.shapes)
-    # Padding, as far as the order matters: the reference's is that of the files, and the plan's too without shuffle.
+    # Padding depends on the order: both use the order of the files, since shuffle is off.
     valid = sum(sum(batch) for _, _, batch in epoch.batches)
     delivered = valid if plan.options.batching == "ragged" else sum(rows * frames for rows, frames, _ in epoch.batches)
     assert plan.valid_ratio == pytest.approx(valid / delivered if delivered else 1.0)
@@ -160,11 +161,11 @@ def test_buckets_are_consistent(lengths: list[int], chosen: dict[str, Any]) -> N
     assert list(plan.boundaries) == sorted(set(plan.boundaries))
     assert plan.batch_sizes == tuple(plan.options.batch_size_for(upper) for upper in plan.boundaries)
     assert sum(bucket.records for bucket in plan.buckets) == len(plan.frames)
-    kept = plan.frames
+    frames = plan.frames
     for below, bucket in zip((-1, *plan.boundaries), plan.buckets, strict=False):
-        assert bucket.records == np.count_nonzero((kept > below) & (kept <= bucket.upper))
+        assert bucket.records == np.count_nonzero((frames > below) & (frames <= bucket.upper))
     if plan.options.frames_per_batch is not None and plan.options.batching != "ragged":
-        assert plan.over_budget == np.count_nonzero(kept > plan.options.frames_per_batch)
+        assert plan.over_budget == np.count_nonzero(frames > plan.options.frames_per_batch)
     else:
         assert plan.over_budget == 0
 
@@ -209,7 +210,7 @@ def test_by_default_there_are_as_many_buckets_as_their_batches_fill() -> None:
     st.lists(st.integers(1, 12), min_size=1, max_size=24), st.integers(1, 3), st.integers(1, 4), st.sampled_from(["keep", "drop", "pad"])
 )
 def test_no_boundaries_pad_less_in_whole_batches(lengths: list[int], buckets: int, batch_size: int, remainder: str) -> None:
-    """Of all that give every bucket a full batch, each tried."""
+    """Compared with every choice of boundaries that gives every bucket a full batch."""
     arguments: dict[str, Any] = {"batch_size": batch_size, "remainder": remainder, "pad_to": "boundary"}
     *lower, longest = sorted(set(lengths))
     choices = itertools.chain.from_iterable(itertools.combinations(lower, count) for count in range(buckets))
@@ -231,7 +232,7 @@ def test_more_buckets_pad_less() -> None:
 def test_the_peak_is_that_of_the_largest_batch() -> None:
     schema = Schema(a=Sequence(3, "int16"), b=Sequence((2, 2), "uint8"))
     plan = plan_of([10, 10, 10, 4], schema, batching="pad", batch_size=3, features="a")
-    assert plan.peak_batch_bytes == 3 * 10 * 3 * 4  # float32, whatever is stored
+    assert plan.peak_batch_bytes == 3 * 10 * 3 * 4  # float32, whatever dtype is stored
     assert plan_of([10, 10, 10, 4], batching="pad", batch_size=3, dtype="float64").peak_batch_bytes == 3 * 10 * 3 * 8
     assert plan_of([10], batching="pad", batch_size=3).peak_batch_bytes == 1 * 10 * 3 * 4
     assert plan_of([10], batching="pad", batch_size=3, remainder="pad").peak_batch_bytes == 3 * 10 * 3 * 4
@@ -245,7 +246,44 @@ def test_no_records_have_no_batches() -> None:
     for batching in ("bucket", "pad", "ragged", "same_length"):
         plan = plan_of([], batching=batching)
         assert (plan.steps_per_epoch, plan.records, plan.shapes, plan.peak_batch_bytes, plan.valid_ratio) == (0, 0, (), 0, 1.0)
-        assert plan.report()
+        assert totals_of(plan)["records"] == "0 of 0 an epoch"
+        assert totals_of(plan)["refused"] == "none"
+        assert totals_of(plan)["steps"] == "0 an epoch, remainder: keep"
+        assert totals_of(plan)["valid frames"] == "100.0% (the rest is padding)"
+        assert bucket_rows_of(plan) == []
+
+
+def totals_of(plan: Plan) -> dict[str, str]:
+    """The rows of the first table of the report, by name."""
+    return dict(re.split(" {2,}", line, maxsplit=1) for line in plan.report().split("\n\n")[0].splitlines())
+
+
+def bucket_rows_of(plan: Plan) -> list[list[int]]:
+    """The rows of the second table of the report, without its headings."""
+    headings, *rows = plan.report().split("\n\n")[1].splitlines()
+    assert headings.split("  ") == ["frames up to", "batch size", "records", "steps"]
+    return [[int(number.replace(",", "")) for number in row.split()] for row in rows]
+
+
+@pytest.mark.parametrize("scale", [1, 500])
+def test_the_report_has_the_figures_of_the_plan(scale: int) -> None:
+    lengths = [3, 9, 9, 20, 41, 0, 7] * scale + [2]
+    arguments: dict[str, Any] = {"batch_size": 2, "buckets": [5, 10, 40], "remainder": "drop", "frames_per_batch": 14}
+    plan = plan_of(lengths, length_range=(1, 40), out_of_range="truncate", crop=15, shard=(1, 2), **arguments)
+    assert totals_of(plan) == {
+        "batching": "bucket, padded to the longest of the batch",
+        "engine": "mapped",
+        "records": f"{plan.records:,} of {7 * scale + 1:,} an epoch",
+        "refused": f"{scale:,} too short, 1 remainder",
+        "over the budget": f"{2 * scale:,} records of more than 14 frames, alone in their batch",
+        "cropped": f"{2 * scale:,} to 15 frames",
+        "truncated": f"{scale:,} to 40 frames",
+        "steps": f"{plan.steps_per_epoch:,} an epoch of each of 2 ranks, remainder: drop",
+        "valid frames": f"{100 * plan.valid_ratio:.1f}% (the rest is padding)",
+        "largest batch": "0.0 MiB of features",
+    }
+    assert bucket_rows_of(plan) == [[bucket.upper, bucket.batch_size, bucket.records, bucket.steps] for bucket in plan.buckets]
+    assert [bucket.records for bucket in plan.buckets] == [scale + 1, 3 * scale, 2 * scale]
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""The arguments of `make_dataset` and `plan`: what each takes, what it refuses and how it says so, and which fields they choose."""
+"""The arguments of `make_dataset` and `plan`: values they accept and refuse, error messages, and the fields they select."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlpipe import make_dataset
 from vlpipe.errors import ArgumentError, SchemaError
-from vlpipe.planning.options import Options, default_parallelism
+from vlpipe.planning.options import Arguments, Options, default_parallelism
 from vlpipe.planning.selection import select
 from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 from vlpipe.transforms.augment import SpecAugment
@@ -90,13 +92,20 @@ BAD: dict[str, tuple[str, list[Any]]] = {
 def test_the_tables_name_every_option() -> None:
     fields = {field.name for field in dataclasses.fields(Options)}
     assert set(GOOD) == fields
-    assert set(BAD) == fields - {"resume", "layout"}  # what they may be is for the engines to say
+    assert set(BAD) == fields - {"resume", "layout"}  # the engines check these two
+
+
+def test_options_arguments_and_make_dataset_have_the_same_names_in_the_same_order() -> None:
+    parameters = inspect.signature(make_dataset).parameters.values()
+    keywords = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    assert [field.name for field in dataclasses.fields(Options)] == keywords
+    assert list(Arguments.__annotations__) == keywords
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in GOOD.items() for value in values])
 def test_good_values(name: str, value: Any) -> None:
-    found = getattr(Options.of(**{name: value}), name)
-    assert found == value or (value != value and found != found)
+    option = getattr(Options.of(**{name: value}), name)
+    assert option == value or (value != value and option != option)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +150,10 @@ def test_an_unknown_name_is_answered_with_the_list() -> None:
     ("arguments", "message"),
     [
         *[
-            ({"batching": batching, "buckets": 4}, f"buckets: has a meaning only with batching=\"bucket\", came with batching='{batching}'")
+            (
+                {"batching": batching, "buckets": 4},
+                f"buckets: only batching=\"bucket\" has buckets, but batching is '{batching}'. Leave buckets out",
+            )
             for batching in ("pad", "ragged", "same_length")
         ],
         *[
@@ -170,18 +182,19 @@ def test_options_that_exclude_each_other(arguments: dict[str, Any], message: str
     [{"shard": (1, 4), "remainder": "pad"}, {"resume": {}, "repeat": True, "seed": 1}, {"resume": {}, "repeat": True, "shuffle": False}],
 )
 def test_options_that_go_together(arguments: dict[str, Any]) -> None:
-    Options.of(**arguments)
+    options = Options.of(**arguments)
+    assert {name: getattr(options, name) for name in arguments} == arguments
 
 
 @given(st.none() | st.integers(1, 100), st.none() | st.integers(1, 10_000), st.integers(0, 3000))
 def test_the_batch_size_keeps_both_limits(batch_size: int | None, budget: int | None, frames: int) -> None:
-    found = Options.of(batch_size=batch_size, frames_per_batch=budget).batch_size_for(frames)
+    size = Options.of(batch_size=batch_size, frames_per_batch=budget).batch_size_for(frames)
     if budget is None:
-        assert found == (32 if batch_size is None else batch_size)
+        assert size == (32 if batch_size is None else batch_size)
         return
-    # One sequence more would exceed one of the limits; one alone may.
-    assert found == 1 or (found * frames <= budget and (batch_size is None or found <= batch_size))
-    assert found == batch_size or (found + 1) * max(frames, 1) > budget
+    # One more sequence would exceed a limit; a single sequence is allowed to.
+    assert size == 1 or (size * frames <= budget and (batch_size is None or size <= batch_size))
+    assert size == batch_size or (size + 1) * max(frames, 1) > budget
 
 
 def test_parallelism() -> None:
@@ -240,7 +253,7 @@ def test_the_fields_that_are_chosen(schema: Schema, arguments: dict[str, Any], e
         (
             SPEECH,
             {"dtype": "int16"},
-            "dtype='int16': \"features\" is stored as float32, which would be changed. Use a wider dtype, or a float",
+            "dtype='int16': \"features\" is stored as float32, which would change. Use a wider dtype, or a float",
         ),
         (NUMBERS, {"dtype": "uint16"}, "dtype='uint16': \"wave\" is stored as int16"),
         (
@@ -288,9 +301,9 @@ def test_a_padding_that_the_dtype_cannot_hold(value: float, dtype: str) -> None:
     ("value", "dtype"), [(2**53 + 1, "int64"), (float("nan"), "float16"), (float("-inf"), "float32"), (np.float32(1.5), "float32")]
 )
 def test_a_padding_is_kept_exactly(value: float, dtype: str) -> None:
-    kept = Options.of(padding_value=value, dtype=dtype).padding_value
-    assert kept == value or (np.isnan(kept) and np.isnan(value))
-    assert isinstance(kept, int if dtype == "int64" else float)
+    padding = Options.of(padding_value=value, dtype=dtype).padding_value
+    assert padding == value or (np.isnan(padding) and np.isnan(value))
+    assert isinstance(padding, int if dtype == "int64" else float)
 
 
 def test_a_label_whose_name_is_part_of_the_features_name() -> None:

@@ -1,4 +1,4 @@
-"""Resuming: the first part and the rest, in another process, are the uninterrupted run; what does not belong is refused."""
+"""Resuming: the first part of a run and the rest, in another process, equal the uninterrupted run; other states are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlpipe.errors import ArgumentError
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
-# The issue asks for 1,000, which takes ten minutes: VLPIPE_RESUME_CASES=1000.
+# 1,000 cases take ten minutes: VLPIPE_RESUME_CASES=1000.
 CASES = int(os.environ.get("VLPIPE_RESUME_CASES", "24"))
 
 
@@ -85,7 +85,7 @@ def test_first_part_and_resumed_part_are_the_uninterrupted_run(source: Path, tmp
 def test_the_end_of_an_epoch_is_the_beginning_of_the_next(source: Path) -> None:
     plan = vlpipe.plan(source, seed=1)
     assert plan.state(3, plan.steps_per_epoch) == plan.state(4, 0)
-    with pytest.raises(ArgumentError, match=r"batch: came as 1000, expected at most \d+, the batches of an epoch"):
+    with pytest.raises(ArgumentError, match=f"batch: came as 1000, expected at most {plan.steps_per_epoch}, the batches of an epoch"):
         plan.state(0, 1000)
     with pytest.raises(ArgumentError, match="epoch: came as -1, expected an integer >= 0"):
         plan.state(-1, 0)
@@ -124,13 +124,13 @@ def test_a_state_of_other_data_or_arguments_is_refused_with_the_difference(sourc
     assert "data is 'crc32c:" in resume(other, state, length_range=(1, None))
     files = sorted(str(path) for path in source.glob("*.tfrecord"))
     assert "records is 60 in the state" in resume(files[:2], state)  # type: ignore[arg-type]
-    # The rank, and what is delivered beside the records, do not matter.
+    # The rank and additional outputs may differ.
     plan = vlpipe.plan(source, seed=1, remainder="pad", shard=(0, 2))
     vlpipe.make_dataset(source, repeat=True, seed=1, remainder="pad", shard=(1, 2), lengths=True, resume=plan.state(1, 0))
 
 
 def test_the_statistics_count_and_not_where_they_are(source: Path, tmp_path: Path) -> None:
-    """Those of another dataset, which normalize= names by its path."""
+    """With `normalize=PATH`, the state contains the statistics and not the path."""
     train = write(tmp_path / "train", make_records([5, 9]))
     copy = tmp_path / "copy.json"
     shutil.copy(train / "vlpipe.json", copy)

@@ -1,4 +1,4 @@
-"""The order of an epoch, against SplitMix64 as published and batches cut one record at a time."""
+"""The order of an epoch, compared with the published SplitMix64 and with batches cut one record at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNTS = st.lists(st.integers(0, 12), min_size=1, max_size=6)
 
 
 def splitmix64(state: int) -> Iterator[int]:
-    """As in Vigna's public-domain splitmix64.c."""
+    """The generator of Vigna's public-domain splitmix64.c."""
     while True:
         state = (state + 0x9E3779B97F4A7C15) & MASK
         z = state
@@ -40,10 +40,10 @@ def test_hashes_are_splitmix64_started_from_seed_epoch_and_purpose(seed: int, ep
 
 
 def one_by_one(records: list[int], sizes: list[int], drop: bool, carry: bool) -> list[tuple[list[int], int]]:
-    """Batches as (positions, bucket)."""
+    """Batches as (positions, bucket), cut one at a time."""
     bucket_of = [bucket for bucket, count in enumerate(records) for _ in range(count)]
     batches: list[tuple[list[int], int]] = []
-    if carry:  # from the longest down, whatever comes
+    if carry:  # from the longest sequence down, across buckets
         left = list(range(len(bucket_of)))
         while left:
             bucket = bucket_of[left[-1]]
@@ -85,7 +85,7 @@ def test_records_are_sorted_by_bucket_and_each_is_there_once(bucket_of: list[int
 
 
 def test_the_order_of_seed_1_is_written_down() -> None:
-    """A state that was saved by one version must mean the same in the next: if this changes, so must ORDER."""
+    """A state saved by one version must mean the same in the next: if this order changes, ORDER must change too."""
     schedule = schedule_of([0, 1] * 6, [3, 4])
     assert schedule.records_in_order(0).tolist() == GOLDEN_RECORDS
     assert schedule.batches_in_order(7).tolist() == GOLDEN_BATCHES
@@ -96,7 +96,7 @@ GOLDEN_BATCHES = [1, 2, 3, 0]
 
 
 def test_orders_are_uniform() -> None:
-    """Each record comes first, and each pair is in either order, as often as chance has it (chi-square, 6 records, 3,000 epochs)."""
+    """Every record is equally often first, and every order of three equally frequent (chi-square, 6 records, 3,000 epochs)."""
     schedule = schedule_of([0] * 6, [6])
     firsts = Counter(int(schedule.records_in_order(epoch)[0]) for epoch in range(3000))
     assert sum((firsts[record] - 500) ** 2 / 500 for record in range(6)) < 20.5  # p = 0.001
@@ -136,7 +136,7 @@ def test_few_records_for_many_ranks() -> None:
 
 
 def test_two_that_share_a_batch_seldom_do_so_again() -> None:
-    """The default buckets: at most half the pairs of a batch are together in the next epoch too."""
+    """With the default buckets, at most half of the pairs that share a batch share one again in the next epoch."""
     random = np.random.default_rng(0)
     for count, batch_size in ((2500, 32), (300, 32), (20000, 128)):
         plan = plan_of(random.lognormal(5, 0.8, count).astype(int) + 1, batch_size=batch_size, seed=0)

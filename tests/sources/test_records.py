@@ -1,4 +1,4 @@
-"""Records one by one as NumPy values, whoever wrote them."""
+"""Single records as NumPy values, native and third-party."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_value_of_records_of_others(tmp_path: Path, name: str) -> None:
+def test_every_value_of_third_party_records(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     index = open_anywhere(write(tmp_path / "a.tfrecord", case.records), case.layout)
     label = index.foreign.label if index.foreign else None
@@ -31,12 +31,12 @@ def test_every_value_of_records_of_others(tmp_path: Path, name: str) -> None:
             values = records.values(row)
             assert list(values) == list(index.schema.fields) == list(records.schema.fields)
             np.testing.assert_array_equal(values[case.key], frames, strict=True)
-            found = values[label or ""]
             assert list(records.values(row, [case.key])) == [case.key]
-            assert np.array_equal(case.labels[row].encode() if isinstance(case.labels[row], str) else case.labels[row], found)
+            expected = case.labels[row].encode() if isinstance(case.labels[row], str) else case.labels[row]
+            assert np.array_equal(values[label or ""], expected)
 
 
-def test_every_value_of_our_own(tmp_path: Path) -> None:
+def test_every_value_of_native_records(tmp_path: Path) -> None:
     written = [{"x": np.full((t, 3), t, np.float16), "label": t, "name": "é" * t} for t in (4, 0, 2)]
     vlpipe.write(tmp_path / "d", written, num_shards=2)
     with Records(open_anywhere(tmp_path / "d")) as records:

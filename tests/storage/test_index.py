@@ -1,4 +1,4 @@
-"""Opening a dataset: what the index says is what is in the files, and metadata that lie are refused with a next step."""
+"""Opening a dataset: the index agrees with the files, and inconsistent metadata are refused with a next step."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_columns(dataset: Path) -> None:
         "start": "<u4",
         "frames:words": "<u4",
         "start:words": "<u4",
-        "value:label": "<i2",  # wide has 72 bytes, more than stand in the index
+        "value:label": "<i2",  # wide has 72 bytes, too many for the index
     }
     assert row_dtype(SCHEMA) == np.dtype(list(expected.items()))
     assert open_source(dataset).rows.dtype == row_dtype(SCHEMA)
@@ -118,7 +118,7 @@ def test_the_rows_of_a_large_index_stay_in_the_file_until_they_are_used(dataset:
 
 
 def test_hundreds_of_fields(tmp_path: Path) -> None:
-    # NumPy by itself refuses a header of more than 10,000 bytes.
+    # By default NumPy refuses headers of more than 10,000 bytes.
     fields = {f"a field of a rather long name, number {number}": Fixed() for number in range(400)}
     vlpipe.write(tmp_path / "d", [{"x": [1.0]} | dict.fromkeys(fields, 1)], Schema(x=Sequence(), **fields), num_shards=1)
     assert len(open_source(tmp_path / "d").rows.dtype.names or ()) == 406
@@ -229,9 +229,9 @@ def test_arguments_that_name_no_source(dataset: Path, monkeypatch: pytest.Monkey
         ("train/*.tfrecords", r"^train/\*\.tfrecords: the glob matches no file \(working directory: .+\)\. Check the pattern\."),
         (
             ".",
-            r"^\.: has no vlpipe.json, so it is not a vlpipe dataset\. It holds the datasets \['train'\]: pass one of them, such as train",
+            r"^\.: has no vlpipe.json, so it is not a vlpipe dataset\. It contains the datasets \['train'\]: pass one of them, such as \./",
         ),
-        ("plain", r"^plain: has no vlpipe.json.*It holds TFRecord files without their metadata: copy vlpipe.json and index.npy from"),
+        ("plain", r"^plain: has no vlpipe.json.*It contains TFRecord files without their metadata: copy vlpipe.json and index.npy from"),
         ("plain/a.tfrecord", "^plain: has no vlpipe.json"),
         ("empty", r"^empty: has no vlpipe.json.*Pass a directory that vlpipe.Writer or `vlpipe ingest` wrote"),
         ("notes.txt", r"^\.: has no vlpipe.json"),
@@ -268,22 +268,20 @@ def test_datasets_of_different_schemas_are_not_read_together(dataset: Path, tmp_
 
 
 def test_a_missing_shard(dataset: Path) -> None:
-    (dataset / "train-00001-of-00002.tfrecord").unlink()
-    message = (
-        r"train-00001-of-00002.tfrecord: cannot be read \(No such file.*\), expected a shard of \d+ bytes with \d records\. Restore it"
-    )
+    shard = open_source(dataset).shards[1]
+    (dataset / shard.name).unlink()
+    expected = rf"expected a shard of {shard.bytes} bytes with {shard.records} records\. Restore it"
+    message = rf"{shard.name}: cannot be read \(No such file.*\), {expected}"
     with pytest.raises(DatasetError, match=message):
         open_source(dataset)
 
 
 @pytest.mark.parametrize(("change", "what"), [(-1, "cut"), (+1, "changed")])
 def test_a_shard_of_another_size(dataset: Path, change: int, what: str) -> None:
-    shard = dataset / "train-00000-of-00002.tfrecord"
-    size = shard.stat().st_size
-    os.truncate(shard, size + change)
-    message = (
-        rf"{shard.name}: found {size + change} bytes, expected {size} with \d records: it was {what} after it was written\. Restore it from"
-    )
+    shard = open_source(dataset).shards[0]
+    os.truncate(shard.path, shard.bytes + change)
+    sizes = f"found {shard.bytes + change} bytes, expected {shard.bytes} with {shard.records} records"
+    message = rf"{shard.name}: {sizes}: it was {what} after it was written\. Restore it from"
     with pytest.raises(DatasetError, match=message):
         open_source(dataset)
 
@@ -307,6 +305,14 @@ def setter(*keys: Any, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def together(*changes: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def change(document: Any) -> None:
+        for single in changes:
+            single(document)
+
+    return change
+
+
 def remover(*keys: Any) -> Callable[[dict[str, Any]], None]:
     def change(document: Any) -> None:
         for key in keys[:-1]:
@@ -316,8 +322,8 @@ def remover(*keys: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-NOT_OURS = 'found no "format": "vlpipe", so these are not the metadata of a vlpipe dataset'
-OTHER_VERSION = "this vlpipe reads version 1. Install the vlpipe that wrote it"
+NOT_OURS = 'vlpipe.json: does not contain "format": "vlpipe", so it is not the metadata of a vlpipe dataset'
+OTHER_VERSION = "this vlpipe reads version 1. Install the vlpipe version that wrote it"
 INVALID = "not the metadata of a vlpipe dataset: "
 
 LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
@@ -326,10 +332,10 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "format missing": (remover("format"), NOT_OURS),
     "another format": (setter("format", value="tfds"), NOT_OURS),
     **{
-        f"version {version!r}": (setter("version", value=version), f"found format version {version!r}, {OTHER_VERSION}")
+        f"version {version!r}": (setter("version", value=version), f"has format version {version!r}, {OTHER_VERSION}")
         for version in (2, 0, -1, "1", 1.0, True, None, [1], {"major": 1})
     },
-    "version missing": (remover("version"), f"found format version None, {OTHER_VERSION}"),
+    "version missing": (remover("version"), f"has format version None, {OTHER_VERSION}"),
     **{f"{key} missing": (remover(key), f"{INVALID}the key '{key}' is missing") for key in ("schema", "shards", "records", "index")},
     "digest missing": (remover("index", "digest"), f"{INVALID}the key 'digest' is missing"),
     "index is a string": (setter("index", value="index.npy"), INVALID),
@@ -342,13 +348,14 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "schema of a huge shape": (setter("schema", "features", "shape", value=[2**62, 8]), f"{INVALID}Sequence: shape is"),
     "schema of endless shape": (setter("schema", "features", "shape", value=[1] * 64), f"{INVALID}Sequence: shape is"),
     "schema of another d": (
-        setter("schema", "features", "shape", value=[30]),
-        'index.npy: the frames of "features" reach beyond their record',
+        together(setter("schema", "features", "shape", value=[30]), setter("statistics", value={})),
+        'index.npy: the frames of "features" extend beyond their record',
     ),
+    "statistics of another d": (setter("schema", "features", "shape", value=[30]), f"{INVALID}its statistics are not count, mean and"),
     "field of a control character": (setter("schema", "a\n", value={"kind": "text"}), f"{INVALID}Schema: the name"),
-    "one field more": (setter("schema", "more", value={"kind": "fixed", "shape": [], "dtype": "int64"}), "index.npy: found [("),
-    "shards is a string": (setter("shards", value="abc"), f'{INVALID}"shards" is no list of files'),
-    "shards is empty": (setter("shards", value=[]), f'{INVALID}"shards" is no list of files'),
+    "one field more": (setter("schema", "more", value={"kind": "fixed", "shape": [], "dtype": "int64"}), "index.npy: is [("),
+    "shards is a string": (setter("shards", value="abc"), f'{INVALID}"shards" is not a list of files'),
+    "shards is empty": (setter("shards", value=[]), f'{INVALID}"shards" is not a list of files'),
     "a shard is null": (setter("shards", 0, value=None), INVALID),
     "a shard without its size": (remover("shards", 0, "bytes"), f"{INVALID}the key 'bytes' is missing"),
     **{
@@ -368,14 +375,17 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "records as NaN": (setter("records", value=float("nan")), f'{INVALID}"records" is nan'),
     "metadata is a list": (setter("metadata", value=[["a", 1]]), f'{INVALID}"metadata" is list, expected an object'),
     "shards in another order": (lambda document: document["shards"].reverse(), "index.npy: the records do not fill the shards"),
-    "another digest": (setter("index", "digest", value="crc32c:00000000"), "index.npy: its digest is crc32c:"),
-    "digest is a number": (setter("index", "digest", value=0), "vlpipe.json says 0: the two do not belong together"),
+    "another digest": (
+        setter("index", "digest", value="crc32c:00000000"),
+        "vlpipe.json says crc32c:00000000: the files do not belong together",
+    ),
+    "digest is a number": (setter("index", "digest", value=0), f'{INVALID}the digest of "index" is 0, expected a string'),
     "another size of a shard": (setter("shards", 0, "bytes", value=1), "the records do not fill the shards without gap or overlap"),
     "one shard's records to the other": (
         lambda document: (
             [entry.update(records=entry["records"] + change) for entry, change in zip(document["shards"], (1, -1), strict=True)] and None
         ),
-        "the records of each shard are not those of the table",
+        "the records of each shard do not agree with the shard table",
     ),
 }
 
@@ -405,7 +415,7 @@ def test_metadata_that_are_no_json(dataset: Path, content: bytes) -> None:
 def test_metadata_that_are_a_directory(dataset: Path) -> None:
     (dataset / "vlpipe.json").unlink()
     (dataset / "vlpipe.json").mkdir()
-    with pytest.raises(DatasetError, match=r"vlpipe\.json: cannot be read as JSON"):
+    with pytest.raises(DatasetError, match=r"vlpipe\.json: cannot be read \(Is a directory\)\. Restore it from a copy"):
         open_source(dataset)
 
 
@@ -422,7 +432,7 @@ def test_every_cut_of_the_metadata_is_refused(dataset: Path) -> None:
 
 
 def replace_rows(dataset: Path, rows: np.ndarray) -> None:
-    """Rows with the right digest, so that only what they say can betray them."""
+    """Write rows with the right digest, so that only their values are wrong."""
     np.save(dataset / "index.npy", rows)
     rows = np.atleast_1d(rows)
     edit(dataset, setter("index", "digest", value=digest_of_rows(rows)))
@@ -438,27 +448,27 @@ def rows_changed(column: str, row: int, change: Callable[[int], int]) -> Callabl
 
 NO_TILING = "the records do not fill the shards without gap or overlap"
 LYING_ROWS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
-    "a shard that is not there": (rows_changed("shard", 2, lambda _: 2), "a row names shard 2 of 2"),
-    "a shard far out": (rows_changed("shard", 0, lambda _: 2**32 - 1), f"a row names shard {2**32 - 1} of 2"),
-    "another shard": (rows_changed("shard", 0, lambda shard: 1 - shard), "the records of each shard are not those of the table"),
+    "a shard that is not there": (rows_changed("shard", 2, lambda _: 2), "a row refers to shard 2 of 2"),
+    "a shard far out": (rows_changed("shard", 0, lambda _: 2**32 - 1), f"a row refers to shard {2**32 - 1} of 2"),
+    "another shard": (rows_changed("shard", 0, lambda shard: 1 - shard), "the records of each shard do not agree with the shard table"),
     "an offset too far": (rows_changed("offset", 1, lambda offset: offset + 1), NO_TILING),
     "an offset that wraps": (rows_changed("offset", 1, lambda _: 2**64 - 1), NO_TILING),
     "a record too long": (rows_changed("bytes", 3, lambda size: size + 1), NO_TILING),
     "a record of 4 GiB": (rows_changed("bytes", 3, lambda _: 2**32 - 1), NO_TILING),
     "overlapping records": (lambda rows: rows_changed("offset", 0, lambda _: int(rows["offset"][1]))(rows), NO_TILING),
-    "frames beyond the record": (rows_changed("frames", 0, lambda _: 2**32 - 1), 'the frames of "features" reach beyond their record'),
-    "one frame too many": (rows_changed("frames", 0, lambda frames: frames + 100), 'the frames of "features" reach beyond'),
-    "a start beyond the record": (rows_changed("start:words", 1, lambda _: 2**31), 'the frames of "words" reach beyond their record'),
-    "a row less": (lambda rows: rows[:-1], "found 5 rows, vlpipe.json says 6 records"),
-    "no rows": (lambda rows: rows[:0], "found 0 rows, vlpipe.json says 6 records"),
-    "a row twice": (lambda rows: np.concatenate([rows, rows[:1]]), "found 7 rows, vlpipe.json says 6 records"),
-    "two axes": (lambda rows: rows.reshape(2, 3), "[2, 3], expected one axis of [("),
-    "no axis": (lambda rows: rows[0:1].reshape(()), "[], expected one axis of [("),
-    "plain numbers": (lambda rows: np.arange(6), "found int64 [6], expected one axis of [("),
-    "big-endian": (lambda rows: rows.astype(rows.dtype.newbyteorder(">")), "expected one axis of [("),
+    "frames beyond the record": (rows_changed("frames", 0, lambda _: 2**32 - 1), 'the frames of "features" extend beyond their record'),
+    "one frame too many": (rows_changed("frames", 0, lambda frames: frames + 100), 'the frames of "features" extend beyond'),
+    "a start beyond the record": (rows_changed("start:words", 1, lambda _: 2**31), 'the frames of "words" extend beyond their record'),
+    "a row less": (lambda rows: rows[:-1], "has 5 rows, vlpipe.json says 6 records"),
+    "no rows": (lambda rows: rows[:0], "has 0 rows, vlpipe.json says 6 records"),
+    "a row twice": (lambda rows: np.concatenate([rows, rows[:1]]), "has 7 rows, vlpipe.json says 6 records"),
+    "two axes": (lambda rows: rows.reshape(2, 3), "[2, 3], the schema requires one axis of [("),
+    "no axis": (lambda rows: rows[0:1].reshape(()), "[], the schema requires one axis of [("),
+    "plain numbers": (lambda rows: np.arange(6), "is int64 [6], the schema requires one axis of [("),
+    "big-endian": (lambda rows: rows.astype(rows.dtype.newbyteorder(">")), "the schema requires one axis of [("),
     "a column less": (
         lambda rows: np.array(rows[["shard", "offset"]].tolist(), [("shard", "<u4"), ("offset", "<u8")]),
-        "expected one axis of [(",
+        "the schema requires one axis of [(",
     ),
 }
 

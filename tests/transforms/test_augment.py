@@ -1,4 +1,4 @@
-"""SpecAugment: what its masks are and how often, against the reference and against the distribution that is documented."""
+"""SpecAugment: its masks, compared with the reference and with the documented distribution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlpipe.transforms.augment import masked
 
 
 def masks_of(augment: SpecAugment, lengths: list[int], d: int, seed: int = 1, epoch: int = 0) -> list[np.ndarray]:
-    """bool [T, d] of each of the records 0, 1, ...: what is masked."""
+    """bool `[T, d]` for each of the records 0, 1, ...: True where it is masked."""
     ones = tf.RaggedTensor.from_row_lengths(tf.ones([sum(lengths), d]), tf.constant(lengths, tf.int64))
     numbers = splitmix_graph.draws(seed, tf.constant(epoch, tf.int64), MASK, tf.range(len(lengths), dtype=tf.int64), augment.draws)
     values = masked(augment, ones, tf.zeros([len(lengths), d]), numbers).numpy()
@@ -66,7 +66,7 @@ def test_ten_thousand_masks_have_the_documented_distribution() -> None:
     assert set(begins) == set(range(length - 3 + 1))
     assert begins.mean() == pytest.approx((length - 3) / 2, rel=0.05)
     edges = np.abs(np.diff(np.pad(times, [(0, 0), (1, 1)]).astype(int), axis=1)).sum(1)
-    assert np.array_equal(edges, np.where(widths > 0, 2, 0))  # each is one stretch
+    assert np.array_equal(edges, np.where(widths > 0, 2, 0))  # each mask is contiguous
     bands = np.array([mask.any(0) for mask in masks_of(SpecAugment(0, 0, 1.0, 1, band), [2] * count, size)])
     assert bands.mean() == pytest.approx(band / 2 / size, rel=0.03)
     assert (bands[:, 0].any(), bands[:, -1].any()) == (True, True)
@@ -123,7 +123,10 @@ def test_it_is_plain_and_immutable() -> None:
 def test_frames_that_have_no_frequencies_or_too_few() -> None:
     with pytest.raises(ArgumentError, match=r'augment: "x" has frames of shape \[\], expected \[d\]: SpecAugment masks time and frequency'):
         SpecAugment().check("x", ())
-    with pytest.raises(ArgumentError, match=r'frequency_width=15 is more than the 13 dimensions of "x". Pass SpecAugment\(frequency_width'):
+    with pytest.raises(
+        ArgumentError,
+        match=r'augment: frequency_width=15 exceeds the 13 dimensions of "x". Pass SpecAugment\(frequency_width=...\) of at most 13',
+    ):
         SpecAugment().check("x", (13,))
     SpecAugment(frequency_masks=0).check("x", (13,))
     SpecAugment().check("x", (15,))

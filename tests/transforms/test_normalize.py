@@ -1,4 +1,4 @@
-"""Mean and variance: of each sequence, and of whole datasets from their metadata."""
+"""Normalisation by the mean and variance of each sequence, and by the statistics of whole datasets."""
 
 from __future__ import annotations
 
@@ -103,15 +103,15 @@ def test_statistics_without_numbers_are_refused(tmp_path: Path) -> None:
     size = len(json.loads((source / "vlpipe.json").read_text())["statistics"]["features"]["mean"])
     entry = {"count": [3] * size, "mean": [None] * size, "variance": [1.0] * size, "not_finite": 0}
     with_statistics(source, {"features": entry})
-    with pytest.raises(DatasetError, match='the statistics of "features" are beyond the range of float64. Use normalize="utterance"'):
+    with pytest.raises(DatasetError, match='the statistics of "features" exceed the range of float64. Use normalize="utterance"'):
         vlpipe.plan(source, normalize="global")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"normalize": "utterance"}, "normalize: makes fractions, which dtype='int32' cannot hold"),
-        ({"augment": vlpipe.SpecAugment()}, "augment: makes fractions, which dtype='int32' cannot hold"),
+        ({"normalize": "utterance"}, "normalize: results are fractions, which dtype='int32' cannot hold"),
+        ({"augment": vlpipe.SpecAugment()}, "augment: results are fractions, which dtype='int32' cannot hold"),
     ],
 )
 def test_integers_cannot_hold_it(arguments: dict[str, Any], said: str) -> None:
@@ -120,7 +120,7 @@ def test_integers_cannot_hold_it(arguments: dict[str, Any], said: str) -> None:
     vlpipe.planning.options.Options.of(dtype="int32", augment=vlpipe.SpecAugment(fill="zero"))
 
 
-# ---- records of others -----------------------------------------------------------------------------------------------------------
+# ---- third-party records ---------------------------------------------------------------------------------------------------------
 
 CASES = cases()
 
@@ -131,7 +131,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def of_all(frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance over all frames."""
+    """Mean and variance of each dimension over all frames."""
     whole = np.concatenate(frames).astype(np.float64)
     return whole.mean(axis=0), whole.var(axis=0)
 
@@ -139,10 +139,12 @@ def of_all(frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.usefixtures("_cache", "quick_graphs")
 @pytest.mark.parametrize("engine", ["mapped", "graph"])
 @pytest.mark.parametrize("name", CASES)
-def test_frames_of_others_as_numpy_normalises_them(tmp_path: Path, name: str, engine: str) -> None:
+def test_third_party_frames_are_normalised_as_by_numpy(tmp_path: Path, name: str, engine: str) -> None:
     case = CASES[name]
     path = foreign_write(tmp_path / "a.tfrecord", case.records)
-    with pytest.raises(DatasetError, match="are not known: vlpipe notes those of whole datasets that it writes"):
+    with pytest.raises(
+        DatasetError, match=f'the statistics of "{case.key}" are unknown: vlpipe stores those of whole datasets that it writes'
+    ):
         vlpipe.plan(path, layout=case.layout, normalize="global", length_range=(0, None), label=False, features=case.key)
     summarize(path, layout=case.layout, compute=True)
     for normalize, known in (("utterance", ()), ("global", of_all(case.frames))):
@@ -157,7 +159,7 @@ def test_frames_of_others_as_numpy_normalises_them(tmp_path: Path, name: str, en
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """Training and validation data, which are not alike."""
+    """Training and validation data with different statistics."""
     train = write(tmp_path / "train", make_records([30, 50, 1], 4))
     records = [{**record, "features": record["features"] * 3 + 5} for record in make_records([4, 9], 4)]
     return train, write(tmp_path / "val", records)
@@ -191,7 +193,7 @@ def test_every_way_to_name_them(pair: tuple[Path, Path], tmp_path: Path, monkeyp
         found = vlpipe.plan(val, normalize=normalize).frame_plan.moments["features"]
         assert (found.mean.tolist(), found.variance.tolist()) == (noted["mean"], noted["variance"])
     own = json.loads((val / "vlpipe.json").read_text())["statistics"]["features"]
-    found = vlpipe.plan(val, normalize="global").frame_plan.moments["features"]  # the name is not taken for the path
+    found = vlpipe.plan(val, normalize="global").frame_plan.moments["features"]  # "global" is the method, not the path ./global
     assert found.mean.tolist() == own["mean"] != noted["mean"]
 
 
@@ -215,7 +217,7 @@ def test_the_statistics_of_foreign_training_data(tmp_path: Path) -> None:
 
 
 def damaged(document: Any, *keys: str, value: Any) -> Any:
-    """A copy in which one value is another."""
+    """A copy of a document with one value replaced."""
     if not keys:
         return value
     return {**document, keys[0]: damaged(document[keys[0]], *keys[1:], value=value)}
@@ -230,50 +232,114 @@ def damaged(document: Any, *keys: str, value: Any) -> Any:
         ("mean", [0.0] * 3, "its statistics are not count, mean and variance of 4 numbers"),
         ("mean", [[0.0] * 4], "its statistics are not count, mean and variance of 4 numbers"),
         ("mean", ["a"] * 4, "its statistics cannot be read"),
-        ("mean", [float("nan")] * 4, 'the statistics of "features" are beyond the range of float64'),
-        ("variance", [float("inf")] * 4, 'the statistics of "features" are beyond the range of float64'),
+        ("mean", [float("nan")] * 4, 'the statistics of "features" exceed the range of float64'),
+        ("variance", [float("inf")] * 4, 'the statistics of "features" exceed the range of float64'),
         ("variance", [-1.0] * 4, "its statistics are not count, mean and variance of 4 numbers"),
         ("not_finite", -1, "its statistics are not count, mean and variance of 4 numbers"),
         ("", 7, "its statistics cannot be read"),
-        ("", None, 'has no statistics of "features", only of'),
     ],
 )
 def test_hostile_statistics_are_refused(pair: tuple[Path, Path], tmp_path: Path, native: bool, key: str, value: Any, said: str) -> None:
-    train, val = pair
+    path = write_statistics(pair[0], tmp_path / "bad.json", native, key, value)
+    where = f"normalize: {path}: "
+    if said.startswith("its"):
+        where = f"{path}: not the metadata of a vlpipe dataset: " if native else f'{where}contains no readable .*: of "features", '
+    with pytest.raises(DatasetError, match=f"^{where}{said}"):
+        vlpipe.plan(pair[1], normalize=path)
+
+
+def write_statistics(train: Path, path: Path, native: bool, key: str, value: Any) -> Path:
+    """Write a `vlpipe.json`, or the output of `vlpipe stats --json`, with one value of the statistics replaced."""
     text = (train / "vlpipe.json").read_text() if native else run("stats", train, "--json").stdout
     where = ("statistics", "features") if native else ("sequences", "features", "statistics")
-    (tmp_path / "bad.json").write_text(json.dumps(damaged(json.loads(text), *where, *filter(None, [key]), value=value)))
-    with pytest.raises(DatasetError, match=f"^normalize: {tmp_path / 'bad.json'}: .*{said}"):
-        vlpipe.plan(val, normalize=tmp_path / "bad.json")
+    path.write_text(json.dumps(damaged(json.loads(text), *where, *filter(None, [key]), value=value)))
+    return path
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("native", "said"),
     [
-        *("", "[]", "7", "{}", '{"sequences": 7}', '{"sequences": {"features": 7}}', '{"format": "vlpipe"}', "[" * 100_000, "\udcff"),
-        *('{"format": "vlpipe", "schema": {"a": {"kind": "sequence"}}, "statistics": {}}', '{"sequences": {"a": {"shape": 7}}}'),
+        (True, "{path}: not the metadata of a vlpipe dataset: its statistics cannot be read"),
+        (False, r'normalize: {path}: has no statistics of "features", only of \[\]'),
     ],
-    ids=lambda content: content[:24],
 )
-def test_what_holds_no_statistics_is_refused(pair: tuple[Path, Path], tmp_path: Path, content: str) -> None:
-    (tmp_path / "bad.json").write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(DatasetError, match=r"bad.json: (no statistics can be read there|has no statistics of)"):
-        vlpipe.plan(pair[1], normalize=tmp_path / "bad.json")
+def test_null_statistics_are_refused(pair: tuple[Path, Path], tmp_path: Path, native: bool, said: str) -> None:
+    path = write_statistics(pair[0], tmp_path / "bad.json", native, "", None)
+    with pytest.raises(DatasetError, match=f"^{said.format(path=path)}"):
+        vlpipe.plan(pair[1], normalize=path)
+
+
+def test_another_format_version_is_refused_with_the_message_of_opening(pair: tuple[Path, Path]) -> None:
+    train, val = pair
+    path = train / "vlpipe.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
+    messages = []
+    for source, normalize in ((train, None), (val, train), (val, path)):
+        with pytest.raises(DatasetError) as caught:
+            vlpipe.plan(source, normalize=normalize)
+        messages.append(str(caught.value))
+    assert messages[0].startswith(f"{path}: has format version 2, this vlpipe reads version 1. Install the vlpipe version that wrote it")
+    assert messages[1:] == messages[:1] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "JSONDecodeError: Expecting value"),
+        ("[]", "AttributeError: 'list' object"),
+        ("7", "AttributeError: 'int' object"),
+        ("{}", "KeyError: 'sequences'"),
+        ('{"sequences": 7}', "AttributeError: 'int' object"),
+        ('{"sequences": {"features": 7}}', "TypeError: 'int' object is not subscriptable"),
+        ('{"sequences": {"a": {"shape": 7}}}', "TypeError: 'int' object is not iterable"),
+        ('{"sequences": {"a": {"shape": [7]}}}', "KeyError: 'statistics'"),
+        ("[" * 100_000, "RecursionError: "),
+        ("\udcff", "UnicodeDecodeError: "),
+    ],
+    ids=lambda text: text[:24],
+)
+def test_a_file_without_statistics_is_refused(pair: tuple[Path, Path], tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DatasetError, match=rf"^normalize: {path}: contains no readable statistics \({said}.*\)\. Pass a dataset directory"):
+        vlpipe.plan(pair[1], normalize=path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"format": "vlpipe"}', "has format version None, this vlpipe reads version 1"),
+        (
+            '{"format": "vlpipe", "schema": {"a": {"kind": "sequence"}}, "statistics": {}}',
+            "has format version None, this vlpipe reads version 1",
+        ),
+        ('{"format": "vlpipe", "version": 1}', "not the metadata of a vlpipe dataset: the key 'schema' is missing"),
+    ],
+)
+def test_incomplete_metadata_are_refused(pair: tuple[Path, Path], tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(content)
+    with pytest.raises(DatasetError, match=f"^{path}: {said}"):
+        vlpipe.plan(pair[1], normalize=path)
 
 
 def test_paths_and_frames_that_do_not_serve(pair: tuple[Path, Path], tmp_path: Path) -> None:
     _, val = pair
-    with pytest.raises(DatasetError, match=r"vlpipe.json: there is no such file. Pass a dataset directory that vlpipe wrote, its vlpipe"):
+    with pytest.raises(DatasetError, match=r"vlpipe.json: no such file. Pass a dataset directory that vlpipe wrote, its vlpipe"):
         vlpipe.plan(val, normalize=tmp_path)
     with pytest.raises(ArgumentError, match=r"normalize: came as 'batch', expected .* or a path that exists: a dataset directory"):
         vlpipe.plan(val, normalize="batch")
     vlpipe.write(tmp_path / "other", [{"features": np.ones((3, 2, 2), np.float32), "label": 1}])
-    with pytest.raises(DatasetError, match=r'its statistics of "features" are of frames \[2, 2\], here they are \[4\]. Pass those'):
+    with pytest.raises(
+        DatasetError, match=r'its statistics of "features" are of frames \[2, 2\], here frames are \[4\]. Pass the statistics'
+    ):
         vlpipe.plan(val, normalize=tmp_path / "other")
     vlpipe.write(tmp_path / "named", [{"mel": np.ones((3, 4), np.float32), "label": 1}])
     with pytest.raises(DatasetError, match=r"has no statistics of \"features\", only of \['mel'\]"):
         vlpipe.plan(val, normalize=tmp_path / "named")
-    with pytest.raises(ArgumentError, match='normalize="/.*named": the statistics are of the stored frames'):
+    with pytest.raises(
+        ArgumentError, match=r'normalize="/.*named": the statistics describe stored frames \[4\], but the transform returns frames \[2\]'
+    ):
         vlpipe.plan(tmp_path / "named", normalize=tmp_path / "named", transform=lambda x: x[:, :2])
-    with pytest.raises(ArgumentError, match="normalize: makes fractions, which dtype='int32' cannot hold"):
+    with pytest.raises(ArgumentError, match="normalize: results are fractions, which dtype='int32' cannot hold"):
         vlpipe.plan(val, normalize=tmp_path / "other", dtype="int32")

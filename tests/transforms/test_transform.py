@@ -1,4 +1,4 @@
-"""Crop and Transform: what they take, what the plan makes of them, and what a transform is refused for."""
+"""Crop and Transform: the arguments they accept, their effect on the plan, and transforms that are refused."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"frames": 0}, "crop: frames came as 0, expected an integer from 1 to"),
-        ({"frames": 2**31}, "crop: frames came as 2147483648"),
-        ({"frames": True}, "crop: frames came as True"),
-        ({"frames": 1.0}, "crop: frames came as 1.0"),
+        ({"frames": 0}, "crop: frames: came as 0, expected an integer >= 1, at most 2147483646"),
+        ({"frames": 2**31}, "crop: frames: came as 2147483648"),
+        ({"frames": True}, "crop: frames: came as True"),
+        ({"frames": 1.0}, "crop: frames: came as 1.0"),
         ({"frames": 3, "random": 1}, "crop: random came as 1, expected True or False"),
     ],
 )
@@ -76,10 +76,10 @@ def test_the_plan_knows_what_a_transform_makes(source: Path) -> None:
         (lambda x: tf.reshape(x, [-1, tf.shape(x)[0]]), r"transform: returns \[\?, \?\], expected \[T', ...\] with every axis"),
         (
             Transform(lambda x: x, frames=lambda t: t / 2),
-            r"transform: frames gives float64 \[5\] \[0.5, 2.0, 4.5\] for 5 lengths such as \[1, 4, 9\]",
+            r"transform: frames returns float64 \[5\] \[0.5, 2.0, 4.5\] for 5 lengths such as \[1, 4, 9\]",
         ),
-        (Transform(lambda x: x, frames=lambda t: t - 3), r"frames gives int64 \[5\] \[-2, 1, 6\]"),
-        (Transform(lambda x: x, frames=lambda t: 7), r"frames gives int64 \[\] \[7\] for 5 lengths"),
+        (Transform(lambda x: x, frames=lambda t: t - 3), r"transform: frames returns int64 \[5\] \[-2, 1, 6\]"),
+        (Transform(lambda x: x, frames=lambda t: 7), r"transform: frames returns int64 \[\] \[7\] for 5 lengths"),
         (Transform(lambda x: x, frames=lambda t: 1 if t > 3 else 2), "transform: frames fails for an array of lengths such as"),
     ],
 )
@@ -97,8 +97,8 @@ def test_frames_that_are_no_function() -> None:
 @pytest.mark.parametrize("engine", ["mapped", "graph", "stream"])
 def test_a_length_that_was_not_declared_is_an_error_that_names_the_record(source: Path, engine: str) -> None:
     wrong: list[tuple[Any, str]] = [
-        (lambda x: x[:8], "gave 8 frames, expected 9. Declare what it does: vlpipe.Transform"),
-        (Transform(lambda x: x[1:], frames=lambda t: np.maximum(t - 1, 1)), "record with id 0: gave 0 frames, expected 1"),
+        (lambda x: x[:8], "record with id 3: returned 8 frames, expected 9. Declare how it changes lengths: vlpipe.Transform"),
+        (Transform(lambda x: x[1:], frames=lambda t: np.maximum(t - 1, 1)), "record with id 0: returned 0 frames, expected 1"),
     ]
     for transform, said in wrong:
         dataset = vlpipe.make_dataset(source, transform=transform, engine=engine, shuffle=False, batch_size=1, batching="pad")
@@ -110,7 +110,7 @@ def test_a_length_that_was_not_declared_is_an_error_that_names_the_record(source
 
 def test_statistics_do_not_describe_what_a_transform_makes(source: Path) -> None:
     with pytest.raises(
-        ArgumentError, match=r'normalize="global": the statistics are of the stored frames \[2\], of which the transform makes \[1\]'
+        ArgumentError, match=r'normalize="global": the statistics describe stored frames \[2\], but the transform returns frames \[1\]'
     ):
         vlpipe.plan(source, normalize="global", transform=lambda x: x[:, :1])
 

@@ -102,7 +102,7 @@ def _read(path: str) -> dict[str, _Statistics]:
         content = Path(path).read_bytes()
         document = json.loads(content.decode("utf-8"))
         if document.get("format") != FORMAT:
-            return {name: _entry(name, **sequence) for name, sequence in document["sequences"].items()}
+            return {name: _entry(name, sequence) for name, sequence in document["sequences"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DatasetError(f"normalize: {path}: contains no readable statistics ({type(error).__name__}: {error}). {_PATHS}") from error
     metadata = parse_metadata(content, path)
@@ -110,9 +110,9 @@ def _read(path: str) -> dict[str, _Statistics]:
     return {name: _Statistics(sequence.dimensions, metadata.statistics.get(name)) for name, sequence in sequences.items()}
 
 
-def _entry(name: str, *, shape: Any, statistics: Any, **_: Any) -> _Statistics:
+def _entry(name: str, sequence: Any) -> _Statistics:
     """One sequence of `vlpipe stats --json`."""
-    dimensions = tuple(shape)
+    dimensions, statistics = tuple(sequence["shape"]), sequence["statistics"]
     if statistics is None:
         return _Statistics(dimensions, None)
     try:
