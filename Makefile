@@ -13,8 +13,9 @@ WORKERS ?= 2
 demo: .venv/ready
 	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)")
 
+# Prints the coverage of vlpipe; code that runs in TensorFlow's threads (the mapped engine) or in other processes is not counted.
 test: .venv/ready
-	.venv/bin/python -m pytest -n $(WORKERS) tests
+	.venv/bin/python -m pytest -n $(WORKERS) --cov=vlpipe --cov-report=term tests
 
 test-latest: .venv-latest/ready
 	.venv-latest/bin/python -m pytest -n $(WORKERS) tests

@@ -57,3 +57,14 @@ def test_the_table_of_the_spoken_digits(recordings: Path, tmp_path: Path) -> Non
         plan = vlpipe.plan(tmp_path / "d", batching=batching)
         assert plan.steps_per_epoch == int(steps)
         assert 100 * plan.valid_ratio == pytest.approx(float(valid), abs=0.5)  # the order of an epoch is random
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_the_files_and_names_in_the_documents_exist(document: str) -> None:
+    """`folder/file.py`, from the top level or from vlpipe, and the names that follow it: `file.py` (`name`, `name`)."""
+    root = README.parent
+    for name, listed in re.findall(r"`([\w./-]+(?:\.py|\w/))`(?: \(((?:`\w+`(?:, )?)+)\))?", (root / document).read_text("utf-8")):
+        paths = [path for path in (root / name, root / "vlpipe" / name) if path.exists()]
+        assert paths, f"{document} names {name}, which does not exist"
+        for identifier in re.findall(r"\w+", listed):
+            assert re.search(rf"\b{identifier}\b", paths[0].read_text("utf-8")), f"{document}: {name} has no {identifier}"
