@@ -36,7 +36,7 @@ def accuracy_of(result: subprocess.CompletedProcess[str]) -> float:
 
 
 def test_the_demo_with_synthesised_sounds_and_with_a_folder(tmp_path: Path) -> None:
-    result = run_demo(tmp_path, "--files", "200", "--epochs", "15")
+    result = run_demo(tmp_path, "--files", "200", "--epochs", "25")
     assert accuracy_of(result) > 40  # chance is 10; the full demo, with four times the sounds, reaches 98
     for split in ("train", "val"):
         assert re.search(rf"^demo-output/data/{split}: \d+ records, ", result.stdout, re.MULTILINE)
