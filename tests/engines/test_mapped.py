@@ -76,11 +76,11 @@ def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path,
         replace(shard, content)
         message = failure(dataset)
         if engine == "mapped" and damage.startswith("cut"):
-            assert f"{shard}: found {len(content)} bytes, expected {len(whole)} with 5 records: it was cut" in message, damage
+            assert f"{shard}: has {len(content)} bytes, expected {len(whole)} with 5 records: the file was cut" in message, damage
         else:
             assert index.where(last) in message, damage
             assert "the checksum of its" in message or "cannot be read" in message, damage
-        assert "Restore it from a copy" in message
+        assert "estore it from a copy, or write the dataset again." in message
     replace(shard, whole)
     assert read(dataset) == [0, 1, 2, 3, 4]
 

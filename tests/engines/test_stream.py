@@ -76,7 +76,7 @@ def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path,
         shard.write_bytes(content)
         message = failure(dataset)
         assert f"{index.where(last)}: cannot be read; read 4 of 5 records" in message, damage
-        assert "Restore it from a copy" in message
+        assert "estore it from a copy, or write the dataset again." in message
     shard.write_bytes(whole)
     assert read(dataset) == [0, 1, 2, 3, 4]
 
@@ -85,7 +85,7 @@ def test_a_cut_shard_is_refused_before_iteration(source: Path, shard: Path) -> N
     size = shard.stat().st_size
     with shard.open("ab") as file:
         file.truncate(size - 1)
-    with pytest.raises(vlpipe.DatasetError, match=f"{shard.name}: found {size - 1} bytes, expected {size} with 5 records: it was cut"):
+    with pytest.raises(vlpipe.DatasetError, match=f"{shard.name}: has {size - 1} bytes, expected {size} with 5 records: the file was cut"):
         vlpipe.make_dataset(source)
     with shard.open("ab") as file:
         file.write(b"more")

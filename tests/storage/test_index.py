@@ -280,7 +280,7 @@ def test_a_missing_shard(dataset: Path) -> None:
 def test_a_shard_of_another_size(dataset: Path, change: int, what: str) -> None:
     shard = open_source(dataset).shards[0]
     os.truncate(shard.path, shard.bytes + change)
-    sizes = f"found {shard.bytes + change} bytes, expected {shard.bytes} with {shard.records} records"
+    sizes = f"has {shard.bytes + change} bytes, expected {shard.bytes} with {shard.records} records"
     message = rf"{shard.name}: {sizes}: it was {what} after it was written\. Restore it from"
     with pytest.raises(DatasetError, match=message):
         open_source(dataset)
