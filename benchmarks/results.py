@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -17,6 +18,8 @@ import platform
 import subprocess
 from pathlib import Path
 from typing import Any
+
+import vlpipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -79,10 +82,10 @@ def _cpu() -> str:
 
 
 def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    for name in (package, f"{package}-cpu"):  # tensorflow-cpu is TensorFlow without its GPU code
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return vlpipe.__version__ if package == "vlpipe" else None  # a checkout that is not installed
 
 
 def _commit() -> str:

@@ -47,7 +47,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(source
 
 
 def test_a_plan_that_cannot_be_resumed_is_refused_at_once(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="seed=None draws another order"):
+    with pytest.raises(ArgumentError, match="seed=None draws a different order"):
         Backup(tmp_path / "b", vlpipe.plan(source))
     with pytest.raises(ArgumentError, match="save_every: came as 0, expected an integer >= 1"):
         Backup(tmp_path / "b", vlpipe.plan(source, seed=1), save_every=0)

@@ -361,7 +361,7 @@ def test_files_that_are_links_to_each_other_are_not_delivered_twice(source: Path
     for path in source.iterdir():
         (tmp_path / "copy" / path.name).symlink_to(path)
     assert vlpipe.plan(tmp_path / "copy").records == 60
-    with pytest.raises(vlpipe.ArgumentError, match="is named twice, by links; name each file once"):
+    with pytest.raises(vlpipe.ArgumentError, match="is named twice, through links; name each file once"):
         vlpipe.make_dataset([source, tmp_path / "copy"])
 
 

@@ -60,5 +60,7 @@ def test_what_is_missing_at_an_address_is_named(address: str) -> None:
     tf.io.gfile.remove(f"{address}/{shard}")
     with pytest.raises(DatasetError, match=rf"{shard}: cannot be read .*, expected a shard of {size} bytes"):
         vlpipe.make_dataset(address)
-    with pytest.raises(DatasetError, match="not followed in a list or glob, and ~ is not. Pass a path, or the address of one"):
+    with pytest.raises(
+        DatasetError, match="addresses are not supported inside a list or glob, and ~ is not expanded; pass a full path or one address"
+    ):
         vlpipe.plan([address])
