@@ -168,7 +168,7 @@ def test_only_a_named_layout_is_cached(path: Path, monkeypatch: pytest.MonkeyPat
         for layout, message in ((changed, " frames, the index says "), (wrong, " has 4 frames, the index says 6")):
             with pytest.raises(
                 tf.errors.InvalidArgumentError,
-                match=rf"a.tfrecord, record \d at byte \d+: .*{message}.*\. Fix the layout's functions, then change its `name`",
+                match=rf"a.tfrecord, record \d at byte \d+: .*{message}.*\. Fix the layout.*s functions, then change its `name`",
             ):
                 list(vlpipe.make_dataset(path, layout=layout, engine=engine, shuffle=False, length_range=(0, None), batch_size=2))
 
