@@ -194,9 +194,9 @@ def test_any_name_of_a_directory(tmp_path: Path, name: str) -> None:
         (None, "source: came as NoneType None, expected a directory, a glob, a file or a list of files"),
         (3, "source: came as int 3"),
         ([], "source: an empty list"),
-        ([["train"]], r"source: came with list \['train'\]"),
-        ([None], "source: came with NoneType None"),
-        ("", "source: came with str ''"),
+        ([["train"]], r"source: contains list \['train'\]"),
+        ([None], "source: contains NoneType None"),
+        ("", "source: contains str '', expected a directory, a glob, a file or a list of files"),
         (b"train", "source: came as bytes b'train'"),
         (np.array("train"), "source: came as ndarray"),
         (["train", "train"], "source: train is named twice; name each file once"),
@@ -221,10 +221,10 @@ def test_arguments_that_name_no_source(dataset: Path, monkeypatch: pytest.Monkey
     [
         (
             "tain",
-            r"^tain: not found; \. holds \['empty', 'notes.txt', .*'train'.*\]\. Pass a dataset directory, a glob, a file or ",
+            r"^tain: not found; \. contains \['empty', 'notes.txt', .*'train'.*\]\. Pass a dataset directory, a glob, a file or ",
         ),
         ("no/where", "^no/where: not found; no does not exist either"),
-        ("gs://bucket/train", "not followed in a list or glob, and ~ is not. Pass a path, or the address of one dataset directory"),
+        ("gs://bucket/train", "addresses are not supported inside a list or glob, and ~ is not expanded; pass a full path or one"),
         ("nul\0", "not found"),
         ("train/*.tfrecords", r"^train/\*\.tfrecords: the glob matches no file \(working directory: .+\)\. Check the pattern\."),
         (
@@ -237,7 +237,7 @@ def test_arguments_that_name_no_source(dataset: Path, monkeypatch: pytest.Monkey
         ("notes.txt", r"^\.: has no vlpipe.json"),
         (
             "train/alien.tfrecord",
-            r"^train/alien.tfrecord: not in the table of train/vlpipe.json, which lists 2 shards such as train-00000-of",
+            r"^train/alien.tfrecord: not among the 2 shards of train/vlpipe.json, such as train-00000-of-00002.tfrecord. Pass shards of this",
         ),
     ],
 )
@@ -259,7 +259,7 @@ def test_the_metadata_stand_for_their_dataset(dataset: Path) -> None:
 def test_datasets_of_different_schemas_are_not_read_together(dataset: Path, tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "other", [{"x": np.ones((1, 3), np.float32)}], num_shards=1)
     with pytest.raises(
-        SchemaError, match=r"train has Schema\(features=.*other has Schema\(x=.*Datasets read together need the same schema"
+        SchemaError, match=r"train has Schema\(features=.*other has Schema\(x=.*Datasets that are read together need the same schema"
     ):
         open_source([dataset, tmp_path / "other"])
 
@@ -280,8 +280,8 @@ def test_a_missing_shard(dataset: Path) -> None:
 def test_a_shard_of_another_size(dataset: Path, change: int, what: str) -> None:
     shard = open_source(dataset).shards[0]
     os.truncate(shard.path, shard.bytes + change)
-    sizes = f"found {shard.bytes + change} bytes, expected {shard.bytes} with {shard.records} records"
-    message = rf"{shard.name}: {sizes}: it was {what} after it was written\. Restore it from"
+    sizes = f"has {shard.bytes + change} bytes, expected {shard.bytes} with {shard.records} records"
+    message = rf"{shard.name}: {sizes}: the file was {what} after it was written\. Restore it from"
     with pytest.raises(DatasetError, match=message):
         open_source(dataset)
 
@@ -415,7 +415,7 @@ def test_metadata_that_are_no_json(dataset: Path, content: bytes) -> None:
 def test_metadata_that_are_a_directory(dataset: Path) -> None:
     (dataset / "vlpipe.json").unlink()
     (dataset / "vlpipe.json").mkdir()
-    with pytest.raises(DatasetError, match=r"vlpipe\.json: cannot be read \(Is a directory\)\. Restore it from a copy"):
+    with pytest.raises(DatasetError, match=r"vlpipe\.json: the metadata cannot be read \(Is a directory\)\. Restore it from a copy"):
         open_source(dataset)
 
 

@@ -99,14 +99,14 @@ def read_frames(path: str | os.PathLike[str], content: BinaryIO | None = None) -
                 raise DatasetError(f"{where}: the file ends after {len(header)} of {HEADER_BYTES} header bytes. {DAMAGED}")
             length = length_in(header)
             if length is None:
-                raise DatasetError(f"{where}: the checksum of its length does not match. {_next_step(number)}")
+                raise DatasetError(f"{where}: the checksum of its length is wrong. {_next_step(number)}")
             if length > size - offset - HEADER_BYTES - FOOTER_BYTES:
                 left = max(0, size - offset - HEADER_BYTES - FOOTER_BYTES)
-                raise DatasetError(f"{where}: the header announces {length} bytes of data, the file has {left} left. {DAMAGED}")
+                raise DatasetError(f"{where}: the header announces {length} bytes of data, of which the file has {left}. {DAMAGED}")
             data = file.read(length)
             (checksum,) = _CHECKSUM.unpack(file.read(FOOTER_BYTES))
             if masked_crc(data) != checksum:
-                raise DatasetError(f"{where}: the checksum of its {length} bytes of data does not match. {DAMAGED}")
+                raise DatasetError(f"{where}: the checksum of its {length} bytes of data is wrong. {DAMAGED}")
             yield RecordFrame(offset, data, checksum)
             offset += HEADER_BYTES + length + FOOTER_BYTES
             number += 1

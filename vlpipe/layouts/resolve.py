@@ -79,7 +79,7 @@ def _frames(entry: Frames, sample: Sample) -> Frames:
     if stats is None or stats.place != place:
         which = "feature list" if place == "lists" else "feature"
         raise SchemaError(
-            f'layout: {sample.records[0].where} has no {which} "{entry.key}"; its keys are {_keys(sample)}. Pass another layout.'
+            f'layout: {sample.records[0].where} lacks the {which} "{entry.key}"; its keys are {_keys(sample)}. Pass another layout.'
         )
     if entry.form == "floats" and not stats.packed:
         entry = dataclasses.replace(entry, packed=False)
