@@ -121,8 +121,8 @@ except tf.errors.OpError as error:
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"{shard}: found 4096 bytes, expected" in done.stdout
-    assert "with 200 records: it was cut after it was written" in done.stdout
+    assert f"{shard}: has 4096 bytes, expected" in done.stdout
+    assert "with 200 records: the file was cut after it was written" in done.stdout
 
 
 def test_the_same_batches_without_the_call(tmp_path: Path, way: str) -> None:
