@@ -110,8 +110,8 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
         path = write(tmp_path / "flipped.tfrecord", bytes(damaged))
         with pytest.raises(DatasetError) as caught:
             list(read_frames(path))
-        field = "the checksum of its length" if position < OFFSET + 12 else "the checksum of its 12 bytes of data"
-        assert str(caught.value).startswith(f"flipped.tfrecord, record 1 at byte {OFFSET}: {field} is wrong. The file is damaged")
+        problem = "the checksum of its length is wrong" if position < OFFSET + 12 else "the checksum of its 12 bytes of data is wrong"
+        assert str(caught.value).startswith(f"flipped.tfrecord, record 1 at byte {OFFSET}: {problem}. The file is damaged")
 
 
 @pytest.mark.parametrize("length", [2**40, 2**63, 2**64 - 1, 13])

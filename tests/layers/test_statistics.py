@@ -187,7 +187,7 @@ def test_length_mask_refuses_other_inputs():
         (lambda: layers.Softmax(axis=(1, 2), name="s"), r'Softmax "s": axis=\(1, 2\); expected one axis'),
         (lambda: layers.Concatenate(axis=1, name="c"), 'Concatenate "c": axis=1; expected axis=-1'),
         (lambda: layers.Dot(axes=2, name="d"), 'Dot "d": axes=2, normalize=False; expected axes=1'),
-        (lambda: layers.ReduceFrames("median"), "ReduceFrames: reduction='median'; expected"),
+        (lambda: layers.ReduceFrames("median"), "ReduceFrames: reduction='median'; expected \"mean\", \"sum\", \"max\" or \"min\""),
     ],
 )
 def test_arguments_that_cannot_be_exact_are_refused(make, message):

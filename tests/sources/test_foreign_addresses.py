@@ -284,10 +284,13 @@ def test_a_remote_file_that_ends_too_early_is_an_error(address: str) -> None:
 def test_a_file_truncated_after_indexing_is_named_when_it_is_read(address: str, engine: str) -> None:
     place = f"{address}/c.tfrecord"
     dataset = vlpipe.make_dataset(place, layout=LAYOUT, engine=engine, batch_size=2, length_range=(0, None))
+    index = vlpipe.build_index(place, LAYOUT)
+    where, size = index.where(10), int(index.rows["bytes"][10])
     put(place, filesystem.open_file(place).read()[:-5])
-    with pytest.raises(tf.errors.OpError, match=r"c.tfrecord, record 10 at byte \d+: cannot be read"):
+    problem = {"graph": "TensorFlow cannot read the record. The", "stream": "cannot be read; read 10 of 11 records. The"}[engine]
+    with pytest.raises(tf.errors.OpError, match=f"{where}: {problem}"):
         list(dataset)
-    with pytest.raises(DatasetError, match=r"c.tfrecord, record 10 at byte \d+: the header announces"):
+    with pytest.raises(DatasetError, match=f"{where}: the header announces {size} bytes of data, of which the file has {size - 5}. "):
         vlpipe.make_dataset(place, layout=LAYOUT)
 
 
@@ -344,7 +347,7 @@ def test_missing_files_are_named(address: str) -> None:
         vlpipe.plan(f"{address}/*.gz")
     with pytest.raises(DatasetError, match=r"^nosuch://b/\*: the glob cannot be expanded \(.*import tensorflow_io\)\). Pass the paths of its files"):
         vlpipe.plan("nosuch://b/*")
-    with pytest.raises(DatasetError, match=r"^nosuch://b/x: cannot be read \(.*import tensorflow_io\)\). Pass TFRecord files"):
+    with pytest.raises(DatasetError, match=r"^nosuch://b/x: cannot be read \(.*; some file systems need a package .*\). Pass TFRecord files"):
         vlpipe.plan("nosuch://b/x", layout=LAYOUT)
     tf.io.gfile.makedirs(f"{address}/empty")
     with pytest.raises(DatasetError, match=rf"^{address}/empty: has no file with .tfrecord in its name"):
@@ -353,7 +356,7 @@ def test_missing_files_are_named(address: str) -> None:
         vlpipe.plan(f"{address}/empty")
     with pytest.raises(ArgumentError, match=rf"source: {address}/a.tfrecord or another file is named twice"):
         vlpipe.build_index([f"{address}/a.tfrecord", address], LAYOUT)
-    with pytest.raises(DatasetError, match=r"cannot be read \(.*\), expected a TFRecord file"):
+    with pytest.raises(DatasetError, match=rf"^{missing}: cannot be indexed \(.*\), expected a TFRecord file"):
         build.index_file(missing, LAYOUT)
 
 
@@ -378,7 +381,7 @@ def test_own_and_third_party_files_cannot_be_read_together(source: Path, address
     ):
         vlpipe.plan([tmp_path / "own", source / "a.tfrecord"])
     assert vlpipe.plan(own).total == 1
-    with pytest.raises(DatasetError, match="not followed in a list or glob, and ~ is not"):
+    with pytest.raises(DatasetError, match="addresses are not supported inside a list or glob, and ~ is not expanded"):
         vlpipe.plan([own])
     with pytest.raises(DatasetError, match=r"/\*.tfrecord/vlpipe.json: cannot be read .*Pass the address of a dataset directory"):
         vlpipe.plan(f"{own}/*.tfrecord")

@@ -199,12 +199,12 @@ def test_any_name_of_a_directory(tmp_path: Path, name: str) -> None:
         ("", "source: contains str '', expected a directory, a glob, a file or a list of files"),
         (b"train", "source: came as bytes b'train'"),
         (np.array("train"), "source: came as ndarray"),
-        (["train", "train"], "source: train is named twice; name each file once"),
+        (["train", "train"], "source: train is named twice; name each file once, or its records would be delivered twice"),
         (["train", "train/train-00000-of-00002.tfrecord"], "is named twice"),
         (["train/train-00000-of-00002.tfrecord", "train"], "source: train is named twice"),
         (["train/train-00000-of-00002.tfrecord", "train/*"], "is named twice"),
         (["train", "./other/../train"], "is named twice"),
-        (["train", "link"], "source: link is named twice"),
+        (["train", "link"], "source: link is named twice; name each file once"),
         (["link/train-00000-of-00002.tfrecord", "train/train-00000-of-00002.tfrecord"], "is named twice"),
     ],
 )
@@ -250,6 +250,12 @@ def test_sources_that_are_no_dataset(dataset: Path, monkeypatch: pytest.MonkeyPa
         (root / file).write_bytes(b"")
     with pytest.raises(DatasetError, match=message):
         open_source(source)
+
+
+def test_a_label_has_no_frames(dataset: Path) -> None:
+    access = open_source(dataset).access("label")
+    with pytest.raises(TypeError, match=r'"label" is Fixed\(.*\), which has no frames'):
+        access.sequence  # noqa: B018
 
 
 def test_the_metadata_stand_for_their_dataset(dataset: Path) -> None:

@@ -103,7 +103,7 @@ def _rate(entry: Frames, sample: Sample) -> int:
     try:
         return read_header(first.bytes_of(entry.key) or b"", f'{first.where}: "{entry.key}"').rate
     except AudioError as error:
-        raise SchemaError(f"layout: {error} Pass another layout.") from error
+        raise SchemaError(f"layout: {error} Pass a layout other than encoded_audio.") from error
 
 
 def _shape_in(entry: Frames, record: SampleRecord) -> tuple[str, tuple[int, ...]] | None:
