@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 WORDS = 3  # a phrase has at least this many words, unless no phrase of this length is unique
 RAISING = ("require", "refuse", "fail")  # functions that raise for their caller: their string arguments are messages
 HOLE, ANY, BREAK = " * ", " ... ", " | "  # a placeholder in a message; a wildcard in a test; the end of a text
-# Messages of vlpipe.arguments and `record_place`, of which others are extensions.
-FRAMES = {" * came as * expected * ", " * came as * expected an integer >= * at most * ", " * record * at byte * "}
+# The messages of vlpipe.arguments, of which others are extensions: their callers' words are tested instead.
+FRAMES = {" * came as * expected * ", " * came as * expected an integer >= * at most * "}
 Scope = dict[str, list[ast.AST]]  # what a function assigns to each local name, and its nested functions
 
 
@@ -86,16 +86,20 @@ def messages_in(node: ast.AST, scope: Scope) -> Iterator[tuple[int, set[str]]]:
         for keyword in node.keywords:
             if name in ("integer", "number") and keyword.arg == "expected":
                 alternatives = itertools.product(texts_of(node.args[0], scope), texts_of(keyword.value, scope))
-                yield node.lineno, {words(f"{name}: came as {HOLE}, expected {expected}.") for name, expected in alternatives}
+                yield node.lineno, {words(f"{argument}: came as {HOLE}, expected {expected}.") for argument, expected in alternatives}
     for child in ast.iter_child_nodes(node):
         yield from messages_in(child, scope)
 
 
 def words(text: str) -> str:
-    """Return the words of a text, each with a space on both sides, without the punctuation around them; `key=*` is a placeholder."""
+    """Return the words of a text without the punctuation around them, each with a space on both sides.
+
+    The end of `key=*` and the place of a record are placeholders, too; several in a row become one.
+    """
     text = re.sub(r"\S*=(?= \*)|0x(?= \*)", "", text)
     found = (word if word == ANY.strip() else word.strip(".,:;!?()[]{}\"'^$") for word in text.split())
-    return f" {re.sub(r'[*]( [*])+', '*', ' '.join(word for word in found if word))} "
+    joined = re.sub(r"\*( \*)+", "*", " ".join(word for word in found if word))
+    return f" {joined.replace('* record * at byte *', '*')} "
 
 
 def collect() -> tuple[dict[str, set[str]], str]:
@@ -104,35 +108,36 @@ def collect() -> tuple[dict[str, set[str]], str]:
     advice = []
     for path in sorted((ROOT / "vlpipe").rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
-        scope = {ast.unparse(node.targets[0]): [node.value] for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict | ast.Tuple)}
+        values = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+        advice += [words(text) for value in values.values() if isinstance(value, ast.Constant) for text in texts_of(value, {})]
+        scope: Scope = {name: [value] for name, value in values.items() if isinstance(value, ast.Dict | ast.Tuple)}
         for line, texts in messages_in(tree, scope):
+            own = {text for text in texts - FRAMES if len(text.replace("*", "").split()) > 1}
             place = f"{path.relative_to(ROOT)}:{line}"
-            messages[f"{place}:2" if place in messages else place] = texts
-        constants = (node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant))
-        advice += [words(node.value) for node in constants if isinstance(node.value, str)]
-    own_words = {place: {text for text in texts if len(text.replace("*", "").split()) > 1} for place, texts in messages.items()}
-    return {place: texts - FRAMES for place, texts in own_words.items() if texts - FRAMES}, BREAK.join(advice)
+            if own:
+                messages[f"{place}:2" if place in messages else place] = own
+    return messages, BREAK.join(advice)
 
 
 MESSAGES, ADVICE = collect()
 
 
 def phrases(texts: set[str], least: int) -> Iterator[list[str]]:
-    """Yield the phrases of a message: parts that begin and end with a word and have at least `least` words beside placeholders."""
+    """Yield the phrases of a message: parts of `least` or more words, one more with placeholders inside."""
     for text in texts:
         tokens = text.split()
         for begin, end in itertools.combinations(range(len(tokens) + 1), 2):
             phrase = tokens[begin:end]
-            if "*" not in (phrase[0], phrase[-1]) and len(phrase) - phrase.count("*") >= least:
+            if "*" not in (phrase[0], phrase[-1]) and len(phrase) - phrase.count("*") >= least + ("*" in phrase):
                 yield phrase
 
 
 def occurs(phrase: list[str], text: str) -> bool:
-    """Whether a text contains a phrase, with anything of at most 8 words for a placeholder."""
-    pieces = [f" {piece.strip()} " for piece in " ".join(phrase).split("*")]
-    if len(pieces) == 1 or not all(piece in text for piece in pieces):
-        return len(pieces) == 1 and pieces[0] in text
-    return re.search(r"(?:[^\s|]+ ){0,8}?".join(re.escape(piece[:-1]) + " " if not i else re.escape(piece[1:]) for i, piece in enumerate(pieces)), text) is not None
+    """Whether a text contains a phrase, with anything of at most 20 words for a placeholder."""
+    pieces = " ".join(phrase).split(" * ")
+    if not all(f" {piece} " in text for piece in pieces):
+        return False  # quickly
+    return re.search(f" {r' (?:[^ |]+ ){0,20}?'.join(map(re.escape, pieces))} ", text) is not None
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +152,10 @@ def tests() -> str:
 
 def strings_in(node: ast.AST) -> Iterator[str]:
     """Yield the strings below a node of a test, except docstrings."""
-    if isinstance(node, ast.JoinedStr) or isinstance(node, ast.Constant) and isinstance(node.value, str):
+    if isinstance(node, ast.JoinedStr | ast.Constant):
         yield from texts_of(node, {})
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant) or isinstance(node, ast.JoinedStr) and isinstance(child, ast.Constant)):
+    elif not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant):
+        for child in ast.iter_child_nodes(node):
             yield from strings_in(child)
 
 

@@ -325,7 +325,9 @@ REASONS = {"a list": "ValueError: found list, expected a JSON object"}
 def test_an_info_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     path = cache(tmp_path, {"train": [RECORDS]})
     (path / "info.train.json").write_bytes(MALFORMED[name].encode("latin-1"))
-    with pytest.raises(SchemaError, match=rf"{path}/info.train.json: cannot be read as the features of a SeqIO task \({REASONS.get(name, '')}"):
+    with pytest.raises(
+        SchemaError, match=rf"{path}/info.train.json: cannot be read as the features of a SeqIO task \({REASONS.get(name, '')}"
+    ):
         vlpipe.build_index(path)
 
 

@@ -345,9 +345,13 @@ def test_missing_files_are_named(address: str) -> None:
         vlpipe.plan(missing)
     with pytest.raises(DatasetError, match=rf"^{address}/\*.gz: the glob matches no file. Check the pattern and the access rights"):
         vlpipe.plan(f"{address}/*.gz")
-    with pytest.raises(DatasetError, match=r"^nosuch://b/\*: the glob cannot be expanded \(.*import tensorflow_io\)\). Pass the paths of its files"):
+    with pytest.raises(
+        DatasetError, match=r"^nosuch://b/\*: the glob cannot be expanded \(.*import tensorflow_io\)\). Pass the paths of its files"
+    ):
         vlpipe.plan("nosuch://b/*")
-    with pytest.raises(DatasetError, match=r"^nosuch://b/x: cannot be read \(.*; some file systems need a package .*\). Pass TFRecord files"):
+    with pytest.raises(
+        DatasetError, match=r"^nosuch://b/x: cannot be read \(.*; some file systems need a package .*\). Pass TFRecord files"
+    ):
         vlpipe.plan("nosuch://b/x", layout=LAYOUT)
     tf.io.gfile.makedirs(f"{address}/empty")
     with pytest.raises(DatasetError, match=rf"^{address}/empty: has no file with .tfrecord in its name"):

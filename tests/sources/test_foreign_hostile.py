@@ -102,7 +102,9 @@ def test_a_varint_that_does_not_end(tmp_path: Path, run: bytes, single: bool) ->
     values = b"\x08" + run if single else field(1, run)
     for before in (1, 50):  # within the records that complete the layout, and after them
         path = write(tmp_path / "a.tfrecord", [encodings("int64")["packed"][0]] * before + [field(1, entry(field(3, values)))])
-        message = rf"not a tf.train.Example or SequenceExample: byte \d+ of the file has a {'' if single else 'packed '}varint that does not end"
+        message = (
+            rf"not a tf.train.Example or SequenceExample: byte \d+ of the file has a {'' if single else 'packed '}varint that does not end"
+        )
         if before == 50 and single:
             message = r"neither a tf.train.Example nor a SequenceExample: byte \d+ of the file has a varint that does not end"
         elif before == 50:
@@ -134,5 +136,7 @@ def test_a_varint_of_ten_bytes(tmp_path: Path, last: int) -> None:
 def test_a_tag_that_is_longer_than_necessary(tmp_path: Path) -> None:
     record = field(1, entry(field(3, field(1, *INTEGERS))))
     path = write(tmp_path / "a.tfrecord", [record, b"\x8a\x00" + record[1:]])
-    with pytest.raises(DatasetError, match=rf"^{place(path, 1)}: not a tf.train.Example or SequenceExample: .* has field number 1 in 2 bytes"):
+    with pytest.raises(
+        DatasetError, match=rf"^{place(path, 1)}: not a tf.train.Example or SequenceExample: .* has field number 1 in 2 bytes"
+    ):
         vlpipe.build_index(path, layouts.int_list("x", d=1))

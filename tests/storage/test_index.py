@@ -237,7 +237,7 @@ def test_arguments_that_name_no_source(dataset: Path, monkeypatch: pytest.Monkey
         ("notes.txt", r"^\.: has no vlpipe.json"),
         (
             "train/alien.tfrecord",
-            r"^train/alien.tfrecord: not among the 2 shards of train/vlpipe.json, such as train-00000-of-00002.tfrecord. Pass shards of this",
+            r"^train/alien.tfrecord: not among the 2 shards of train/vlpipe.json, such as train-00000-of-00002.tfrecord. Pass shards of",
         ),
     ],
 )

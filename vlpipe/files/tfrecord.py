@@ -147,12 +147,8 @@ def scan(data: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
         number = int(bad[0]) if len(bad) else len(starts)
         at = int(starts[number]) if len(bad) else at
         left = size - at - HEADER_BYTES - FOOTER_BYTES
-        if (
-            not len(bad)
-            and left >= 0
-            and int(_header_checksums(data, np.array([at]))[0]) != int.from_bytes(data[at + 8 : at + 12], "little")
-        ):
-            problem = ""  # the length is impossible because it is damaged
+        if left >= 0 and int(_header_checksums(data, np.array([at]))[0]) != int.from_bytes(data[at + 8 : at + 12], "little"):
+            problem = ""  # the length is damaged, so what follows from it is not the problem
         where = record_place(name, number, at)
         raise DatasetError(f"{where}: {problem or 'the checksum of its length does not match'}. {_next_step(number)}")
     return starts, np.diff(starts, append=size) - (HEADER_BYTES + FOOTER_BYTES)

@@ -90,7 +90,9 @@ class Sequence:
         if not hasattr(value, "dtype") and array.dtype.kind in "iuf":
             array = from_python(array, self.dtype)
         if array.dtype.name != self.dtype:
-            raise ValueError(f'dtype {array.dtype.name}, the schema has a Sequence of {self.dtype}; convert it with .astype("{self.dtype}")')
+            raise ValueError(
+                f'dtype {array.dtype.name}, the schema has a Sequence of {self.dtype}; convert it with .astype("{self.dtype}")'
+            )
         if array.ndim == 0 or array.shape[1:] != self.dimensions:
             raise ValueError(f"shape {list(array.shape)}, the schema has a Sequence [{expected}]")
         return np.ascontiguousarray(array, dtype=np.dtype(self.dtype).newbyteorder("<"))
