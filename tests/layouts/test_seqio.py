@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import vlpipe
 from tests.engines.test_engines import digest
-from tests.helpers.foreign_files import audio_file, example, floats, ints, prepared_directory, raw, read, write
+from tests.helpers.foreign_files import audio_file, example, floats, ints, place, prepared_directory, raw, read, write
 from vlpipe import cli
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError, VlpipeError
 from vlpipe.layouts import sidecars
@@ -318,7 +318,7 @@ MALFORMED = {
 }
 
 
-REASONS = {"a list": "ValueError: found list, expected a JSON object"}
+REASONS = {"a list": ".*found list, expected a JSON object"}
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -381,7 +381,8 @@ def test_an_info_without_frames(tmp_path: Path, features: dict[str, Any]) -> Non
 )
 def test_an_info_that_does_not_match_the_records(tmp_path: Path, features: dict[str, Any], message: str) -> None:
     path = cache(tmp_path, {"train": [RECORDS]}, features)
-    with pytest.raises((SchemaError, DatasetError), match=rf"train.tfrecord-00000-of-00001, record \d at byte \d+.*{message}"):
+    first = next(record for record, frames in enumerate(LENGTHS) if frames * 5 % 4) if "multiple of 4" in message else 0
+    with pytest.raises((SchemaError, DatasetError), match=f"{place(path / 'train.tfrecord-00000-of-00001', first)}.*{message}"):
         vlpipe.build_index(path)
 
 
