@@ -57,7 +57,17 @@ def load(script: str, directory: Path = RESULTS) -> dict[str, Any] | None:
 
 def _machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpu": _cpu(), "cores": os.cpu_count(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
+    machine = {"cpu": _cpu(), "cores": os.cpu_count(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
+    return machine | ({"accelerator": name} if (name := _accelerator()) else {})
+
+
+def _accelerator() -> str | None:
+    """The names of the NVIDIA GPUs; None without any."""
+    try:
+        names = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return ", ".join(names.stdout.split("\n")).strip(", ") or None
 
 
 def _cpu() -> str:

@@ -24,6 +24,7 @@ def origin(document: dict[str, Any]) -> str:
     names = ("python", "tensorflow", "keras", "jax", "torch", "numpy")
     known = ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
     hardware = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB"
+    hardware += f", {machine['accelerator']}" if "accelerator" in machine else ""
     return f"{hardware}; {known}; commit {document['commit']}, {document['date']}."
 
 

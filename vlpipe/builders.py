@@ -30,7 +30,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Protocol, overload
 
 import numpy as np
 import tensorflow as tf
@@ -38,7 +38,7 @@ import tensorflow as tf
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.buckets import boundaries_for, histogram
-from vlpipe.planning.options import MAX_FRAMES, Options, checked_padding
+from vlpipe.planning.options import MAX_FRAMES, Options, PadTo, Remainder, checked_padding
 
 __all__ = ["bucket", "pad", "ragged", "same_length"]
 
@@ -46,9 +46,19 @@ SAMPLE = 4096  # elements from whose lengths boundaries are chosen, unless the u
 _log = logging.getLogger("vlpipe")
 
 Transformation = Callable[[tf.data.Dataset], tf.data.Dataset]
+_Arguments = ParamSpec("_Arguments")
 
 
-def _applicable(builder: Callable[..., tf.data.Dataset]) -> Callable[..., Any]:
+class _Builder(Protocol[_Arguments]):
+    """The two ways to call a builder, for type checkers."""
+
+    @overload
+    def __call__(self, dataset: tf.data.Dataset, /, *args: _Arguments.args, **arguments: _Arguments.kwargs) -> tf.data.Dataset: ...
+    @overload
+    def __call__(self, *args: _Arguments.args, **arguments: _Arguments.kwargs) -> Transformation: ...
+
+
+def _applicable(builder: Callable[Concatenate[tf.data.Dataset, _Arguments], tf.data.Dataset]) -> _Builder[_Arguments]:
     """Make a builder return a function of a dataset, for `Dataset.apply`, where it is called without one."""
 
     build = tf.autograph.experimental.do_not_convert(builder)  # not needed here, and slow to trace
@@ -63,7 +73,7 @@ def _applicable(builder: Callable[..., tf.data.Dataset]) -> Callable[..., Any]:
             )
         return build(dataset, **arguments)
 
-    return wrapper
+    return wrapper  # type: ignore[return-value]  # a function of arguments that `build` checks
 
 
 @_applicable
@@ -73,8 +83,8 @@ def bucket(
     batch_size: int | None = None,
     frames_per_batch: int | None = None,
     buckets: int | list[int] | None = None,
-    pad_to: str = "longest",
-    remainder: str = "keep",
+    pad_to: PadTo = "longest",
+    remainder: Remainder = "keep",
     lengths: bool = False,
     padding_value: float = 0.0,
     label_padding: int = -1,
@@ -120,7 +130,7 @@ def pad(
     dataset: tf.data.Dataset,
     *,
     batch_size: int | None = None,
-    remainder: str = "keep",
+    remainder: Remainder = "keep",
     lengths: bool = False,
     padding_value: float = 0.0,
     label_padding: int = -1,
@@ -155,7 +165,12 @@ def pad(
 
 @_applicable
 def ragged(
-    dataset: tf.data.Dataset, *, batch_size: int | None = None, remainder: str = "keep", lengths: bool = False, label_padding: int = -1
+    dataset: tf.data.Dataset,
+    *,
+    batch_size: int | None = None,
+    remainder: Remainder = "keep",
+    lengths: bool = False,
+    label_padding: int = -1,
 ) -> tf.data.Dataset:
     """Batch sequences in their order as a `tf.RaggedTensor`, with `Dataset.ragged_batch`.
 
@@ -184,7 +199,7 @@ def same_length(
     *,
     batch_size: int | None = None,
     frames_per_batch: int | None = None,
-    remainder: str = "keep",
+    remainder: Remainder = "keep",
     lengths: bool = False,
     padding_value: float = 0.0,
     label_padding: int = -1,

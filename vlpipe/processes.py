@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import numbers
 import os
 import queue
 import signal
@@ -32,7 +31,8 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 from vlpipe import errors
-from vlpipe.errors import ArgumentError, VlpipeError
+from vlpipe.arguments import integer
+from vlpipe.errors import VlpipeError
 
 # Starting a process takes about half a second: for less work, that is more than it saves.
 MIN_BYTES_FOR_PROCESSES = 1 << 28
@@ -48,11 +48,8 @@ def check_workers(workers: Any, limit: int | None = None) -> int | None:
     """
     if workers is None:
         return None
-    is_integer = isinstance(workers, numbers.Integral) and not isinstance(workers, bool)
-    if not is_integer or workers < 1 or (limit is not None and workers > limit):
-        at_most = "" if limit is None else f", at most {limit}"
-        raise ArgumentError(f"workers: came as {workers!r}, expected an integer >= 1{at_most}, or None to let vlpipe choose.")
-    return int(workers)
+    at_most = "" if limit is None else f", at most {limit}"
+    return integer("workers", workers, 1, limit or 2**31, expected=f"an integer >= 1{at_most}, or None to let vlpipe choose")
 
 
 def worker_count(workers: Any, *, tasks: int | None = None, work_bytes: int | None = None, limit: int | None = None) -> int:

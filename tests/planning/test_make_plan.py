@@ -269,7 +269,8 @@ def bucket_rows_of(plan: Plan) -> list[list[int]]:
 def test_the_report_has_the_figures_of_the_plan(scale: int) -> None:
     lengths = [3, 9, 9, 20, 41, 0, 7] * scale + [2]
     arguments: dict[str, Any] = {"batch_size": 2, "buckets": [5, 10, 40], "remainder": "drop", "frames_per_batch": 14}
-    plan = plan_of(lengths, length_range=(1, 40), out_of_range="truncate", crop=15, shard=(1, 2), **arguments)
+    wide = Schema(features=Sequence(50_000), label=Fixed())
+    plan = plan_of(lengths, wide, length_range=(1, 40), out_of_range="truncate", crop=15, shard=(1, 2), **arguments)
     assert totals_of(plan) == {
         "batching": "bucket, padded to the longest of the batch",
         "engine": "mapped",
@@ -280,7 +281,7 @@ def test_the_report_has_the_figures_of_the_plan(scale: int) -> None:
         "truncated": f"{scale:,} to 40 frames",
         "steps": f"{plan.steps_per_epoch:,} an epoch of each of 2 ranks, remainder: drop",
         "valid frames": f"{100 * plan.valid_ratio:.1f}% (the rest is padding)",
-        "largest batch": "0.0 MiB of features",
+        "largest batch": "2.9 MiB of features",  # one record of 15 frames of 50,000 float32
     }
     assert bucket_rows_of(plan) == [[bucket.upper, bucket.batch_size, bucket.records, bucket.steps] for bucket in plan.buckets]
     assert [bucket.records for bucket in plan.buckets] == [scale + 1, 3 * scale, 2 * scale]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError, DatasetError, VlpipeError
 from vlpipe.files.atomic_directory import AtomicDirectory
 from vlpipe.storage.field_access import column
@@ -44,8 +45,7 @@ class DatasetTransaction:
     """
 
     def __init__(self, path: str | os.PathLike[str], num_shards: int, *, overwrite: bool) -> None:
-        if not isinstance(num_shards, (int, np.integer)) or isinstance(num_shards, bool) or not 1 <= num_shards <= MAX_SHARDS:
-            raise ArgumentError(f"num_shards: came as {num_shards!r}, expected an integer from 1 to {MAX_SHARDS}.")
+        num_shards = integer("num_shards", num_shards, 1, MAX_SHARDS, expected=f"an integer from 1 to {MAX_SHARDS}")
         if not isinstance(path, (str, os.PathLike)) or not _is_directory_name(os.fspath(path)):
             raise ArgumentError(f"path: came as {path!r}, expected the directory to make.")
         self.path = os.fspath(path)
