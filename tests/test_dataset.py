@@ -305,7 +305,7 @@ def test_an_empty_dataset_has_no_batches(tmp_path: Path) -> None:
         ({"shard": (0, 2)}, 'Use remainder="pad"'),
         ({"resume": {}, "repeat": True, "seed": 1, "engine": "stream"}, 'in the middle of a run. Use engine="mapped" or "graph"'),
         ({"repeat": True, "remainder": "drop", "batch_size": 1000}, "repeat=True: an epoch has no batch: of 60 records"),
-        ({"layout": "audioset"}, 'has no feature list "audio_embedding"'),
+        ({"layout": "audioset"}, 'lacks the feature list "audio_embedding"'),
         ({"features": "fetures"}, "the schema has no field \"fetures\"; its fields are ['features', 'label']"),
         ({"label": "features"}, "is also among the features"),
     ],

@@ -220,8 +220,10 @@ def test_load_mixes_and_resamples(tmp_path: Path) -> None:
 def test_load_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AudioError, match=r"none.wav: cannot be read \(No such file or directory\). Check the path"):
         audio.load(tmp_path / "none.wav")
-    with pytest.raises(ArgumentError, match="sample_rate: came as 0, expected a positive integer, in Hz"):
+    with pytest.raises(ArgumentError, match="^sample_rate: came as 0, expected a positive integer, the rate to return in Hz"):
         audio.resample(np.zeros(3, np.float32), 8000, 0)
+    with pytest.raises(ArgumentError, match="^rate: came as 8000.0, expected a positive integer, the rate of the samples in Hz"):
+        audio.resample(np.zeros(3, np.float32), 8000.0, 16000)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "soxr", None)
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(MissingExtraError, match=r"resampling from 8000 to 16000 Hz needs the package \"soxr\".*vlpipe\[audio\]"):
@@ -337,6 +339,8 @@ def test_features_refuse_all_but_mono_waveforms_of_finite_floats() -> None:
         (audio.LogMel, {"high_hz": 9000}, r"expected 0 <= low_hz < high_hz <= 8000.0 \(half the sample rate\) and floor > 0"),
         (audio.LogMel, {"floor": 0}, "floor=0: expected 0 <= low_hz"),
         (audio.LogMel, {"low_hz": float("nan")}, "low_hz: came as nan, expected a frequency in Hz"),
+        (audio.LogMel, {"high_hz": "8000"}, "high_hz: came as '8000', expected a frequency in Hz"),
+        (audio.LogMel, {"floor": None}, "floor: came as None, expected a positive energy"),
         (audio.MFCC, {"coefficients": 41}, "coefficients: came as 41, expected an integer from 1 to 40, the number of mels"),
     ],
 )

@@ -230,7 +230,7 @@ def test_index(tmp_path: Path) -> None:
     result = run("index", str(tmp_path / "f"), "--layout", '{"float_list": {"key": "x", "d": 5, "label": "label"}}')
     assert "1 files, 23 records" in result.stdout
     result = run("index", str(tmp_path / "f"), "--layout", '{"float_frames": {"keys": ["x"], "d": 5}}')
-    assert 'has no feature list "x"' in result.stderr
+    assert 'lacks the feature list "x"; its keys are ' in result.stderr
     for text in ("{", '{"kaldi": {}}', '{"float_list": 3}'):
         result = run("index", str(tmp_path / "f"), "--layout", text)
         assert result.exit_code == 1

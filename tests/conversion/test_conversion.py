@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
-from tests.helpers.foreign_files import cases, example, floats, ints, prepared_directory, raw, read, write
+from tests.helpers.foreign_files import cases, example, floats, ints, place, prepared_directory, raw, read, write
 from tests.storage.test_writer import contents, listing
 from vlpipe import layouts, processes
 from vlpipe.conversion import convert
@@ -314,7 +314,7 @@ def test_a_key_that_is_not_a_valid_name_is_left_out(tmp_path: Path) -> None:
 def test_a_record_that_becomes_too_large_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "a.tfrecord", [record(1), record(300)])
     monkeypatch.setattr("vlpipe.storage.shard_writer.MAX_RECORD_BYTES", 3000)
-    with pytest.raises(SchemaError, match=r"^a.tfrecord, record 1 at byte \d+: takes \d+ bytes, a TFRecord Example can hold 3000"):
+    with pytest.raises(SchemaError, match=rf"^{place(source, 1)}: takes \d+ bytes, a TFRecord Example can hold 3000"):
         convert(source, tmp_path / "d", layout=LAYOUT)
 
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import vlpipe
 from tests.test_dataset import make_records, write
+from vlpipe.files.tfrecord import footer_of, header_of, masked_crc
 from vlpipe.sources.native import open_source
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
@@ -151,12 +152,27 @@ def test_a_damaged_record_has_the_same_number_in_both_engines_when_others_are_dr
     content[damaged + 20] ^= 1
     shard.write_bytes(content)
     where = f"{shard.name}, record 5 at byte {damaged}: "
-    for engine, said in (("mapped", "the checksum of its"), ("graph", "cannot be read")):
+    for engine, problem in (("mapped", "the checksum of its"), ("graph", "TensorFlow cannot read the record")):
         arguments: dict[str, Any] = {"length_range": (5, None), "out_of_range": "drop", "shuffle": shuffle, "seed": 1}
         assert vlpipe.plan(source, **arguments).refused == {"too_short": 4}
         with pytest.raises(tf.errors.OpError) as caught:
             list(vlpipe.make_dataset(source, engine=engine, **arguments))
-        assert where + said in str(caught.value.message)
+        assert where + problem in str(caught.value.message)
+
+
+def test_a_longer_last_record_is_detected_by_the_graph_engine(tmp_path: Path) -> None:
+    """It is intact, and begins where the index says."""
+    source = write(tmp_path / "d", make_records([3, 4, 5]), num_shards=1)
+    dataset = vlpipe.make_dataset(source, engine="graph", batch_size=1, shuffle=False)
+    index = open_source(source)
+    last = int(index.by_shard()[-1])
+    shard, begin, end = Path(index.shards[0].path), int(index.rows["offset"][last]), index.shards[0].bytes
+    content = shard.read_bytes()
+    data = content[begin + 12 : end - 4] + b"\0"
+    shard.write_bytes(content[:begin] + header_of(len(data)) + data + footer_of(masked_crc(data)))
+    message = f"{index.where(last)}: is not the record that was indexed. The file is damaged, or was changed or replaced"
+    with pytest.raises(tf.errors.OpError, match=message):
+        list(dataset)
 
 
 @pytest.fixture(scope="module")

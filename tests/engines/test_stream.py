@@ -76,7 +76,7 @@ def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path,
         shard.write_bytes(content)
         message = failure(dataset)
         assert f"{index.where(last)}: cannot be read; read 4 of 5 records" in message, damage
-        assert "estore it from a copy, or write the dataset again." in message
+        assert "restore it from a copy, or write the dataset again." in message
     shard.write_bytes(whole)
     assert read(dataset) == [0, 1, 2, 3, 4]
 
@@ -89,7 +89,7 @@ def test_a_cut_shard_is_refused_before_iteration(source: Path, shard: Path) -> N
         vlpipe.make_dataset(source)
     with shard.open("ab") as file:
         file.write(b"more")
-    with pytest.raises(vlpipe.DatasetError, match="it was changed after it was written. Restore it"):
+    with pytest.raises(vlpipe.DatasetError, match="the file was changed after it was written. Restore it"):
         vlpipe.make_dataset(source)
 
 
@@ -120,7 +120,7 @@ def test_a_shard_swapped_for_another_is_found_by_its_frames(tmp_path: Path) -> N
     dataset = stream(tmp_path / "a", shuffle=False, num_parallel_calls=1)
     a.write_bytes(b.read_bytes())
     message = failure(dataset).replace("\\", "")
-    assert 'record 0 at byte 0: "features" has 2 frames, the index says 1' in message
+    assert 'record 0 at byte 0: "features" has 2 frames, but 1 were indexed. ' in message
 
 
 def test_a_wrong_d_in_the_schema_is_named_with_place_found_and_expected(source: Path) -> None:

@@ -96,7 +96,7 @@ def test_every_cut_of_the_last_record_is_found(tmp_path: Path) -> None:
         problem = (
             f"the file ends after {left} of 12 header bytes"
             if left < 12
-            else f"the header announces 12 bytes of data, the file has {max(0, left - 16)} left"
+            else f"the header announces 12 bytes of data, of which the file has {max(0, left - 16)}. "
         )
         assert problem in str(caught.value)
     assert len(list(read_frames(write(tmp_path / "whole.tfrecord", content[:OFFSET])))) == 1
@@ -110,15 +110,15 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
         path = write(tmp_path / "flipped.tfrecord", bytes(damaged))
         with pytest.raises(DatasetError) as caught:
             list(read_frames(path))
-        field = "the checksum of its length" if position < OFFSET + 12 else "the checksum of its 12 bytes of data"
-        assert str(caught.value).startswith(f"flipped.tfrecord, record 1 at byte {OFFSET}: {field} does not match. The file is damaged")
+        problem = "the checksum of its length is wrong" if position < OFFSET + 12 else "the checksum of its 12 bytes of data is wrong"
+        assert str(caught.value).startswith(f"flipped.tfrecord, record 1 at byte {OFFSET}: {problem}. The file is damaged")
 
 
 @pytest.mark.parametrize("length", [2**40, 2**63, 2**64 - 1, 13])
 def test_a_length_beyond_the_file_allocates_nothing(tmp_path: Path, length: int) -> None:
     # With a valid checksum, so that only the size of the file refutes it: TensorFlow's reader crashes.
     path = write(tmp_path / "long.tfrecord", header_of(length) + b"\0" * 16)
-    with pytest.raises(DatasetError, match=f"record 0 at byte 0: the header announces {length} bytes of data, the file has 12 left"):
+    with pytest.raises(DatasetError, match=f"record 0 at byte 0: the header announces {length} bytes of data, of which the file has 12. "):
         list(read_frames(path))
 
 

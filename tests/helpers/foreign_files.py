@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import wave
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import tensorflow as tf
 
 import vlpipe
 from vlpipe import layouts
+from vlpipe.errors import record_place
+from vlpipe.files.tfrecord import read_frames
 from vlpipe.storage.example import varint
 
 Feature = tf.train.Feature
@@ -31,6 +34,11 @@ def ints(*values: int) -> Feature:
 
 def raw(value: Any) -> Feature:
     return Feature(bytes_list=tf.train.BytesList(value=[value if isinstance(value, bytes) else value.tobytes()]))
+
+
+def place(path: Path, record: int) -> str:
+    """Return how errors name a record of an intact file, as a regular expression."""
+    return re.escape(record_place(path.name, record, [frame.offset for frame in read_frames(path)][record]))
 
 
 def loose_example(key: str, values: Any, label: int) -> bytes:

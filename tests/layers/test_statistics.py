@@ -182,12 +182,22 @@ def test_length_mask_refuses_other_inputs():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: layers.BatchNormalization(axis=1, name="b"), 'BatchNormalization "b": axis=1.*expected axis=-1'),
-        (lambda: layers.GroupNormalization(axis=1, name="g"), 'GroupNormalization "g": axis=1; expected axis=-1'),
+        (lambda: layers.BatchNormalization(axis=1, name="b"), 'BatchNormalization "b": axis=1, synchronized=False; expected axis=-1'),
+        (
+            lambda: layers.BatchNormalization(synchronized=True),
+            r"expected axis=-1 \(features\) and synchronized=False. With several replicas",
+        ),
+        (
+            lambda: layers.GroupNormalization(axis=1, name="g"),
+            'GroupNormalization "g": axis=1; expected axis=-1 \\(features\\). Normalize with',
+        ),
         (lambda: layers.Softmax(axis=(1, 2), name="s"), r'Softmax "s": axis=\(1, 2\); expected one axis'),
-        (lambda: layers.Concatenate(axis=1, name="c"), 'Concatenate "c": axis=1; expected axis=-1'),
-        (lambda: layers.Dot(axes=2, name="d"), 'Dot "d": axes=2, normalize=False; expected axes=1'),
-        (lambda: layers.ReduceFrames("median"), "ReduceFrames: reduction='median'; expected"),
+        (
+            lambda: layers.Concatenate(axis=1, name="c"),
+            'Concatenate "c": axis=1; expected axis=-1, the features. Sequences of different lengths',
+        ),
+        (lambda: layers.Dot(axes=2, name="d"), 'Dot "d": axes=2, normalize=False; expected axes=1 and normalize=False, the sum over the'),
+        (lambda: layers.ReduceFrames("median"), 'ReduceFrames: reduction=\'median\'; expected "mean", "sum", "max" or "min"'),
     ],
 )
 def test_arguments_that_cannot_be_exact_are_refused(make, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 import vlpipe
 from tests.engines.test_engines import digest
-from tests.helpers.foreign_files import read, write
+from tests.helpers.foreign_files import place, read, write
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.inspection.summary import summarize
 from vlpipe.layouts import Layout
@@ -164,13 +165,14 @@ def test_only_a_named_layout_is_cached(path: Path, monkeypatch: pytest.MonkeyPat
     changed = Layout.custom(lambda data: (parse(data)[0][1:], parse(data)[1]), name="one")
     wrong = Layout.custom(lambda data: parse(data)[0], lambda data: 6)
     assert vlpipe.build_index(path, changed).frames("features").tolist() == list(map(len, FRAMES))
+    shorter = [f'{place(path, n)}: "features" has {len(x) - 1} frames, the index says {len(x)}' for n, x in enumerate(FRAMES)]
+    six = [f'{place(path, n)}: "features" has {len(x)} frames, the index says 6' for n, x in enumerate(FRAMES)]
     for engine in ENGINES:
-        for layout, message in ((changed, " frames, the index says "), (wrong, " has 4 frames, the index says 6")):
-            with pytest.raises(
-                tf.errors.InvalidArgumentError,
-                match=rf"a.tfrecord, record \d at byte \d+: .*{message}.*\. Fix the layout.*s functions, then change its `name`",
-            ):
+        for layout, messages in ((changed, shorter), (wrong, six)):
+            message = rf"({'|'.join(messages)})\. Fix the layout's functions, then change its `name` so that"
+            with pytest.raises(tf.errors.InvalidArgumentError) as caught:
                 list(vlpipe.make_dataset(path, layout=layout, engine=engine, shuffle=False, length_range=(0, None), batch_size=2))
+            assert re.search(message, str(caught.value.message).replace("\\", ""))
 
 
 @pytest.mark.parametrize(

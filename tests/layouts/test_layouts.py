@@ -18,6 +18,7 @@ from tests.helpers.foreign_files import (
     example,
     floats,
     ints,
+    place,
     prepared_directory,
     raw,
     read,
@@ -152,7 +153,9 @@ def test_labels_as_a_vector_of_classes(files: dict[str, Path], engine: str) -> N
         assert np.flatnonzero(labels[number]).tolist() == sorted(set(expected))
         assert set(labels[number].tolist()) <= {0.0, 1.0}
     assert len(frames) == 23
-    with pytest.raises(DatasetError, match=r'a.tfrecord, record \d at byte \d+: "labels" has a class outside the range 0 to 9'):
+    first = next(number for number, classes in enumerate(CASES["audioset"].labels) if max(classes, default=0) > 9)
+    where = place(files["audioset"], first)
+    with pytest.raises(DatasetError, match=f'^{where}: "labels" has a class outside the range 0 to 9'):
         vlpipe.build_index(files["audioset"], layouts.audioset(classes=10))
 
 
@@ -306,6 +309,7 @@ def test_a_directory_of_tensorflow_datasets_that_lost_records(tmp_path: Path) ->
         (lambda: layouts.float_list("x", d=2, label=3), "layout: label came as 3, expected a non-empty string"),  # type: ignore[arg-type]
         (lambda: layouts.raw_bytes("x", d=2, dtype="U8"), "layout: dtype came as 'U8', expected one of float32"),
         (lambda: layouts.raw_bytes("x", d=2, dtype="int8", byteorder="?"), r"layout: byteorder came as '\?', expected one of"),  # type: ignore[arg-type]
+        (lambda: layouts.int_list("x", d=2, dtype="float32"), "layout: dtype came as 'float32', expected an integer dtype: "),
         (lambda: layouts.float_frames(), r"layout: the keys are \[\], expected at least one sequence of frames, and each key once"),
         (lambda: layouts.float_frames("a", "a"), r"layout: the keys are \['a', 'a'\], expected at least one"),
         (lambda: layouts.youtube8m(features=("video",)), r"youtube8m: features came as \('video',\), expected rgb, audio or both"),
@@ -336,10 +340,10 @@ def test_a_layout_by_name(files: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        (layouts.float_list("z", d=5), r'a.tfrecord, record 0 at byte 0 has no feature "z"; its keys are \''),
+        (layouts.float_list("z", d=5), r'layout: a.tfrecord, record 0 at byte 0 lacks the feature "z"; its keys are \''),
         (layouts.float_list("x", d=5, label="y"), 'layout: the first records have no label "y"; their keys are \''),
         (layouts.float_list("x", length="label"), 'the first 23 records do not determine the number of values in a frame of "x"'),
-        (layouts.float_frames("x", d=5), r'record 0 at byte 0 has no feature list "x"'),
+        (layouts.float_frames("x", d=5), r'layout: a.tfrecord, record 0 at byte 0 lacks the feature list "x"; its keys are \''),
     ],
 )
 def test_a_layout_that_the_records_do_not_have(files: dict[str, Path], layout: layouts.Layout, message: str) -> None:
@@ -354,7 +358,7 @@ def test_keys_that_are_not_needed_can_be_ignored(tmp_path: Path, engine: str) ->
     records = [example(features)] * 40 + [example({key: features[key] for key in ("x", "label")})]
     path = write(tmp_path / "a.tfrecord", records)
     layout = layouts.float_list("x", d=5, label="label")
-    with pytest.raises(DatasetError, match=r'record 40 at byte \d+: has no feature "gain".*LAYOUT.only\(\) ignores'):
+    with pytest.raises(DatasetError, match=rf'^{place(path, 40)}: has no feature "gain".*LAYOUT.only\(\) ignores'):
         vlpipe.build_index(path, layout)
     arguments: dict[str, Any] = {"layout": layout.only("name"), "label": ("label", "name"), "engine": engine, "batch_size": 41}
     ((_, y),) = vlpipe.make_dataset(path, shuffle=False, **arguments)

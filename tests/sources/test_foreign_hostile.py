@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
-from tests.helpers.foreign_files import write
+from tests.helpers.foreign_files import place, write
 from vlpipe import layouts
 from vlpipe.errors import DatasetError
 from vlpipe.protobuf.wire import signed
@@ -82,7 +82,7 @@ def test_encodings_of_parsed_numbers(tmp_path: Path, kind: str, name: str) -> No
     record, is_plain = encodings(kind)[name]
     path = write(tmp_path / "a.tfrecord", [encodings(kind)["packed"][0], record])
     if not is_plain:
-        with pytest.raises(DatasetError, match=r'a.tfrecord, record 1 at byte \d+: "x" is encoded in several parts, or in another way'):
+        with pytest.raises(DatasetError, match=rf'^{place(path, 1)}: "x" is encoded in several parts, or in another way'):
             vlpipe.build_index(path, layout)
         return
     message = tf.train.Example.FromString(record).features.feature["x"]
@@ -100,9 +100,27 @@ def test_encodings_of_parsed_numbers(tmp_path: Path, kind: str, name: str) -> No
 @pytest.mark.parametrize("single", [False, True])
 def test_a_varint_that_does_not_end(tmp_path: Path, run: bytes, single: bool) -> None:
     values = b"\x08" + run if single else field(1, run)
-    path = write(tmp_path / "a.tfrecord", [encodings("int64")["packed"][0], field(1, entry(field(3, values)))])
-    with pytest.raises(DatasetError, match=r"a.tfrecord, record 1 at byte \d+: .*(holds|has) a (varint that does not end|field of)"):
-        vlpipe.build_index(path, layouts.int_list("x", d=1))
+    for before in (1, 50):  # within the records that complete the layout, and after them
+        path = write(tmp_path / "a.tfrecord", [encodings("int64")["packed"][0]] * before + [field(1, entry(field(3, values)))])
+        message = (
+            rf"not a tf.train.Example or SequenceExample: byte \d+ of the file has a {'' if single else 'packed '}varint that does not end"
+        )
+        if before == 50 and single:
+            message = r"neither a tf.train.Example nor a SequenceExample: byte \d+ of the file has a varint that does not end"
+        elif before == 50:
+            message = f'"x", at byte {path.read_bytes().rindex(run)}, holds frames with an endless varint'
+        with pytest.raises(DatasetError, match=f"^{place(path, before)}: {message}"):
+            vlpipe.build_index(path, layouts.int_list("x", d=1))
+
+
+@pytest.mark.parametrize("run", [b"\xff" * 10 + b"\x01", b"\x01\xff"])
+def test_a_label_that_does_not_end(tmp_path: Path, run: bytes) -> None:
+    frames = field(1, field(1, b"y"), field(2, field(2, field(1, FLOATS[0]))))
+    records = [field(1, frames, entry(field(3, field(1, values)))) for values in [b"\x01"] * 50 + [run]]
+    path = write(tmp_path / "a.tfrecord", records)
+    message = f'^{place(path, 50)}: "x", at byte {path.read_bytes().rindex(run)}, holds an endless varint'
+    with pytest.raises(DatasetError, match=message):
+        vlpipe.build_index(path, layouts.float_list("y", d=1, label="x"))
 
 
 @pytest.mark.parametrize("last", [0x01, 0x7F])
@@ -118,5 +136,7 @@ def test_a_varint_of_ten_bytes(tmp_path: Path, last: int) -> None:
 def test_a_tag_that_is_longer_than_necessary(tmp_path: Path) -> None:
     record = field(1, entry(field(3, field(1, *INTEGERS))))
     path = write(tmp_path / "a.tfrecord", [record, b"\x8a\x00" + record[1:]])
-    with pytest.raises(DatasetError, match=r"record 1 at byte \d+: not a tf.train.Example .* has field number 1 in 2 bytes"):
+    with pytest.raises(
+        DatasetError, match=rf"^{place(path, 1)}: not a tf.train.Example or SequenceExample: .* has field number 1 in 2 bytes"
+    ):
         vlpipe.build_index(path, layouts.int_list("x", d=1))

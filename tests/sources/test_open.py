@@ -49,7 +49,10 @@ def test_a_dataset_at_an_address_has_the_batches_of_the_local_one(source: Path, 
 def test_what_is_missing_at_an_address_is_named(address: str) -> None:
     with pytest.raises(DatasetError, match=r"ram://nothing/vlpipe.json: cannot be read .*Pass the address of a dataset directory"):
         vlpipe.plan("ram://nothing")
-    with pytest.raises(DatasetError, match=r"nosuch://nothing/vlpipe.json: cannot be read .*import tensorflow_io"):
+    with pytest.raises(
+        DatasetError,
+        match=r"nosuch://nothing/vlpipe.json: the metadata cannot be read .*some file systems need a package that registers them, such as",
+    ):
         vlpipe.plan("nosuch://nothing")
     shard = next(name for name in tf.io.gfile.listdir(address) if name.endswith("tfrecord"))
     size = tf.io.gfile.stat(f"{address}/{shard}").length
@@ -58,9 +61,9 @@ def test_what_is_missing_at_an_address_is_named(address: str) -> None:
     with pytest.raises(DatasetError, match=rf"{shard}: has {size + 4} bytes, expected {size}\. Copy it again"):
         vlpipe.make_dataset(address)
     tf.io.gfile.remove(f"{address}/{shard}")
-    with pytest.raises(DatasetError, match=rf"{shard}: cannot be read .*, expected a shard of {size} bytes"):
+    with pytest.raises(DatasetError, match=rf"{shard}: the address cannot be read .*, expected a shard of {size} bytes"):
         vlpipe.make_dataset(address)
     with pytest.raises(
-        DatasetError, match="addresses are not supported inside a list or glob, and ~ is not expanded; pass a full path or one address"
+        DatasetError, match="addresses are not supported inside a list or glob, and ~ is not expanded; pass a full path or one"
     ):
         vlpipe.plan([address])

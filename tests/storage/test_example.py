@@ -273,8 +273,8 @@ def packed(payload: bytes, name: bytes = b"y", tag: bytes = b"\x1a", rest: bytes
         (Fixed((), "int8"), packed(b"\x80\x01"), '"y" holds 128, which int8 cannot represent'),
         (Fixed((), "float16"), packed(np.float32(1e6).tobytes(), tag=b"\x12"), '"y" holds 1000000.0, which float16 cannot represent'),
         (Fixed((), "float32"), packed(b"12345", tag=b"\x12"), 'the 5 bytes of "y" are not 1 numbers'),
-        (Text(), packed(b"a\xff", tag=b"\x0a"), r'"y" is not UTF-8 \(invalid start byte\)'),
-        (Sequence(), packed(b"12345", tag=b"\x0a"), '"y" holds 5 bytes, not a multiple of 4'),
+        (Text(), packed(b"a\xff", tag=b"\x0a"), r'byte 25 of the data: "y" is not UTF-8 \(invalid start byte\)'),
+        (Sequence(), packed(b"12345", tag=b"\x0a"), 'byte 24 of the data: "y" holds 5 bytes, not a multiple of 4'),
         (Fixed(), b"", "byte 0 of the data: the Example should begin with 0x0a, found the end"),
     ],
 )

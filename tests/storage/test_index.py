@@ -196,15 +196,15 @@ def test_any_name_of_a_directory(tmp_path: Path, name: str) -> None:
         ([], "source: an empty list"),
         ([["train"]], r"source: contains list \['train'\]"),
         ([None], "source: contains NoneType None"),
-        ("", "source: contains str ''"),
+        ("", "source: contains str '', expected a directory, a glob, a file or a list of files"),
         (b"train", "source: came as bytes b'train'"),
         (np.array("train"), "source: came as ndarray"),
-        (["train", "train"], "source: train is named twice; name each file once"),
+        (["train", "train"], "source: train is named twice; name each file once, or its records would be delivered twice"),
         (["train", "train/train-00000-of-00002.tfrecord"], "is named twice"),
         (["train/train-00000-of-00002.tfrecord", "train"], "source: train is named twice"),
         (["train/train-00000-of-00002.tfrecord", "train/*"], "is named twice"),
         (["train", "./other/../train"], "is named twice"),
-        (["train", "link"], "source: link is named twice"),
+        (["train", "link"], "source: link is named twice; name each file once"),
         (["link/train-00000-of-00002.tfrecord", "train/train-00000-of-00002.tfrecord"], "is named twice"),
     ],
 )
@@ -224,7 +224,7 @@ def test_arguments_that_name_no_source(dataset: Path, monkeypatch: pytest.Monkey
             r"^tain: not found; \. contains \['empty', 'notes.txt', .*'train'.*\]\. Pass a dataset directory, a glob, a file or ",
         ),
         ("no/where", "^no/where: not found; no does not exist either"),
-        ("gs://bucket/train", "addresses are not supported inside a list or glob, and ~ is not expanded; pass a full path or one address"),
+        ("gs://bucket/train", "addresses are not supported inside a list or glob, and ~ is not expanded; pass a full path or one"),
         ("nul\0", "not found"),
         ("train/*.tfrecords", r"^train/\*\.tfrecords: the glob matches no file \(working directory: .+\)\. Check the pattern\."),
         (
@@ -237,7 +237,7 @@ def test_arguments_that_name_no_source(dataset: Path, monkeypatch: pytest.Monkey
         ("notes.txt", r"^\.: has no vlpipe.json"),
         (
             "train/alien.tfrecord",
-            r"^train/alien.tfrecord: not among the 2 shards of train/vlpipe.json, such as train-00000-of",
+            r"^train/alien.tfrecord: not among the 2 shards of train/vlpipe.json, such as train-00000-of-00002.tfrecord. Pass shards of",
         ),
     ],
 )
@@ -250,6 +250,12 @@ def test_sources_that_are_no_dataset(dataset: Path, monkeypatch: pytest.MonkeyPa
         (root / file).write_bytes(b"")
     with pytest.raises(DatasetError, match=message):
         open_source(source)
+
+
+def test_a_label_has_no_frames(dataset: Path) -> None:
+    access = open_source(dataset).access("label")
+    with pytest.raises(TypeError, match=r'"label" is Fixed\(.*\), which has no frames'):
+        access.sequence  # noqa: B018
 
 
 def test_the_metadata_stand_for_their_dataset(dataset: Path) -> None:
@@ -415,7 +421,7 @@ def test_metadata_that_are_no_json(dataset: Path, content: bytes) -> None:
 def test_metadata_that_are_a_directory(dataset: Path) -> None:
     (dataset / "vlpipe.json").unlink()
     (dataset / "vlpipe.json").mkdir()
-    with pytest.raises(DatasetError, match=r"vlpipe\.json: cannot be read \(Is a directory\)\. Restore it from a copy"):
+    with pytest.raises(DatasetError, match=r"vlpipe\.json: the metadata cannot be read \(Is a directory\)\. Restore it from a copy"):
         open_source(dataset)
 
 

@@ -265,7 +265,7 @@ def test_arguments_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_record_that_does_not_fit_is_named_and_nothing_committed(tmp_path: Path) -> None:
     records = [record(1), record(2), {"features": np.ones((1, 2)), "label": 0}]
-    with pytest.raises(SchemaError, match=r'd, record 2: "features" has dtype float64, the schema has float32; convert it'):
+    with pytest.raises(SchemaError, match=r'd, record 2: "features" has dtype float64, the schema has a Sequence of float32; convert it'):
         vlpipe.write(tmp_path / "d", records, num_shards=2)
     assert listing(tmp_path) == []
 

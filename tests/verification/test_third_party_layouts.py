@@ -25,7 +25,7 @@ CASES = cases()
 
 def test_every_record_that_does_not_fit_the_layout_is_found(tmp_path: Path) -> None:
     bad: dict[int, tuple[bytes, str]] = {
-        2: (b"\xff" * 20, "not a tf.train.Example or SequenceExample: byte "),
+        2: (b"\xff" * 20, "neither a tf.train.Example nor a SequenceExample: byte "),
         3: (example({"x": floats(range(4)), "label": ints(1)}), '"x", at byte'),
         17: (example({"label": ints(1)}), 'has no feature "x"'),
         38: (example({"x": floats(range(3)), "label": ints(1, 2)}), '"label" has 2 values, expected 1 in every record'),
@@ -79,7 +79,7 @@ def test_misfits_of_several_kinds_interleaved(tmp_path: Path, monkeypatch: pytes
     report = vlpipe.verify(path, LAYOUT)
     assert (report.damaged, report.records, report.unlisted) == (90, 150, 0)
     assert [problem.record for problem in report.problems] == [n for n in range(150) if n % 5 in (1, 2, 3)]
-    beginnings = {1: "not a tf.train.Example", 2: '"x", at byte', 3: 'has no feature "x"'}
+    beginnings = {1: "neither a tf.train.Example nor a SequenceExample", 2: '"x", at byte', 3: 'has no feature "x"'}
     assert all(problem.found.startswith(beginnings[(problem.record or 0) % 5]) for problem in report.problems)
 
 

@@ -206,8 +206,8 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
         >>> vlpipe.audio.resample(np.zeros(8000, np.float32), 8000, 16000).shape
         (16000,)
     """
-    integer("rate", rate, 1, expected="a positive integer, in Hz")
-    integer("sample_rate", sample_rate, 1, expected="a positive integer, in Hz")
+    integer("rate", rate, 1, expected="a positive integer, the rate of the samples in Hz")
+    integer("sample_rate", sample_rate, 1, expected="a positive integer, the rate to return in Hz")
     if rate == sample_rate:
         return samples
     if max(rate, sample_rate) > _MAX_RESAMPLING * min(rate, sample_rate):

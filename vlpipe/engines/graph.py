@@ -134,7 +134,7 @@ class _Reader:
         data = attempt.ignore_errors().concatenate(empty).take(1).get_single_element()
 
         def message() -> tf.Tensor:
-            return tf.strings.join([self._where(records[self._first_unread(records)]), ": cannot be read. ", REWRITTEN])
+            return tf.strings.join([self._where(records[self._first_unread(records)]), ": TensorFlow cannot read the record. ", REWRITTEN])
 
         with tf.control_dependencies([require(tf.size(data, tf.int64) == count, message)]):
             data = tf.identity(data)

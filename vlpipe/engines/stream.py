@@ -187,8 +187,12 @@ def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, ep
 def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
     """The same for a third-party record: decoded as a batch of one, without the batch axis."""
     same = tf.strings.length(data) == tf.cast(table.bytes[position], tf.int32)
-    changed = require(same, lambda: tf.strings.join([table.where(position), ": is not the record that was indexed. ", REWRITTEN]))
-    with tf.control_dependencies([changed]):
+
+    def changed() -> tf.Tensor:
+        sizes = tf.strings.as_string(tf.strings.length(data)), tf.strings.as_string(table.bytes[position])
+        return tf.strings.join([table.where(position), ": has ", sizes[0], " bytes of data, but ", sizes[1], " were indexed. ", REWRITTEN])
+
+    with tf.control_dependencies([require(same, changed)]):
         data = tf.identity(data)
     zero = tf.constant(0, tf.int64)
     batch = decode(data[None], position[None], zero, zero, epoch)
@@ -214,9 +218,8 @@ def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tenso
 
     def message() -> tf.Tensor:
         numbers = tf.strings.as_string(frames), tf.strings.as_string(expected)
-        return tf.strings.join(
-            [table.where(position), f': "{name}" has ', numbers[0], " frames, the index says ", numbers[1], ". ", REWRITTEN]
-        )
+        text = [f': "{name}" has ', numbers[0], " frames, but ", numbers[1], " were indexed. ", REWRITTEN]
+        return tf.strings.join([table.where(position), *text])
 
     return require(frames == expected, message)
 

@@ -99,14 +99,14 @@ def read_frames(path: str | os.PathLike[str], content: BinaryIO | None = None) -
                 raise DatasetError(f"{where}: the file ends after {len(header)} of {HEADER_BYTES} header bytes. {DAMAGED}")
             length = length_in(header)
             if length is None:
-                raise DatasetError(f"{where}: the checksum of its length does not match. {_next_step(number)}")
+                raise DatasetError(f"{where}: the checksum of its length is wrong. {_next_step(number)}")
             if length > size - offset - HEADER_BYTES - FOOTER_BYTES:
                 left = max(0, size - offset - HEADER_BYTES - FOOTER_BYTES)
-                raise DatasetError(f"{where}: the header announces {length} bytes of data, the file has {left} left. {DAMAGED}")
+                raise DatasetError(f"{where}: the header announces {length} bytes of data, of which the file has {left}. {DAMAGED}")
             data = file.read(length)
             (checksum,) = _CHECKSUM.unpack(file.read(FOOTER_BYTES))
             if masked_crc(data) != checksum:
-                raise DatasetError(f"{where}: the checksum of its {length} bytes of data does not match. {DAMAGED}")
+                raise DatasetError(f"{where}: the checksum of its {length} bytes of data is wrong. {DAMAGED}")
             yield RecordFrame(offset, data, checksum)
             offset += HEADER_BYTES + length + FOOTER_BYTES
             number += 1
@@ -147,12 +147,8 @@ def scan(data: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
         number = int(bad[0]) if len(bad) else len(starts)
         at = int(starts[number]) if len(bad) else at
         left = size - at - HEADER_BYTES - FOOTER_BYTES
-        if (
-            not len(bad)
-            and left >= 0
-            and int(_header_checksums(data, np.array([at]))[0]) != int.from_bytes(data[at + 8 : at + 12], "little")
-        ):
-            problem = ""  # the length is impossible because it is damaged
+        if left >= 0 and int(_header_checksums(data, np.array([at]))[0]) != int.from_bytes(data[at + 8 : at + 12], "little"):
+            problem = ""  # the length is damaged, so what follows from it is not the problem
         where = record_place(name, number, at)
         raise DatasetError(f"{where}: {problem or 'the checksum of its length does not match'}. {_next_step(number)}")
     return starts, np.diff(starts, append=size) - (HEADER_BYTES + FOOTER_BYTES)

@@ -79,7 +79,7 @@ def _frames(entry: Frames, sample: Sample) -> Frames:
     if stats is None or stats.place != place:
         which = "feature list" if place == "lists" else "feature"
         raise SchemaError(
-            f'layout: {sample.records[0].where} has no {which} "{entry.key}"; its keys are {_keys(sample)}. Pass another layout.'
+            f'layout: {sample.records[0].where} lacks the {which} "{entry.key}"; its keys are {_keys(sample)}. Pass another layout.'
         )
     if entry.form == "floats" and not stats.packed:
         entry = dataclasses.replace(entry, packed=False)
@@ -103,7 +103,7 @@ def _rate(entry: Frames, sample: Sample) -> int:
     try:
         return read_header(first.bytes_of(entry.key) or b"", f'{first.where}: "{entry.key}"').rate
     except AudioError as error:
-        raise SchemaError(f"layout: {error} Pass another layout.") from error
+        raise SchemaError(f"layout: {error} Pass a layout other than encoded_audio.") from error
 
 
 def _shape_in(entry: Frames, record: SampleRecord) -> tuple[str, tuple[int, ...]] | None:

@@ -50,7 +50,7 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     with open_file(path) as file:
         document = json.loads(file.read().decode("utf-8"))
     if not isinstance(document, dict):
-        raise ValueError(f"found {type(document).__name__}, expected an object")
+        raise ValueError(f"found {type(document).__name__}, expected a JSON object")
     return document
 
 

@@ -91,7 +91,7 @@ def walk(data: bytes) -> Message:
     message = Message()
     for number, wire, begin, end in fields(data, 0, len(data)):
         if number in (1, 2) and wire != BYTES:
-            raise WireError(begin, f"field {number} with wire type {wire}, expected a message")
+            raise WireError(begin, f"field {number} of the record with wire type {wire}, expected a message")
         if number == 1:
             for key, first, last in _entries(data, begin, end):
                 message.features[key] = _feature(data, first, last)
@@ -256,7 +256,7 @@ def _add_values(data: bytes, begin: int, end: int, feature: Feature) -> None:
         elif wire == BYTES:
             run = data[first:last]
             if run[-1:] >= b"\x80" or _ENDLESS.search(run):
-                raise WireError(first, "a varint that does not end")
+                raise WireError(first, "a packed varint that does not end")
             _add_packed(feature, first, last, len(run.translate(None, _CONTINUATION_BYTES)))
         else:
             raise WireError(first, f"a value of kind {feature.kind} with wire type {wire}")

@@ -65,7 +65,9 @@ def _open_address(address: str) -> Index:
         try:
             size = stat_file(shard.path).bytes
         except OSError as error:
-            raise DatasetError(f"{shard.path}: cannot be read ({error.strerror}), expected a shard of {shard.bytes} bytes.") from error
+            raise DatasetError(
+                f"{shard.path}: the address cannot be read ({error.strerror}), expected a shard of {shard.bytes} bytes."
+            ) from error
         if size != shard.bytes:
             raise DatasetError(f"{shard.path}: has {size} bytes, expected {shard.bytes}. Copy it again.")
     return index

@@ -57,7 +57,7 @@ class Records:
             data = file.read(int(entry["bytes"]))
         except OSError as error:
             where = self._index.where(row)
-            raise DatasetError(f"{where}: cannot be read ({error.strerror}), expected {entry['bytes']} bytes. {RESTORE}") from error
+            raise DatasetError(f"{where}: cannot be read ({error.strerror}), expected {entry['bytes']} bytes of data. {RESTORE}") from error
         self._index.check_record(row, masked_crc(data))
         return data
 

@@ -73,7 +73,7 @@ class FieldAccess:
     def sequence(self) -> Sequence:
         """The field, which is a sequence."""
         if not isinstance(self.field, Sequence):
-            raise TypeError(f'"{self.name}" is {self.field!r}, not a sequence')
+            raise TypeError(f'"{self.name}" is {self.field!r}, which has no frames')
         return self.field
 
     @property

@@ -136,7 +136,7 @@ def _read_metadata(directory: str) -> bytes:
             next_step = "Pass a directory that vlpipe.Writer or `vlpipe ingest` wrote."
         raise DatasetError(f"{directory}: has no {METADATA_NAME}, so it is not a vlpipe dataset. {next_step}") from error
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror or error}). {RESTORE}") from error
+        raise DatasetError(f"{path}: the metadata cannot be read ({error.strerror or error}). {RESTORE}") from error
 
 
 def _read_shards(directory: str, entries: Any, records: Any) -> tuple[Shard, ...]:

@@ -86,13 +86,15 @@ class Sequence:
             ValueError: the value does not fit; the text says why.
         """
         expected = ", ".join(["T", *map(str, self.dimensions)])
-        array = as_array(value, f"the schema has [{expected}]")
+        array = as_array(value, f"the schema has a Sequence [{expected}]")
         if not hasattr(value, "dtype") and array.dtype.kind in "iuf":
             array = from_python(array, self.dtype)
         if array.dtype.name != self.dtype:
-            raise ValueError(f'dtype {array.dtype.name}, the schema has {self.dtype}; convert it with .astype("{self.dtype}")')
+            raise ValueError(
+                f'dtype {array.dtype.name}, the schema has a Sequence of {self.dtype}; convert it with .astype("{self.dtype}")'
+            )
         if array.ndim == 0 or array.shape[1:] != self.dimensions:
-            raise ValueError(f"shape {list(array.shape)}, the schema has [{expected}]")
+            raise ValueError(f"shape {list(array.shape)}, the schema has a Sequence [{expected}]")
         return np.ascontiguousarray(array, dtype=np.dtype(self.dtype).newbyteorder("<"))
 
 
@@ -132,16 +134,16 @@ class Fixed:
         Raises:
             ValueError: the value does not fit; the text says why.
         """
-        array = as_array(value, f"the schema has {list(self.dimensions)}")
+        array = as_array(value, f"the schema has a Fixed {list(self.dimensions)}")
         if array.dtype.kind not in "iuf":
-            raise ValueError(f"{describe(value)}, the schema has {self.dtype}; pass a number or an array of numbers")
+            raise ValueError(f"{describe(value)}, the schema has a Fixed of {self.dtype}; pass a number or an array of numbers")
         if not hasattr(value, "dtype") or isinstance(value, np.generic):
             array = from_python(array, self.dtype)
         same_kind = (array.dtype.kind == "f") == (np.dtype(self.dtype).kind == "f")
         if not same_kind or not np.can_cast(array.dtype, self.dtype, "safe"):
-            raise ValueError(f'dtype {array.dtype.name}, the schema has {self.dtype}; convert it with .astype("{self.dtype}")')
+            raise ValueError(f'dtype {array.dtype.name}, the schema has a Fixed of {self.dtype}; convert it with .astype("{self.dtype}")')
         if array.shape != self.dimensions:
-            raise ValueError(f"shape {list(array.shape)}, the schema has {list(self.dimensions)}")
+            raise ValueError(f"shape {list(array.shape)}, the schema has a Fixed {list(self.dimensions)}")
         return np.ascontiguousarray(array.astype(self.dtype)).reshape(self.dimensions)
 
 
@@ -231,7 +233,7 @@ class Schema:
             SchemaError: a field is missing or unknown, or its dtype or shape differs from the schema.
         """
         if not isinstance(record, Mapping):
-            raise SchemaError(f"{where}: came as {describe(record)}, expected a dict of {sorted(self._fields)}.")
+            raise SchemaError(f"{where}: came as {describe(record)}, expected a dict with the fields {sorted(self._fields)}.")
         missing = [name for name in self._fields if name not in record]
         unknown = [str(name) for name in record if name not in self._fields]
         if missing or unknown:

@@ -42,7 +42,7 @@ def from_python(array: np.ndarray, dtype: str) -> np.ndarray:
         if array.dtype.kind == "f":
             overflow = np.isinf(converted) & np.isfinite(array)
             if overflow.any():
-                raise ValueError(f"the value {array[overflow].flat[0]}, which {dtype} cannot hold")
+                raise ValueError(f"the value {array[overflow].flat[0]}, which is beyond the range of {dtype}")
             return converted
         # Compared as Python numbers: NumPy would convert int64 and float32 to float64, which rounds the int64.
         same = np.isfinite(converted).all() and converted.ravel().tolist() == array.ravel().tolist()

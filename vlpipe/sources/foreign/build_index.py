@@ -98,7 +98,7 @@ def index_file(path: str, layout: Layout) -> Table:
     try:
         before = identity(path)
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror or error}), expected a TFRecord file.") from error
+        raise DatasetError(f"{path}: cannot be indexed ({error.strerror or error}), expected a TFRecord file.") from error
     table = extract(path, layout)
     if identity(path) != before:
         raise DatasetError(f"{path}: was changed while it was indexed. Index the file again when it is complete.")

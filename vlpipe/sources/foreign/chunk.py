@@ -85,7 +85,7 @@ class Chunk:
         self.expect_kind(key, INT64_LIST)
         payloads = self.payloads[key]
         values, counts, irregular = vectorized.packed_integers(self.data, payloads.begins, payloads.ends)
-        self.refuse(irregular, lambda row: f'"{key}", at byte {payloads.begins[row]}, holds a varint that does not end')
+        self.refuse(irregular, lambda row: f'"{key}", at byte {payloads.begins[row]}, holds an endless varint')
         single = self.single_integers.get(key)
         if single:
             rows = np.array(sorted(single))
@@ -100,7 +100,7 @@ class Chunk:
         payloads, single = self.payloads[key], self.single_integers.get(key, {})
         spans = zip(payloads.begins.tolist(), payloads.ends.tolist(), strict=True)
         counts = np.array([vectorized.count_varints(self.data[begin:end]) for begin, end in spans], np.int64)
-        self.refuse(counts < 0, lambda row: f'"{key}", at byte {payloads.begins[row]}, holds a varint that does not end')
+        self.refuse(counts < 0, lambda row: f'"{key}", at byte {payloads.begins[row]}, holds frames with an endless varint')
         counts[list(single)] = [len(values) for values in single.values()]
         return counts
 
@@ -164,7 +164,7 @@ class Chunk:
                 parsed = [entry.key for entry in self.layout.frames if entry.parsed in _PARSED_BY_TENSORFLOW]
                 unsupported = [key for key in parsed if not is_plain(record, key)]
             except WireError as error:
-                self.fail(row, f"not a tf.train.Example or SequenceExample: byte {begin + error.at} of the file has {error}")
+                self.fail(row, f"neither a tf.train.Example nor a SequenceExample: byte {begin + error.at} of the file has {error}")
             if unsupported:
                 self.fail(
                     row, f'"{unsupported[0]}" is encoded in several parts, or in another way that TensorFlow does not parse correctly'

@@ -29,7 +29,7 @@ def frames_in_list(chunk: Chunk, entry: Frames) -> tuple[np.ndarray, np.ndarray]
         MisfitError: a record does not have the feature list, or its frames have another kind or size.
     """
     span = chunk.spans[entry.key]
-    chunk.refuse(span.begins < 0, lambda row: f'has no feature list "{entry.key}"')
+    chunk.refuse(span.begins < 0, lambda row: f'contains no feature list "{entry.key}"')
     header = frame_header(entry)
     stride = len(header) + entry.frame_bytes
     frames, rest = np.divmod(span.ends - span.begins, stride)

@@ -70,7 +70,7 @@ def _expand(item: str) -> list[str]:
     try:
         paths = [path for path in globbed(item) if os.path.basename(path) not in (METADATA_NAME, INDEX_NAME)]
     except OSError as error:
-        raise DatasetError(f"{item}: cannot be listed ({error.strerror}). Pass the paths of its files.") from error
+        raise DatasetError(f"{item}: the glob cannot be expanded ({error.strerror}). Pass the paths of its files.") from error
     if not paths:
         raise DatasetError(f"{item}: the glob matches no file. Check the pattern and the access rights of the bucket.")
     return paths
