@@ -35,8 +35,8 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
         epoch: pass it to `fit` as `initial_epoch`.
 
     Raises:
-        ArgumentError: the plan cannot be resumed (it has no seed, or the engine is "stream"), `save_every` is not a positive integer, or the
-            directory is an address.
+        ArgumentError: the plan cannot be resumed (it has no seed, or the engine is "stream"), `save_every` is not a positive integer, or
+            the directory is an address.
         DatasetError: the saved state cannot be read, or the directory holds other files.
 
     Example:
