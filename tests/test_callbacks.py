@@ -51,6 +51,8 @@ def test_a_plan_that_cannot_be_resumed_is_refused_at_once(source: Path, tmp_path
         Backup(tmp_path / "b", vlpipe.plan(source))
     with pytest.raises(ArgumentError, match="save_every: came as 0, expected an integer >= 1"):
         Backup(tmp_path / "b", vlpipe.plan(source, seed=1), save_every=0)
+    with pytest.raises(ArgumentError, match="gs://bucket/b: is an address, and vlpipe writes to local directories only"):
+        Backup("gs://bucket/b", vlpipe.plan(source, seed=1))
 
 
 def test_a_directory_with_other_files_is_never_replaced(source: Path, tmp_path: Path) -> None:

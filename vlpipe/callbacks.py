@@ -11,7 +11,7 @@ import keras
 
 from vlpipe.arguments import integer
 from vlpipe.errors import DatasetError
-from vlpipe.files.atomic_directory import AtomicDirectory
+from vlpipe.files.atomic_directory import AtomicDirectory, refuse_address_as_target
 from vlpipe.planning.plan import Plan
 
 STATE_NAME = "state.json"
@@ -35,7 +35,8 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
         epoch: pass it to `fit` as `initial_epoch`.
 
     Raises:
-        ArgumentError: the plan cannot be resumed (it has no seed, or the engine is "stream"), or `save_every` is not a positive integer.
+        ArgumentError: the plan cannot be resumed (it has no seed, or the engine is "stream"), `save_every` is not a positive integer, or
+            the directory is an address.
         DatasetError: the saved state cannot be read, or the directory holds other files.
 
     Example:
@@ -58,6 +59,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self, directory: str | os.PathLike[str], plan: Plan, save_every: int | None = None) -> None:
         super().__init__()
         plan.state(0, 0)  # raises now, not at the first save
+        refuse_address_as_target(directory)  # likewise
         self._directory, self._plan = Path(directory), plan
         self._every = plan.steps_per_epoch if save_every is None else integer("save_every", save_every, 1)
         self.state = self._read()

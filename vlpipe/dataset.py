@@ -82,7 +82,8 @@ def make_dataset(
 
     Args:
         source: a dataset directory, a glob, a file, or a list of these; or the address of a dataset directory, such as
-            gs://bucket/train, or addresses of third-party files, such as gs://bucket/*.tfrecord.
+            gs://bucket/train, or addresses of third-party files, such as gs://bucket/*.tfrecord. Of datasets whose class names
+            (`metadata["classes"]`) differ, labels have the numbers of the first; names that only later ones have are appended.
         batching: "bucket" (sequences of similar length together), "pad" (in any order, padded), "ragged" (in any order, unpadded),
             or "same_length" (only sequences of one length together).
         batch_size: sequences in a batch; None: 32, or no limit with `frames_per_batch`.
@@ -116,7 +117,8 @@ def make_dataset(
         augment: a `vlpipe.SpecAugment`: masks of time and frequency, new ones in every epoch.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.
-        shard: (rank, world): the part of the records that this process reads.
+        shard: (rank, world): the part of the records that this process reads. The default is right on one machine only: with
+            `MultiWorkerMirroredStrategy`, each worker passes its own.
         engine: "mapped", "graph", "stream", or "auto": the first one that can read the files.
         verify: when the mapped engine compares a record with its checksum in the index: at the "first" read, "always", or "never". The
             other engines test the checksum that is stored with each record, at every read.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -240,6 +241,19 @@ def test_ingest_by_manifest(audio: Path, in_threads: None) -> None:
     assert list(index.schema.fields) == ["features", "label", "path", "speaker"]
     assert index.metadata["classes"] == ["bark", "meow"]
     assert index.rows["value:label"].tolist() == [1, 0]  # in the order of the paths
+
+
+def test_ingest_with_the_classes_of_another_dataset(audio: Path, in_threads: None) -> None:
+    out = audio.parent
+    assert run("ingest", audio, out / "a", *SMALL, "--label-from-parent").exit_code == 0
+    shutil.rmtree(audio / "cat")
+    result = run("ingest", audio, out / "b", *SMALL, "--label-from-parent", "--classes", out / "a")
+    assert "2 classes: cat, dog" in result.stdout
+    assert set(open_directory(out / "b").rows["value:label"].tolist()) == {1}
+    (out / "names").write_text("cat\n")
+    result = run("ingest", audio, out / "c", *SMALL, "--label-from-parent", "--classes", out / "names")
+    assert (result.exit_code, (out / "c").exists()) == (1, False)
+    assert "are not among the 1 classes: 'dog'" in result.stderr
 
 
 def test_ingest_refuses_damaged_files_or_skips_them(audio: Path, in_threads: None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from vlpipe.errors import DatasetError, DatasetExistsError, VlpipeError
+from vlpipe.errors import ArgumentError, DatasetError, DatasetExistsError, VlpipeError
 from vlpipe.files import atomic_directory
 from vlpipe.files.atomic_directory import AtomicDirectory
 
@@ -330,3 +330,20 @@ def test_a_failure_in_the_commit_leaves_the_old(tmp_path: Path, monkeypatch: pyt
 
 def test_the_errors_are_vlpipe_errors() -> None:
     assert issubclass(DatasetExistsError, VlpipeError)
+
+
+@pytest.mark.parametrize("target", ["s3://bucket/it", "gs://bucket", "file:///tmp/it", "hdfs://host:8020/a/it"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_an_address_is_refused_before_anything_is_made(target: str, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path keeps one slash of two."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=r"://\S+: is an address, and vlpipe writes to local directories only. .* copy that"):
+        open_atomic(kind(target))
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("target", ["C:/it", "./s3:/it", "s3:", "it:1", "a:b/it"])
+def test_a_name_with_a_colon_is_no_address(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(AtomicDirectory(target, overwrite=False, replaceable=lambda _: None)).commit()
+    assert listing(tmp_path / target) == ["file"]

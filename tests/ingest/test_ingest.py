@@ -22,6 +22,7 @@ import vlpipe
 from tests.helpers.tones import RATE, tone, work_in_threads, write_tones, write_wav
 from vlpipe import ingest
 from vlpipe.audio import LogMel
+from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.ingest import Recording
 from vlpipe.storage.metadata import open_directory
 
@@ -293,10 +294,76 @@ def test_all_splits_have_all_classes_and_a_file_stays_in_its_split(tmp_path: Pat
 
     before = split_now()
     assert sorted(before) == sorted(names)
-    assert {metadata(tmp_path / "data" / name)["classes"][1] for name in splits} == {"y"}
+    for name in splits:
+        assert metadata(tmp_path / "data" / name)["classes"] == ["x", "y"]
+        assert all(label == ["x", "y"].index(path[0]) for path, (_, label) in records(tmp_path / "data" / name).items())
     write_tones(folder, [f"w/{number}.wav" for number in range(6)])
     after = split_now()
     assert {path: after[path] for path in before} == before
+
+
+def test_a_split_that_lacks_a_class_has_the_numbers_of_all(tmp_path: Path, in_threads: None) -> None:
+    folder = write_tones(tmp_path / "audio", ["a/0.wav", "b/1.wav", "c/2.wav"])
+    ingest.ingest(ingest.label_by_parent(recordings_in(folder)), tmp_path / "data", FEATURES, splits={"train": 0.5, "val": 0.5})
+    for name in ("train", "val"):
+        assert metadata(tmp_path / "data" / name)["classes"] == ["a", "b", "c"]
+        assert all(label == "abc".index(path[0]) for path, (_, label) in records(tmp_path / "data" / name).items())
+
+
+def test_two_runs_with_the_same_class_list_number_alike(tmp_path: Path, in_threads: None) -> None:
+    train = write_tones(tmp_path / "a", ["one/0.wav", "three/0.wav", "two/0.wav", "zero/0.wav"])
+    validation = write_tones(tmp_path / "b", ["zero/1.wav", "two/1.wav", "three/1.wav"])
+    ingest.ingest(ingest.label_by_parent(recordings_in(train)), tmp_path / "train", FEATURES)
+    (tmp_path / "list.txt").write_bytes("\ufeffone\r\nthree\r\ntwo\r\nzero".encode())
+    sources = (tmp_path / "train", f"{tmp_path}/train/vlpipe.json", tmp_path / "list.txt")
+    for number, source in enumerate(sources):
+        classes = ingest.read_classes(source)
+        assert classes == ["one", "three", "two", "zero"]
+        out = tmp_path / f"validation-{number}"
+        result = ingest.ingest(ingest.label_by_parent(recordings_in(validation)), out, FEATURES, classes=classes)
+        assert (result.classes, metadata(out)["classes"]) == (classes, classes)
+        assert {path: label for path, (_, label) in records(out).items()} == {"three/1.wav": 1, "two/1.wav": 2, "zero/1.wav": 3}
+
+
+def test_integer_labels_are_numbered_by_a_class_list_too(tmp_path: Path, in_threads: None) -> None:
+    folder = write_tones(tmp_path / "audio", ["7/0.wav", "9/0.wav"])
+    ingest.ingest(ingest.label_by_parent(recordings_in(folder)), tmp_path / "d", FEATURES, classes=["9", "8", "7"])
+    assert {path: label for path, (_, label) in records(tmp_path / "d").items()} == {"7/0.wav": 2, "9/0.wav": 0}
+
+
+def test_a_label_that_the_class_list_lacks_is_refused_by_name(tmp_path: Path) -> None:
+    folder = write_tones(tmp_path / "audio", ["one/0.wav", "two/0.wav", "two/1.wav"])
+    with pytest.raises(ArgumentError, match="labels of 2 recordings are not among the 2 classes: 'two', such as that of two/0.wav. Append"):
+        ingest.ingest(ingest.label_by_parent(recordings_in(folder)), tmp_path / "d", FEATURES, classes=["one", "three"])
+    with pytest.raises(ArgumentError, match="classes: the recordings have no labels to number. Pass --label-regex"):
+        ingest.ingest(recordings_in(folder), tmp_path / "d", FEATURES, classes=["one"])
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty, expected one class name a line"),
+        (b"\n", "line 1 of .* is empty, expected the name of a class"),
+        (b"a\n \nb\n", "line 2 of .* is empty, expected the name of a class"),
+        (b"a\nb\na\n", "line 3 of .* has 'a', as line 1 has. Name each class once"),
+        (b"\xff\xfe", "the classes cannot be read as a text in UTF-8"),
+        (None, "the classes cannot be read as a text in UTF-8"),
+    ],
+)
+def test_a_class_list_that_is_none_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "list").write_bytes(content)
+    with pytest.raises((ArgumentError, DatasetError), match=message):
+        ingest.read_classes(tmp_path / "list")
+
+
+def test_a_dataset_without_class_names_is_no_class_list(tmp_path: Path) -> None:
+    vlpipe.write(tmp_path / "d", [{"features": np.ones((2, 2), np.float32), "label": 1}])
+    with pytest.raises(ArgumentError, match=f"classes: the dataset {tmp_path / 'd'} has no names of its classes"):
+        ingest.read_classes(tmp_path / "d")
+    with pytest.raises(DatasetError, match=r"has no vlpipe\.json"):
+        ingest.read_classes(tmp_path)
 
 
 def test_a_split_of_an_earlier_run_is_not_left_beside_the_new_ones(tmp_path: Path, in_threads: None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from tests.engines.test_engines import digest
 from tests.helpers.foreign_files import example, floats, ints, prepared_directory, read, write
 from tests.layouts.test_seqio import FEATURES, INPUTS, LENGTHS, RECORDS, TARGETS
 from tests.layouts.test_seqio import cache as cached_task
+from tests.sources.test_open import WAY_TO_A_FILE_SYSTEM
 from vlpipe import cli
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.files import compression, filesystem
@@ -345,13 +347,10 @@ def test_missing_files_are_named(address: str) -> None:
         vlpipe.plan(missing)
     with pytest.raises(DatasetError, match=rf"^{address}/\*.gz: the glob matches no file. Check the pattern and the access rights"):
         vlpipe.plan(f"{address}/*.gz")
-    with pytest.raises(
-        DatasetError, match=r"^nosuch://b/\*: the glob cannot be expanded \(.*import tensorflow_io\)\). Pass the paths of its files"
-    ):
+    way = re.escape(WAY_TO_A_FILE_SYSTEM)
+    with pytest.raises(DatasetError, match=rf"^nosuch://b/\*: the glob cannot be expanded \(.*{way}.*\). Pass the paths of its files"):
         vlpipe.plan("nosuch://b/*")
-    with pytest.raises(
-        DatasetError, match=r"^nosuch://b/x: cannot be read \(.*; some file systems need a package .*\). Pass TFRecord files"
-    ):
+    with pytest.raises(DatasetError, match=rf"^nosuch://b/x: cannot be read \(.*{way}.*\). Pass TFRecord files"):
         vlpipe.plan("nosuch://b/x", layout=LAYOUT)
     tf.io.gfile.makedirs(f"{address}/empty")
     with pytest.raises(DatasetError, match=rf"^{address}/empty: has no file with .tfrecord in its name"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ import vlpipe
 from tests.engines.test_engines import digest, ids_of
 from tests.test_dataset import make_records, write
 from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.files import filesystem
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 NUMBERS = itertools.count()
+IS_SERVED = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 18)  # by tensorflow-io, whose last release is for TensorFlow 2.17
+WAY_TO_A_FILE_SYSTEM = "such as tensorflow-io (import tensorflow_io)" if IS_SERVED else "tensorflow-io adds no file systems"
 
 
 @pytest.fixture
@@ -50,8 +54,7 @@ def test_what_is_missing_at_an_address_is_named(address: str) -> None:
     with pytest.raises(DatasetError, match=r"ram://nothing/vlpipe.json: cannot be read .*Pass the address of a dataset directory"):
         vlpipe.plan("ram://nothing")
     with pytest.raises(
-        DatasetError,
-        match=r"nosuch://nothing/vlpipe.json: the metadata cannot be read .*some file systems need a package that registers them, such as",
+        DatasetError, match=rf"nosuch://nothing/vlpipe.json: the metadata cannot be read .*{re.escape(WAY_TO_A_FILE_SYSTEM)}"
     ):
         vlpipe.plan("nosuch://nothing")
     shard = next(name for name in tf.io.gfile.listdir(address) if name.endswith("tfrecord"))
@@ -67,3 +70,10 @@ def test_what_is_missing_at_an_address_is_named(address: str) -> None:
         DatasetError, match="addresses are not supported inside a list or glob, and ~ is not expanded; pass a full path or one"
     ):
         vlpipe.plan([address])
+
+
+@pytest.mark.parametrize("version", ["2.16.2", "2.17.1", "2.18.0", "2.21.0-rc1", "3.0.0"])
+def test_tensorflow_io_is_advised_only_where_it_loads(version: str) -> None:
+    advice = filesystem._way_to_a_file_system(version)
+    assert ("import tensorflow_io" in advice) == (version[:4] in ("2.16", "2.17"))
+    assert ("copy the files here, with fsspec" in advice) == (version[:4] not in ("2.16", "2.17"))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--manifest", type=click.Path(path_type=Path), help="CSV with a header: path (relative to AUDIO_DIR), optionally label, and texts."
 )
+@click.option("--classes", metavar="FILE|DATASET", help="Number the labels as this dataset does, or by this file: one class name a line.")
 @click.option("--mels", default=80, show_default=True, help="Number of mel filters: d of the features [T, d].")
 @click.option("--sample-rate", default=16000, show_default=True, help="In Hz; recordings are resampled to it.")
 @click.option("--hop-ms", default=10.0, show_default=True, help="Milliseconds from one frame to the next.")
@@ -43,6 +44,7 @@ def ingest(
     label_regex: str | None,
     label_from_parent: bool,
     manifest: Path | None,
+    classes: str | None,
     mels: int,
     sample_rate: int,
     hop_ms: float,
@@ -60,16 +62,18 @@ def ingest(
     Examples:
       vlpipe ingest speech data/speech
       vlpipe ingest digits data --label-regex '([0-9])_' --split train=0.9,val=0.1
+      vlpipe ingest digits2 data/more --label-regex '([a-z]+)_' --classes data/train
       vlpipe ingest birds data/birds --label-from-parent --mels 64 --sample-rate 22050
     """
     if sum(map(bool, (label_regex, label_from_parent, manifest))) > 1:
         raise click.UsageError("--label-regex, --label-from-parent and --manifest are alternative sources of the label; pass one of them.")
     from vlpipe.audio import LogMel
     from vlpipe.ingest import ingest as ingest_recordings
-    from vlpipe.ingest import parse_splits
+    from vlpipe.ingest import parse_splits, read_classes
 
     features = LogMel(sample_rate=sample_rate, window_ms=window_ms, hop_ms=hop_ms, mels=mels)
     splits = parse_splits(split) if split else None
+    class_list = read_classes(classes) if classes else None
     recordings, ignored = _find_recordings(audio_dir, label_regex, label_from_parent, manifest)
     started = time.monotonic()
     with progress("files") as show:
@@ -81,6 +85,7 @@ def ingest(
             dtype=dtype,
             num_shards=num_shards,
             splits=splits,
+            classes=class_list,
             workers=workers,
             skip_bad=skip_bad,
             overwrite=overwrite,

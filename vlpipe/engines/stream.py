@@ -82,10 +82,12 @@ class _Table:
     bytes: tf.Tensor
     id: tf.Tensor
     frames: dict[str, tf.Tensor]
+    renumbered: dict[str, tf.Tensor]
 
     @classmethod
     def of(cls, index: Index) -> _Table:
         order = index.by_shard()
+        renumbered = [] if index.renumbered is None else [index.renumbered.label]
         count = np.bincount(index.rows["shard"], minlength=len(index.shards)).astype(np.int64)
         # tf.data runs on the CPU, even on a machine with a GPU.
         with tf.device("CPU:0"):
@@ -99,6 +101,7 @@ class _Table:
                 bytes=tf.constant(index.rows["bytes"][order].astype(np.int64)),
                 id=tf.constant(index.ids[order]),
                 frames={name: tf.constant(index.frames(name)[order]) for name in index.counted},
+                renumbered={name: tf.constant(index.access(name).row_values(index.rows[order])) for name in renumbered},
             )
 
     def where(self, position: tf.Tensor) -> tf.Tensor:
@@ -178,7 +181,8 @@ def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, ep
         flat = transform_record(plan, flat, table.id[position], epoch)
     for name in selection.labels:
         field = schema.fields[name]
-        flat[f"y:{name}"] = tf.cast(values[name], list_dtype(field)) if isinstance(field, Sequence) else values[name]
+        value = table.renumbered[name][position] if name in table.renumbered else values[name]
+        flat[f"y:{name}"] = tf.cast(value, list_dtype(field)) if isinstance(field, Sequence) else value
     if options.ids:
         flat["id"] = table.id[position]
     return with_lengths(flat)

@@ -22,7 +22,11 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from vlpipe.errors import DatasetError, DatasetExistsError, VlpipeError
+from vlpipe.errors import ArgumentError, DatasetError, DatasetExistsError, VlpipeError
+from vlpipe.files.filesystem import is_address
+
+# An address that went through `pathlib`, which keeps one slash of two; a drive of Windows has one letter.
+_SQUEEZED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/+")
 
 
 class AtomicDirectory:
@@ -41,6 +45,7 @@ class AtomicDirectory:
         path: where to write the files.
 
     Raises:
+        ArgumentError: the target is an address.
         DatasetExistsError: the target exists and may not be replaced, or is being written by another process.
         DatasetError: the directory cannot be made: no permission, no room, a parent that is a file.
 
@@ -53,6 +58,7 @@ class AtomicDirectory:
     """
 
     def __init__(self, target: str | os.PathLike[str], *, overwrite: bool, replaceable: Callable[[Path], str | None]) -> None:
+        refuse_address_as_target(target)
         self.target = Path(os.path.realpath(target))
         self._process = os.getpid()
         self._overwrite = overwrite
@@ -120,6 +126,22 @@ class AtomicDirectory:
         reason = self._replaceable(self.target)
         if reason:
             raise DatasetExistsError(f"{self.target}: not replaced, because {reason}. Choose another target, or remove it yourself.")
+
+
+def refuse_address_as_target(target: str | os.PathLike[str]) -> None:
+    """Refuse to write to an address: as a path, s3://bucket/train is a folder named "s3:" in the working directory.
+
+    Raises:
+        ArgumentError: the target is an address, such as s3://bucket/train.
+    """
+    text = os.fsdecode(target)
+    squeezed = _SQUEEZED.match(text)
+    if is_address(text) or squeezed:
+        address = f"{squeezed[1]}//{text[squeezed.end() :]}" if squeezed else text
+        raise ArgumentError(
+            f"{address}: is an address, and vlpipe writes to local directories only. Write to a local directory, then copy that "
+            "directory as a whole, with fsspec or the command of the object store."
+        )
 
 
 class _Lock:

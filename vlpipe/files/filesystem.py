@@ -183,7 +183,18 @@ def _as_os_errors(path: Path) -> Iterator[Any]:
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, error.message or os.strerror(errno.ENOENT), os.fspath(path)) from error
     except tf.errors.UnimplementedError as error:
-        hint = "some file systems need a package that registers them, such as tensorflow-io (import tensorflow_io)"
-        raise OSError(errno.ENOTSUP, f"{error.message}; {hint}", os.fspath(path)) from error
+        raise OSError(errno.ENOTSUP, f"{error.message}; {_way_to_a_file_system(tf.__version__)}", os.fspath(path)) from error
     except (tf.errors.OpError, UnicodeError) as error:
         raise OSError(errno.EIO, getattr(error, "message", "") or str(error) or type(error).__name__, os.fspath(path)) from error
+
+
+def _way_to_a_file_system(tensorflow: str) -> str:
+    """Advice where TensorFlow has no file system for an address.
+
+    Args:
+        tensorflow: its version. The last tensorflow-io, 0.37.1, loads its file systems under 2.16 and 2.17 only.
+    """
+    major, minor = (int(part) for part in tensorflow.split(".")[:2])
+    if (major, minor) < (2, 18):
+        return "some file systems need a package that registers them, such as tensorflow-io (import tensorflow_io)"
+    return "tensorflow-io adds no file systems from TensorFlow 2.18 on: copy the files here, with fsspec or the command of the object store"

@@ -4,6 +4,7 @@ Several processes decode the files and compute features. Records are written in 
 not depend on the number of processes. All datasets are committed at the end, or none.
 """
 
+from vlpipe.ingest.class_list import read_classes
 from vlpipe.ingest.conversion import IngestError, IngestResult, Totals, ingest
 from vlpipe.ingest.recordings import (
     EXTENSIONS,
@@ -27,6 +28,7 @@ __all__ = [
     "label_by_parent",
     "label_by_regex",
     "parse_splits",
+    "read_classes",
     "read_manifest",
     "split_of",
 ]

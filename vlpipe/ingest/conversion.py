@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import DatasetExistsError, VlpipeError
+from vlpipe.errors import ArgumentError, DatasetExistsError, VlpipeError
 from vlpipe.ingest.extraction import Features, IngestError, extract
 from vlpipe.ingest.recordings import Recording, split_of
 from vlpipe.processes import worker_count
@@ -61,6 +61,7 @@ def ingest(
     dtype: str = "float32",
     num_shards: int = 16,
     splits: dict[str, float] | None = None,
+    classes: list[str] | None = None,
     workers: int | None = None,
     skip_bad: bool = False,
     overwrite: bool = False,
@@ -70,7 +71,7 @@ def ingest(
 
     Each record has the fields `features`, `path`, `label` if the recordings have labels, and the texts of the manifest. If all
     labels are integers, they are stored unchanged; otherwise a label is its position in the sorted list of classes, and the
-    metadata contain this list.
+    metadata contain this list. All splits have the same numbers; with `classes`, so have datasets of different runs.
 
     Args:
         recordings: the recordings, in the order in which they are written.
@@ -79,17 +80,19 @@ def ingest(
         dtype: dtype of the stored features, "float32" or "float16".
         num_shards: number of TFRecord files per dataset.
         splits: fraction of each split by name; None: write one dataset.
+        classes: the classes by number (`read_classes`), for integer labels too; None: those of the recordings, sorted.
         workers: number of processes; None: one per core.
         skip_bad: leave out recordings that cannot be used, instead of failing at the end.
         overwrite: replace existing datasets.
         progress: called after each file.
 
     Raises:
+        ArgumentError: a label is not among `classes`, or the recordings have no labels to number by them.
         IngestError: recordings cannot be used (the message lists all of them), or a worker process died. Nothing is committed.
         DatasetExistsError: a target exists, or `out` contains a split of an earlier run that this run does not replace.
         VlpipeError: as `Writer`.
     """
-    numbers, classes = _number_labels(recordings)
+    numbers, classes = _number_labels(recordings) if classes is None else (_numbers_in(classes, recordings), classes)
     schema = _schema(recordings, features, dtype)
     targets = {name: Path(out) / name for name in splits} if splits else {"": Path(out)}
     _refuse_other_splits(Path(out), splits or {})
@@ -127,6 +130,26 @@ def _number_labels(recordings: list[Recording]) -> tuple[dict[str, int], list[st
     if all(_INTEGER.fullmatch(label) for label in labels):
         return {label: int(label) for label in labels}, None
     return {label: position for position, label in enumerate(labels)}, labels
+
+
+def _numbers_in(classes: list[str], recordings: list[Recording]) -> dict[str, int]:
+    """The number of each class of a list.
+
+    Raises:
+        ArgumentError: a recording has no label, or one that is not in the list.
+    """
+    numbers = {name: number for number, name in enumerate(classes)}
+    unknown = [recording for recording in recordings if recording.label not in numbers]
+    if any(recording.label is None for recording in unknown):
+        raise ArgumentError("classes: the recordings have no labels to number. Pass --label-regex, --label-from-parent or --manifest too.")
+    if unknown:
+        labels = sorted({str(recording.label) for recording in unknown})
+        names = ", ".join(map(repr, labels[:8])) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
+        raise ArgumentError(
+            f"classes: the labels of {len(unknown)} recordings are not among the {len(classes)} classes: {names}, such as that of "
+            f"{unknown[0].key}. Append the names to the list, or leave these recordings out."
+        )
+    return numbers
 
 
 def _schema(recordings: list[Recording], features: Features, dtype: str) -> Schema:

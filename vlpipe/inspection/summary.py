@@ -11,12 +11,11 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.planning.selection import only_candidate
+from vlpipe.sources.classes import class_labels, class_names, is_class_label, named_label
 from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.open import open_anywhere, open_local
-from vlpipe.storage.field_access import Location
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
-from vlpipe.storage.schema import Fixed
 from vlpipe.storage.statistics import Moments
 from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, printable, text
 
@@ -144,7 +143,7 @@ def summarize(
         ArgumentError: `compute` is set and the source is an address.
     """
     index = with_statistics(open_local(source, layout), progress=progress) if compute else open_anywhere(source, layout)
-    names = _class_labels(index) if by is None else [_class_label(index, by)]
+    names = class_labels(index) if by is None else [_class_label(index, by)]
     return Summary(
         records=len(index),
         shards=len(index.shards),
@@ -210,28 +209,17 @@ def _counts(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(index.access(name).row_values(index.rows), return_counts=True)
 
 
-def _class_labels(index: Index) -> list[str]:
-    """The scalar integer fields whose values are in the index: all except those that a user's parse function computes."""
-    return [name for name in index.schema.fields if _is_class(index, name)]
-
-
-def _is_class(index: Index, name: str) -> bool:
-    access = index.access(name)
-    is_scalar = isinstance(access.field, Fixed) and access.field.dimensions == ()
-    return access.location is Location.ROW and is_scalar and access.dtype.kind in "iu"
-
-
 def _class_label(index: Index, label: str | None) -> str:
     """The name of the scalar integer label that the caller selected, or the default."""
     schema = index.schema
     if label is None:
         label = index.label
     if label is None:
-        label = "label" if "label" in schema.fields else only_candidate("label", schema, _class_labels(index))
+        label = "label" if "label" in schema.fields else only_candidate("label", schema, class_labels(index))
     field = schema.fields.get(label) if isinstance(label, str) else None
-    if label is None or field is None or not _is_class(index, label):
+    if label is None or field is None or not is_class_label(index, label):
         kind = "not a field of the schema" if field is None else repr(field)
-        candidates = _class_labels(index) or "none"
+        candidates = class_labels(index) or "none"
         raise SchemaError(f"label: {label!r} is {kind}, expected a scalar integer field (Fixed); candidates: {candidates}.")
     return label
 
@@ -254,10 +242,7 @@ def _summarize_label(index: Index, name: str, with_lengths: bool) -> LabelSummar
 
 def _class_names(index: Index, name: str) -> list[str]:
     """The class names of a label in the metadata: `vlpipe ingest` stores them for its only label, named "label"."""
-    names = index.metadata.get("classes")
-    if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
-        return []
-    return names if name == "label" or _class_labels(index) == [name] else []
+    return (class_names(index.metadata) or []) if name == named_label(index) else []
 
 
 def _hop_ms(index: Index, name: str) -> float | None:

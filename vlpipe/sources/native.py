@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
+from vlpipe.sources.classes import CLASSES, common_numbers, with_common_classes
 from vlpipe.storage.index import METADATA_NAME, Index
 from vlpipe.storage.metadata import open_directory
 from vlpipe.storage.paths import Source, expand
@@ -24,7 +25,7 @@ def open_source(source: Source, *, check_files: bool = True) -> Index:
     Raises:
         ArgumentError: the source is not a path, or names a file twice.
         DatasetError: nothing matches; metadata are missing, of another version or inconsistent; or a shard is missing or cut.
-        SchemaError: the datasets have different schemas.
+        SchemaError: the datasets have different schemas, or classes that cannot be numbered alike (`sources.classes`).
     """
     chosen: dict[str, list[str] | None] = {}  # directory -> names of its shards, None for all
     spelled: dict[str, str] = {}  # real path of a directory -> the path by which it was named first
@@ -71,14 +72,15 @@ def _select(index: Index, directory: str, names: list[str]) -> Index:
     return replace(index, shards=shards, rows=rows, ids=index.ids[keep], statistics=index.statistics if len(names) == len(known) else {})
 
 
-def _combine(parts: list[Index]) -> Index:
-    first = parts[0]
-    for other in parts[1:]:
+def _combine(datasets: list[Index]) -> Index:
+    first = datasets[0]
+    for other in datasets[1:]:
         if other.schema != first.schema:
             raise SchemaError(
                 f"source: {os.path.dirname(first.shards[0].path)} has {first.schema}, {os.path.dirname(other.shards[0].path)} has "
                 f"{other.schema}. Datasets that are read together need the same schema."
             )
+    parts, classes = with_common_classes(datasets)
     rows = np.concatenate([part.rows for part in parts])
     shards = np.repeat(np.cumsum([0] + [len(part.shards) for part in parts[:-1]]), [len(part) for part in parts])
     rows["shard"] += shards.astype(np.uint32)
@@ -91,6 +93,8 @@ def _combine(parts: list[Index]) -> Index:
             key: value
             for key, value in first.metadata.items()
             if all(key in part.metadata and part.metadata[key] == value for part in parts)
-        },
+        }
+        | ({} if classes is None else {CLASSES: classes}),
         statistics=merged([part.statistics for part in parts if len(part)]),
+        renumbered=common_numbers(parts),
     )

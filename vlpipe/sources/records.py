@@ -83,11 +83,14 @@ class Records:
     def _native_values(self, row: int, data: bytes, names: Iterable[str]) -> Values:
         try:
             values = decode(self._index.schema, data).values
-            return {name: values[name] for name in names}
         except ValueError as error:
             raise DatasetError(
                 f"{self._index.where(row)}: does not fit the schema: {error}. `vlpipe verify` shows how many records are affected."
             ) from error
+        if self._index.renumbered is not None:
+            label = self._index.renumbered.label
+            values[label] = np.asarray(self._fields[label].row_values(self._rows[row : row + 1])[0])
+        return {name: values[name] for name in names}
 
     def _value(self, access: FieldAccess, row: int, data: bytes) -> np.ndarray | bytes:
         """A field of a third-party record."""

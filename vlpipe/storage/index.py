@@ -101,6 +101,23 @@ class Foreign:
 
 
 @dataclass(frozen=True, eq=False)
+class Renumbered:
+    """A label whose numbers in the rows are not those in the records: datasets that number their classes differently, opened together.
+
+    Attributes:
+        label: the field, a scalar integer.
+        tables: int64 `[classes]` for each shard: the number in the rows of each number in the records.
+    """
+
+    label: str
+    tables: tuple[np.ndarray, ...]
+
+    def written(self, shard: int, number: int) -> int:
+        """The number in a record of a shard that has this `number` in its row."""
+        return int(np.flatnonzero(self.tables[shard] == number)[0])
+
+
+@dataclass(frozen=True, eq=False)
 class Index:
     """Everything about a dataset that does not require reading a record.
 
@@ -112,6 +129,7 @@ class Index:
         metadata: user data of the writer, such as class names; of several datasets, the entries on which all agree.
         statistics: mean and variance of each sequence; omitted where the figures do not cover exactly these records.
         foreign: additional data for third-party files; None for native ones.
+        renumbered: the label whose numbers in the records differ from those in the rows, which are delivered; None: there is none.
     """
 
     schema: Schema
@@ -121,6 +139,7 @@ class Index:
     metadata: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, Moments] = field(default_factory=dict)
     foreign: Foreign | None = None
+    renumbered: Renumbered | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

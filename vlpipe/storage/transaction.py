@@ -39,7 +39,7 @@ class DatasetTransaction:
         names: file name of each shard, by its number.
 
     Raises:
-        ArgumentError: the path cannot be a directory, or the number of shards is out of range.
+        ArgumentError: the path is an address or cannot be a directory, or the number of shards is out of range.
         DatasetExistsError: the target exists and `overwrite` is false, or another process is writing it.
         DatasetError: the directory cannot be made.
     """

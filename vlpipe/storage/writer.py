@@ -30,7 +30,7 @@ class Writer:
             names the field that is the label, unless `make_dataset(label=...)` names another.
 
     Raises:
-        ArgumentError: an argument has a value without meaning.
+        ArgumentError: the path is an address, such as s3://bucket/train, or an argument has a value without meaning.
         DatasetError: the directory cannot be made.
         DatasetExistsError: the target exists and `overwrite` is false, or another process is writing it.
 

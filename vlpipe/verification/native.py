@@ -17,7 +17,6 @@ from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.storage.example import decode
 from vlpipe.storage.field_access import column
 from vlpipe.storage.index import Index, inline_fields
-from vlpipe.storage.schema import Schema
 from vlpipe.verification.files import Defect, FileCheck, Meter, UnreadableError, frame_defects, is_data_intact
 
 _BLOCK = 1 << 20
@@ -34,7 +33,7 @@ class ShardCheck(FileCheck):
     """
 
     def __init__(self, index: Index, number: int, part: np.ndarray, meter: Meter) -> None:
-        self._shard = index.shards[number]
+        self._shard, self._number = index.shards[number], number
         super().__init__(self._shard.path, meter)
         self.records = len(part)
         self._index, self._part = index, part
@@ -60,7 +59,7 @@ class ShardCheck(FileCheck):
         return data
 
     def _read_records(self, file: BinaryIO, size: int) -> None:
-        content_defects = _ContentCheck(self._index.schema)
+        content_defects = _ContentCheck(self._index, self._number)
         for record, row in enumerate(self._index.rows[self._part]):
             if self.meter.stopped:
                 return
@@ -112,10 +111,16 @@ class ShardCheck(FileCheck):
 
 
 class _ContentCheck:
-    """Compares the data of a record with its row in the index."""
+    """Compares the data of a record with its row in the index.
 
-    def __init__(self, schema: Schema) -> None:
-        self._schema = schema
+    Args:
+        index: the index of the dataset.
+        number: number of the shard in the index.
+    """
+
+    def __init__(self, index: Index, number: int) -> None:
+        self._schema = schema = index.schema
+        self._renumbered, self._number = index.renumbered, number
         self._sequences = [(name, column(schema, "frames", name), column(schema, "start", name)) for name in schema.sequences]
         self._inlined = list(inline_fields(schema))
 
@@ -132,6 +137,8 @@ class _ContentCheck:
                 yield Defect("index", f'{read[0]} frames of "{name}" from byte {read[1]} of the data', expected, RESTORE_ALL)
         for name in self._inlined:
             value, indexed_value = np.asarray(values[name]), np.asarray(row[column(self._schema, "value", name)])
+            if self._renumbered is not None and name == self._renumbered.label:
+                indexed_value = np.asarray(self._renumbered.written(self._number, int(indexed_value)), indexed_value.dtype)
             if not _same_bits(value, indexed_value):
                 expected = f"{_text(indexed_value)}, according to the index"
                 yield Defect("index", f'"{name}" is {_text(value)}', expected, RESTORE_ALL)

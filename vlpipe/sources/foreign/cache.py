@@ -113,7 +113,9 @@ def cache_paths(path: str, suffix: str, *, beside: bool = True) -> Iterator[Path
     name += suffix
     if beside and not is_address(path):
         yield Path(directory) / DIRECTORY / name
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(cache):  # to be ignored, says the XDG specification: an address would be a folder named "s3:"
+        cache = os.path.expanduser("~/.cache")
     yield Path(cache) / "vlpipe" / "index" / hashlib.sha256(os.fsencode(directory)).hexdigest()[:24] / name
 
 
