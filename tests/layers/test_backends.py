@@ -17,12 +17,14 @@ from tests.layers.layers_tools import numpy
 from vlpipe import layers
 
 VISITOR = """
-import sys, warnings, keras, numpy as np, vlpipe.layers
+import sys, warnings; warnings.simplefilter('error', UserWarning); import keras, numpy as np, vlpipe.layers
 model = keras.saving.load_model(sys.argv[1])
 assert keras.backend.backend() == sys.argv[2]
 saved = np.load(sys.argv[3])
 batch = {"features": saved["features"], "lengths": saved["lengths"]}
+batch |= {"id": np.array([8, 3]), "label_lengths": np.array([1, 2]), "start": np.array([0, 4])}  # further keys, which it ignores
 y = keras.ops.convert_to_numpy(model(batch))
+assert np.allclose(model.predict(batch, verbose=0), y, rtol=1e-4, atol=1e-5)
 print(np.max(np.abs(y - saved["y"])) / np.max(np.abs(saved["y"])))
 vlpipe.layers.assert_padding_invariant(model, saved["features"].shape[-1], lengths=[7, 12], padding=[3])
 model.compile(optimizer="sgd", loss="mse")

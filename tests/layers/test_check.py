@@ -180,7 +180,7 @@ def test_the_assertion_needs_lengths():
             layers.assert_padding_invariant(None, 4, lengths=lengths)
 
 
-MODULES = ["base", "check", "convert", "entry", "merge", "normalize", "reduce", "resize", "testing", "timewise", "windows"]
+MODULES = ["base", "check", "convert", "entry", "merge", "model", "normalize", "reduce", "resize", "testing", "timewise", "windows"]
 
 
 @pytest.mark.parametrize("module", MODULES)

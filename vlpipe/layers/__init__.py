@@ -9,6 +9,7 @@ from vlpipe.layers.check import Finding, ModelCheck, check_model
 from vlpipe.layers.convert import mask_aware
 from vlpipe.layers.entry import CarryMask, Embedding, LengthMask, ToPadded
 from vlpipe.layers.merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
+from vlpipe.layers.model import Model
 from vlpipe.layers.normalize import BatchNormalization, GroupNormalization, RMSNormalization, Softmax
 from vlpipe.layers.reduce import Dot, GlobalAveragePooling1D, GlobalMaxPooling1D, ReduceFrames, Reduction, StatisticsPooling1D
 from vlpipe.layers.resize import Conv1DTranspose, Cropping1D, UpSampling1D, ZeroPadding1D
@@ -38,6 +39,7 @@ __all__ = [
     "MaxPooling1D",
     "Maximum",
     "Minimum",
+    "Model",
     "ModelCheck",
     "Multiply",
     "RMSNormalization",

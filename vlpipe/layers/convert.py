@@ -11,6 +11,7 @@ import keras
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import registered
 from vlpipe.layers.entry import CarryMask, LengthMask
+from vlpipe.layers.model import Model
 from vlpipe.layers.roles import Role, role_of, share_weights
 from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, framed, is_sequence, leaves, replay, tensors
 
@@ -32,7 +33,8 @@ def mask_aware(model: Any, *, given: str = "lengths") -> Any:
     its mask, so that Keras' losses and metrics count real frames only.
 
     Returns:
-        A Functional model. It saves to `.keras`, and loads without custom_objects once `vlpipe.layers` is imported.
+        A `vlpipe.layers.Model`, which takes its inputs by key and ignores other keys, such as `"id"`. It saves to `.keras`, and
+        loads without custom_objects once `vlpipe.layers` is imported.
 
     Raises:
         ArgumentError: an operation needs a fixed length, or is unknown and touches frames (the message names it); merged
@@ -60,18 +62,17 @@ def mask_aware(model: Any, *, given: str = "lengths") -> Any:
     traced = []
     for x in functional.inputs:
         if is_sequence(x):
-            name = "features" if len(sequences) == 1 else x.name
-            traced.append(TracedTensor(sequence_input(x, name, given, inputs), FrameAxis()))
+            name, key = ("features", given) if len(sequences) == 1 else (x.name, f"{x.name}_{given}")
+            traced.append(TracedTensor(sequence_input(x, name, key, given, inputs), FrameAxis()))
         else:
             inputs[x.name] = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)
             traced.append(TracedTensor(inputs[x.name]))
     outputs = replay(functional, traced, Converter())
-    return keras.Model(inputs, tensors(outputs), name=model.name)
+    return Model(inputs, tensors(outputs), name=model.name)
 
 
-def sequence_input(x: Any, name: str, companion: str, inputs: dict[str, Any]) -> Any:
-    """Add a sequence and its companion, `"lengths"` or `"mask"`, to `inputs`; return the sequence with its mask attached."""
-    key = companion if name == "features" else f"{name}_{companion}"
+def sequence_input(x: Any, name: str, key: str, companion: str, inputs: dict[str, Any]) -> Any:
+    """Add a sequence `name` and its companion `key`, `"lengths"` or a `"mask"`, to `inputs`; return the sequence with its mask."""
     inputs[name] = keras.Input((None, *x.shape[2:]), dtype=x.dtype, name=name)
     inputs[key] = keras.Input((), dtype="int32", name=key) if companion == "lengths" else keras.Input((None,), dtype="bool", name=key)
     return LengthMask(name=f"{name}_mask_entry")({"features": inputs[name], companion: inputs[key]})

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from keras import ops
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware, fill_padding, pad_to_minimum, prefix_mask, registered
+from vlpipe.layers.lengths import asserted, check_known, possible_lengths, possible_masks
 from vlpipe.layers.merge import check_frame_counts
 
 
@@ -19,13 +21,17 @@ class LengthMask(MaskAware, keras.layers.Layer):
     """The first layer of a mask-aware model: set the padding to zero and attach the mask for the layers after it.
 
     Takes what `make_dataset(..., lengths=True)` delivers, `{"features": x, "lengths": n}`, or `{"features": x, "mask": m}`
-    where the mask of a row is true for its first frames and false after.
+    where the mask of a row is true for its first frames and false after. Other keys, such as `"id"`, are ignored. In a model
+    made by hand, use it with `vlpipe.layers.Model`, which takes its inputs by key as well.
 
     Shapes: `x` `[B, T, ...]` with `n` `[B]` or `m` `[B, T]` in; `[B, T, ...]` with a mask out. A batch without any frames
     gets one frame of padding.
 
     Raises:
-        ArgumentError: the input is not a dict with these keys.
+        ArgumentError: the input is not a dict with these keys, or has both; a length is below 0, beyond T or no whole
+            number; a mask is no prefix, or of another shape than `[B, T]`. Inside a graph of TensorFlow, an impossible length
+            or mask is a `tf.errors.InvalidArgumentError`. A graph compiled by XLA, as JAX's, cannot raise: it delivers NaN
+            for all frames of the row (values that are integers, such as tokens, stay).
 
     Example:
         >>> import numpy as np
@@ -35,31 +41,64 @@ class LengthMask(MaskAware, keras.layers.Layer):
         [1.0, 1.0, 1.0, 0.0]
     """
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            args = (self._selected(args[0]), *args[1:])
+        elif "inputs" in kwargs:
+            kwargs["inputs"] = self._selected(kwargs["inputs"])
+        return super().__call__(*args, **kwargs)
+
     def call(self, inputs: Any) -> Any:
-        self._check_inputs(inputs)
-        return fill_padding(pad_to_minimum(inputs["features"], 1), self._mask(inputs))
+        features, values = self._selected(inputs).values()
+        companion = "mask" if "mask" in inputs else "lengths"
+        if check_known(self.name, companion, values, ops.shape(features)[1]):
+            return fill_padding(pad_to_minimum(features, 1), self._mask(inputs))
+        possible = self._possible(inputs)
+        features = asserted(features, self.name, companion, possible, values)
+        filled = fill_padding(pad_to_minimum(features, 1), self._mask(inputs))
+        if not keras.backend.is_float_dtype(features.dtype):
+            return filled
+        return fill_padding(filled, ops.expand_dims(possible, 1), math.nan)  # seen where XLA has removed the assertion
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         if isinstance(inputs["features"], keras.KerasTensor):
             return None
-        return self._mask(inputs)
+        # In an impossible row all frames count: it shall not pass for a row without frames, nor lose the NaN of `call`.
+        return ops.logical_or(self._mask(inputs), ops.expand_dims(ops.logical_not(self._possible(inputs)), 1))
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        features = self._selected(inputs)["features"]
+        return keras.KerasTensor(features.shape, dtype=features.dtype)
 
     def _mask(self, inputs: Any) -> Any:
         if "mask" in inputs:
             return pad_to_minimum(ops.cast(inputs["mask"], "bool"), 1)
         return prefix_mask(inputs["lengths"], ops.shape(pad_to_minimum(inputs["features"], 1))[1])
 
-    def compute_output_spec(self, inputs: Any) -> Any:
-        self._check_inputs(inputs)
-        return keras.KerasTensor(inputs["features"].shape, dtype=inputs["features"].dtype)
+    def _possible(self, inputs: Any) -> Any:
+        if "mask" in inputs:
+            return possible_masks(inputs["mask"])
+        return possible_lengths(inputs["lengths"], ops.shape(inputs["features"])[1])
 
-    def _check_inputs(self, inputs: Any) -> None:
-        if not isinstance(inputs, dict) or sorted(inputs) not in (["features", "lengths"], ["features", "mask"]):
+    def _selected(self, inputs: Any) -> Any:
+        """Return the features, and the lengths or the mask."""
+        keys = {"features", "lengths", "mask"} & set(inputs) if isinstance(inputs, dict) else set()
+        if "features" not in keys or len(keys) != 2:
             received = sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__
             raise ArgumentError(
                 f'LengthMask "{self.name}": called on {received}; expected {{"features": x, "lengths": n}} or '
                 '{"features": x, "mask": m}. Call it on a dict with these keys.'
             )
+        companion = max(keys)  # "lengths" or "mask"
+        x, values = inputs["features"], inputs[companion]
+        expected = tuple(x.shape)[: 1 if companion == "lengths" else 2]
+        known_dims = [pair for pair in zip(expected, values.shape, strict=False) if None not in pair]
+        if len(values.shape) != len(expected) or any(wanted != got for wanted, got in known_dims):
+            raise ArgumentError(
+                f'LengthMask "{self.name}": the {companion} have the shape {tuple(values.shape)}, the features {tuple(x.shape)}; '
+                f"expected {expected}. Pass one length, or one row of a mask, for each sequence."
+            )
+        return {"features": x, companion: values}
 
 
 @registered
