@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from vlpipe.planning.options import MAX_BATCH_SIZE, Options
@@ -123,8 +124,9 @@ def padding_tensor(value: Value, dtype: tf.DType) -> tf.Tensor:
     """A padding that `Paddings` gives, as a scalar of the dtype of its part."""
     if isinstance(value, str):
         return tf.constant(value)
-    wide = tf.float64 if isinstance(value, float) else tf.int64 if value < 2**63 else tf.uint64
-    return tf.cast(tf.constant(value, wide), dtype)
+    wide = np.float64 if isinstance(value, float) else np.int64 if value < 2**63 else np.uint64
+    # An array: TensorFlow keeps the constants of Python numbers, and takes -0.0 for a 0.0 that it has seen.
+    return tf.cast(tf.constant(np.array(value, wide)), dtype)
 
 
 def _to_boundary(batch: Flat, grouping: Grouping) -> Flat:
