@@ -78,7 +78,8 @@ whole: bool = vlpipe.verify("data/train").ok
 
 batches = dataset.apply(builders.bucket(batch_size=32, buckets=[100, 200, 400], remainder="drop"))
 print(builders.same_length(dataset, batch_size=32, lengths=True), builders.pad(dataset, remainder="pad"), builders.ragged(dataset))
-print(builders.pad(dataset, padding_value={"features": 1}, label_padding={"label": 0}), builders.ragged(dataset, label_padding={"words": 0.5}))
+print(builders.pad(dataset, padding_value={"features": 1}, label_padding={"label": 0}))
+print(builders.ragged(dataset, label_padding={"words": 0.5}))
 
 features = vlpipe.audio.LogMel(sample_rate=16000, mels=80)
 samples, rate = vlpipe.audio.load("a.wav", sample_rate=16000)
