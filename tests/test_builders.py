@@ -166,12 +166,20 @@ class Pair(NamedTuple):
 @pytest.mark.parametrize(
     ("element", "arguments", "message"),
     [
-        (lambda t: (tf.ones([t, 2]), tf.ones([t], tf.uint8)), {}, "label_padding: is -1, which 0 of the elements, uint8, cannot hold"),
-        (lambda t: tf.ones([t, 2], tf.uint8), {"padding_value": -3}, "padding_value: is -3.0, which features of the elements, uint8"),
-        (lambda t: tf.ones([t, 2], tf.float16), {"padding_value": 1e30}, "which features of the elements, float16, cannot hold"),
+        (
+            lambda t: (tf.ones([t, 2]), tf.ones([t], tf.uint8)),
+            {},
+            'label_padding: is -1, which "label" of dtype uint8 cannot hold. Pass another value, such as label_padding={"label": 0}.',
+        ),
+        (lambda t: tf.ones([t, 2], tf.uint8), {"padding_value": -3}, 'padding_value: is -3, which "features" of dtype uint8 cannot hold'),
+        (
+            lambda t: tf.ones([t, 2], tf.float16),
+            {"padding_value": 1e30},
+            'padding_value: is 1e.30, which "features" of dtype float16 cannot hold',
+        ),
         (lambda t: Pair(tf.ones([t, 2]), t), {}, "features of the elements is Pair.*expected dense tensors of known rank"),
         (lambda t: {"a": tf.ones([t, 2]), "b": (t, t)}, {}, "b of the elements is .* expected dense tensors"),
-        (lambda t: (tf.ones([t, 2]), tf.RaggedTensor.from_row_lengths([1], [1])), {}, "0 of the elements is RaggedTensorSpec"),
+        (lambda t: (tf.ones([t, 2]), tf.RaggedTensor.from_row_lengths([1], [1])), {}, "label of the elements is RaggedTensorSpec"),
         (
             lambda t: (tf.ones([t, 2]), t, 1.0),
             {"remainder": "pad"},
@@ -188,3 +196,62 @@ def test_elements_that_cannot_be_batched_are_refused(element: Any, arguments: di
     dataset = tf.data.Dataset.from_tensor_slices([3, 2]).map(element)
     with pytest.raises(vlpipe.ArgumentError, match=message):
         builders.pad(dataset, **arguments)
+
+
+def sequences(first: list[Any], second: list[Any], dtype: tf.DType) -> tf.data.Dataset:
+    """Two elements `[T]`, of a dtype that tf.ones may not have."""
+    return tf.data.Dataset.from_generator(lambda: iter([np.array(first), np.array(second)]), output_signature=tf.TensorSpec([None], dtype))
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_what_stands_beside_x_is_padded_by_what_it_is(batching: str) -> None:
+    """A bool per frame once arrived as True (-1 cast), a weight per frame as -1: Keras then counted frames that are not there."""
+    x = tf.data.Dataset.from_tensor_slices([2, 2]).map(lambda t: tf.ones([t, 1]))
+    labels = {"voiced": sequences([True, True, True], [True], tf.bool), "words": sequences([4, 5, 6], [7], tf.int64)}
+    labels |= {"phones": sequences([4, 5], [], tf.int64)}
+    weights = sequences([0.5, 0.5, 0.5], [0.5], tf.float32)
+    dataset = tf.data.Dataset.zip((x, labels, weights, sequences([1, 2], [3], tf.int32)))
+    ((_, y, weight, further),) = list(getattr(builders, batching)(dataset, batch_size=2, label_padding={"phones": 0, "part 4": -9}))
+    assert y["voiced"].numpy().tolist() == [[True] * 3, [True, False, False]]
+    assert y["words"].numpy().tolist() == [[4, 5, 6], [7, -1, -1]]
+    assert y["phones"].numpy().tolist() == [[4, 5], [0, 0]]
+    assert weight.numpy().tolist() == [[0.5] * 3, [0.5, 0.0, 0.0]]
+    assert further.numpy().tolist() == [[1, 2], [3, -9]]
+    ((_, y, _, _),) = list(getattr(builders, batching)(dataset, batch_size=2, label_padding={"voiced": True}))
+    assert y["voiced"].numpy().tolist() == [[True] * 3] * 2
+
+
+def test_features_have_their_own_paddings_in_their_own_dtypes() -> None:
+    """The number was once converted to float32, whatever the dtype of the feature."""
+    parts = {"a": sequences([1], [1, 1], tf.int64), "b": sequences([1.0], [1.0, 1.0], tf.float64), "c": sequences([1], [1, 1], tf.uint64)}
+    wide = {"a": 2**53 + 1, "b": 1e300, "c": 2**64 - 1}
+    (x,) = list(builders.pad(tf.data.Dataset.zip(parts), padding_value=wide))
+    assert {name: int(x[name][0, 1]) for name in "ac"} | {"b": float(x["b"][0, 1])} == wide
+    (x,) = list(builders.bucket(tf.data.Dataset.zip(parts), buckets=[5], pad_to="boundary", padding_value={"a": 7}))
+    assert x["a"].numpy().tolist() == [[1, 7, 7, 7, 7], [1, 1, 7, 7, 7]]
+    assert x["b"].numpy().tolist() == [[1, 0], [1, 1]]
+
+
+def test_minus_zero_stays_minus_zero() -> None:
+    tf.constant(0.0, tf.float64)  # TensorFlow keeps it, and returns it for -0.0
+    (x,) = list(builders.pad(sequences([1.0], [1.0, 1.0], tf.float32), padding_value=-0.0))
+    assert np.signbit(x.numpy()).tolist() == [[False, True], [False, False]]
+
+
+def test_an_inner_axis_is_padded_and_checked_too() -> None:
+    x = tf.data.Dataset.from_tensor_slices([1, 2])
+    dataset = x.map(lambda t: (tf.ones([t, 2]), tf.ensure_shape(tf.ones([3, t], tf.uint8), [3, None])))
+    with pytest.raises(vlpipe.ArgumentError, match='label_padding: is -1, which "label" of dtype uint8 cannot hold'):
+        builders.pad(dataset)
+    ((_, y),) = list(builders.pad(dataset, label_padding={"label": 9}))
+    assert y[0].numpy().tolist() == [[1, 9]] * 3
+
+
+def test_paddings_of_unknown_names_are_refused() -> None:
+    dataset = tf.data.Dataset.from_tensor_slices([1, 2]).map(lambda t: (tf.ones([t, 2]), {"u": (t, t)}, tf.ones([t])))
+    with pytest.raises(
+        vlpipe.ArgumentError, match=r"names \['u', 'sample_weight'\], but the labels that are delivered are \['u/0', 'u/1'\]"
+    ):
+        builders.pad(dataset, label_padding={"u": 0, "u/0": 0, "sample_weight": 1})
+    with pytest.raises(vlpipe.ArgumentError, match=r"names \['x'\], but the features that are delivered are \['features'\]"):
+        builders.pad(dataset, padding_value={"x": 0})

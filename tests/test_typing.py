@@ -55,6 +55,7 @@ dataset = vlpipe.make_dataset(
 )
 for batch in dataset.take(1):
     print(batch)
+vlpipe.make_dataset("data/speech", label=("label", "transcript"), label_padding={"transcript": 0}, padding_value={"features": -13.8})
 vlpipe.make_dataset(["a.tfrecord", "b.tfrecord"], layout=layouts.float_list("mel", d=80, label="class"))
 vlpipe.make_dataset(Path("data") / "train", transform=vlpipe.Transform(lambda x: x[::2], frames=lambda t: -(-t // 2)))
 vlpipe.make_dataset("bal_train/*.tfrecord", layout="audioset", features=("audio_embedding",), buckets=8, crop=100)
@@ -77,6 +78,8 @@ whole: bool = vlpipe.verify("data/train").ok
 
 batches = dataset.apply(builders.bucket(batch_size=32, buckets=[100, 200, 400], remainder="drop"))
 print(builders.same_length(dataset, batch_size=32, lengths=True), builders.pad(dataset, remainder="pad"), builders.ragged(dataset))
+print(builders.pad(dataset, padding_value={"features": 1}, label_padding={"label": 0}))
+print(builders.ragged(dataset, label_padding={"words": 0.5}))
 
 features = vlpipe.audio.LogMel(sample_rate=16000, mels=80)
 samples, rate = vlpipe.audio.load("a.wav", sample_rate=16000)
@@ -93,6 +96,7 @@ WRONG = (
     'vlpipe.make_dataset("data", batching="bukket")',
     'vlpipe.make_dataset("data", layout=3)',
     'vlpipe.make_dataset("data", batch_sise=3)',
+    'vlpipe.make_dataset("data", label_padding={"words": "0"})',
     'vlpipe.make_dataset("data", augment="masks")',
     'vlpipe.plan("data", pad_to="longst")',
     'vlpipe.plan("data", batch_sise=3)',

@@ -21,24 +21,30 @@ Common arguments:
                      as their last part, float32 `[B]`, 0 for repeated rows (elements x become (x, None, weight))
     lengths          deliver true lengths too: x becomes {"features": x, "lengths": int32 [B]}; a dict x gets NAME_lengths for each
                      NAME; a label of varying length adds "label_lengths"
-    padding_value    value of the padding of x
-    label_padding    value of the padding of labels of varying length
+    padding_value    padding of x: a number, or numbers by the name of the feature, such as {"mel": -13.8}; others get 0
+    label_padding    padding of labels of varying length: an integer, or numbers by the name of the label, such as {"words": -1};
+                     others get -1. Labels in nested structures are named by their path ("words/ids", of a tuple "0"), a bare one "label"
+
+Each part is padded by what it is: sample weights (the third part of an element) with 0, bools with False unless a name says otherwise, and
+texts with "". A padding that the dtype of its part cannot hold is an error.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, Protocol, overload
 
 import numpy as np
 import tensorflow as tf
 
+from vlpipe.engines.element_parts import Known, known_beside_x
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.buckets import boundaries_for, histogram
-from vlpipe.planning.options import MAX_FRAMES, Options, PadTo, Remainder, checked_padding
+from vlpipe.planning.options import MAX_FRAMES, Options, PadTo, Remainder
+from vlpipe.planning.paddings import Part, checked_padding, paddings
 
 __all__ = ["bucket", "pad", "ragged", "same_length"]
 
@@ -86,8 +92,8 @@ def bucket(
     pad_to: PadTo = "longest",
     remainder: Remainder = "keep",
     lengths: bool = False,
-    padding_value: float = 0.0,
-    label_padding: int = -1,
+    padding_value: float | Mapping[str, float] = 0.0,
+    label_padding: int | Mapping[str, float] = -1,
 ) -> tf.data.Dataset:
     """Batch sequences of similar length together, with `Dataset.bucket_by_sequence_length`.
 
@@ -119,10 +125,9 @@ def bucket(
         pad_to=pad_to,
         remainder=remainder,
         lengths=lengths,
-        padding_value=padding_value,
         label_padding=label_padding,
     )
-    return _build(dataset, options)
+    return _build(dataset, options, padding_value)
 
 
 @_applicable
@@ -132,8 +137,8 @@ def pad(
     batch_size: int | None = None,
     remainder: Remainder = "keep",
     lengths: bool = False,
-    padding_value: float = 0.0,
-    label_padding: int = -1,
+    padding_value: float | Mapping[str, float] = 0.0,
+    label_padding: int | Mapping[str, float] = -1,
 ) -> tf.data.Dataset:
     """Batch sequences in their order, padded to the longest of the batch, with `Dataset.padded_batch`.
 
@@ -157,10 +162,9 @@ def pad(
         batch_size=batch_size,
         remainder=remainder,
         lengths=lengths,
-        padding_value=padding_value,
         label_padding=label_padding,
     )
-    return _build(dataset, options)
+    return _build(dataset, options, padding_value)
 
 
 @_applicable
@@ -170,7 +174,7 @@ def ragged(
     batch_size: int | None = None,
     remainder: Remainder = "keep",
     lengths: bool = False,
-    label_padding: int = -1,
+    label_padding: int | Mapping[str, float] = -1,
 ) -> tf.data.Dataset:
     """Batch sequences in their order as a `tf.RaggedTensor`, with `Dataset.ragged_batch`.
 
@@ -201,8 +205,8 @@ def same_length(
     frames_per_batch: int | None = None,
     remainder: Remainder = "keep",
     lengths: bool = False,
-    padding_value: float = 0.0,
-    label_padding: int = -1,
+    padding_value: float | Mapping[str, float] = 0.0,
+    label_padding: int | Mapping[str, float] = -1,
 ) -> tf.data.Dataset:
     """Batch only sequences of equal length together, without padding, with `Dataset.group_by_window`.
 
@@ -231,14 +235,14 @@ def same_length(
         frames_per_batch=frames_per_batch,
         remainder=remainder,
         lengths=lengths,
-        padding_value=padding_value,
         label_padding=label_padding,
     )
-    return _build(dataset, options)
+    return _build(dataset, options, padding_value)
 
 
-def _build(dataset: tf.data.Dataset, options: Options) -> tf.data.Dataset:
-    elements = _Elements(dataset.element_spec, options)
+def _build(dataset: tf.data.Dataset, options: Options, padding_value: Any = 0.0) -> tf.data.Dataset:
+    """Batch the elements; `padding_value` is apart from the options, whose dtype is not that of these features."""
+    elements = _Elements(dataset.element_spec, options, checked_padding(padding_value, None))
     records = dataset.map(elements.flat)
     boundaries: tuple[int, ...] = (MAX_FRAMES,)
     if options.batching == "bucket":
@@ -247,7 +251,8 @@ def _build(dataset: tf.data.Dataset, options: Options) -> tf.data.Dataset:
             records = records.map(functools.partial(_check_length, length=f"n:{elements.key}", longest=boundaries[-1]))
         else:
             boundaries = (*boundaries, MAX_FRAMES)
-    grouping = Grouping(options, elements.key, boundaries, tuple(options.batch_size_for(boundary) for boundary in boundaries))
+    sizes = tuple(options.batch_size_for(boundary) for boundary in boundaries)
+    grouping = Grouping(options, elements.paddings, elements.key, boundaries, sizes)
     return group(records, grouping).map(functools.partial(elements.restore, lengths=options.lengths))
 
 
@@ -267,23 +272,10 @@ def _check_length(record: Flat, length: str, longest: int) -> Flat:
         return {name: tf.identity(value) for name, value in record.items()}
 
 
-def _check_padding(name: str, dtype: tf.DType, options: Options) -> None:
-    """Refuse a padding value that the dtype of the part cannot hold: TensorFlow would wrap or round it."""
-    option = "label_padding" if name.startswith("y:") else "padding_value"
-    value = getattr(options, option)
-    if dtype.is_integer or dtype.is_floating:
-        try:
-            checked_padding(value, dtype.name)
-        except ArgumentError:
-            raise ArgumentError(
-                f"{option}: is {value!r}, which {name[2:]} of the elements, {dtype.name}, cannot hold. Pass another value."
-            ) from None
-
-
 class _Elements:
     """Converts the user's elements, `x` or `(x, ...)`, to flat records and back."""
 
-    def __init__(self, spec: Any, options: Options) -> None:
+    def __init__(self, spec: Any, options: Options, padding_value: Any) -> None:
         self._only_x = type(spec) is not tuple  # Dataset.map passes a named tuple as one argument
         x = spec if self._only_x else spec[0]
         self._rest: list[Any] = [] if self._only_x else list(spec[1:])
@@ -291,10 +283,12 @@ class _Elements:
         features = {"features": x} if self._single else x
         parts = {f"x:{name}": part for name, part in features.items()}
         parts |= {f"y:{number}": part for number, part in enumerate(tf.nest.flatten(self._rest))}
+        known = {f"x:{name}": Known(str(name), "padding_value") for name in features} | known_beside_x(self._rest)
         for name, part in parts.items():
             if not isinstance(part, tf.TensorSpec) or part.shape.rank is None:
                 raise ArgumentError(
-                    f"builders: {name[2:]} of the elements is {part}, expected dense tensors of known rank. Convert it with Dataset.map."
+                    f"builders: {known[name].name} of the elements is {part}, expected dense tensors of known rank. Convert it with "
+                    "Dataset.map."
                 )
         varying = [name for name, part in parts.items() if part.shape.rank and part.shape[0] is None]
         keys = [name for name in varying if name.startswith("x:")]
@@ -303,8 +297,11 @@ class _Elements:
                 f"builders: the elements are {spec}, expected x or (x, ...) with x a tensor [T, d] whose T is None in the spec. "
                 "Declare it in the output_signature of Dataset.from_generator."
             )
-        for name in varying:
-            _check_padding(name, parts[name].dtype, options)
+        self.paddings = paddings(
+            {name: Part(*known[name], part.dtype.name, varies=None in part.shape.as_list()) for name, part in parts.items()},
+            padding_value=padding_value,
+            label_padding=options.label_padding,
+        )
         if options.remainder == "pad" and len(self._rest) > 1:
             raise ArgumentError(
                 f'remainder="pad": adds a sample weight after (x, y), but the elements already have {len(self._rest) + 1} parts. '

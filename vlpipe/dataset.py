@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -50,8 +50,8 @@ def make_dataset(
     label: str | tuple[str, ...] | Literal[False] | None = None,
     lengths: bool = False,
     ids: bool = False,
-    label_padding: int = -1,
-    padding_value: float = 0.0,
+    label_padding: int | Mapping[str, float] = -1,
+    padding_value: float | Mapping[str, float] = 0.0,
     dtype: str = "float32",
     crop: int | Crop | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
@@ -103,8 +103,10 @@ def make_dataset(
         label: name of the label, a tuple of names for a dict, False for none; None: the only candidate, if there is one.
         lengths: also deliver the true lengths.
         ids: also deliver the row of each record in the index.
-        label_padding: padding of labels that are sequences.
-        padding_value: padding of features.
+        label_padding: padding of labels that are sequences: an integer for all, or numbers by name, such as {"words": -1, "phones": 0,
+            "weights": 0}; labels that it does not name get -1.
+        padding_value: padding of features: a number for all, or numbers by name, such as {"mel": -13.8}; features that it does not name
+            get 0. A padding that its dtype cannot hold, and a name that is not delivered, are errors.
         dtype: dtype of the delivered features.
         crop: the most frames of each sequence: a number, for the first frames, or a `vlpipe.Crop`, such as
             `vlpipe.Crop(300, random=True)`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from vlpipe.engines.grouping import Flat, padding_for
+from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.splitmix_graph import draws
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.splitmix import CROPS, MASKS
@@ -95,7 +95,7 @@ def _fill(sequences: tf.RaggedTensor, fill: str) -> tf.Tensor:
 def _padded(plan: Plan, name: str, sequences: tf.RaggedTensor, bucket: tf.Tensor | None) -> tf.Tensor:
     """`[B, T, ...]`: padded to the longest of the batch, or to the boundary of a bucket."""
     dimensions = plan.dimensions(name)
-    padding = padding_for(f"x:{name}", sequences.dtype, plan.options)
+    padding = padding_tensor(plan.selection.paddings.of(f"x:{name}"), sequences.dtype)
     frames = tf.reduce_max(sequences.row_lengths()) if bucket is None else tf.constant(plan.boundaries or (0,), tf.int64)[bucket]
     shape = tf.stack([sequences.nrows(), frames, *(tf.constant(n, tf.int64) for n in dimensions)])
     static = sequences.shape[0]

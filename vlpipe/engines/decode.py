@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from vlpipe.engines.apply_transforms import crop_range
-from vlpipe.engines.grouping import Flat
+from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.labels import list_dtype, multi_hot_in_graph, padded_in_graph, unpacked
 from vlpipe.engines.parse import Parser
 from vlpipe.planning.plan import Plan
@@ -78,7 +78,7 @@ class BatchDecoder:
         starts, counts = tf.gather(label.starts, records), tf.gather(label.counts, records)
         if location is Location.TEXT:
             return {name: tf.strings.substr(data, starts, counts)}
-        field, padding = label.access.field, self._options.label_padding
+        field, padding = label.access.field, self._plan.selection.paddings.number(name)
         if isinstance(field, Fixed):
             return {name: multi_hot_in_graph(label.values, starts, counts, field.dimensions[0])}
         if location is Location.LIST:
@@ -89,7 +89,7 @@ class BatchDecoder:
         return {name: values, f"n:{name}": tf.cast(counts, tf.int32)}
 
     def _feature(self, feature: _Columns, data: tf.Tensor, records: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
-        options, access = self._options, feature.access
+        access = feature.access
         name, field, stored = access.name, access.sequence, access.stored
         is_key = name == self._plan.selection.key
         frames, first = tf.gather(feature.counts, records), None
@@ -107,7 +107,8 @@ class BatchDecoder:
                 values = _third_party_values(raw, field, stored, dtype)
             return {f"x:{name}": tf.RaggedTensor.from_row_lengths(values, frames, validate=False), **lengths}
         upper = self._boundaries[bucket] if is_key and self._boundary else tf.reduce_max(frames)
-        return {f"x:{name}": _padded(payloads, access, frames, upper, dtype, options.padding_value), **lengths}
+        padding = self._plan.selection.paddings.number(f"x:{name}")
+        return {f"x:{name}": _padded(payloads, access, frames, upper, dtype, padding), **lengths}
 
 
 class _Columns:
@@ -160,5 +161,5 @@ def _padded(payloads: tf.Tensor, access: FieldAccess, frames: tf.Tensor, upper: 
         values = _third_party_values(raw, field, stored, dtype)
     if padding != 0 or np.signbit(padding) or stored.scale is not None:
         inside = tf.sequence_mask(frames, upper)[(...,) + (None,) * len(field.dimensions)]
-        values = tf.where(inside, values, tf.cast(tf.constant(padding, tf.float64 if isinstance(padding, float) else tf.int64), dtype))
+        values = tf.where(inside, values, padding_tensor(padding, dtype))
     return tf.ensure_shape(values, [None, None, *field.dimensions])

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from vlpipe.planning.options import MAX_BATCH_SIZE, Options
+from vlpipe.planning.paddings import Paddings, Value
 
 Flat = dict[str, tf.Tensor]
 
@@ -25,13 +27,15 @@ class Grouping:
     """How records are grouped into batches.
 
     Attributes:
-        options: of these, `batching`, `pad_to`, `remainder` and the paddings are used.
+        options: of these, `batching`, `pad_to`, `remainder` and the sizes of batches are used.
+        paddings: what each part is padded with.
         key: the key feature, such as "x:features".
         boundaries: inclusive upper lengths of the buckets, ascending; no record is longer than the last.
         batch_sizes: sequences in a batch of each bucket.
     """
 
     options: Options
+    paddings: Paddings
     key: str
     boundaries: tuple[int, ...]
     batch_sizes: tuple[int, ...]
@@ -113,15 +117,16 @@ def _shapes(records: tf.data.Dataset) -> dict[str, tf.TensorShape]:
 
 
 def _paddings(records: tf.data.Dataset, grouping: Grouping) -> Flat:
-    return {name: padding_for(name, spec.dtype, grouping.options) for name, spec in records.element_spec.items()}
+    return {name: padding_tensor(grouping.paddings.of(name), spec.dtype) for name, spec in records.element_spec.items()}
 
 
-def padding_for(name: str, dtype: tf.DType, options: Options) -> tf.Tensor:
-    """The padding of the part of a flat batch with this name."""
-    if dtype == tf.string:
-        return tf.constant("")
-    value = options.label_padding if name.startswith("y:") else options.padding_value
-    return tf.cast(tf.constant(value, tf.float64 if isinstance(value, float) else tf.int64), dtype)
+def padding_tensor(value: Value, dtype: tf.DType) -> tf.Tensor:
+    """A padding that `Paddings` gives, as a scalar of the dtype of its part."""
+    if isinstance(value, str):
+        return tf.constant(value)
+    wide = np.float64 if isinstance(value, float) else np.int64 if value < 2**63 else np.uint64
+    # An array: TensorFlow keeps the constants of Python numbers, and takes -0.0 for a 0.0 that it has seen.
+    return tf.cast(tf.constant(np.array(value, wide)), dtype)
 
 
 def _to_boundary(batch: Flat, grouping: Grouping) -> Flat:
@@ -132,7 +137,7 @@ def _to_boundary(batch: Flat, grouping: Grouping) -> Flat:
     missing = tf.constant(grouping.boundaries)[_bucket_of(batch, grouping)] - tf.shape(x)[1]
     paddings = [[0, 0], [0, missing]] + [[0, 0]] * (x.shape.rank - 2)
     shape = x.shape
-    x = tf.pad(x, paddings, constant_values=padding_for(grouping.key, x.dtype, grouping.options))
+    x = tf.pad(x, paddings, constant_values=padding_tensor(grouping.paddings.of(grouping.key), x.dtype))
     frames = grouping.boundaries[0] if len(grouping.boundaries) == 1 else None
     return {**batch, grouping.key: tf.ensure_shape(x, [shape[0], frames, *shape[2:]])}
 

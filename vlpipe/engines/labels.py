@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from vlpipe.planning.paddings import label_dtype
 from vlpipe.storage.schema import Sequence
 
 
 def list_dtype(field: Sequence) -> tf.DType:
-    """The dtype in which a label of varying length is delivered: int64 for integers, as CTC wants them."""
-    return tf.int64 if np.dtype(field.dtype).kind in "iu" else tf.as_dtype(field.dtype)
+    """`label_dtype`, as a dtype of TensorFlow."""
+    return tf.as_dtype(label_dtype(field))
 
 
-def padded(values: np.ndarray, starts: np.ndarray, counts: np.ndarray, padding: int) -> np.ndarray:
+def padded(values: np.ndarray, starts: np.ndarray, counts: np.ndarray, padding: float) -> np.ndarray:
     """int64 `[B, U]`: for each record its `counts` values from `starts` on, padded to the longest list."""
     steps = np.arange(int(counts.max(initial=0)))
     inside = steps < counts[:, None]
@@ -22,7 +23,7 @@ def padded(values: np.ndarray, starts: np.ndarray, counts: np.ndarray, padding: 
     return lists
 
 
-def padded_in_graph(values: tf.Tensor, starts: tf.Tensor, counts: tf.Tensor, padding: int) -> tf.Tensor:
+def padded_in_graph(values: tf.Tensor, starts: tf.Tensor, counts: tf.Tensor, padding: float) -> tf.Tensor:
     """`padded`, in the graph."""
     steps = tf.range(tf.reduce_max(counts))
     inside = steps < counts[:, None]

@@ -182,7 +182,9 @@ class _BatchReader:
         span = FrameSpan(access, plan.frame_plan.frame_range if is_key else None, options.seed or 0)
         # Frames that are transformed in the graph are padded after that.
         unpadded = options.batching == "ragged" or plan.has_transforms
-        copy = FrameCopier(access, span, dtype.as_numpy_dtype, 0 if unpadded else options.padding_value, self._shards, pool)
+        copy = FrameCopier(
+            access, span, dtype.as_numpy_dtype, 0 if unpadded else plan.selection.paddings.number(f"x:{name}"), self._shards, pool
+        )
         dimensions = list(access.sequence.dimensions)
         boundaries = np.asarray(plan.boundaries, np.int64) if is_key and options.pad_to == "boundary" else None
 
@@ -225,7 +227,8 @@ class _BatchReader:
         """A label of varying length: integers as int64, as CTC wants them."""
         dtype = list_dtype(access.sequence)
         span = FrameSpan(access, None, 0)
-        copy = FrameCopier(access, span, dtype.as_numpy_dtype, self._options.label_padding, self._shards, Pool(0, 0))
+        padding = self._plan.selection.paddings.number(f"y:{access.name}")
+        copy = FrameCopier(access, span, dtype.as_numpy_dtype, padding, self._shards, Pool(0, 0))
 
         def padded_jobs(block: Block) -> list[CopyJob]:
             counts = span.counts(block)
@@ -236,7 +239,8 @@ class _BatchReader:
 
     def _list_label(self, access: FieldAccess) -> list[_Part]:
         """A label whose values are in the index."""
-        name, values, padding = f"y:{access.name}", access.values, self._options.label_padding
+        name, values = f"y:{access.name}", access.values
+        padding = self._plan.selection.paddings.number(name)
 
         def tables(block: Block) -> list[np.ndarray]:
             return block.split(block.table)

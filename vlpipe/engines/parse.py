@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from vlpipe.engines.apply_transforms import crop_range
-from vlpipe.engines.grouping import Flat
+from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.labels import list_dtype
 from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.errors import AudioError, DatasetError
@@ -148,7 +148,7 @@ class Parser:
         if not isinstance(value, tf.RaggedTensor):
             return {f"y:{name}": value}
         values = value.with_values(tf.cast(value.values, list_dtype(self._index.schema.sequences[name])))
-        padding = tf.cast(self._plan.options.label_padding, values.dtype)
+        padding = padding_tensor(self._plan.selection.paddings.of(f"y:{name}"), values.dtype)
         return {f"y:{name}": values.to_tensor(padding), f"n:y:{name}": tf.cast(values.row_lengths(), tf.int32)}
 
 

@@ -47,7 +47,8 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         with tf.device("CPU:0"):
             example = functools.partial(_third_party_example, table, plan, BatchDecoder(plan, index.by_shard(), whole=True))
     # Without records the plan has no buckets; a grouping needs one.
-    grouping = Grouping(plan.options, f"x:{plan.selection.key}", plan.boundaries or (1,), plan.batch_sizes or (1,))
+    key, paddings = f"x:{plan.selection.key}", plan.selection.paddings
+    grouping = Grouping(plan.options, paddings, key, plan.boundaries or (1,), plan.batch_sizes or (1,))
 
     @tf.autograph.experimental.do_not_convert  # not needed here, and converting takes most of the tracing time
     def epoch(number: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.paddings import checked_label_padding, checked_padding
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
@@ -66,8 +66,8 @@ class Arguments(TypedDict, total=False):
     label: str | tuple[str, ...] | Literal[False] | None
     lengths: bool
     ids: bool
-    label_padding: int
-    padding_value: float
+    label_padding: int | Mapping[str, float]
+    padding_value: float | Mapping[str, float]
     dtype: str
     crop: int | Crop | None
     transform: Callable[[Any], Any] | Transform | None
@@ -104,8 +104,8 @@ class Options:
     label: str | tuple[str, ...] | Literal[False] | None = None
     lengths: bool = False
     ids: bool = False
-    label_padding: int = -1
-    padding_value: float = 0.0
+    label_padding: int | Mapping[str, float] = -1
+    padding_value: float | Mapping[str, float] = 0.0
     dtype: str = "float32"
     crop: Crop | None = None
     transform: Transform | None = None
@@ -142,7 +142,7 @@ class Options:
                 self._set(name, integer(name, getattr(self, name), 1, most))
         if self.seed is not None:
             self._set("seed", integer("seed", self.seed, 0))
-        self._set("label_padding", integer("label_padding", self.label_padding, -(2**63)))
+        self._set("label_padding", checked_label_padding(self.label_padding))
         self._set("buckets", checked_buckets(self.buckets))
         self._set("length_range", _checked_range(self.length_range))
         self._set("shard", _checked_shard(self.shard))
@@ -235,25 +235,6 @@ def checked_buckets(buckets: Any) -> int | tuple[int, ...] | None:
     if not boundaries or any(after <= before for before, after in itertools.pairwise(boundaries)):
         raise ArgumentError(f"buckets: came as {list(boundaries)}, expected ascending upper lengths, such as [100, 200, 400].")
     return boundaries
-
-
-def checked_padding(value: Any, dtype: str) -> int | float:
-    """Return a padding value that `dtype` can hold.
-
-    Raises:
-        ArgumentError: it is not a number, or the dtype cannot hold it.
-    """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise ArgumentError(f"padding_value: came as {value!r}, expected a number.")
-    value = value.item() if isinstance(value, np.generic) else value  # Python compares numbers of any size exactly
-    if dtype in FLOAT_DTYPES:
-        most = float(np.finfo("float32" if dtype == "bfloat16" else dtype).max)
-        fits = value in (math.inf, -math.inf) or value != value or -most <= value <= most
-    else:
-        fits = value == value // 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
-    if not fits:
-        raise ArgumentError(f"padding_value: came as {value!r}, which dtype={dtype!r} cannot hold.")
-    return float(value) if dtype in FLOAT_DTYPES else int(value)
 
 
 def _checked_range(length_range: Any) -> tuple[int, int | None]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from vlpipe.errors import SchemaError
 from vlpipe.planning.options import INTEGER_DTYPES, Options
-from vlpipe.storage.schema import Fixed, Schema, Sequence
+from vlpipe.planning.paddings import Paddings, Part, label_dtype, paddings
+from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class Selection:
         labels: names of the labels; without any, elements are `(x,)`.
         single_feature: x is an array, not a dict.
         single_label: y is an array, not a dict.
+        paddings: what each of them is padded with.
     """
 
     features: tuple[str, ...]
     labels: tuple[str, ...]
     single_feature: bool
     single_label: bool
+    paddings: Paddings
 
     @property
     def key(self) -> str:
@@ -41,6 +44,7 @@ def select(schema: Schema, options: Options, label: str | None = None) -> Select
 
     Raises:
         SchemaError: a name is not in the schema or has the wrong kind, or the options name none and several fields are candidates.
+        ArgumentError: a padding has the name of a field that is not delivered, or a value that its dtype cannot hold.
     """
     features, labels = options.features, options.label
     if features is None:
@@ -66,9 +70,20 @@ def select(schema: Schema, options: Options, label: str | None = None) -> Select
         if not isinstance(schema.fields[name], Sequence):
             raise SchemaError(f'features: "{name}" is {schema.fields[name]!r}, expected a Sequence; deliver it as label="{name}".')
         _check_dtype(name, schema.sequences[name], options.dtype)
-    selection = Selection(names, label_names, not isinstance(features, tuple), isinstance(labels, str))
+    selection = Selection(
+        names, label_names, not isinstance(features, tuple), isinstance(labels, str), _paddings(schema, names, label_names, options)
+    )
     _check_collisions(schema, selection, options)
     return selection
+
+
+def _paddings(schema: Schema, features: tuple[str, ...], labels: tuple[str, ...], options: Options) -> Paddings:
+    parts = {f"x:{name}": Part(name, "padding_value", options.dtype) for name in features}
+    for name in labels:
+        field = schema.fields[name]
+        dtype = label_dtype(field) if isinstance(field, Sequence) else "string" if isinstance(field, Text) else field.dtype
+        parts[f"y:{name}"] = Part(name, "label_padding", dtype, varies=isinstance(field, Sequence))
+    return paddings(parts, padding_value=options.padding_value, label_padding=options.label_padding)
 
 
 def only_candidate(option: str, schema: Schema, candidates: list[str]) -> str | None:
