@@ -12,37 +12,15 @@ This module therefore parses the header itself, by the published specifications:
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
+from vlpipe.audio.header import Header
+from vlpipe.audio.mpeg import read_mp3
+from vlpipe.audio.ogg import read_ogg
+from vlpipe.audio.tags import end_of_leading_tags
 from vlpipe.errors import AudioError
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _LATER_CHUNKS = (b"LIST", b"fact", b"cue ", b"smpl", b"bext", b"id3 ", b"ID3 ", b"PEAK")
-
-
-@dataclass(frozen=True)
-class Header:
-    """The header of an audio file.
-
-    Attributes:
-        kind: "WAV", "FLAC", "Ogg Vorbis" or "MP3".
-        rate: sample rate in Hz.
-        channels: number of channels.
-        bits: bits per sample; 0 for Ogg Vorbis and MP3, which have no fixed number.
-        floating: whether the samples are floats.
-        samples: samples in each channel; None if the header does not contain the number.
-        md5: MD5 of the samples as integers (FLAC); None if the header has none.
-        plain: whether every decoder supports the encoding: PCM or IEEE float, as opposed to A-law or ADPCM.
-    """
-
-    kind: str
-    rate: int
-    channels: int
-    bits: int = 0
-    floating: bool = False
-    samples: int | None = None
-    md5: bytes | None = None
-    plain: bool = True
 
 
 def read_header(data: bytes, name: str) -> Header:
@@ -70,16 +48,15 @@ def read_header(data: bytes, name: str) -> Header:
 
 
 def _read(data: bytes, name: str) -> Header:
-    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+    begin = end_of_leading_tags(data, name)
+    if data[begin : begin + 4] == b"RIFF" and data[begin + 8 : begin + 12] == b"WAVE":
         return _read_wav(data, name)
-    if data[:4] == b"fLaC":
+    if data[begin : begin + 4] == b"fLaC":
         return _read_flac(data)
-    if data[:4] == b"OggS":
-        return _read_ogg(data, name)
-    start = 10 + _synchsafe(data[6:10]) if data[:3] == b"ID3" and len(data) >= 10 else 0
-    if start and start + 4 > len(data):
-        raise AudioError(f"{name}: the file ends within its ID3 tag, after {len(data)} bytes: it is truncated. Copy it again.")
-    header = _read_mp3(data[start : start + 4])
+    if data[begin : begin + 4] == b"OggS":
+        return read_ogg(data, begin, name)
+    padding = len(data) - begin - len(data[begin:].lstrip(b"\0"))
+    header = read_mp3(data, begin + padding, name)
     if header is None:
         raise AudioError(f"{name}: begins with {data[:8]!r}, expected WAV, FLAC, Ogg Vorbis or MP3. Convert it, or leave it out.")
     return header
@@ -127,32 +104,3 @@ def _read_flac(data: bytes) -> Header:
     rate, channels, bits, samples = packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1, packed & (1 << 36) - 1
     (md5,) = struct.unpack_from("16s", data, 26)
     return Header("FLAC", rate, channels, bits, samples=samples or None, md5=md5 if any(md5) else None)
-
-
-def _read_ogg(data: bytes, name: str) -> Header:
-    start = data.find(b"\x01vorbis", 0, 512)
-    if start < 0:
-        raise AudioError(f"{name}: the first stream of the Ogg file is not Vorbis (Opus?). Convert it to FLAC or WAV.")
-    _, channels, rate = struct.unpack_from("<IBI", data, start + 7)
-    last_page = data.rfind(b"OggS")
-    version, flags, granule = struct.unpack_from("<BBq", data, last_page + 4)
-    (segments,) = struct.unpack_from("<B", data, last_page + 26)
-    end = last_page + 27 + segments + sum(data[last_page + 27 : last_page + 27 + segments])
-    if version != 0 or not flags & 4 or end > len(data) or granule < 0:
-        raise AudioError(f"{name}: the Ogg stream ends without a last page, after {len(data)} bytes: it is truncated. Copy it again.")
-    return Header("Ogg Vorbis", rate, channels, samples=granule)
-
-
-def _read_mp3(frame: bytes) -> Header | None:
-    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE0 != 0xE0:
-        return None
-    version, layer, bitrate, rate = frame[1] >> 3 & 3, frame[1] >> 1 & 3, frame[2] >> 4, frame[2] >> 2 & 3
-    if version == 1 or layer != 1 or bitrate in (0, 15) or rate == 3:
-        return None
-    halved = {3: 0, 2: 1, 0: 2}[version]  # MPEG 1, 2 and 2.5
-    return Header("MP3", (44100, 48000, 32000)[rate] >> halved, 1 if frame[3] >> 6 == 3 else 2)
-
-
-def _synchsafe(data: bytes) -> int:
-    """An integer of ID3v2: 7 bits in each of 4 bytes."""
-    return data[0] << 21 | data[1] << 14 | data[2] << 7 | data[3]
