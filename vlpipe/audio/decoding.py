@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.util
 import io
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -18,6 +19,8 @@ from vlpipe.audio.containers import read_header
 from vlpipe.audio.header import Header
 from vlpipe.errors import AudioError, import_extra
 
+_log = logging.getLogger("vlpipe")
+_loud: list[str] = []  # the first file whose samples exceed ±1
 _NATIVE = ("WAV", "FLAC", "Ogg Vorbis", "MP3")
 _BLOCK = 1 << 18  # samples that soundfile decodes at a time
 _MAX_SAMPLES_A_BYTE = 1024  # FLAC stores about 400 samples of silence in a byte
@@ -30,7 +33,7 @@ def load(path: str | os.PathLike[str], *, sample_rate: int | None = None, mono: 
     """Read an audio file.
 
     Args:
-        path: a WAV, FLAC, Ogg Vorbis or MP3 file.
+        path: an audio file, see `decode`.
         sample_rate: resample to this rate, in Hz; None: keep the rate of the file.
         mono: replace the channels by their mean.
 
@@ -66,10 +69,13 @@ def load(path: str | os.PathLike[str], *, sample_rate: int | None = None, mono: 
 
 
 def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
-    """Decode the bytes of a WAV, FLAC, Ogg Vorbis or MP3 file, recognised by its content.
+    """Decode the bytes of a WAV, FLAC, Ogg Vorbis or MP3 file, recognised by its content; with soundfile also AIFF and Opus.
 
-    Integers are divided by 2**(bits - 1): 16-bit samples become int16 / 32768. WAV and FLAC decode to the same samples with
-    both decoders, Vorbis and MP3 to within 1e-6.
+    Integers are divided by 2**(bits - 1): 16-bit samples become int16 / 32768. Floats beyond ±1 are passed on unchanged, and logged once.
+    WAV and FLAC decode to the same samples with both decoders, Vorbis and MP3 to within 1e-6.
+
+    All of a file is decoded, or it is refused: the links of an Ogg chain one after another, and each frame of an MP3 file. The delay and
+    the padding of an MP3 encoder are cut off where the file tells them (in the LAME extension of its first frame).
 
     Args:
         data: the whole file.
@@ -79,7 +85,8 @@ def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
         Samples, float32 `[N, channels]` in [-1, 1]; and their sample rate in Hz.
 
     Raises:
-        AudioError: the data are in none of these formats, are truncated, or do not match their header.
+        AudioError: the data are in none of these formats, are truncated or corrupt, are several joined recordings, or do not match their
+            header.
         MissingExtraError: no decoder is installed.
 
     Example:
@@ -110,7 +117,22 @@ def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
             f"{name}: decoded {samples.shape[1]} channels at {rate} Hz, the header announces {header.channels} at {header.rate} Hz. "
             "Convert the recording to WAV."
         )
+    if header.floating:
+        _say_once_if_loud(samples, name)
     return samples, rate
+
+
+def _say_once_if_loud(samples: np.ndarray, name: str) -> None:
+    """Log a warning for the first file of the process whose samples exceed ±1: most such files hold integers as floats."""
+    peak = float(np.max(np.abs(samples), initial=0, where=np.isfinite(samples)))
+    if peak > 1 and not _loud:
+        _loud.append(name)
+        _log.warning(
+            "%s: samples reach %g, expected floats in [-1, 1]: they are passed on unchanged. If they are integers stored as floats, "
+            "convert the recordings. Later files are not mentioned.",
+            name,
+            peak,
+        )
 
 
 @functools.cache
@@ -201,6 +223,8 @@ def _decode_by_soundfile(data: bytes, header: Header, name: str) -> tuple[np.nda
         lead = len(samples) - (header.decoded or 0)
         return samples[lead if lead in header.lead else 0 :], rate
     except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
+        if not header.plain:
+            raise AudioError(f"{name}: this encoding of {header.kind} is not supported ({error}). Convert it to WAV with PCM.") from error
         raise AudioError(f"{name}: cannot be decoded as {header.kind} ({error}). Copy it again, or convert it to WAV.") from error
 
 

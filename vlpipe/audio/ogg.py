@@ -6,10 +6,12 @@ Opus (RFC 7845, section 5.1); FLAC (RFC 9639, section 10.1).
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import zlib
 from dataclasses import dataclass
 
+from vlpipe.audio.flac import read_flac
 from vlpipe.audio.header import Header
 from vlpipe.errors import AudioError
 
@@ -78,6 +80,12 @@ def read_ogg(data: bytes, begin: int, name: str) -> Header:
                 f"{link.channels} at {link.rate} Hz, at byte {link.begin}: several recordings were joined. Decode and join them as WAV, or "
                 "leave the file out."
             )
+    if first.kind == "Ogg FLAC":
+        if len(links) > 1:
+            raise AudioError(f"{name}: the Ogg file is a chain of FLAC streams, which is not supported. Decode and join them instead.")
+        flac = b"".join(data[page.body : page.end] for page in pages)[9:]  # behind the name and the version of the mapping
+        header = read_flac(flac, 0, name)
+        return dataclasses.replace(header, prefix=header.contents(flac)[0], parts=((0, 0),))
     parts = tuple((link.begin, link.end) for link in links)
     return Header(first.kind, first.rate, first.channels, samples=sum(link.samples for link in links), parts=parts)
 
@@ -133,9 +141,13 @@ def _kind(content: bytes, name: str) -> tuple[str, int, int, int]:
         _, channels, skip, rate = struct.unpack_from("<BBHI", content, at + 8)
         # Opus itself has 48,000 Hz. The header has the rate of the recording, which soundfile decodes to where Opus can.
         return "Ogg Opus", rate if rate in _OPUS_RATES else _OPUS_RATES[0], channels, skip
+    at = content.find(b"\x7fFLAC")
+    if at >= 0:
+        (packed,) = struct.unpack_from(">Q", content, at + 27)
+        return "Ogg FLAC", packed >> 44, (packed >> 41 & 7) + 1, 0
     raise AudioError(
-        f"{name}: the Ogg file holds something else than Vorbis or Opus ({content[28:36]!r}), which is not supported. Convert it to FLAC "
-        "or WAV."
+        f"{name}: the Ogg file holds something else than Vorbis, Opus or FLAC ({content[28:36]!r}), which is not supported. Convert it "
+        "to FLAC or WAV."
     )
 
 
