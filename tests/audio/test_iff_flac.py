@@ -67,6 +67,7 @@ def test_wav_files_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(more, r"a second data chunk begins at byte 8044, expected one\. Convert", monkeypatch)
     refuse(id3(10) + good[:-100], r"the header announces 8000 bytes of samples, the file has 7900: it is truncated", monkeypatch)
     open_end = wav(fmt(), b"data\xff\xff\xff\xff" + INTEGERS.tobytes() + b"\0")
+    refuse(open_end[:-1] * 2, r"another WAV header follows within the samples: recordings were joined", monkeypatch)
     refuse(open_end, r"the WAV header is inconsistent: 8001 bytes of samples in blocks of 2 bytes", monkeypatch)
     refuse(wav(fmt(encoding=99), chunk(b"data", bytes(40))), r"this encoding of WAV is not supported \(.*\)\. Convert", monkeypatch)
     many = b"RIFF\0\0\0\0WAVE" + chunk(b"junk", b"") * 1_000_000

@@ -46,6 +46,10 @@ def read_wav(data: bytes, begin: int, name: str) -> Header:
             end, closed = _end_of_samples(data, at, size, name)
             if closed:
                 _check_later_chunks(data, end, order, name)
+            elif data.find(b"WAVEfmt ", at) >= 0:
+                raise AudioError(
+                    f"{name}: another WAV header follows within the samples: recordings were joined. Join their samples instead."
+                )
             header = _wav_header(fmt, end - at - _pad_inside(data, fmt[3], at, end), name)
             return _with_contents(header, data, begin, (fmt_at, fmt_size), (at, end), closed)
     raise AudioError(f"{name}: the WAV file has no data chunk, expected one with samples. Copy it again.")
