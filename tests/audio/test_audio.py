@@ -92,7 +92,7 @@ def test_the_content_decides_what_is_audio_not_the_name() -> None:
     assert_refused(b"hello, world", r"begins with b'hello, w', expected WAV, FLAC, Ogg Vorbis or MP3. Convert it, or leave it out")
     assert_refused(encode()[:20], "the WAV file has no data chunk|the file ends within its header, after 20 bytes")
     assert_refused(encode("FLAC")[:20], "the file ends within its header, after 20 bytes")
-    assert_refused(b"OggS" + bytes(100), r"the first stream of the Ogg file is not Vorbis \(Opus\?\)")
+    assert_refused(b"OggS" + bytes(100), "the Ogg file holds something else than Vorbis, Opus or FLAC .* which is not supported")
     assert len(audio.decode(encode("FLAC"), name="wrong.wav")[0]) == 3000
 
 
@@ -126,7 +126,7 @@ def fmt(encoding: int = 1, channels: int = 1, rate: int = 8000, align: int = 2, 
         (wav(fmt(), chunk(b"data", bytes(400)))[:100], "the header announces 400 bytes of samples, the file has 56: it is truncated"),
         (wav(fmt(), chunk(b"data", b"")) + bytes(40), "the header announces 0 bytes of samples, the file has 40: it was never closed"),
         (b"ID3\4\0\0\0\0\7\0" + bytes(50), "the file ends within its ID3 tag, after 60 bytes: it is truncated"),
-        (wav(fmt(encoding=99), chunk(b"data", bytes(40))), "cannot be decoded as WAV .*Copy it again, or convert it to WAV"),
+        (wav(fmt(encoding=99), chunk(b"data", bytes(40))), r"this encoding of WAV is not supported \(.*\)\. Convert it to WAV with PCM"),
     ],
 )
 def test_an_inconsistent_file_is_refused(data: bytes, message: str) -> None:

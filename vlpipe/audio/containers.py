@@ -1,55 +1,42 @@
 """Headers of audio files: format, sample rate, channels, and the number of samples that the file must hold.
 
-The decoders do not compare the number of decoded samples with the header: a truncated file would pass as a shorter one.
-This module therefore parses the header itself, by the published specifications:
-
-    WAV     RIFF chunks (Microsoft, "Multimedia Programming Interface and Data Specifications 1.0")
-    FLAC    STREAMINFO (RFC 9639, section 8.2)
-    Ogg     pages (RFC 3533) with a Vorbis identification header (Vorbis I, section 4.2.2)
-    MP3     ISO/IEC 11172-3 and 13818-3 frame header
+The decoders do not compare the number of decoded samples with the header: a truncated file would pass as a shorter one. vlpipe therefore
+parses the headers itself: WAV and AIFF in `iff.py`, FLAC in `flac.py`, Ogg in `ogg.py`, MP3 in `mpeg.py`, and the tags around them in
+`tags.py`.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NoReturn
 
+from vlpipe.audio.flac import read_flac
+from vlpipe.audio.header import Header
+from vlpipe.audio.iff import read_aiff, read_wav
+from vlpipe.audio.mpeg import read_mp3
+from vlpipe.audio.ogg import read_ogg
+from vlpipe.audio.tags import end_of_leading_tags
 from vlpipe.errors import AudioError
 
-_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_LATER_CHUNKS = (b"LIST", b"fact", b"cue ", b"smpl", b"bext", b"id3 ", b"ID3 ", b"PEAK")
-
-
-@dataclass(frozen=True)
-class Header:
-    """The header of an audio file.
-
-    Attributes:
-        kind: "WAV", "FLAC", "Ogg Vorbis" or "MP3".
-        rate: sample rate in Hz.
-        channels: number of channels.
-        bits: bits per sample; 0 for Ogg Vorbis and MP3, which have no fixed number.
-        floating: whether the samples are floats.
-        samples: samples in each channel; None if the header does not contain the number.
-        md5: MD5 of the samples as integers (FLAC); None if the header has none.
-        plain: whether every decoder supports the encoding: PCM or IEEE float, as opposed to A-law or ADPCM.
-    """
-
-    kind: str
-    rate: int
-    channels: int
-    bits: int = 0
-    floating: bool = False
-    samples: int | None = None
-    md5: bytes | None = None
-    plain: bool = True
+_UNSUPPORTED = (
+    (4, b"ftyp", "MP4 or M4A"),
+    (8, b"AVI ", "AVI"),
+    (0, b".snd", "AU"),
+    (0, b"caff", "CAF"),
+    (0, b"wvpk", "WavPack"),
+    (0, b"MAC ", "Monkey's Audio"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"0&\xb2u", "WMA"),
+    (0, b"\x1aE\xdf\xa3", "Matroska or WebM"),
+    (0, b"NIST_1A", "NIST SPHERE"),
+)
 
 
 def read_header(data: bytes, name: str) -> Header:
-    """Read the header of a WAV, FLAC, Ogg Vorbis or MP3 file, recognised by its content and not by its name.
+    """Read the header of an audio file, recognised by its content and not by its name.
 
     Args:
-        data: the whole file: the length of an Ogg stream is at its end.
+        data: the whole file: the length of an Ogg stream is at its end, and an MP3 file is read frame by frame.
         name: name of the file in error messages.
 
     Raises:
@@ -70,89 +57,33 @@ def read_header(data: bytes, name: str) -> Header:
 
 
 def _read(data: bytes, name: str) -> Header:
-    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
-        return _read_wav(data, name)
-    if data[:4] == b"fLaC":
-        return _read_flac(data)
-    if data[:4] == b"OggS":
-        return _read_ogg(data, name)
-    start = 10 + _synchsafe(data[6:10]) if data[:3] == b"ID3" and len(data) >= 10 else 0
-    if start and start + 4 > len(data):
-        raise AudioError(f"{name}: the file ends within its ID3 tag, after {len(data)} bytes: it is truncated. Copy it again.")
-    header = _read_mp3(data[start : start + 4])
+    begin = end_of_leading_tags(data, name)
+    magic, kind = data[begin : begin + 4], data[begin + 8 : begin + 12]
+    if magic in (b"RIFF", b"RIFX", b"RF64") and kind == b"WAVE":
+        return read_wav(data, begin, name)
+    if magic == b"FORM" and kind in (b"AIFF", b"AIFC"):
+        return read_aiff(data, begin, name)
+    if magic == b"fLaC":
+        return read_flac(data, begin, name)
+    if magic == b"OggS":
+        return read_ogg(data, begin, name)
+    padding = len(data) - begin - len(data[begin:].lstrip(b"\0"))
+    header = read_mp3(data, begin + padding, name)
     if header is None:
-        raise AudioError(f"{name}: begins with {data[:8]!r}, expected WAV, FLAC, Ogg Vorbis or MP3. Convert it, or leave it out.")
+        _refuse(data, begin, name)
     return header
 
 
-def _read_wav(data: bytes, name: str) -> Header:
-    position, fmt = 12, None
-    while position + 8 <= len(data):
-        chunk, size = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
-        if chunk == b"fmt ":
-            encoding, channels, rate, _, align, bits = struct.unpack_from("<HHIIHH", data, position + 8)
-            if encoding == _EXTENSIBLE and size >= 26:
-                (encoding,) = struct.unpack_from("<H", data, position + 8 + 24)
-            fmt = encoding, channels, rate, align, bits
-        elif chunk == b"data":
-            if fmt is None:
-                raise AudioError(f"{name}: the data chunk comes before the fmt chunk, expected fmt first. Convert the recording again.")
-            left = len(data) - position - 8
-            if size > left:
-                raise AudioError(
-                    f"{name}: the header announces {size} bytes of samples, the file has {left}: it is truncated. Copy it again."
-                )
-            if size == 0 and left >= 8 and data[position + 8 : position + 12] not in _LATER_CHUNKS:
-                raise AudioError(
-                    f"{name}: the header announces 0 bytes of samples, the file has {left}: it was never closed. Write it again."
-                )
-            return _wav_header(fmt, size, name)
-        position += 8 + size + size % 2
-    raise AudioError(f"{name}: the WAV file has no data chunk, expected one with samples. Copy it again.")
-
-
-def _wav_header(fmt: tuple[int, int, int, int, int], size: int, name: str) -> Header:
-    encoding, channels, rate, align, bits = fmt
-    plain = encoding in (_PCM, _FLOAT)
-    if plain and (align != channels * ((bits + 7) // 8) or align == 0 or size % align):
-        raise AudioError(
-            f"{name}: the WAV header is inconsistent: {size} bytes of samples in blocks of {align} bytes, for {channels} channels of "
-            f"{bits} bits. Convert the recording again."
-        )
-    return Header("WAV", rate, channels, bits, encoding == _FLOAT, samples=size // align if plain else None, plain=plain)
-
-
-def _read_flac(data: bytes) -> Header:
-    (packed,) = struct.unpack_from(">Q", data, 18)
-    rate, channels, bits, samples = packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1, packed & (1 << 36) - 1
-    (md5,) = struct.unpack_from("16s", data, 26)
-    return Header("FLAC", rate, channels, bits, samples=samples or None, md5=md5 if any(md5) else None)
-
-
-def _read_ogg(data: bytes, name: str) -> Header:
-    start = data.find(b"\x01vorbis", 0, 512)
-    if start < 0:
-        raise AudioError(f"{name}: the first stream of the Ogg file is not Vorbis (Opus?). Convert it to FLAC or WAV.")
-    _, channels, rate = struct.unpack_from("<IBI", data, start + 7)
-    last_page = data.rfind(b"OggS")
-    version, flags, granule = struct.unpack_from("<BBq", data, last_page + 4)
-    (segments,) = struct.unpack_from("<B", data, last_page + 26)
-    end = last_page + 27 + segments + sum(data[last_page + 27 : last_page + 27 + segments])
-    if version != 0 or not flags & 4 or end > len(data) or granule < 0:
-        raise AudioError(f"{name}: the Ogg stream ends without a last page, after {len(data)} bytes: it is truncated. Copy it again.")
-    return Header("Ogg Vorbis", rate, channels, samples=granule)
-
-
-def _read_mp3(frame: bytes) -> Header | None:
-    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE0 != 0xE0:
-        return None
-    version, layer, bitrate, rate = frame[1] >> 3 & 3, frame[1] >> 1 & 3, frame[2] >> 4, frame[2] >> 2 & 3
-    if version == 1 or layer != 1 or bitrate in (0, 15) or rate == 3:
-        return None
-    halved = {3: 0, 2: 1, 0: 2}[version]  # MPEG 1, 2 and 2.5
-    return Header("MP3", (44100, 48000, 32000)[rate] >> halved, 1 if frame[3] >> 6 == 3 else 2)
-
-
-def _synchsafe(data: bytes) -> int:
-    """An integer of ID3v2: 7 bits in each of 4 bytes."""
-    return data[0] << 21 | data[1] << 14 | data[2] << 7 | data[3]
+def _refuse(data: bytes, begin: int, name: str) -> NoReturn:
+    """Say what a file is that is none of the supported formats."""
+    if data.startswith(b"version https://git-lfs") or (len(data) < 1000 and b"/annex/objects/" in data):
+        raise AudioError(f"{name}: a pointer of Git LFS or git-annex, not the file itself. Fetch it: git lfs pull, or git annex get.")
+    if data[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise AudioError(f"{name}: a web page, not an audio file. Download the recording again.")
+    other = next((kind for at, magic, kind in _UNSUPPORTED if data.startswith(magic, begin + at)), None)
+    if other is None and data[begin : begin + 1] == b"\xff" and len(data) > begin + 3:
+        layer = data[begin + 1] & 0xF6
+        other = {0xF0: "AAC", 0xF4: "MPEG audio of layer II", 0xF6: "MPEG audio of layer I"}.get(layer)
+    if other is not None:
+        raise AudioError(f"{name}: is {other}, which is not supported. Convert it to FLAC or WAV, or leave it out.")
+    raise AudioError(f"{name}: begins with {data[:8]!r}, expected WAV, FLAC, Ogg Vorbis or MP3. Convert it, or leave it out.")

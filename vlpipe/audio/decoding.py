@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.util
 import io
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -14,9 +15,13 @@ from types import ModuleType
 import numpy as np
 
 from vlpipe.arguments import integer
-from vlpipe.audio.containers import Header, read_header
+from vlpipe.audio.containers import read_header
+from vlpipe.audio.header import Header
 from vlpipe.errors import AudioError, import_extra
 
+_log = logging.getLogger("vlpipe")
+_loud: list[str] = []  # the first file whose samples exceed ±1
+_NATIVE = ("WAV", "FLAC", "Ogg Vorbis", "MP3")
 _BLOCK = 1 << 18  # samples that soundfile decodes at a time
 _MAX_SAMPLES_A_BYTE = 1024  # FLAC stores about 400 samples of silence in a byte
 _MAX_RESAMPLING = 1000  # soxr never returns from 1 Hz to 1 MHz, and a header with 1 Hz would fill the memory
@@ -28,7 +33,7 @@ def load(path: str | os.PathLike[str], *, sample_rate: int | None = None, mono: 
     """Read an audio file.
 
     Args:
-        path: a WAV, FLAC, Ogg Vorbis or MP3 file.
+        path: an audio file, see `decode`.
         sample_rate: resample to this rate, in Hz; None: keep the rate of the file.
         mono: replace the channels by their mean.
 
@@ -64,10 +69,13 @@ def load(path: str | os.PathLike[str], *, sample_rate: int | None = None, mono: 
 
 
 def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
-    """Decode the bytes of a WAV, FLAC, Ogg Vorbis or MP3 file, recognised by its content.
+    """Decode the bytes of a WAV, FLAC, Ogg Vorbis or MP3 file, recognised by its content; with soundfile also AIFF and Opus.
 
-    Integers are divided by 2**(bits - 1): 16-bit samples become int16 / 32768. WAV and FLAC decode to the same samples with
-    both decoders, Vorbis and MP3 to within 1e-6.
+    Integers are divided by 2**(bits - 1): 16-bit samples become int16 / 32768. Floats beyond ±1 are passed on unchanged, and logged once.
+    WAV and FLAC decode to the same samples with both decoders, Vorbis and MP3 to within 1e-6.
+
+    All of a file is decoded, or it is refused: the links of an Ogg chain one after another, and each frame of an MP3 file. The delay and
+    the padding of an MP3 encoder are cut off where the file tells them (in the LAME extension of its first frame).
 
     Args:
         data: the whole file.
@@ -77,7 +85,8 @@ def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
         Samples, float32 `[N, channels]` in [-1, 1]; and their sample rate in Hz.
 
     Raises:
-        AudioError: the data are in none of these formats, are truncated, or do not match their header.
+        AudioError: the data are in none of these formats, are truncated or corrupt, are several joined recordings, or do not match their
+            header.
         MissingExtraError: no decoder is installed.
 
     Example:
@@ -95,11 +104,12 @@ def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
     rate = header.rate
     if samples is None:
         samples, rate = _decode_by_soundfile(data, header, name)
-    if header.samples is not None and len(samples) != header.samples:
+    if header.decoded is not None and len(samples) != header.decoded:
         raise AudioError(
-            f"{name}: decoded {len(samples)} samples, the {header.kind} header announces {header.samples}: the file is truncated or "
+            f"{name}: decoded {len(samples)} samples, the {header.kind} header announces {header.decoded}: the file is truncated or "
             "corrupt. Copy it again."
         )
+    samples = samples[header.trim[0] : len(samples) - header.trim[1]]
     if header.md5 is not None and header.bits in (8, 16, 24) and _md5(samples, header.bits) != header.md5:
         raise AudioError(f"{name}: the MD5 of the decoded samples is not the one in the FLAC header: the file is corrupt. Copy it again.")
     if samples.shape[1] != header.channels or rate != header.rate:
@@ -107,7 +117,22 @@ def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
             f"{name}: decoded {samples.shape[1]} channels at {rate} Hz, the header announces {header.channels} at {header.rate} Hz. "
             "Convert the recording to WAV."
         )
+    if header.floating:
+        _say_once_if_loud(samples, name)
     return samples, rate
+
+
+def _say_once_if_loud(samples: np.ndarray, name: str) -> None:
+    """Log a warning for the first file of the process whose samples exceed ±1: most such files hold integers as floats."""
+    peak = float(np.max(np.abs(samples), initial=0, where=np.isfinite(samples)))
+    if peak > 1 and not _loud:
+        _loud.append(name)
+        _log.warning(
+            "%s: samples reach %g, expected floats in [-1, 1]: they are passed on unchanged. If they are integers stored as floats, "
+            "convert the recordings. Later files are not mentioned.",
+            name,
+            peak,
+        )
 
 
 @functools.cache
@@ -138,12 +163,20 @@ def _is_native(header: Header, size: int) -> bool:
         return False
     if header.kind == "WAV":
         return header.plain and (header.bits == 32 if header.floating else header.bits in (8, 16, 24))
-    # tensorflow-io 0.37.1 can loop forever on a corrupt FLAC frame; libsndfile always returns.
-    return header.kind != "FLAC" or (header.bits in (8, 16, 24) and not _has_soundfile())
+    # tensorflow-io 0.37.1 can loop forever on a corrupt FLAC frame; libsndfile always returns. In an MP3 file, tensorflow-io leaves out
+    # frames whose data began in a frame that is missing; libsndfile delivers them.
+    if header.kind in ("FLAC", "MP3"):
+        return header.bits in (0, 8, 16, 24) and not (_has_soundfile() and _soundfile_decodes(header.kind))
+    return header.kind in _NATIVE
 
 
 def _has_soundfile() -> bool:
     return importlib.util.find_spec("soundfile") is not None
+
+
+def _soundfile_decodes(kind: str) -> bool:
+    """Whether the libsndfile that is installed decodes this kind of file: MP3 since version 1.1."""
+    return kind in import_extra("soundfile", extra="audio", needed_for=f"decoding {kind}").available_formats()
 
 
 def _decode_natively(data: bytes, header: Header) -> np.ndarray | None:
@@ -151,13 +184,15 @@ def _decode_natively(data: bytes, header: Header) -> np.ndarray | None:
     audio = _tensorflow_io().audio
     kind = "float32" if header.floating else {8: "uint8", 16: "int16", 24: "int32"}.get(header.bits, "float32")
     decoders = {
-        "WAV": lambda: audio.decode_wav(data, dtype=kind),
-        "FLAC": lambda: audio.decode_flac(data, dtype=kind),
-        "Ogg Vorbis": lambda: audio.decode_vorbis(data),
-        "MP3": lambda: audio.decode_mp3(data),
+        "WAV": lambda part: audio.decode_wav(part, dtype=kind),
+        "FLAC": lambda part: audio.decode_flac(part, dtype=kind),
+        "Ogg Vorbis": audio.decode_vorbis,
+        "MP3": audio.decode_mp3,
     }
     try:
-        samples: np.ndarray = decoders[header.kind]().numpy()
+        # Without the frame that tells soundfile the number of MP3 frames: tensorflow-io counts them itself.
+        parts = [decoders[header.kind](part).numpy() for part in header.contents(data, prefix=header.kind != "MP3")]
+        samples: np.ndarray = np.concatenate(parts)
     except Exception:  # TensorFlow raises several classes, some of them private
         return None
     if samples.dtype == np.uint8:
@@ -176,13 +211,20 @@ def _md5(samples: np.ndarray, bits: int) -> bytes:
 def _decode_by_soundfile(data: bytes, header: Header, name: str) -> tuple[np.ndarray, int]:
     soundfile = import_extra("soundfile", extra="audio", needed_for=f"decoding {name}")
     blocks: list[np.ndarray] = []
+    rate = header.rate
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            # Block by block: a header may announce more samples than fit in memory.
-            while not blocks or len(blocks[-1]) == _BLOCK:
-                blocks.append(file.read(_BLOCK, dtype="float32", always_2d=True))
-            return np.concatenate(blocks), int(file.samplerate)
+        for part in header.contents(data):
+            with soundfile.SoundFile(io.BytesIO(part)) as file:
+                # Block by block: a header may announce more samples than fit in memory.
+                while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+                    blocks.append(block)
+                rate = int(file.samplerate)
+        samples = np.concatenate(blocks) if blocks else np.zeros((0, header.channels), np.float32)
+        lead = len(samples) - (header.decoded or 0)
+        return samples[lead if lead in header.lead else 0 :], rate
     except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
+        if not header.plain:
+            raise AudioError(f"{name}: this encoding of {header.kind} is not supported ({error}). Convert it to WAV with PCM.") from error
         raise AudioError(f"{name}: cannot be decoded as {header.kind} ({error}). Copy it again, or convert it to WAV.") from error
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vlpipe.errors import ArgumentError, DatasetError
 
-EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".mp3")
+EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aif", ".aiff")
 
 
 @dataclass(frozen=True)
