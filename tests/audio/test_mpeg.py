@@ -166,7 +166,7 @@ def test_joined_files(joined: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = data if joined == "xing" else bare
     for other, text in ((mp3(rate=44100), "1 at 44100 Hz"), (mp3(channels=2), "2 at 16000 Hz"), (mp3(rate=24000), "1 at 24000 Hz")):
         for second in (other, without_xing(other)):
-            refuse(first + second, rf"changes from 1 channels at 16000 Hz to {text}, at byte {len(first)}", monkeypatch)
+            refuse(first + second, rf"the MP3 frames change from 1 channels at 16000 Hz to {text}, at byte {len(first)}", monkeypatch)
 
 
 @pytest.mark.parametrize("xing", [True, False])

@@ -83,6 +83,24 @@ def test_links_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         refuse(first + numbered(second, 2), message, monkeypatch)
 
 
+def ogg_flac(serial: int) -> bytes:
+    """A FLAC file in two Ogg pages."""
+    file = io.BytesIO()
+    soundfile.write(file, speech(300), 16000, format="FLAC")
+    data = b"\x7fFLAC\1\0\0\0" + file.getvalue()
+    split = []
+    for sequence, (flags, content) in enumerate(((2, data[:51]), (4, data[51:]))):
+        lacing = bytes([255] * (len(content) // 255) + [len(content) % 255])
+        header = struct.pack("<4sBBqIIIB", b"OggS", 0, flags, 300 * sequence, serial, sequence, 0, len(lacing))
+        split.append(changed(header + lacing + content, 0, b"OggS"))
+    return b"".join(split)
+
+
+def test_a_chain_of_flac_streams_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_header(ogg_flac(1), "song").samples == 300
+    refuse(ogg_flac(1) + ogg_flac(2), r"the Ogg file is a chain of FLAC streams, which is not supported\. Decode and join", monkeypatch)
+
+
 def test_missing_and_corrupt_pages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = ogg(200_000)
     split = pages(data)

@@ -67,7 +67,7 @@ BAD: dict[str, tuple[str, list[Any]]] = {
     "seed": (NUMBER + "0", [-1, 1.5, "1", True, 2**63]),
     "label_padding": (NUMBER, [0.5, None, "0", False, -(2**63) - 1, 2**63]),
     **{flag: (FLAG, [None, 1, 0, "yes", []]) for flag in ("shuffle", "repeat", "lengths", "ids")},
-    "padding_value": ("expected a number|which dtype", ["0", None, True, [0.0], 1j, np.array([1.0])]),
+    "padding_value": ("expected an integer or a float|expected a number|which dtype", ["0", None, True, [0.0], 1j, np.array([1.0])]),
     "buckets": (
         "expected a number of buckets, or a list|expected an integer >= 1|expected ascending upper lengths",
         [0, -3, 2.5, "8", True, [], [0, 10], [10, 10], [20, 10], [1.5], ["a"], [None], b"ab", np.array([[1, 2]])],
@@ -168,7 +168,7 @@ def test_an_unknown_name_is_answered_with_the_list() -> None:
         ({"resume": {"epoch": 1}, "repeat": True}, r"resume: needs the seed of the run that it continues. Pass seed="),
         ({"repeat": 1}, "repeat: came as 1, expected True or False"),
         ({"length_range": (5, 4)}, r"length_range: came as \(5, 4\), expected shortest <= longest"),
-        ({"padding_value": "0"}, "padding_value: came as '0', expected a number"),
+        ({"padding_value": "0"}, "padding_value: came as '0', expected an integer or a float"),
         ({"dtype": "uint8", "padding_value": -1}, "padding_value: came as -1, which dtype='uint8' cannot hold"),
         ({"dtype": "int16", "padding_value": 0.5}, "padding_value: came as 0.5, which dtype='int16' cannot hold"),
         ({"dtype": "int64", "padding_value": float("nan")}, "padding_value: came as nan, which dtype='int64' cannot hold"),

@@ -74,7 +74,7 @@ def test_the_options_do_not_change_with_the_users_dict() -> None:
             {"padding_value": {"pitch": 0}},
             r"padding_value: names \['pitch'\], but the features that are delivered are \['mel', 'voiced'\]. Name only these",
         ),
-        ({"padding_value": {"mel": "0"}}, r"padding_value\['mel'\]: came as '0', expected a number"),
+        ({"padding_value": {"mel": "0"}}, r"padding_value\['mel'\]: came as '0', expected an integer or a float"),
         ({"padding_value": {"mel": 1e39}}, r"padding_value\['mel'\]: came as 1e\+39, which dtype='float32' cannot hold"),
         ({"padding_value": {"mel": True}}, r"padding_value\['mel'\]: came as True, which dtype='float32' cannot hold"),
         (
@@ -82,7 +82,7 @@ def test_the_options_do_not_change_with_the_users_dict() -> None:
             r"padding_value: came with the names \[1\], expected the names of features, such as \{\"feature\": 0\}",
         ),
         ({"padding_value": True}, "padding_value: came as True, expected a number, or numbers by the name of the feature"),
-        ({"label_padding": {"words": None}}, r"label_padding\['words'\]: came as None, expected a number"),
+        ({"label_padding": {"words": None}}, r"label_padding\['words'\]: came as None, expected an integer or a float"),
         ({"label_padding": {None: 0}}, r"label_padding: came with the names \[None\], expected the names of labels"),
     ],
 )

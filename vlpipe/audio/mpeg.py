@@ -175,8 +175,8 @@ def _check_rest(data: bytes, position: int, first: FrameHeader, name: str) -> No
         if other.is_like(first):
             raise AudioError(f"{name}: a second MP3 file begins at byte {position}, behind a tag: recordings were joined. {_JOINED}")
         raise AudioError(
-            f"{name}: changes from {first.channels} channels at {first.rate} Hz to {other.channels} at {other.rate} Hz, at byte "
-            f"{position}: several recordings were joined. {_JOINED}"
+            f"{name}: the MP3 frames change from {first.channels} channels at {first.rate} Hz to {other.channels} at {other.rate} Hz, at "
+            f"byte {position}: several recordings were joined. {_JOINED}"
         )
     for match in re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]").finditer(data, position):
         frame = frame_header(data, match.start())

@@ -158,7 +158,7 @@ def _named(option: str, values: Mapping[Any, Any]) -> Iterable[tuple[str, Any]]:
 
 def _checked_number(where: str, value: Any, dtype: str | None) -> int | float:
     if not isinstance(value, (bool, np.bool_, int, float, np.integer, np.floating)):
-        raise ArgumentError(f"{where}: came as {value!r}, expected a number.")
+        raise ArgumentError(f"{where}: came as {value!r}, expected an integer or a float.")
     if dtype is None:
         return value.item() if isinstance(value, np.generic) else value
     fits = fitting(value, dtype)
