@@ -14,7 +14,7 @@ from tests.contract import _public
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
 ROOMS = [name for name in vlpipe.__all__ if inspect.ismodule(getattr(vlpipe, name))]
-PUBLIC = {f"vlpipe.{name}" for name in vlpipe.__all__} | {
+PUBLIC = {f"vlpipe.{name}" for name in (*vlpipe.__all__, "__version__")} | {
     f"vlpipe.{room}.{name}" for room in ROOMS for name in _public(getattr(vlpipe, room))
 }
 

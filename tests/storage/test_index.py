@@ -171,7 +171,10 @@ def test_one_shard_keeps_its_rows_of_the_whole(dataset: Path) -> None:
 
 
 def test_several_datasets_together(dataset: Path, tmp_path: Path) -> None:
-    vlpipe.write(tmp_path / "more", make_records((4, 4)), SCHEMA, num_shards=3)
+    with vlpipe.Writer(tmp_path / "more", SCHEMA, num_shards=3) as writer:
+        writer.metadata = {"classes": ["a", "b"]}  # as the other dataset numbers them
+        for record in make_records((4, 4)):
+            writer.write(record)
     both = open_source([dataset, tmp_path / "more"])
     assert both.frames("features").tolist() == [*LENGTHS, 4, 4]
     assert both.ids.tolist() == list(range(8))
