@@ -8,13 +8,16 @@ PYTHON ?= python3
 DATA ?=
 WORKERS ?= 2
 
-.PHONY: demo test test-latest lint bench bench-full format lock clean
+.PHONY: demo test coverage test-latest lint bench bench-full format lock clean
 
 demo: .venv/ready
 	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)")
 
-# Prints the coverage of vlpipe; code that runs in TensorFlow's threads (the mapped engine) or in other processes is not counted.
 test: .venv/ready
+	.venv/bin/python -m pytest -n $(WORKERS) tests
+
+# The same tests with the coverage of vlpipe; code that runs in TensorFlow's threads (the mapped engine) or in other processes is not counted.
+coverage: .venv/ready
 	.venv/bin/python -m pytest -n $(WORKERS) --cov=vlpipe --cov-report=term tests
 
 test-latest: .venv-latest/ready
