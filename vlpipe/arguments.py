@@ -10,6 +10,8 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError
 
+MAX_FRAMES = 2**31 - 2  # of a sequence: a boundary + 1 is still an int32
+
 
 def integer(name: str, value: Any, least: int, most: int = 2**63 - 1, *, expected: str = "") -> int:
     """Return `value` as an int.

@@ -39,11 +39,12 @@ from typing import Any, Concatenate, ParamSpec, Protocol, overload
 import numpy as np
 import tensorflow as tf
 
+from vlpipe.arguments import MAX_FRAMES
 from vlpipe.engines.element_parts import Known, known_beside_x
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.buckets import boundaries_for, histogram
-from vlpipe.planning.options import MAX_FRAMES, Options, PadTo, Remainder
+from vlpipe.planning.options import Options, PadTo, Remainder
 from vlpipe.planning.paddings import Part, checked_padding, paddings
 
 __all__ = ["bucket", "pad", "ragged", "same_length"]

@@ -16,7 +16,7 @@ from vlpipe.audio.iff import read_aiff, read_wav
 from vlpipe.audio.mpeg import read_mp3
 from vlpipe.audio.ogg import read_ogg
 from vlpipe.audio.tags import end_of_leading_tags
-from vlpipe.errors import AudioError
+from vlpipe.errors import COPY_AGAIN, AudioError
 
 _UNSUPPORTED = (
     (4, b"ftyp", "MP4 or M4A"),
@@ -43,11 +43,11 @@ def read_header(data: bytes, name: str) -> Header:
         AudioError: the file is in none of these formats, is truncated, or its header is inconsistent.
     """
     if not data:
-        raise AudioError(f"{name}: the file is empty, expected WAV, FLAC, Ogg Vorbis or MP3. Copy it again.")
+        raise AudioError(f"{name}: the file is empty, expected WAV, FLAC, Ogg Vorbis or MP3. {COPY_AGAIN}")
     try:
         header = _read(data, name)
     except struct.error:
-        raise AudioError(f"{name}: the file ends within its header, after {len(data)} bytes. Copy it again.") from None
+        raise AudioError(f"{name}: the file ends within its header, after {len(data)} bytes. {COPY_AGAIN}") from None
     if header.rate < 1 or header.channels < 1:
         raise AudioError(
             f"{name}: the {header.kind} header announces {header.channels} channels at {header.rate} Hz, expected at least 1 channel and "

@@ -17,7 +17,7 @@ import numpy as np
 from vlpipe.arguments import integer
 from vlpipe.audio.containers import read_header
 from vlpipe.audio.header import Header
-from vlpipe.errors import AudioError, import_extra
+from vlpipe.errors import COPY_AGAIN, AudioError, import_extra
 
 _log = logging.getLogger("vlpipe")
 _loud: list[str] = []  # the first file whose samples exceed ±1
@@ -107,11 +107,11 @@ def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
     if header.decoded is not None and len(samples) != header.decoded:
         raise AudioError(
             f"{name}: decoded {len(samples)} samples, the {header.kind} header announces {header.decoded}: the file is truncated or "
-            "corrupt. Copy it again."
+            f"corrupt. {COPY_AGAIN}"
         )
     samples = samples[header.trim[0] : len(samples) - header.trim[1]]
     if header.md5 is not None and header.bits in (8, 16, 24) and _md5(samples, header.bits) != header.md5:
-        raise AudioError(f"{name}: the MD5 of the decoded samples is not the one in the FLAC header: the file is corrupt. Copy it again.")
+        raise AudioError(f"{name}: the MD5 of the decoded samples is not the one in the FLAC header: the file is corrupt. {COPY_AGAIN}")
     if samples.shape[1] != header.channels or rate != header.rate:
         raise AudioError(
             f"{name}: decoded {samples.shape[1]} channels at {rate} Hz, the header announces {header.channels} at {header.rate} Hz. "

@@ -7,7 +7,7 @@ import struct
 
 from vlpipe.audio.header import Header
 from vlpipe.audio.tags import begin_of_trailing_tags
-from vlpipe.errors import AudioError
+from vlpipe.errors import COPY_AGAIN, AudioError
 
 _MAX_CHECKS = 64  # checksums over possible last frames: a false one passes the checksum of its header by a chance of 1/256
 
@@ -51,7 +51,7 @@ def _samples_by_last_frame(data: bytes, begin: int, sample_bytes: int, name: str
             if _crc(data[at:end], 16, 0x8005) == 0:  # its own checksum is at its end
                 number, count = header
                 return (number if sync[1] & 1 else number * shortest) + count
-    raise AudioError(f"{name}: the FLAC header has no total, and the file does not end with a whole frame: it is truncated. Copy it again.")
+    raise AudioError(f"{name}: the FLAC header has no total, and the file does not end with a whole frame: it is truncated. {COPY_AGAIN}")
 
 
 def _end_of_metadata(data: bytes, begin: int) -> int:

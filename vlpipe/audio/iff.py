@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from vlpipe.audio.header import Header
-from vlpipe.errors import AudioError
+from vlpipe.errors import COPY_AGAIN, AudioError
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _LATER_CHUNKS = (b"LIST", b"fact", b"cue ", b"smpl", b"bext", b"id3 ", b"ID3 ", b"PEAK")
@@ -52,7 +52,7 @@ def read_wav(data: bytes, begin: int, name: str) -> Header:
                 )
             header = _wav_header(fmt, end - at - _pad_inside(data, fmt[3], at, end), name)
             return _with_contents(header, data, begin, (fmt_at, fmt_size), (at, end), closed)
-    raise AudioError(f"{name}: the WAV file has no data chunk, expected one with samples. Copy it again.")
+    raise AudioError(f"{name}: the WAV file has no data chunk, expected one with samples. {COPY_AGAIN}")
 
 
 def _chunks(data: bytes, position: int, order: str) -> Iterator[tuple[bytes, int, int]]:
@@ -75,7 +75,7 @@ def _end_of_samples(data: bytes, at: int, size: int, name: str) -> tuple[int, bo
     if size > left and (size >= 0xFFFF0000 or 0x7FFF0000 <= size <= 0x7FFFFFFF) and size <= 0xFFFFFFFF:
         return len(data), False
     if size > left:
-        raise AudioError(f"{name}: the header announces {size} bytes of samples, the file has {left}: it is truncated. Copy it again.")
+        raise AudioError(f"{name}: the header announces {size} bytes of samples, the file has {left}: it is truncated. {COPY_AGAIN}")
     if size == 0 and left >= 8 and data[at : at + 4] not in _LATER_CHUNKS:
         raise AudioError(f"{name}: the header announces 0 bytes of samples, the file has {left}: it was never closed. Write it again.")
     return at + size, True
@@ -142,8 +142,8 @@ def read_aiff(data: bytes, begin: int, name: str) -> Header:
             header = Header("AIFF", rate, channels, bits, floating, frames if plain else None, plain=plain, parts=parts)
         elif chunk == b"SSND" and at + size > len(data):
             raise AudioError(
-                f"{name}: the AIFF header announces {size} bytes of samples, the file has {len(data) - at}: it is truncated. Copy it again."
+                f"{name}: the AIFF header announces {size} bytes of samples, the file has {len(data) - at}: it is truncated. {COPY_AGAIN}"
             )
     if header is None:
-        raise AudioError(f"{name}: the AIFF file has no COMM chunk, expected one with the rate. Copy it again.")
+        raise AudioError(f"{name}: the AIFF file has no COMM chunk, expected one with the rate. {COPY_AGAIN}")
     return header

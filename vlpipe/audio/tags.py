@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from vlpipe.errors import AudioError
+from vlpipe.errors import COPY_AGAIN, AudioError
 
 _MAX_TAGS = 64  # in front of one file: two occur, where two programs each wrote one
 
@@ -25,7 +25,7 @@ def end_of_leading_tags(data: bytes, name: str) -> int:
             break
         position += size
         if position + 4 > len(data):
-            raise AudioError(f"{name}: the file ends within its ID3 tag, after {len(data)} bytes: it is truncated. Copy it again.")
+            raise AudioError(f"{name}: the file ends within its ID3 tag, after {len(data)} bytes: it is truncated. {COPY_AGAIN}")
     return position
 
 

@@ -74,10 +74,7 @@ def first_records(source: Source, count: int, layout: Any = None) -> Iterator[Re
         DatasetError: the source is not a dataset, or a record is damaged; the message names the record.
     """
     index = open_local(source, layout)
-    order = index.by_shard()
-    shards = index.rows["shard"][order]
-    numbers = np.empty(len(order), np.int64)  # of each record within its shard
-    numbers[order] = np.arange(len(order)) - np.searchsorted(shards, shards)
+    numbers = index.numbers()
     with Records(index) as records:
         for row in range(min(count, len(index))):
             entry = index.rows[row]

@@ -9,6 +9,7 @@ Only `keras.ops` is used, so that the layers run on TensorFlow, JAX and PyTorch.
 # mypy: disallow-subclassing-any=False
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -25,6 +26,15 @@ class Reach(NamedTuple):
 
     span: int = 1
     stride: Fraction = Fraction(1)
+
+
+def call_with(select: Callable[[Any], Any], call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a layer or model with `select` applied to its inputs, which Keras passes by position or as `inputs`."""
+    if args:
+        args = (select(args[0]), *args[1:])
+    elif "inputs" in kwargs:
+        kwargs = {**kwargs, "inputs": select(kwargs["inputs"])}
+    return call(*args, **kwargs)
 
 
 def count_frames(mask: Any) -> Any:

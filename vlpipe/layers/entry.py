@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, fill_padding, pad_to_minimum, prefix_mask, registered
+from vlpipe.layers.base import MaskAware, call_with, fill_padding, pad_to_minimum, prefix_mask, registered
 from vlpipe.layers.lengths import asserted, check_known, possible_lengths, possible_masks
 from vlpipe.layers.merge import check_frame_counts
 
@@ -42,11 +42,7 @@ class LengthMask(MaskAware, keras.layers.Layer):
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if args:
-            args = (self._selected(args[0]), *args[1:])
-        elif "inputs" in kwargs:
-            kwargs["inputs"] = self._selected(kwargs["inputs"])
-        return super().__call__(*args, **kwargs)
+        return call_with(self._selected, super().__call__, args, kwargs)
 
     def call(self, inputs: Any) -> Any:
         features, values = self._selected(inputs).values()

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import registered
+from vlpipe.layers.base import call_with, registered
 from vlpipe.layers.entry import LengthMask
 from vlpipe.layers.lengths import check_known
 
@@ -57,11 +57,7 @@ class Model(keras.Model):
         super().__init__(inputs, outputs, name=name, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if args:
-            args = (self._selected(args[0]), *args[1:])
-        elif "inputs" in kwargs:
-            kwargs["inputs"] = self._selected(kwargs["inputs"])
-        return super().__call__(*args, **kwargs)
+        return call_with(self._selected, super().__call__, args, kwargs)
 
     # The steps on JAX (`stateless_call`) and the symbolic build do not come through `__call__`.
 

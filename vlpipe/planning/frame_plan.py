@@ -27,6 +27,11 @@ class FrameRange:
     truncation: int | None
     crop: Crop | None
 
+    @classmethod
+    def of(cls, options: Options) -> FrameRange:
+        """As the arguments say."""
+        return cls(options.truncation, options.crop)
+
     @property
     def is_all(self) -> bool:
         """Whether all frames of all records are read."""
@@ -95,7 +100,7 @@ def frame_plan_for(index: Index, selection: Selection, options: Options, frames:
             moments = of_path(options.normalize, {name: sequences[name].dimensions for name in selection.features})
     if options.augment is not None:
         options.augment.check(selection.key, dimensions)
-    return frames, FramePlan(FrameRange(options.truncation, options.crop), dimensions, lengths, traced, moments)
+    return frames, FramePlan(FrameRange.of(options), dimensions, lengths, traced, moments)
 
 
 def _check_same_frames(stored: tuple[int, ...], delivered: tuple[int, ...], normalize: str) -> None:

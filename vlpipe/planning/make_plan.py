@@ -12,7 +12,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.buckets import boundaries_of, histogram
-from vlpipe.planning.frame_plan import frame_plan_for
+from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
 from vlpipe.planning.options import INTEGER_DTYPES, Options
 from vlpipe.planning.plan import Bucket, Plan
 from vlpipe.planning.schedule import BatchSpans, Schedule, cut
@@ -58,7 +58,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     selection = select(index.schema, options, index.label)
     _check_scaled(index, selection, options)
     delivered = _within_range(index, selection, options)
-    read = delivered.frames if options.crop is None else np.minimum(delivered.frames, options.crop.frames)
+    read = FrameRange.of(options).counts(delivered.frames, np.minimum)
     frames, frame_plan = frame_plan_for(index, selection, options, read)
     lengths, counts = histogram(frames)
     uppers = boundaries_of(lengths, counts, options, engine)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
 
-from vlpipe.arguments import integer
+from vlpipe.arguments import MAX_FRAMES, integer
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.paddings import checked_label_padding, checked_padding
 from vlpipe.transforms.augment import SpecAugment
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCH_SIZE = 32
 MAX_BATCH_SIZE = 2**24  # TensorFlow allocates a batch before it has seen one, and the process dies if that fails
-MAX_FRAMES = 2**31 - 2  # of a boundary, so that boundary + 1 is an int32
 FLOAT_DTYPES = ("float32", "float16", "float64", "bfloat16")
 INTEGER_DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64")
 

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.arguments import integer
+from vlpipe.arguments import MAX_FRAMES, integer
 from vlpipe.errors import ArgumentError
-
-MAX_FRAMES = 2**31 - 2
 
 
 @dataclass(frozen=True)

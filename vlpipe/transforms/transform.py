@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vlpipe.arguments import MAX_FRAMES
 from vlpipe.errors import ArgumentError
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-MAX_FRAMES = 2**31 - 2
 
 
 @dataclass(frozen=True)

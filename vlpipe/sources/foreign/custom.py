@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from vlpipe.arguments import MAX_FRAMES
 from vlpipe.layouts.base import Layout
 from vlpipe.sources.foreign.chunk import MisfitError
 from vlpipe.storage.field_access import column
-
-MAX_FRAMES = 2**31 - 2
 
 
 def count_frames(layout: Layout, rows: np.ndarray, records: list[bytes], name: str, first: int) -> None:
