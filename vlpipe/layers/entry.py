@@ -28,8 +28,8 @@ class LengthMask(MaskAware, keras.layers.Layer):
     gets one frame of padding.
 
     Raises:
-        ArgumentError: the input is not a dict with these keys, or has both; a length is below 0, beyond T or no whole
-            number; a mask is no prefix, or of another shape than `[B, T]`. Inside a graph of TensorFlow, an impossible length
+        ArgumentError: the input is not a dict with these keys, or has both; a length is below 0, beyond T or not a whole
+            number; a mask is not a prefix, or has another shape than `[B, T]`. Inside a graph of TensorFlow, an impossible length
             or mask is a `tf.errors.InvalidArgumentError`. A graph compiled by XLA, as JAX's, cannot raise: it delivers NaN
             for all frames of the row (values that are integers, such as tokens, stay).
 

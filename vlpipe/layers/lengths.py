@@ -41,7 +41,7 @@ def check_lengths(name: str, lengths: Any, frames: int) -> None:
     """Refuse lengths `[B]` (NumPy) that a batch of `frames` frames cannot have.
 
     Raises:
-        ArgumentError: a length is no whole number from 0 to `frames`.
+        ArgumentError: a length is not a whole number from 0 to `frames`.
     """
     impossible = np.flatnonzero(~((lengths >= 0) & (lengths <= frames) & (np.floor(lengths) == lengths)))
     if len(impossible):
@@ -56,7 +56,7 @@ def check_mask(name: str, mask: Any) -> None:
     """Refuse a mask `[B, T]` (NumPy) that is true again after it was false.
 
     Raises:
-        ArgumentError: a row is no prefix.
+        ArgumentError: a row is not a prefix.
     """
     mask = mask.astype(bool)
     impossible = np.flatnonzero((mask[:, 1:] & ~mask[:, :-1]).any(axis=1))

@@ -36,7 +36,7 @@ class Model(keras.Model):
     Shapes: those of the inputs, in a dict with at least their keys.
 
     Raises:
-        ArgumentError: a batch is no dict, or lacks the key of an input; on JAX, or outside of a graph, a length is below 0
+        ArgumentError: a batch is not a dict, or lacks the key of an input; on JAX, or outside of a graph, a length is below 0
             or beyond the frames of the batch (in a graph of TensorFlow: `tf.errors.InvalidArgumentError`).
 
     Example:

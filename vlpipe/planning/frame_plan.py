@@ -29,7 +29,7 @@ class FrameRange:
 
     @classmethod
     def of(cls, options: Options) -> FrameRange:
-        """As the arguments say."""
+        """The range that the arguments select."""
         return cls(options.truncation, options.crop)
 
     @property
