@@ -48,6 +48,7 @@ def make_dataset(
     resume: dict[str, Any] | None = None,
     features: str | tuple[str, ...] | None = None,
     label: str | tuple[str, ...] | Literal[False] | None = None,
+    aligned: str | tuple[str, ...] | Literal[False] | None = None,
     lengths: bool = False,
     ids: bool = False,
     label_padding: int | Mapping[str, float] = -1,
@@ -68,7 +69,7 @@ def make_dataset(
     Elements are `(x, y)`; `(x, y, sample_weight)` with remainder="pad" (y is None without a label); `(x,)` without a label.
     x is `[B, T, d]` (under "ragged" a `tf.RaggedTensor`), or with `lengths` or `ids` a dict {"features": x, "lengths": int32 [B],
     "id": int64 [B]}. Several features make a dict of their names, each with NAME_lengths. A label that is a sequence is int64
-    `[B, U]`, padded with `label_padding`; its true lengths are then x["label_lengths"].
+    `[B, U]`, padded with `label_padding`; its true lengths are then x["label_lengths"]. One that is `aligned` is `[B, T]`.
 
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
@@ -76,9 +77,9 @@ def make_dataset(
     Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that frames outside it
     need not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that
     they change neither mean nor variance. Padding comes last, and none of these touches it. `length_range` applies to the true lengths,
-    before all of these. Of several features, only the key feature (the first) is cropped, transformed and augmented; all are normalised.
-    The plan computes the lengths after crop and transform, so that buckets and steps are exact. All randomness depends on (seed, epoch,
-    record) alone.
+    before all of these. Of several features, only the key feature (the first) is transformed and augmented; it is cropped
+    together with all that is `aligned`; all features are normalised. The plan computes the lengths after crop and transform, so that
+    buckets and steps are exact. All randomness depends on (seed, epoch, record) alone.
 
     Args:
         source: a dataset directory, a glob, a file, or a list of these; or the address of a dataset directory, such as
@@ -101,6 +102,10 @@ def make_dataset(
         resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`.
         features: name of the sequence in the schema, a tuple of names for a dict; None: the only candidate.
         label: name of the label, a tuple of names for a dict, False for none; None: the only candidate, if there is one.
+        aligned: which labels and further features have one value for each frame of the key feature (voice activity, phones, pitch): a
+            name or a tuple of names; None: those that are as long as it in every record (logged), and those that the schema has as
+            `Sequence(..., aligned=True)`; False: none. They are truncated, cropped and padded with it, to the same T, also with
+            pad_to="boundary", and are ragged under "ragged". SpecAugment leaves them alone.
         lengths: also deliver the true lengths.
         ids: also deliver the row of each record in the index.
         label_padding: padding of labels that are sequences: an integer for all, or numbers by name, such as {"words": -1, "phones": 0,
@@ -152,6 +157,7 @@ def make_dataset(
             resume=resume,
             features=features,
             label=label,
+            aligned=aligned,
             lengths=lengths,
             ids=ids,
             label_padding=label_padding,
@@ -170,6 +176,7 @@ def make_dataset(
     )
     plan = make_plan(open_anywhere(source, options.layout), options)
     _check_not_empty(plan)
+    _log_aligned(plan)
     _log_refused(plan)
     start = (0, 0) if options.resume is None else check_state(plan.identity, plan.steps_per_epoch, options.resume)
     make_batches = {"mapped": mapped.batches, "graph": graph.batches, "stream": stream.batches}[plan.engine]
@@ -195,6 +202,14 @@ def _check_not_empty(plan: Plan) -> None:
             f"repeat=True: an epoch has no batch: of {plan.total} records, these are not delivered: {plan.refused}. Use a smaller "
             'batch_size, remainder="keep" or another length_range.'
         )
+
+
+def _log_aligned(plan: Plan) -> None:
+    """Log once, before the first batch, which sequences are taken to be aligned by their lengths."""
+    selection = plan.selection
+    if selection.aligned and plan.options.aligned is None:
+        names, ends = ", ".join(selection.aligned), "go" if len(selection.aligned) > 1 else "goes"
+        _log.info('aligned=None: %s %s frame by frame with "%s", as long in every record; aligned=False if not', names, ends, selection.key)
 
 
 def _log_refused(plan: Plan) -> None:
@@ -257,7 +272,7 @@ def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
 def _with_static_shape(batch: Flat, plan: Plan) -> Flat:
     """The batch with every dimension that all batches share in its static shape."""
     rows, frames = plan.static_shape
-    shapes = {f"x:{plan.selection.key}": [rows, frames]}
+    shapes = {part.flat: [rows, frames] for part in plan.selection.frame_parts if part.with_key}
     if rows is None and frames is None:
         return batch
     return {

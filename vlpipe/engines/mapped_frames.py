@@ -10,9 +10,8 @@ import numpy as np
 from vlpipe.engines.buffer_pool import Pool
 from vlpipe.engines.mapped_shards import Padding, Segments, Shards
 from vlpipe.files.tfrecord import HEADER_BYTES
-from vlpipe.planning.frame_plan import FrameRange
+from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.schedule import Batch
-from vlpipe.planning.splitmix import CROPS, draws
 from vlpipe.storage.field_access import FieldAccess
 from vlpipe.storage.stored_frames import FrameDecoder
 
@@ -27,6 +26,7 @@ class Block(NamedTuple):
         rows: int64 `[records]`, their rows in the index, batch after batch.
         table: `[records]`, these rows.
         ids: int64 `[records]`.
+        pieces: which frames of the key feature, and of all that is aligned with it, are read of each record.
     """
 
     epoch: int
@@ -35,6 +35,7 @@ class Block(NamedTuple):
     rows: np.ndarray
     table: np.ndarray
     ids: np.ndarray
+    pieces: PieceFrames
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
         """The values of each batch, from an array with a value for every record."""
@@ -52,28 +53,23 @@ class Block(NamedTuple):
 
 
 class FrameSpan:
-    """Which frames of a sequence are read: all of them, or for the key feature those of `FrameRange`.
+    """Which frames of a sequence are read: those of the pieces, or all.
 
     Args:
         access: to the sequence.
-        frame_range: None where nothing is truncated or cropped.
-        seed: of the run.
+        of_pieces: it is the key feature, or aligned with it.
     """
 
-    def __init__(self, access: FieldAccess, frame_range: FrameRange | None, seed: int) -> None:
-        self._access, self._range, self._seed = access, frame_range, seed
+    def __init__(self, access: FieldAccess, *, of_pieces: bool) -> None:
+        self.access, self._of_pieces = access, of_pieces
 
     def counts(self, block: Block) -> np.ndarray:
         """int64 `[records]`: frames that are read of each record."""
-        frames = self._access.counts(block.table)
-        return frames if self._range is None else self._range.counts(frames, np.minimum)
+        return block.pieces.counts if self._of_pieces else self.access.counts(block.table)
 
     def firsts(self, block: Block) -> np.ndarray | None:
         """int64 `[records]`: the first frame that is read of each record; None: frame 0 of all."""
-        if self._range is None:
-            return None
-        frames = self._access.counts(block.table)
-        return self._range.firsts(frames, np.minimum, lambda: draws(self._seed, block.epoch, CROPS, block.ids))
+        return block.pieces.firsts if self._of_pieces else None
 
 
 class CopyJob(NamedTuple):
@@ -94,15 +90,15 @@ class FrameCopier:
     """Copies the frames of one sequence from the shards.
 
     Args:
-        access: to the sequence.
-        span: which of its frames are read.
+        span: which frames of a sequence are read.
         dtype: of the delivered values.
         padding: value of padded frames.
         shards: to read from.
         pool: memory for the arrays.
     """
 
-    def __init__(self, access: FieldAccess, span: FrameSpan, dtype: np.dtype, padding: float, shards: Shards, pool: Pool) -> None:
+    def __init__(self, span: FrameSpan, dtype: np.dtype, padding: float, shards: Shards, pool: Pool) -> None:
+        access = span.access
         self._access, self._span, self._shards, self._pool = access, span, shards, pool
         self._dtype = np.dtype(dtype)
         self._dimensions = access.sequence.dimensions

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vlpipe.errors import ArgumentError, SchemaError
+from vlpipe.planning.alignment import with_aligned
 from vlpipe.planning.buckets import boundaries_of, histogram
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
 from vlpipe.planning.options import INTEGER_DTYPES, Options
@@ -55,7 +56,7 @@ def make_plan(index: Index, options: Options) -> Plan:
         SchemaError: the requested fields are not in the schema, or not of the right kind.
     """
     engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
-    selection = select(index.schema, options, index.label)
+    selection = with_aligned(index, select(index.schema, options, index.label), options)
     _check_scaled(index, selection, options)
     delivered = _within_range(index, selection, options)
     read = FrameRange.of(options).counts(delivered.frames, np.minimum)
@@ -69,7 +70,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     spans = cut(records, [size * options.shard[1] for size in sizes], drop=options.remainder == "drop", carry=carry)
     refused = delivered.refused | {"remainder": len(frames) - int(spans.counts.sum())}
     refused = {reason: count for reason, count in refused.items() if count}
-    dimensions = {name: index.schema.sequences[name].dimensions for name in selection.features} | {selection.key: frame_plan.dimensions}
+    dimensions = {name: frame_plan.dimensions_of(name, index.schema) for name in selection.features}
     seed = (options.seed or 0) if options.shuffle else None
     return Plan(
         options=options,

@@ -63,6 +63,7 @@ class Arguments(TypedDict, total=False):
     resume: dict[str, Any] | None
     features: str | tuple[str, ...] | None
     label: str | tuple[str, ...] | Literal[False] | None
+    aligned: str | tuple[str, ...] | Literal[False] | None
     lengths: bool
     ids: bool
     label_padding: int | Mapping[str, float]
@@ -101,6 +102,7 @@ class Options:
     resume: dict[str, Any] | None = None
     features: str | tuple[str, ...] | None = None
     label: str | tuple[str, ...] | Literal[False] | None = None
+    aligned: str | tuple[str, ...] | Literal[False] | None = None
     lengths: bool = False
     ids: bool = False
     label_padding: int | Mapping[str, float] = -1
@@ -147,8 +149,9 @@ class Options:
         self._set("shard", _checked_shard(self.shard))
         self._set("padding_value", checked_padding(self.padding_value, self.dtype))
         self._set("features", _checked_names("features", self.features))
-        if self.label is not False:
-            self._set("label", _checked_names("label", self.label))
+        for name in ("label", "aligned"):
+            if getattr(self, name) is not False:
+                self._set(name, _checked_names(name, getattr(self, name)))
         self._check_transforms()
         self._check_together()
 

@@ -12,6 +12,7 @@ import numpy as np
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.frame_plan import FramePlan
 from vlpipe.planning.options import Options, itemsize_of
+from vlpipe.planning.paddings import label_dtype
 from vlpipe.planning.resume import Identity, make_state, run_identity
 from vlpipe.planning.schedule import Schedule
 from vlpipe.planning.selection import Selection
@@ -116,37 +117,41 @@ class Plan:
         )
 
     def dimensions(self, name: str) -> tuple[int, ...]:
-        """Shape of a delivered frame of a feature."""
-        return self.frame_plan.dimensions if name == self.selection.key else self.index.schema.sequences[name].dimensions
+        """Shape of a delivered frame of a sequence."""
+        return self.frame_plan.dimensions_of(name, self.index.schema)
 
     def reading_dtype(self, name: str) -> str:
-        """The dtype in which a feature is read: the stored one where normalisation converts it to float64, else that of the options."""
-        transformed = self.options.transform is not None and name == self.selection.key
-        as_stored = self.options.normalize and not transformed and self.index.stored(name).scale is None
+        """The dtype in which a sequence is read: a label in its own, a feature in the stored one where normalisation makes it float64,
+        else in that of the options.
+        """
+        if name not in self.selection.features:
+            return label_dtype(self.index.schema.sequences[name])
+        as_stored = self.options.normalize and name not in self.frame_plan.traced and self.index.stored(name).scale is None
         return self.index.schema.sequences[name].dtype if as_stored else self.options.dtype
 
     @property
     def has_transforms(self) -> bool:
         """Whether frames are parsed or changed between reading and padding."""
-        return self.options.has_transforms or any(self.index.access(name, as_feature=True).is_parsed for name in self.selection.features)
+        parts = self.selection.frame_parts
+        return self.options.has_transforms or any(self.index.access(part.name, as_feature=part.is_feature).is_parsed for part in parts)
 
     @property
     def peak_batch_bytes(self) -> int:
         """Maximum bytes of the features of a batch."""
-        key = self.selection.key
-        others = sum(self.most_frames[name] * size for name, size in self.frame_bytes.items() if name != key)
-        return max((rows * (frames * self.frame_bytes[key] + others) for rows, frames in self._largest), default=0)
+        with_key = sum(size for name, size in self.frame_bytes.items() if self.selection.part(name).with_key)
+        others = sum(self.most_frames[name] * size for name, size in self.frame_bytes.items() if not self.selection.part(name).with_key)
+        return max((rows * (frames * with_key + others) for rows, frames in self._largest), default=0)
 
     def peak_bytes(self, name: str) -> int:
         """Maximum bytes of one feature in a batch."""
         own = self.most_frames[name]
-        frames_and_rows = self._largest if name == self.selection.key else [(rows, own) for rows, _ in self._largest]
+        frames_and_rows = self._largest if self.selection.part(name).with_key else [(rows, own) for rows, _ in self._largest]
         return max((rows * frames * self.frame_bytes[name] for rows, frames in frames_and_rows), default=0)
 
     def peak_bytes_read(self, name: str) -> int:
         """Maximum bytes of one feature in a batch as it is read, before a transform."""
         frames = self.peak_bytes(name) // self.frame_bytes[name]
-        if name == self.selection.key and self.frame_plan.lengths is not None and len(self.rows):
+        if name in self.frame_plan.traced and self.frame_plan.lengths is not None and len(self.rows):
             frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.frame_plan.lengths.before[-1])
         stored = self.index.schema.sequences[name]
         return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize_of(self.reading_dtype(name))
@@ -222,6 +227,7 @@ class Plan:
             data=self.index.fingerprint,
             records=self.total,
             key=self.selection.key,
+            aligned=self.selection.aligned if self.cropped or self.truncated or len(self.frame_plan.traced) > 1 else (),
             boundaries=self.boundaries,
             frames=self.frames,
         )
@@ -265,6 +271,8 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
         rows.insert(
             4, ("over the budget", f"{plan.over_budget:,} records of more than {options.frames_per_batch:,} frames, alone in their batch")
         )
+    if plan.selection.aligned:
+        rows.insert(2, ("aligned", f"{', '.join(plan.selection.aligned)} with {plan.selection.key}"))
     return rows
 
 
