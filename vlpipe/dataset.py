@@ -105,8 +105,8 @@ def make_dataset(
         features: name of the sequence in the schema, a tuple of names for a dict; None: the only candidate.
         label: name of the label, a tuple of names for a dict, False for none; None: the only candidate, if there is one.
         aligned: which labels and further features have one value for each frame of the key feature (voice activity, phones, pitch): a
-            name or a tuple of names; None: those that are as long as it in every record (logged), and those that the schema has as
-            `Sequence(..., aligned=True)`; False: none. They are truncated, cropped and padded with it, to the same T, also with
+            name or a tuple of names, besides those that the schema has as `Sequence(..., aligned=True)`; None: also those that are as
+            long as it in every record (logged); False: none. They are truncated, cropped and padded with it, to the same T, also with
             pad_to="boundary", and are ragged under "ragged". SpecAugment leaves them alone. The index does not know the lengths of labels
             that the function of a custom layout returns: name them; they are compared when they are read.
         lengths: also deliver the true lengths.

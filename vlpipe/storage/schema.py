@@ -261,9 +261,10 @@ class Schema:
                 values[name] = field.check(record[name])
             except ValueError as error:
                 raise SchemaError(f'{where}: "{name}" has {error}.') from error
-        key = default_key(self)
-        for name, field in self.sequences.items():
-            if field.aligned and key is not None and len(values[name]) != len(values[key]):
+        aligned = [name for name, field in self._fields.items() if isinstance(field, Sequence) and field.aligned]
+        key = default_key(self) if aligned else None
+        for name in aligned:
+            if key is not None and len(values[name]) != len(values[key]):
                 raise SchemaError(
                     f'{where}: "{name}" has {len(values[name])} values, but the schema has it aligned with "{key}", which has '
                     f"{len(values[key])} frames. Write one value a frame, or leave aligned=True out of the schema."
