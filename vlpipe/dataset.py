@@ -171,6 +171,7 @@ def make_dataset(
     plan = make_plan(open_anywhere(source, options.layout), options)
     _check_not_empty(plan)
     _log_refused(plan)
+    _log_left_out(plan)
     start = (0, 0) if options.resume is None else check_state(plan.identity, plan.steps_per_epoch, options.resume)
     make_batches = {"mapped": mapped.batches, "graph": graph.batches, "stream": stream.batches}[plan.engine]
     batches = make_batches(plan, _epochs(options.repeat, start), lambda batch: deliver(batch, plan))
@@ -204,6 +205,14 @@ def _log_refused(plan: Plan) -> None:
         _log.warning("%d of %d records are not delivered in an epoch: %s", plan.total - plan.records, plan.total, reasons)
     if plan.truncated:
         _log.warning("%d of %d records are truncated to %s frames", plan.truncated, plan.total, plan.options.length_range[1])
+
+
+def _log_left_out(plan: Plan) -> None:
+    """Log once which keys of third-party records cannot be delivered."""
+    left_out = {} if plan.index.foreign is None else plan.index.foreign.left_out
+    if left_out:
+        keys = "; ".join(f"{key!r}: {reason}" for key, reason in left_out.items())
+        _log.warning("%s: these keys cannot be delivered: %s", plan.index.shards[0].path, keys)
 
 
 def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:

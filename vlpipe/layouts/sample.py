@@ -59,6 +59,7 @@ class KeyStats:
         packed: whether its numbers are contiguous in every record.
         head: the first bytes of the first value.
         is_text: whether its bytes are printable UTF-8.
+        is_shadowed: whether a feature list has the same key as a feature of the context, so that its values are not read.
     """
 
     key: str
@@ -71,6 +72,7 @@ class KeyStats:
     packed: bool = True
     head: bytes = b""
     is_text: bool = True
+    is_shadowed: bool = False
 
     @property
     def kind(self) -> str:
@@ -177,13 +179,17 @@ def _record(name: str, number: int, frame: RecordFrame) -> SampleRecord:
 def _add(record: SampleRecord, key_stats: dict[str, KeyStats]) -> None:
     for key, feature in record.message.features.items():
         stats = key_stats.setdefault(key, KeyStats(key, "features"))
+        if stats.place == "lists":  # an earlier record has a feature list of this name
+            stats.is_shadowed = True
+            continue
         stats.records += 1
         stats.counts = _widened(stats.counts, feature.count)
         stats.add(record, feature)
     for key, frames in record.message.lists.items():
         stats = key_stats.setdefault(key, KeyStats(key, "lists"))
         if stats.place != "lists":
-            continue  # the context has this key too and takes precedence
+            stats.is_shadowed = True  # the context has this key too and takes precedence
+            continue
         stats.records += 1
         stats.counts = _widened(stats.counts, len(frames))
         for frame in frames:

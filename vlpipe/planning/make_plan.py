@@ -55,7 +55,7 @@ def make_plan(index: Index, options: Options) -> Plan:
         SchemaError: the requested fields are not in the schema, or not of the right kind.
     """
     engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
-    selection = select(index.schema, options, index.label)
+    selection = select(index.schema, options, index.label, default_features=index.default_features)
     _check_scaled(index, selection, options)
     delivered = _within_range(index, selection, options)
     read = FrameRange.of(options).counts(delivered.frames, np.minimum)

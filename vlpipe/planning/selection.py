@@ -36,11 +36,12 @@ class Selection:
         return self.features[0]
 
 
-def select(schema: Schema, options: Options, label: str | None = None) -> Selection:
+def select(schema: Schema, options: Options, label: str | None = None, *, default_features: tuple[str, ...] | None = None) -> Selection:
     """The fields that the options select.
 
     Args:
         label: the default label, if the options name none.
+        default_features: the sequences that are features if the options name none; None: all may be.
 
     Raises:
         SchemaError: a name is not in the schema or has the wrong kind, or the options name none and several fields are candidates.
@@ -48,9 +49,10 @@ def select(schema: Schema, options: Options, label: str | None = None) -> Select
     """
     features, labels = options.features, options.label
     if features is None:
-        features = only_candidate("features", schema, [name for name, entry in schema.sequences.items() if entry.dimensions])
+        sequences = schema.sequences if default_features is None else {name: schema.sequences[name] for name in default_features}
+        features = only_candidate("features", schema, [name for name, entry in sequences.items() if entry.dimensions])
         if features is None:
-            features = only_candidate("features", schema, [name for name in schema.sequences if name != label])
+            features = only_candidate("features", schema, [name for name in sequences if name != label])
     if labels is None:
         taken = (features,) if isinstance(features, str) else features or ()
         rest = [name for name in schema.fields if name not in taken]
