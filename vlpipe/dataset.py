@@ -16,7 +16,7 @@ from vlpipe.engines import graph, mapped, stream
 from vlpipe.engines.grouping import Flat
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.make_plan import make_plan
-from vlpipe.planning.options import Batching, Engine, Options, OutOfRange, PadTo, Remainder, Verify
+from vlpipe.planning.options import DEFAULT_DTYPE, Batching, Engine, Options, OutOfRange, PadTo, Remainder, Verify
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
@@ -52,7 +52,7 @@ def make_dataset(
     ids: bool = False,
     label_padding: int | Mapping[str, float] = -1,
     padding_value: float | Mapping[str, float] = 0.0,
-    dtype: str = "float32",
+    dtype: str = DEFAULT_DTYPE,
     crop: int | Crop | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
     normalize: str | os.PathLike[str] | None = None,
@@ -107,7 +107,10 @@ def make_dataset(
             "weights": 0}; labels that it does not name get -1.
         padding_value: padding of features: a number for all, or numbers by name, such as {"mel": -13.8}; features that it does not name
             get 0. A padding that its dtype cannot hold, and a name that is not delivered, are errors.
-        dtype: dtype of the delivered features.
+        dtype: dtype of the delivered features. Where it is left out, they are float32, but integers of 32 bits or more, from which nothing
+            is computed (`transform`, `normalize`, `augment`), stay what they are: float32 does not hold them all. A record with an
+            integer that a float dtype does not hold exactly, or with a number beyond its range, is an error that names the record and
+            the value; only pairs of dtypes where that can happen are tested, as the frames are read.
         crop: the most frames of each sequence: a number, for the first frames, or a `vlpipe.Crop`, such as
             `vlpipe.Crop(300, random=True)`.
         transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a

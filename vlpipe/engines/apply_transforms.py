@@ -1,14 +1,15 @@
 """From frames as they are read to frames as they are padded, in the graph: transformed, normalised, augmented.
 
 The frames of all sequences of a batch are concatenated to `[N, ...]`, so that padding is never counted, masked or computed with (on padded
-batches the same work takes six times as long). They are padded at the end. A dataset without transform, normalize and augment skips this
-module, but for `crop_range`.
+batches the same work takes six times as long). They are padded at the end. A dataset without transform, normalize and augment, whose dtype
+holds every stored value, skips this module, but for `crop_range`.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from vlpipe.engines.exact_cast import cast_exactly
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.splitmix_graph import draws
 from vlpipe.planning.plan import Plan
@@ -66,8 +67,10 @@ def transform_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tens
 
 def _transformed(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
     """A feature `[B, None, ...]`, transformed, normalised and augmented, in this order."""
-    options, frame_plan = plan.options, plan.frame_plan
+    options, frame_plan, dtype = plan.options, plan.frame_plan, plan.selection.dtypes[name]
     is_key = name == plan.selection.key
+    if plan.can_lose(name) and not plan.normalizes_stored(name):
+        sequences = cast_exactly(plan.index, name, sequences, dtype, ids)
     if is_key and frame_plan.traced is not None and frame_plan.lengths is not None:
         sequences = transformed(frame_plan.traced, sequences, frame_plan.lengths, ids)
     if options.normalize is not None:
@@ -81,7 +84,7 @@ def _transformed(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tens
         fill = _fill(sequences, options.augment.fill)
         numbers = draws(options.seed or 0, epoch, MASKS, ids, options.augment.draws)
         sequences = sequences.with_values(masked(options.augment, sequences, fill, numbers))
-    return sequences.with_values(tf.cast(sequences.values, options.dtype))
+    return sequences.with_values(tf.cast(sequences.values, dtype))
 
 
 def _fill(sequences: tf.RaggedTensor, fill: str) -> tf.Tensor:

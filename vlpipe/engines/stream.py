@@ -178,7 +178,7 @@ def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, ep
     for name in selection.features:
         frames = _cut(plan, values[name], table.id[position], epoch) if name == selection.key else values[name]
         flat[f"x:{name}"] = tf.cast(frames, plan.reading_dtype(name))
-    if options.has_transforms:
+    if plan.has_transforms:
         flat = transform_record(plan, flat, table.id[position], epoch)
     for name in selection.labels:
         field = schema.fields[name]
@@ -202,7 +202,7 @@ def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, positi
     zero = tf.constant(0, tf.int64)
     batch = decode(data[None], position[None], zero, zero, epoch)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
-    if plan.options.has_transforms:
+    if plan.has_transforms:
         flat = transform_record(plan, flat, flat["id"], epoch)
     if not plan.options.ids:
         flat.pop("id", None)

@@ -86,7 +86,7 @@ def frame_plan_for(index: Index, selection: Selection, options: Options, frames:
     dimensions = sequences[selection.key].dimensions
     lengths = traced = None
     if options.transform is not None:
-        traced = options.transform.traced(dimensions, options.dtype)
+        traced = options.transform.traced(dimensions, selection.dtypes[selection.key])
         dimensions = traced.dimensions
         before, inverse = np.unique(frames, return_inverse=True)
         lengths = LengthMap(before, options.transform.lengths(before))

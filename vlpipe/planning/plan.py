@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.conversions import can_lose
 from vlpipe.planning.frame_plan import FramePlan
 from vlpipe.planning.options import Options, itemsize_of
 from vlpipe.planning.resume import Identity, make_state, run_identity
@@ -120,15 +121,26 @@ class Plan:
         return self.frame_plan.dimensions if name == self.selection.key else self.index.schema.sequences[name].dimensions
 
     def reading_dtype(self, name: str) -> str:
-        """The dtype in which a feature is read: the stored one where normalisation converts it to float64, else that of the options."""
-        transformed = self.options.transform is not None and name == self.selection.key
-        as_stored = self.options.normalize and not transformed and self.index.stored(name).scale is None
-        return self.index.schema.sequences[name].dtype if as_stored else self.options.dtype
+        """The dtype in which a feature is read: the stored one where normalisation converts it to float64, or where the delivered one can
+        lose values, else that one.
+        """
+        as_stored = self.index.stored(name).scale is None and (self.normalizes_stored(name) or self.can_lose(name))
+        return self.index.schema.sequences[name].dtype if as_stored else self.selection.dtypes[name]
+
+    def normalizes_stored(self, name: str) -> bool:
+        """Whether a feature is normalised before anything else is computed from its frames."""
+        return self.options.normalize is not None and not (self.options.transform is not None and name == self.selection.key)
+
+    def can_lose(self, name: str) -> bool:
+        """Whether the delivered dtype of a feature may not hold one of its stored values."""
+        return self.index.stored(name).scale is None and can_lose(self.index.schema.sequences[name].dtype, self.selection.dtypes[name])
 
     @property
     def has_transforms(self) -> bool:
-        """Whether frames are parsed or changed between reading and padding."""
-        return self.options.has_transforms or any(self.index.access(name, as_feature=True).is_parsed for name in self.selection.features)
+        """Whether frames are parsed, changed or tested between reading and padding."""
+        return self.options.has_transforms or any(
+            self.index.access(name, as_feature=True).is_parsed or self.can_lose(name) for name in self.selection.features
+        )
 
     @property
     def peak_batch_bytes(self) -> int:
