@@ -98,8 +98,7 @@ def test_inspect_shows_what_cannot_be_delivered_and_only_refuses_it(tmp_path: Pa
             assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("native", [False, True], ids=["third-party", "converted"])
+@pytest.mark.parametrize(("native", "engine"), [*((False, engine) for engine in ENGINES), (True, "mapped")])
 @pytest.mark.parametrize("name", KEPT)
 def test_every_engine_delivers_every_key(tmp_path: Path, name: str, native: bool, engine: str) -> None:
     """Sequences are labels, and then features; the default feature stays the one of the layout."""

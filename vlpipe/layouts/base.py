@@ -204,7 +204,8 @@ class Layout:
                 TFRecordDataset. It returns x `[T, ...]`, (x, label), or a dict of tensors by name. Every axis except the first must have a
                 known size.
             length_fn: a function from a serialized record (bytes) to T; None: each record is parsed once to count its frames. If
-                `parse_fn` returns several sequences of frames, leave `length_fn` out: they are counted by parsing.
+                `parse_fn` returns several sequences of frames, leave `length_fn` out: they are counted by parsing. With `length_fn`, the
+                other sequences, such as a label `[U]`, can only be labels.
             name: the name under which the index is cached; change it when you change the functions. None: the index is not cached, and the
                 files are indexed on every call.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 LABELS = ("label", "labels", "class", "target", "targets", "y")  # in the order of preference
 # Words of names. A name with a word of a label is that of a label, unless a word says that it measures or counts something.
-_OF_LABELS = {*LABELS, "classes", "category", "categories"}
+_OF_LABELS = {"label", "labels", "class", "classes", "target", "targets", "category", "categories"}
 _OF_MEASURES = set(
     "num n nb count counts length lengths len size sizes frames samples rate sr hz hertz fps offset duration seconds secs ms start end "
     "begin stop from to time times timestamp timestamps date width height channels dim dims shape hop step version seed shard rank".split()
@@ -20,7 +20,7 @@ _FEW = 3  # this many records, or different lengths, are evidence
 def is_label_name(name: str) -> bool:
     """Whether a field has the name of a label, such as "label", "class_id" or "image/class/label"."""
     words = _words(name)
-    return bool(words & _OF_LABELS) and not words & _OF_MEASURES
+    return name in LABELS or (bool(words & _OF_LABELS) and not words & _OF_MEASURES)
 
 
 def is_bookkeeping_name(name: str) -> bool:
@@ -32,20 +32,22 @@ def is_no_label(values: np.ndarray, lengths: list[np.ndarray]) -> bool:
     """Whether the values themselves show that they are no label: they are constant, count up, or are the lengths of a sequence.
 
     Args:
-        values: `[records, ...]`, in the order of the records.
+        values: `[records, ...]`, in the order in which they were written.
         lengths: int64 `[records]`, of each sequence.
     """
     if len(values) < _FEW:
         return False
     if bool((values == values[:1]).all()):
         return True
-    if values.ndim > 1:
+    return values.ndim == 1 and (counts_up(values) or any(_is_proportional(values.astype(np.float64), frames) for frames in lengths))
+
+
+def counts_up(values: np.ndarray) -> bool:
+    """Whether integers grow by the same step from record to record."""
+    if len(values) < _FEW or values.ndim > 1 or values.dtype.kind not in "iu":
         return False
-    numbers = values.astype(np.float64)
-    steps = np.diff(numbers)
-    if values.dtype.kind in "iu" and steps[0] > 0 and bool((steps == steps[0]).all()):
-        return True
-    return any(_is_proportional(numbers, frames) for frames in lengths)
+    steps = np.diff(values.astype(np.float64))
+    return bool(steps[0] > 0 and (steps == steps[0]).all())
 
 
 def _is_proportional(numbers: np.ndarray, frames: np.ndarray) -> bool:

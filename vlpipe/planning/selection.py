@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlpipe.errors import SchemaError
-from vlpipe.layouts.label_evidence import is_bookkeeping_name, is_label_name, is_no_label
+from vlpipe.layouts.label_evidence import counts_up, is_bookkeeping_name, is_label_name, is_no_label
 from vlpipe.planning.conversions import is_wide
 from vlpipe.planning.options import INTEGER_DTYPES, DefaultDtype, Options
 from vlpipe.planning.paddings import Paddings, Part, label_dtype, paddings
@@ -77,6 +77,8 @@ def select(schema: Schema, options: Options, label: str | None = None, *, index:
     for name in names:
         if not isinstance(schema.fields[name], Sequence):
             raise SchemaError(f'features: "{name}" is {schema.fields[name]!r}, expected a Sequence; deliver it as label="{name}".')
+        if index is not None and not index.access(name, as_feature=True).is_counted:
+            raise SchemaError(f'features: "{name}" is not counted by the layout\'s length_fn. Leave length_fn out, or deliver it as a label.')
         _check_dtype(name, schema.sequences[name], options.dtype)
     dtypes = {name: _delivered_dtype(schema.sequences[name].dtype, options, is_key=name == names[0]) for name in names}
     selection = Selection(
@@ -133,8 +135,9 @@ def _speaks_against(index: Index | None, name: str) -> bool:
     """Whether the values of a field, as far as the index has them, show that it is no label."""
     if index is None or index.access(name).location is not Location.ROW:
         return False
-    order = index.by_shard()
-    return is_no_label(index.access(name).row_values(index.rows[order]), [index.frames(sequence)[order] for sequence in index.counted])
+    values = index.access(name).row_values(index.rows)
+    files = [values[part] for part in index.parts() if len(part)]  # each may count its records from 0
+    return is_no_label(values, [index.frames(name) for name in index.counted]) or (bool(files) and all(map(counts_up, files)))
 
 
 def only_candidate(option: str, schema: Schema, candidates: list[str]) -> str | None:
