@@ -31,7 +31,7 @@ def extremes(dtype: str) -> list[Any]:
         limits = np.finfo(dtype)
         return [0.0, 1.0, float(limits.max), -float(limits.max), float(limits.smallest_normal), float("inf"), float("nan")]
     info = np.iinfo(dtype)
-    near = [sign * 2**power + step for power in range(0, 64) for step in (-1, 0, 1) for sign in (1, -1)]
+    near = [sign * 2**power + step for power in range(64) for step in (-1, 0, 1) for sign in (1, -1)]
     return sorted({value for value in near if info.min <= value <= info.max})
 
 
@@ -58,7 +58,9 @@ def test_each_value_is_delivered_or_named_in_an_error(tmp_path: Path, stored: st
     if not stored.startswith("float") or delivered == "float64":  # floats are rounded
         assert tf.cast(x[0], tf.float64).numpy().tolist() == [float(np.array(value, stored)) for value in whole]
     for value in lost[:1] + lost[-1:]:
-        vlpipe.write(tmp_path / "bad", [{"x": np.array(x, stored)} for x in (whole, [whole[0], value])], schema, num_shards=1, overwrite=True)
+        vlpipe.write(
+            tmp_path / "bad", [{"x": np.array(x, stored)} for x in (whole, [whole[0], value])], schema, num_shards=1, overwrite=True
+        )
         expected = re.escape(f'"x" has the value {np.array(value, stored).item()!r}, which dtype={delivered!r} does not hold: ')
         with pytest.raises(tf.errors.InvalidArgumentError) as caught:
             list(vlpipe.make_dataset(tmp_path / "bad", dtype=delivered))
@@ -86,7 +88,9 @@ def test_wide_integers_stay_integers_unless_the_user_names_a_dtype(tmp_path: Pat
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("arguments", [{}, {"batching": "ragged"}, {"pad_to": "boundary"}, {"transform": lambda x: x + 1}, {"crop": 3}], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [{}, {"batching": "ragged"}, {"pad_to": "boundary"}, {"transform": lambda x: x + 1}, {"crop": 3}], ids=str
+)
 def test_the_record_and_the_value_are_named_on_every_engine(tmp_path: Path, engine: str, arguments: dict[str, Any]) -> None:
     records = [example({"tok": ints(1, 2, *([16_777_217] if n == 2 else []))}) for n in range(4)]
     path = write(tmp_path / "a.tfrecord", records)
@@ -96,7 +100,9 @@ def test_the_record_and_the_value_are_named_on_every_engine(tmp_path: Path, engi
         with pytest.raises(tf.errors.InvalidArgumentError) as caught:
             list(vlpipe.make_dataset(source, engine=engine, dtype="float32", **more, **arguments))
         message = caught.value.message.replace("\\", "")
-        assert re.search(r"tfrecord, record 2 at byte \d+: \"" + name + r"\" has the value 16777217, which dtype='float32' does not", message)
+        assert re.search(
+            r"tfrecord, record 2 at byte \d+: \"" + name + r"\" has the value 16777217, which dtype='float32' does not", message
+        )
         assert "leave dtype out to get the integers" in message
         if "transform" not in arguments:
             x = next(iter(vlpipe.make_dataset(source, engine=engine, batching="pad", **more)))[0]
@@ -107,7 +113,9 @@ def test_the_record_and_the_value_are_named_on_every_engine(tmp_path: Path, engi
 @pytest.mark.parametrize("engine", ENGINES)
 def test_floats_beyond_the_range_are_an_error(tmp_path: Path, engine: str) -> None:
     vlpipe.write(tmp_path / "d", [{"x": np.array([[1 + 2.0**-40, 1e300]])}, {"x": np.ones((3, 2))}], num_shards=1)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"record 0 at byte 0: .*has the value 1e\+300, which dtype=.*float32.*pass dtype="):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"record 0 at byte 0: .*has the value 1e\+300, which dtype=.*float32.*pass dtype="
+    ):
         list(vlpipe.make_dataset(tmp_path / "d", engine=engine, lengths=True))
     x = next(iter(vlpipe.make_dataset(tmp_path / "d", engine=engine, dtype="float64", shuffle=False, batching="pad")))[0]
     assert x[0, 0].numpy().tolist() == [1 + 2.0**-40, 1e300]
@@ -120,7 +128,9 @@ def test_both_engines_deliver_the_same_bytes_and_resume(tmp_path: Path) -> None:
         rows = []
         for engine in ("mapped", "graph"):
             try:
-                rows.append([x.numpy().tobytes() for x, _ in vlpipe.make_dataset(tmp_path / "d", seed=3, engine=engine, batch_size=4, **more)])
+                rows.append(
+                    [x.numpy().tobytes() for x, _ in vlpipe.make_dataset(tmp_path / "d", seed=3, engine=engine, batch_size=4, **more)]
+                )
             except tf.errors.InvalidArgumentError as error:
                 rows.append(["refused" if "float64" in error.message else ""])
         assert rows[0] == rows[1]
@@ -128,7 +138,9 @@ def test_both_engines_deliver_the_same_bytes_and_resume(tmp_path: Path) -> None:
 
 def pairs() -> list[tuple[str, str, type]]:
     numpy = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
-    return [(a, b, kind) for kind, all_of in ((Fixed, FIXED_DTYPES), (Sequence, SEQUENCE_DTYPES)) for a, b in itertools.product(numpy, all_of)]
+    return [
+        (a, b, kind) for kind, all_of in ((Fixed, FIXED_DTYPES), (Sequence, SEQUENCE_DTYPES)) for a, b in itertools.product(numpy, all_of)
+    ]
 
 
 @pytest.mark.parametrize(("given", "stored", "kind"), pairs())

@@ -51,7 +51,9 @@ def numbers(value: Any) -> tf.train.Feature:
     return ints(*np.atleast_1d(value).tolist())
 
 
-def flat(make: Callable[[int], dict[str, Any]], kept: dict[str, list[Any]] | None = None, refused: dict[str, str] | None = None, **more: Any) -> Keys:
+def flat(
+    make: Callable[[int], dict[str, Any]], kept: dict[str, list[Any]] | None = None, refused: dict[str, str] | None = None, **more: Any
+) -> Keys:
     """Return a file of Examples."""
     records = [example({"x": floats(X[n]), "label": ints(LABELS[n]), **make(n)}) for n in range(RECORDS)]
     return Keys(records, kept or {}, refused or {}, layouts.float_list("x", d=3, label="label", **more))
@@ -65,9 +67,7 @@ def listed(
     **more: Any,
 ) -> Keys:
     """Return a file of SequenceExamples."""
-    records = [
-        sequence_example({"label": ints(LABELS[n]), **context(n)}, {"x": steps(X[n], floats), **make(n)}) for n in range(RECORDS)
-    ]
+    records = [sequence_example({"label": ints(LABELS[n]), **context(n)}, {"x": steps(X[n], floats), **make(n)}) for n in range(RECORDS)]
     return Keys(records, kept or {}, refused or {}, layouts.float_frames("x", label="label", **more))
 
 
@@ -107,7 +107,9 @@ def files() -> dict[str, Keys]:
         "an integer that some records lack": flat(
             lambda n: {"task": ints(n)} if n % 3 else {}, {"task": [np.arange(n, n + (n % 3 > 0)) for n in range(RECORDS)]}
         ),
-        "a text": flat(lambda n: {"name": raw(b"r%d" % n)} if n % 2 else {}, {"name": [b"r%d" % n if n % 2 else b"" for n in range(RECORDS)]}),
+        "a text": flat(
+            lambda n: {"name": raw(b"r%d" % n)} if n % 2 else {}, {"name": [b"r%d" % n if n % 2 else b"" for n in range(RECORDS)]}
+        ),
         "several texts": flat(lambda n: {"tags": texts(*[b"a"] * (1 + n % 3))}, refused={"tags": "a record has up to 3 texts"}),
         "a late key": flat(lambda n: if_late(n, late=ints(n)), refused={"late": f"it first appears in a.tfrecord, record {FIRST}"}),
         "a late key with a default": flat(
@@ -144,7 +146,10 @@ def files() -> dict[str, Keys]:
         "bytes for each frame": listed(lambda n: {"codes": steps(codes[n], raw)}, kept={"codes": codes}),
         "lists that some records lack": listed(
             lambda n: {"phones": steps(phones[n], numbers), "pitch": steps(pitch[n], floats)} if n % 2 else {},
-            kept={"phones": [p if n % 2 else p[:0] for n, p in enumerate(phones)], "pitch": [p if n % 2 else p[:0] for n, p in enumerate(pitch)]},
+            kept={
+                "phones": [p if n % 2 else p[:0] for n, p in enumerate(phones)],
+                "pitch": [p if n % 2 else p[:0] for n, p in enumerate(pitch)],
+            },
         ),
         "segments": listed(
             lambda n: {},

@@ -79,7 +79,10 @@ def test_each_file_may_count_its_records(tmp_path: Path) -> None:
 def test_only_a_name_of_a_label_decides_between_several(tmp_path: Path, make: Any) -> None:
     other = [4 - number for number in CLASSES]
     both = make(tmp_path / "both", word=CLASSES, speaker=other)
-    with pytest.raises(SchemaError, match=r"label: the candidates are \['(word|speaker)', '(word|speaker)'\].*Name one: label='.*', or label=False for none"):
+    with pytest.raises(
+        SchemaError,
+        match=r"label: the candidates are \['(word|speaker)', '(word|speaker)'\].*Name one: label='.*', or label=False for none",
+    ):
         vlpipe.make_dataset(both)
     assert len(vlpipe.make_dataset(both, label=False).element_spec) == 1
     for name in ("label", "class_id", "target", "y"):
@@ -94,7 +97,8 @@ def test_names_of_labels(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["id", "utterance_id", "numFrames", "num_labels", "label_length", "sampling_rate", "start", "T_frames", "startTime", "index0", "n"]
+    "name",
+    ["id", "utterance_id", "numFrames", "num_labels", "label_length", "sampling_rate", "start", "T_frames", "startTime", "index0", "n"],
 )
 def test_names_of_bookkeeping(name: str) -> None:
     assert not is_label_name(name)

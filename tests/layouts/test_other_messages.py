@@ -1,4 +1,4 @@
-"""Records that are no Examples are called what they are; parsed by the user's function, several sequences of one number a step are counted."""
+"""Records that are no Examples are called what they are; the sequences that a user's function makes of them are counted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LISTS = [
 @pytest.mark.parametrize("data", LISTS)
 def test_a_list_of_examples_is_called_so(tmp_path: Path, data: bytes) -> None:
     path = write(tmp_path / "a.tfrecord", [data] * 3)
-    said = r"a.tfrecord, record 0 at byte 0: the record is an ExampleListWithContext, a list of Examples, and not a tf.train.Example.*custom"
+    said = r"a.tfrecord, record 0 at byte 0: the record is an ExampleListWithContext, a list of Examples, and not a tf.train.*custom"
     for call in (inspect_files, vlpipe.make_dataset, vlpipe.build_index):
         with pytest.raises(DatasetError, match=said):
             call(str(path))  # type: ignore[operator]

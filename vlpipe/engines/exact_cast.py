@@ -23,7 +23,7 @@ def cast_exactly(index: Index, name: str, sequences: tf.RaggedTensor, dtype: str
     cast = tf.cast(values, dtype)
     kept = _kept(values, cast)
 
-    def text(number: np.ndarray, value: np.ndarray) -> bytes:
+    def text(index: Index, number: np.ndarray, value: np.ndarray) -> bytes:
         where = index.where(int(np.flatnonzero(index.ids == number)[0]))
         way_out = "leave dtype out to get the integers" if np.dtype(value.dtype).kind in "iu" else 'pass dtype="float64"'
         return f'{where}: "{name}" has the value {value.item()!r}, which dtype={dtype!r} does not hold: {way_out}.'.encode()
@@ -31,7 +31,7 @@ def cast_exactly(index: Index, name: str, sequences: tf.RaggedTensor, dtype: str
     def message() -> tf.Tensor:
         wrong = tf.where(~kept)[0]  # the first lost value: its frame and its place there
         number = ids[sequences.value_rowids()[wrong[0]]]
-        return tf.numpy_function(wait_at_exit(text), [number, tf.gather_nd(values, wrong)], tf.string, stateful=False)
+        return tf.numpy_function(wait_at_exit(text, index), [number, tf.gather_nd(values, wrong)], tf.string, stateful=False)
 
     with tf.control_dependencies([require(tf.reduce_all(kept), message)]):
         return sequences.with_values(tf.identity(cast))

@@ -79,7 +79,7 @@ class Parser:
         if parsed == "audio":
             return self._decoded(name, data, rows)
         if parsed == "integer_frames":
-            return _integer_steps(name, field, data)
+            return self._integer_steps(name, field, data)
         feature = tf.io.RaggedFeature(_PARSED[parsed], row_splits_dtype=tf.int64)
         flat = tf.io.parse_example(data, {name: feature})[name]
         per_frame = int(np.prod(field.dimensions, dtype=np.int64))
@@ -119,6 +119,18 @@ class Parser:
         lengths.set_shape(data.shape)
         return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
 
+    def _integer_steps(self, name: str, field: Sequence, data: tf.Tensor) -> tf.RaggedTensor:
+        """A feature list of integers."""
+
+        def decode(_: Parser, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            lists = in_records(data.tolist(), name)
+            return lists.values, lists.steps
+
+        values, steps = tf.numpy_function(wait_at_exit(decode, self), [data], [tf.int64, tf.int64], stateful=False)
+        values.set_shape([None])
+        steps.set_shape(data.shape)
+        return tf.RaggedTensor.from_row_lengths(tf.reshape(values, [-1, *field.dimensions]), steps, validate=False)
+
     def _custom(self, data: tf.Tensor) -> dict[str, Any]:
         """Every field, as the user's function returns it for each record."""
         schema, parse = self._index.schema, self._index.foreign and self._index.foreign.parse
@@ -155,19 +167,6 @@ class Parser:
         values = value.with_values(tf.cast(value.values, list_dtype(self._index.schema.sequences[name])))
         padding = padding_tensor(self._plan.selection.paddings.of(f"y:{name}"), values.dtype)
         return {f"y:{name}": values.to_tensor(padding), f"n:y:{name}": tf.cast(values.row_lengths(), tf.int32)}
-
-
-def _integer_steps(name: str, field: Sequence, data: tf.Tensor) -> tf.RaggedTensor:
-    """A feature list of integers."""
-
-    def decode(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        lists = in_records(data.tolist(), name)
-        return lists.values, lists.steps
-
-    values, steps = tf.numpy_function(wait_at_exit(decode), [data], [tf.int64, tf.int64], stateful=False)
-    values.set_shape([None])
-    steps.set_shape(data.shape)
-    return tf.RaggedTensor.from_row_lengths(tf.reshape(values, [-1, *field.dimensions]), steps, validate=False)
 
 
 def _spec(field: Sequence | Fixed | Text) -> Any:

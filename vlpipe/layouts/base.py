@@ -173,7 +173,7 @@ class Layout:
         name: the name of the function that created it.
         frames: the sequences of frames; the first one decides the bucket.
         label: the key of the label, unless `make_dataset(label=...)` names another key.
-        fields: the other keys that can be delivered; those that are sequences of frames themselves are features only if the user names them.
+        fields: the other keys that can be delivered; sequences of frames among them are features only if the user names them.
         kept: the keys to add from the first records; None: all keys that can be delivered.
         closed: whether the layout is complete, so that no keys are added.
         given: the user's functions, see `Layout.custom`.
@@ -300,8 +300,9 @@ class Layout:
 
 
 def _described(entry: Any) -> dict[str, Any]:
-    """The attributes of a part of a layout. Newer ones are left out where they say nothing: the digests of older layouts stay as they are."""
-    return {name: value for name, value in dataclasses.asdict(entry).items() if (name, value) not in (("optional", False), ("default", None))}
+    """The attributes of a part of a layout. Newer ones are left out where they say nothing: the digests of older layouts stay the same."""
+    silent = {"optional": False, "default": None}
+    return {name: value for name, value in dataclasses.asdict(entry).items() if name not in silent or value != silent[name]}
 
 
 def _check_key(name: str, key: Any) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 LABELS = ("label", "labels", "class", "target", "targets", "y")  # in the order of preference
 # Words of names. A name with a word of a label is that of a label, unless a word says that it measures or counts something.
 _OF_LABELS = {"label", "labels", "class", "classes", "target", "targets", "category", "categories"}
-_OF_MEASURES = set(
-    "num n nb count counts length lengths len size sizes frames samples rate sr hz hertz fps offset duration seconds secs ms start end "
-    "begin stop from to time times timestamp timestamps date width height channels dim dims shape hop step version seed shard rank".split()
-)
-_OF_IDS = set("id ids idx index indices key keys uid uuid guid number no row record position path file filename name hash checksum".split())
+_MEASURES = """
+num n nb count counts length lengths len size sizes frames samples rate sr hz hertz fps offset duration seconds secs ms start end begin stop
+from to time times timestamp timestamps date width height channels dim dims shape hop step version seed shard rank
+"""
+_IDS = "id ids idx index indices key keys uid uuid guid number no row record position path file filename name hash checksum"
+_OF_MEASURES, _OF_IDS = (set(words.split()) for words in (_MEASURES, _IDS))
 _FEW = 3  # this many records, or different lengths, are evidence
 
 

@@ -65,9 +65,7 @@ def float_list(
     unknown = [key for key in sizes if key not in keys]
     if unknown:
         raise ArgumentError(f"layout: d names {unknown}, but the keys of the frames are {list(keys)}. Name only these.")
-    first = [
-        Frames(key, "floats", _shape(sizes.get(key), length, shape), packed=packed, **_counted(length, shape)) for key in keys[:1]
-    ]
+    first = [Frames(key, "floats", _shape(sizes.get(key), length, shape), packed=packed, **_counted(length, shape)) for key in keys[:1]]
     others = [Frames(key, "floats", _shape(sizes.get(key), None, None), packed=packed) for key in keys[1:]]
     return Layout("float_list", (*first, *others), label, _listed(lists), defaults=_defaults(default))
 
@@ -191,10 +189,14 @@ def ragged_rows(key: str, *, label: str | None = None, lists: Iterable[str] = ()
         default: the values of records without a key, such as {"snr": -1.0}: numbers, or lists of a constant shape.
     """
     flat, rows = f"{key}/ragged_flat_values", f"{key}/ragged_row_lengths_0"
-    return Layout("ragged_rows", (Frames(flat, "floats", count_key=rows, count="row_lengths"),), label, _listed(lists), defaults=_defaults(default))
+    return Layout(
+        "ragged_rows", (Frames(flat, "floats", count_key=rows, count="row_lengths"),), label, _listed(lists), defaults=_defaults(default)
+    )
 
 
-def float_frames(*keys: str, d: Shape | None = None, label: str | None = None, lists: Iterable[str] = (), default: Defaults | None = None) -> Layout:
+def float_frames(
+    *keys: str, d: Shape | None = None, label: str | None = None, lists: Iterable[str] = (), default: Defaults | None = None
+) -> Layout:
     """A SequenceExample with one FloatList per frame: the input of `tf.io.parse_single_sequence_example`.
 
     The vectors of OpenNMT-tf have this layout with the key `values` (opennmt.inputters.write_sequence_record).
@@ -207,10 +209,14 @@ def float_frames(*keys: str, d: Shape | None = None, label: str | None = None, l
         default: the values of records without a key, such as {"snr": -1.0}: numbers, or lists of a constant shape.
     """
     shape = (d,) if isinstance(d, int) else d
-    return Layout("float_frames", tuple(Frames(key, "float_frames", shape) for key in keys), label, _listed(lists), defaults=_defaults(default))
+    return Layout(
+        "float_frames", tuple(Frames(key, "float_frames", shape) for key in keys), label, _listed(lists), defaults=_defaults(default)
+    )
 
 
-def byte_frames(*keys: str, dtype: str, d: Shape | None = None, label: str | None = None, lists: Iterable[str] = (), default: Defaults | None = None) -> Layout:
+def byte_frames(
+    *keys: str, dtype: str, d: Shape | None = None, label: str | None = None, lists: Iterable[str] = (), default: Defaults | None = None
+) -> Layout:
     """A SequenceExample with one bytes value per frame, `frame.tobytes()`.
 
     Args:
@@ -223,7 +229,9 @@ def byte_frames(*keys: str, dtype: str, d: Shape | None = None, label: str | Non
     """
     _refuse_ellipsis("dtype", dtype)
     shape = (d,) if isinstance(d, int) else d
-    return Layout("byte_frames", tuple(Frames(key, "byte_frames", shape, dtype) for key in keys), label, _listed(lists), defaults=_defaults(default))
+    return Layout(
+        "byte_frames", tuple(Frames(key, "byte_frames", shape, dtype) for key in keys), label, _listed(lists), defaults=_defaults(default)
+    )
 
 
 def audioset(*, classes: int | None = None, default: Defaults | None = None) -> Layout:
@@ -243,9 +251,7 @@ def audioset(*, classes: int | None = None, default: Defaults | None = None) -> 
     return Layout("audioset", (frames,), "labels", (Listed("labels", _classes(classes)),), defaults=_defaults(default))
 
 
-def youtube8m(
-    *, features: tuple[str, ...] = ("rgb", "audio"), classes: int | None = None, default: Defaults | None = None
-) -> Layout:
+def youtube8m(*, features: tuple[str, ...] = ("rgb", "audio"), classes: int | None = None, default: Defaults | None = None) -> Layout:
     """The frame-level features of YouTube-8M: a SequenceExample with 1,024 (`rgb`) and 128 (`audio`) unsigned bytes per second.
 
     Context `id` and `labels` (research.google.com/youtube8m/download.html, "Frame-level features dataset"). The bytes are scaled from
@@ -281,10 +287,10 @@ def _defaults(values: Defaults | None) -> tuple[Number, ...]:
 def _default(key: str, value: Any) -> Number:
     array = np.asarray(value)
     dtype: Literal["int64", "float32"] = "float32" if array.dtype.kind == "f" else "int64"
+    is_numbers = array.dtype.kind in "iuf" and array.dtype != np.uint64 and 0 < array.size <= MAX_NUMBERS
     with np.errstate(over="ignore"):
-        stored = array.astype(dtype) if array.dtype.kind in "iuf" and 0 < array.size <= MAX_NUMBERS else None
-    fits = stored is not None and bool((np.isfinite(stored) == np.isfinite(array)).all()) and (dtype == "float32" or array.dtype != np.uint64)
-    if not fits or stored is None:
+        stored = array.astype(dtype) if is_numbers else np.zeros(0)
+    if not is_numbers or (np.isfinite(stored) != np.isfinite(array)).any():
         raise ArgumentError(
             f"layout: default[{key!r}] came as {value!r}, expected int64 or float32 numbers: one, or 1 to {MAX_NUMBERS} in a list."
         )

@@ -69,8 +69,8 @@ def _candidates(layout: Layout, frames: tuple[Frames, ...], sample: Sample) -> d
     missing = [key for key in layout.kept if key not in candidates and key not in defaults]
     if missing:
         raise SchemaError(
-            f"layout: only{list(layout.kept)}: the first records do not have {missing}; their keys are {_keys(sample)}. Pass other keys, or "
-            "the values of records without them: default={KEY: VALUE}."
+            f"layout: only{list(layout.kept)}: the first records do not have {missing}; their keys are {_keys(sample)}. Pass other keys, "
+            "or the values of records without them: default={KEY: VALUE}."
         )
     return {key: stats for key, stats in candidates.items() if key in (*layout.kept, layout.label)}
 

@@ -82,7 +82,9 @@ def make_plan(index: Index, options: Options) -> Plan:
         cropped=int(np.count_nonzero(read < delivered.frames)),
         over_budget=_over_budget(frames, options),
         buckets=_buckets(uppers, sizes, records, lengths, spans, options),
-        frame_bytes={name: int(np.prod(dimensions[name], dtype=np.int64)) * itemsize_of(selection.dtypes[name]) for name in selection.features},
+        frame_bytes={
+            name: int(np.prod(dimensions[name], dtype=np.int64)) * itemsize_of(selection.dtypes[name]) for name in selection.features
+        },
         most_frames={name: int(index.frames(name).max(initial=0)) for name in selection.features},
         index=index,
         rows=delivered.rows,

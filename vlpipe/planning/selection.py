@@ -78,12 +78,13 @@ def select(schema: Schema, options: Options, label: str | None = None, *, index:
         if not isinstance(schema.fields[name], Sequence):
             raise SchemaError(f'features: "{name}" is {schema.fields[name]!r}, expected a Sequence; deliver it as label="{name}".')
         if index is not None and not index.access(name, as_feature=True).is_counted:
-            raise SchemaError(f'features: "{name}" is not counted by the layout\'s length_fn. Leave length_fn out, or deliver it as a label.')
+            raise SchemaError(
+                f'features: "{name}" is not counted by the layout\'s length_fn. Leave length_fn out, or deliver it as a label.'
+            )
         _check_dtype(name, schema.sequences[name], options.dtype)
     dtypes = {name: _delivered_dtype(schema.sequences[name].dtype, options, is_key=name == names[0]) for name in names}
-    selection = Selection(
-        names, label_names, not isinstance(features, tuple), isinstance(labels, str), dtypes, _paddings(schema, dtypes, label_names, options)
-    )
+    paddings_of = _paddings(schema, dtypes, label_names, options)
+    selection = Selection(names, label_names, not isinstance(features, tuple), isinstance(labels, str), dtypes, paddings_of)
     _check_collisions(schema, selection, options)
     return selection
 

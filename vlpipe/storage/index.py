@@ -189,8 +189,9 @@ class Index:
     def default_features(self) -> tuple[str, ...] | None:
         """The sequences that are features if the user names none: those of the layout, or of the writer's metadata; None: all may be."""
         names = self.metadata.get(DEFAULT_FEATURES) if self.foreign is None else self.foreign.features
-        known = isinstance(names, (list, tuple)) and bool(names) and all(name in self.schema.sequences for name in names)
-        return tuple(names) if known else None
+        if not isinstance(names, (list, tuple)) or not names or any(name not in self.schema.sequences for name in names):
+            return None
+        return tuple(names)
 
     def frames(self, name: str) -> np.ndarray:
         """int64 `[records]`: true length of the sequence `name` in each record, in frames."""

@@ -126,9 +126,10 @@ def _parse(content: bytes, file_identity: dict[str, Any], layout: Layout) -> Tab
     keys = [field.key for field in layout.fields if isinstance(field, Listed)]
     try:
         head = json.loads(line)
-        expected = {"format": FORMAT, "version": VERSION, "file": file_identity, "layout": layout.digest, "lists": keys}
         compression, others = head["compression"], head["others"]
-        if head != {**expected, "compression": compression, "others": others, "crc32c": google_crc32c.value(rest)} or compression not in COMPRESSIONS:
+        expected = {"format": FORMAT, "version": VERSION, "file": file_identity, "layout": layout.digest, "lists": keys}
+        expected |= {"compression": compression, "others": others, "crc32c": google_crc32c.value(rest)}
+        if head != expected or compression not in COMPRESSIONS:
             return None
         body = io.BytesIO(rest)
         raw, *lists = [np.load(body, allow_pickle=False) for _ in range(1 + len(keys))]

@@ -83,8 +83,8 @@ class Chunk:
         self.payloads = {key: vectorized.payloads(data, span) for key, span in features.items()}
         self.spans = vectorized.entries(data, lists, list_keys, self._new[1])
         self._read_irregular([context, *self.spans.values(), *self.payloads.values()])
-        for new in self._new if others is not None else ():
-            for key, row in new.first.items():
+        for key, row in ((key, row) for new in self._new for key, row in new.first.items()):
+            if others is not None:
                 others[key] = min(first + row, others.get(key, first + row))
 
     def integers(self, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -183,10 +183,9 @@ class Chunk:
 
     def _note_new(self, row: int, message: Message) -> None:
         """Note the keys of an irregular record that the layout does not have."""
-        for new, known, keys in zip(self._new, (self.payloads, self.spans), (message.features, message.lists), strict=True):
+        for new, keys in ((self._new[0], set(message.features) - set(self.payloads)), (self._new[1], set(message.lists) - set(self.spans))):
             for key in keys:
-                if key not in known:
-                    new.add_name(key, row)
+                new.add_name(key, row)
 
     def _set_payload(self, row: int, key: str, feature: Feature | None, record: bytes) -> None:
         """Store the values of a feature of an irregular record."""
