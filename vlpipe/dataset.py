@@ -102,7 +102,8 @@ def make_dataset(
         repeat: one endless run of epochs; every iterator over the dataset starts at the same position.
         resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`.
         features: name of the sequence in the schema, a tuple of names for a dict; None: the only candidate.
-        label: name of the label, a tuple of names for a dict, False for none; None: the only candidate, if there is one.
+        label: name of the label, a tuple of names for a dict, False for none; None: the field with the name of a label ("label",
+            "class_id", "target"), else the only one that can be it. Lengths, rates, times, counters, ids and constants are never taken.
         lengths: also deliver the true lengths.
         ids: also deliver the row of each record in the index.
         label_padding: padding of labels that are sequences: an integer for all, or numbers by name, such as {"words": -1, "phones": 0,
