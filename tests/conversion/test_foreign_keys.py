@@ -166,9 +166,9 @@ def test_a_feature_list_in_an_unusual_encoding(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (ints(1, 2), r'the feature list "p", at byte \d+: step 1 has 2 integers, expected 1'),
-        (floats([1]), r'the feature list "p", at byte \d+: step 1 has values of kind float, expected int64'),
-        (tf.train.Feature(), r'the feature list "p", at byte \d+: step 1 has values of kind empty, expected int64'),
+        (ints(1, 2), r'"p", at byte \d+, is no list of 1 integers a step: step 1 has 2 integers, expected 1'),
+        (floats([1]), r'"p", at byte \d+, is no list of 1 integers a step: step 1 has values of kind float, expected int64'),
+        (tf.train.Feature(), r'"p", at byte \d+, is no list of 1 integers a step: step 1 has values of kind empty, expected int64'),
     ],
 )
 def test_a_later_step_of_another_kind(tmp_path: Path, step: Any, message: str) -> None:

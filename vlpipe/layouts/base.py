@@ -275,6 +275,11 @@ class Layout:
         return self.given is None or self.given.name is not None
 
     @property
+    def is_sequence(self) -> bool:
+        """Whether the frames are in the feature lists of a SequenceExample."""
+        return self.frames[0].in_list
+
+    @property
     def sequences(self) -> tuple[Frames, ...]:
         """All sequences of frames: those of the layout, and those among the other keys."""
         return (*self.frames, *(entry for entry in self.fields if isinstance(entry, Frames)))

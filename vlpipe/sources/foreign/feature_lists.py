@@ -57,7 +57,9 @@ def _integer_steps(chunk: Chunk, entry: Frames) -> np.ndarray:
     span = chunk.spans[entry.key]
     lists = decode_lists(chunk.data, span, entry.values)
     wrong = np.isin(np.arange(len(span.begins)), list(lists.problems))
-    chunk.refuse(wrong, lambda row: f'the feature list "{entry.key}", at byte {span.begins[row]}: {lists.problems[row]}')
+    chunk.refuse(
+        wrong, lambda row: f'"{entry.key}", at byte {span.begins[row]}, is no list of {entry.values} integers a step: {lists.problems[row]}'
+    )
     return lists.steps
 
 
