@@ -18,7 +18,7 @@ from vlpipe.engines.grouping import Flat
 from vlpipe.engines.python_calls import keep_alive
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.make_plan import make_plan
-from vlpipe.planning.options import Batching, Engine, Options, OutOfRange, PadTo, Remainder, Verify
+from vlpipe.planning.options import DEFAULT_DTYPE, Batching, Engine, Options, OutOfRange, PadTo, Remainder, Verify
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
@@ -55,7 +55,7 @@ def make_dataset(
     ids: bool = False,
     label_padding: int | Mapping[str, float] = -1,
     padding_value: float | Mapping[str, float] = 0.0,
-    dtype: str = "float32",
+    dtype: str = DEFAULT_DTYPE,
     crop: int | Crop | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
     normalize: str | os.PathLike[str] | None = None,
@@ -103,7 +103,8 @@ def make_dataset(
         repeat: one endless run of epochs; every iterator over the dataset starts at the same position.
         resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`.
         features: name of the sequence in the schema, a tuple of names for a dict; None: the only candidate.
-        label: name of the label, a tuple of names for a dict, False for none; None: the only candidate, if there is one.
+        label: name of the label, a tuple of names for a dict, False for none; None: the field with the name of a label ("label",
+            "class_id", "target"), else the only one that can be it. Lengths, rates, times, counters, ids and constants are never taken.
         aligned: which labels and further features have one value for each frame of the key feature (voice activity, phones, pitch): a
             name or a tuple of names, besides those that the schema has as `Sequence(..., aligned=True)`; None: also those that are as
             long as it in every record (logged); False: none. They are truncated, cropped and padded with it, to the same T, also with
@@ -115,7 +116,10 @@ def make_dataset(
             "weights": 0}; labels that it does not name get -1.
         padding_value: padding of features: a number for all, or numbers by name, such as {"mel": -13.8}; features that it does not name
             get 0. A padding that its dtype cannot hold, and a name that is not delivered, are errors.
-        dtype: dtype of the delivered features.
+        dtype: dtype of the delivered features. Where it is left out, they are float32, but integers of 32 bits or more, from which nothing
+            is computed (`transform`, `normalize`, `augment`), stay what they are: float32 does not hold them all. A record with an
+            integer that a float dtype does not hold exactly, or with a number beyond its range, is an error that names the record and
+            the value; only pairs of dtypes where that can happen are tested, as the frames are read.
         crop: the most frames of each sequence: a number, for the first frames, or a `vlpipe.Crop`, such as
             `vlpipe.Crop(300, random=True)`.
         transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a
@@ -182,6 +186,7 @@ def make_dataset(
     _check_not_empty(plan)
     _log_aligned(plan)
     _log_refused(plan)
+    _log_left_out(plan)
     start = (0, 0) if options.resume is None else check_state(plan.identity, plan.steps_per_epoch, options.resume)
     make_batches = {"mapped": mapped.batches, "graph": graph.batches, "stream": stream.batches}[plan.engine]
     batches = make_batches(plan, _epochs(options.repeat, start), lambda batch: deliver(batch, plan))
@@ -223,6 +228,14 @@ def _log_refused(plan: Plan) -> None:
         _log.warning("%d of %d records are not delivered in an epoch: %s", plan.total - plan.records, plan.total, reasons)
     if plan.truncated:
         _log.warning("%d of %d records are truncated to %s frames", plan.truncated, plan.total, plan.options.length_range[1])
+
+
+def _log_left_out(plan: Plan) -> None:
+    """Log once which keys of third-party records cannot be delivered."""
+    left_out = {} if plan.index.foreign is None else plan.index.foreign.left_out
+    if left_out:
+        keys = "; ".join(f"{key!r}: {reason}" for key, reason in left_out.items())
+        _log.warning("%s: these keys cannot be delivered: %s", plan.index.shards[0].path, keys)
 
 
 def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:

@@ -79,6 +79,7 @@ class Part:
         index = self._index
         if name == index.label:
             return "It is the label: pass a layout with another label, or without one."
-        frames = index.foreign.stored if index.foreign is not None else {}
+        foreign = index.foreign
+        frames = (foreign.features or [key for key in foreign.stored if key not in foreign.lists]) if foreign is not None else ()
         others = [key for key in index.schema.fields if key not in (name, index.label, *frames)]
         return f"Leave it out with layout=vlpipe.layouts.{index.metadata['layout']}(...).only({', '.join(map(repr, others))})."

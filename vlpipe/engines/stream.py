@@ -185,7 +185,7 @@ def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, ep
         if isinstance(schema.fields[name], Sequence):
             value = tf.cast(_cut(plan, value, pieces) if part.with_key else value, plan.reading_dtype(name))
         flat[part.flat] = value
-    if options.has_transforms:
+    if plan.has_transforms:
         flat = transform_record(plan, flat, table.id[position], epoch)
     if options.ids:
         flat["id"] = table.id[position]
@@ -205,7 +205,7 @@ def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, positi
     zero = tf.constant(0, tf.int64)
     batch = decode(data[None], position[None], zero, zero, epoch)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
-    if plan.options.has_transforms:
+    if plan.has_transforms:
         flat = transform_record(plan, flat, flat["id"], epoch)
     if not plan.options.ids:
         flat.pop("id", None)

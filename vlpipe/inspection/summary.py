@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.planning.selection import only_candidate
+from vlpipe.planning.selection import only_label
 from vlpipe.sources.classes import class_labels, class_names, is_class_label, named_label
 from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.open import open_anywhere, open_local
@@ -215,7 +215,7 @@ def _class_label(index: Index, label: str | None) -> str:
     if label is None:
         label = index.label
     if label is None:
-        label = "label" if "label" in schema.fields else only_candidate("label", schema, class_labels(index))
+        label = only_label(schema, class_labels(index), index)
     field = schema.fields.get(label) if isinstance(label, str) else None
     if label is None or field is None or not is_class_label(index, label):
         kind = "not a field of the schema" if field is None else repr(field)

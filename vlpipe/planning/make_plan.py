@@ -14,7 +14,7 @@ from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.alignment import with_aligned
 from vlpipe.planning.buckets import boundaries_of, histogram
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
-from vlpipe.planning.options import INTEGER_DTYPES, Options
+from vlpipe.planning.options import INTEGER_DTYPES, Options, itemsize_of
 from vlpipe.planning.plan import Bucket, Plan
 from vlpipe.planning.schedule import BatchSpans, Schedule, cut
 from vlpipe.planning.selection import Selection, select
@@ -56,7 +56,7 @@ def make_plan(index: Index, options: Options) -> Plan:
         SchemaError: the requested fields are not in the schema, or not of the right kind.
     """
     engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
-    selection = with_aligned(index, select(index.schema, options, index.label), options)
+    selection = with_aligned(index, select(index.schema, options, index.label, index=index), options)
     _check_scaled(index, selection, options)
     delivered = _within_range(index, selection, options)
     read = FrameRange.of(options).counts(delivered.frames, np.minimum)
@@ -83,7 +83,9 @@ def make_plan(index: Index, options: Options) -> Plan:
         cropped=int(np.count_nonzero(read < delivered.frames)),
         over_budget=_over_budget(frames, options),
         buckets=_buckets(uppers, sizes, records, lengths, spans, options),
-        frame_bytes={name: int(np.prod(dimensions[name], dtype=np.int64)) * options.itemsize for name in selection.features},
+        frame_bytes={
+            name: int(np.prod(dimensions[name], dtype=np.int64)) * itemsize_of(selection.dtypes[name]) for name in selection.features
+        },
         most_frames={name: int(index.frames(name).max(initial=0)) for name in selection.features},
         index=index,
         rows=delivered.rows,

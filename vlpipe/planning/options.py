@@ -46,6 +46,15 @@ NORMALIZE = ("utterance", "global")
 _FLAGS = ("shuffle", "repeat", "lengths", "ids")
 
 
+class DefaultDtype(str):
+    """A dtype that nobody named: integers that it may not hold are delivered as they are. A dtype that the user names is what they get."""
+
+    __slots__ = ()
+
+
+DEFAULT_DTYPE = DefaultDtype("float32")
+
+
 class Arguments(TypedDict, total=False):
     """The arguments of `make_dataset` after the source, for type checkers."""
 
@@ -107,7 +116,7 @@ class Options:
     ids: bool = False
     label_padding: int | Mapping[str, float] = -1
     padding_value: float | Mapping[str, float] = 0.0
-    dtype: str = "float32"
+    dtype: str = DEFAULT_DTYPE
     crop: Crop | None = None
     transform: Transform | None = None
     normalize: str | None = None  # "utterance", "global", or an absolute path
@@ -185,11 +194,6 @@ class Options:
             raise ArgumentError("resume: needs repeat=True, an endless run of epochs that can start at any batch.")
         if self.resume is not None and self.seed is None and self.is_random:
             raise ArgumentError("resume: needs the seed of the run that it continues. Pass seed=...")
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one delivered value of a feature."""
-        return itemsize_of(self.dtype)
 
     @property
     def is_random(self) -> bool:

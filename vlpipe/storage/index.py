@@ -33,6 +33,7 @@ METADATA_NAME = "vlpipe.json"
 INDEX_NAME = "index.npy"
 # Fixed values of up to this size are also stored in the index, so that labels are available without reading records.
 INLINE_BYTES = 64
+DEFAULT_FEATURES = "default_features"  # of the metadata: the sequences that are features if the user names none
 
 
 def row_dtype(schema: Schema) -> np.dtype:
@@ -92,12 +93,16 @@ class Foreign:
         stored: how each sequence is stored in its records.
         lists: int64 values of each field that is a list of integers: varints have no fixed position in a record.
         parse: the user's function, in the graph, from a serialized record to all its fields by name; None without one.
+        features: the sequences that are features if the user names none; None: all may be.
+        left_out: the keys of the records that are not delivered although nobody left them out, each with the reason.
     """
 
     label: str | None
     stored: dict[str, Stored]
     lists: dict[str, np.ndarray]
     parse: Callable[[Any], dict[str, Any]] | None = None
+    features: tuple[str, ...] | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +184,14 @@ class Index:
         """The default label: that of the layout, or of the writer's metadata."""
         label = self.metadata.get("label") if self.foreign is None else self.foreign.label
         return label if isinstance(label, str) and label in self.schema.fields else None
+
+    @property
+    def default_features(self) -> tuple[str, ...] | None:
+        """The sequences that are features if the user names none: those of the layout, or of the writer's metadata; None: all may be."""
+        names = self.metadata.get(DEFAULT_FEATURES) if self.foreign is None else self.foreign.features
+        if not isinstance(names, (list, tuple)) or not names or any(name not in self.schema.sequences for name in names):
+            return None
+        return tuple(names)
 
     def frames(self, name: str) -> np.ndarray:
         """int64 `[records]`: true length of the sequence `name` in each record, in frames."""
