@@ -136,7 +136,7 @@ def make_dataset(
         >>> len(train), train.element_spec[0].shape
         (10, TensorShape([None, None, 8]))
     """
-    options = _with_seed(
+    options = with_seed(
         Options(
             batching=batching,
             batch_size=batch_size,
@@ -168,7 +168,16 @@ def make_dataset(
             num_parallel_calls=num_parallel_calls,
         )
     )
-    plan = make_plan(open_anywhere(source, options.layout), options)
+    return batches_of(make_plan(open_anywhere(source, options.layout), options))
+
+
+def batches_of(plan: Plan) -> tf.data.Dataset:
+    """The dataset that delivers a plan, whose options have a seed where they need one.
+
+    Raises:
+        ArgumentError: with repeat=True, no batch would ever come, or the state to resume belongs to another run.
+    """
+    options = plan.options
     _check_not_empty(plan)
     _log_refused(plan)
     start = (0, 0) if options.resume is None else check_state(plan.identity, plan.steps_per_epoch, options.resume)
@@ -177,10 +186,13 @@ def make_dataset(
     batches = batches.apply(
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if options.repeat else plan.steps_per_epoch)
     )
-    return batches.with_options(_tf_options(plan))
+    dataset = batches.with_options(_tf_options(plan))
+    dataset.vlpipe_remainder = options.remainder  # for the warning of `layers.Model.evaluate`
+    return dataset
 
 
-def _with_seed(options: Options) -> Options:
+def with_seed(options: Options) -> Options:
+    """The options with a seed: where something is random and the user passed none, one is drawn and logged."""
     if options.seed is not None or not options.is_random:
         return options
     seed = secrets.randbits(31)
