@@ -76,7 +76,7 @@ def make_dataset(
     Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that frames outside it
     need not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that
     they change neither mean nor variance. Padding comes last, and none of these touches it. `length_range` applies to the true lengths,
-    before all of these. Of several features, only the key feature (the first) is cropped, transformed and augmented; all are normalised.
+    before all of these; a record of which the transform leaves no frame is outside of it too, unless its shortest is 0. Of several features, only the key feature (the first) is cropped, transformed and augmented; all are normalised.
     The plan computes the lengths after crop and transform, so that buckets and steps are exact. All randomness depends on (seed, epoch,
     record) alone.
 
@@ -94,7 +94,7 @@ def make_dataset(
             weight 0.
         length_range: shortest and longest length in frames, None: no limit.
         out_of_range: what to do with a record outside `length_range`: "error", "drop" (counted), or "truncate" (the key feature of longer
-            ones; shorter ones are dropped and counted).
+            ones; shorter ones are dropped and counted). Those that the transform leaves no frame of count as "transformed_too_short".
         shuffle: a new order every epoch; False: the order of the files.
         seed: the same seed gives the same orders on any machine; None draws one and logs it.
         repeat: one endless run of epochs; every iterator over the dataset starts at the same position.

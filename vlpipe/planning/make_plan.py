@@ -60,6 +60,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     delivered = _within_range(index, selection, options)
     read = FrameRange.of(options).counts(delivered.frames, np.minimum)
     frames, frame_plan = frame_plan_for(index, selection, options, read)
+    delivered, read, frames = _with_frames(delivered, read, frames, index, selection, options)
     lengths, counts = histogram(frames)
     uppers = boundaries_of(lengths, counts, options, engine)
     bucket_of = np.searchsorted(uppers, frames, side="left").astype(np.min_scalar_type(len(uppers)))
@@ -170,6 +171,29 @@ def _within_range(index: Index, selection: Selection, options: Options) -> _Deli
         return _Delivered(rows[inside], np.minimum(frames[inside], options.truncation), refused, int(too_long.sum()))
     inside = ~too_short & ~too_long
     return _Delivered(rows[inside], frames[inside], refused | {"too_long": int(too_long.sum())}, 0)
+
+
+def _with_frames(
+    delivered: _Delivered, read: np.ndarray, frames: np.ndarray, index: Index, selection: Selection, options: Options
+) -> tuple[_Delivered, np.ndarray, np.ndarray]:
+    """The records of which the transform leaves a frame, unless `length_range` includes sequences without any.
+
+    Only that limit holds after a transform, too: the others are in frames as stored, which may be samples.
+    """
+    inside = frames >= min(1, options.length_range[0])
+    if inside.all():
+        return delivered, read, frames
+    if options.out_of_range == "error":
+        first = int(np.flatnonzero(~inside)[0])
+        raise ArgumentError(
+            f'{index.where(int(delivered.rows[first]))}: the transform leaves no frame of the {read[first]} of "{selection.key}" '
+            f"({np.count_nonzero(~inside)} of {len(frames)} records are too short for it). Pass a greater length_range[0], "
+            'out_of_range="drop", or length_range=(0, None) if the model takes sequences without frames.'
+        )
+    refused = delivered.refused | {"transformed_too_short": int(np.count_nonzero(~inside))}
+    rows, longest = delivered.rows[inside], options.truncation
+    truncated = 0 if longest is None else int(np.count_nonzero(index.frames(selection.key)[rows] > longest))
+    return _Delivered(rows, delivered.frames[inside], refused, truncated), read[inside], frames[inside]
 
 
 def _over_budget(frames: np.ndarray, options: Options) -> int:
