@@ -13,10 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from vlpipe.engines import graph, mapped, stream
+from vlpipe.engines.class_weights import sample_weights
 from vlpipe.engines.grouping import Flat
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.class_weights import tables
 from vlpipe.planning.make_plan import make_plan
-from vlpipe.planning.options import Batching, Engine, Options, OutOfRange, PadTo, Remainder, Verify
+from vlpipe.planning.options import Batching, ClassWeight, Engine, Options, OutOfRange, PadTo, Remainder, Verify
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
@@ -52,6 +54,7 @@ def make_dataset(
     ids: bool = False,
     label_padding: int | Mapping[str, float] = -1,
     padding_value: float | Mapping[str, float] = 0.0,
+    class_weight: ClassWeight = None,
     dtype: str = "float32",
     crop: int | Crop | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
@@ -65,7 +68,8 @@ def make_dataset(
 ) -> tf.data.Dataset:
     """A `tf.data.Dataset` of batches of variable-length sequences, ready for `model.fit`.
 
-    Elements are `(x, y)`; `(x, y, sample_weight)` with remainder="pad" (y is None without a label); `(x,)` without a label.
+    Elements are `(x, y)`; `(x, y, sample_weight)` with remainder="pad" (y is None without a label) or `class_weight`; `(x,)` without a
+    label.
     x is `[B, T, d]` (under "ragged" a `tf.RaggedTensor`), or with `lengths` or `ids` a dict {"features": x, "lengths": int32 [B],
     "id": int64 [B]}. Several features make a dict of their names, each with NAME_lengths. A label that is a sequence is int64
     `[B, U]`, padded with `label_padding`; its true lengths are then x["label_lengths"].
@@ -73,12 +77,12 @@ def make_dataset(
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
 
-    Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that frames outside it
-    need not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that
-    they change neither mean nor variance. Padding comes last, and none of these touches it. `length_range` applies to the true lengths,
-    before all of these; a record of which the transform leaves no frame is outside of it too, unless its shortest is 0. Of several features, only the key feature (the first) is cropped, transformed and augmented; all are normalised.
-    The plan computes the lengths after crop and transform, so that buckets and steps are exact. All randomness depends on (seed, epoch,
-    record) alone.
+    Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that frames outside it need
+    not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that they
+    change neither mean nor variance. Padding comes last, and none of these touches it. `length_range` applies to the true lengths, before
+    all of these; a record of which the transform leaves no frame is outside of it too, unless its shortest is 0. Of several features, only
+    the key feature (the first) is cropped, transformed and augmented; all are normalised. The plan computes the lengths after crop and
+    transform, so that buckets and steps are exact. All randomness depends on (seed, epoch, record) alone.
 
     Args:
         source: a dataset directory, a glob, a file, or a list of these; or the address of a dataset directory, such as
@@ -91,7 +95,8 @@ def make_dataset(
         buckets: upper lengths of the buckets (inclusive, in frames), or their number, or None; without lengths, those that pad least.
         pad_to: "longest" sequence of the batch, or "boundary" of the bucket: few static shapes, for XLA.
         remainder: what to do with a short last batch of a bucket: "keep" it, "drop" it (counted), or "pad" it: repeat rows with sample
-            weight 0.
+            weight 0. Keras' `evaluate` counts these in the denominator of the loss and in every unweighted metric; evaluate with
+            "keep" or `vlpipe.evaluate`.
         length_range: shortest and longest length in frames, None: no limit.
         out_of_range: what to do with a record outside `length_range`: "error", "drop" (counted), or "truncate" (the key feature of longer
             ones; shorter ones are dropped and counted). Those that the transform leaves no frame of count as "transformed_too_short".
@@ -107,6 +112,10 @@ def make_dataset(
             "weights": 0}; labels that it does not name get -1.
         padding_value: padding of features: a number for all, or numbers by name, such as {"mel": -13.8}; features that it does not name
             get 0. A padding that its dtype cannot hold, and a name that is not delivered, are errors.
+        class_weight: weights by class, such as {0: 1.0, 1: 2.5} (others: 1), or "balanced", those of `vlpipe.class_weights`; of several
+            labels, a dict of these by name. They are multiplied into the sample weights, which Keras' own `class_weight` cannot do:
+            one weight a row, or one for each value of a label that is a sequence, 0 where it is padded. A vector with a number for
+            each class gets the mean weight of its classes. With several labels sample_weight is a dict, as Keras takes it.
         dtype: dtype of the delivered features.
         crop: the most frames of each sequence: a number, for the first frames, or a `vlpipe.Crop`, such as
             `vlpipe.Crop(300, random=True)`.
@@ -119,7 +128,8 @@ def make_dataset(
         augment: a `vlpipe.SpecAugment`: masks of time and frequency, new ones in every epoch.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.
-        shard: (rank, world): the part of the records that this process reads. The default is right on one machine only: with
+        shard: (rank, world): the part of the records that this process reads, for training (an evaluation would see this part alone, and
+            the repeated rows of remainder="pad"). The default is right on one machine only: with
             `MultiWorkerMirroredStrategy`, each worker passes its own.
         engine: "mapped", "graph", "stream", or "auto": the first one that can read the files.
         verify: when the mapped engine compares a record with its checksum in the index: at the "first" read, "always", or "never". The
@@ -156,6 +166,7 @@ def make_dataset(
             ids=ids,
             label_padding=label_padding,
             padding_value=padding_value,
+            class_weight=class_weight,
             dtype=dtype,
             crop=crop,  # type: ignore[arg-type]  # a number becomes a Crop
             transform=transform,  # type: ignore[arg-type]  # a function becomes a Transform
@@ -182,7 +193,8 @@ def batches_of(plan: Plan) -> tf.data.Dataset:
     _log_refused(plan)
     start = (0, 0) if options.resume is None else check_state(plan.identity, plan.steps_per_epoch, options.resume)
     make_batches = {"mapped": mapped.batches, "graph": graph.batches, "stream": stream.batches}[plan.engine]
-    batches = make_batches(plan, _epochs(options.repeat, start), lambda batch: deliver(batch, plan))
+    class_weights = tables(plan.index, plan.selection.labels, options.class_weight)
+    batches = make_batches(plan, _epochs(options.repeat, start), lambda batch: deliver(batch, plan, class_weights))
     batches = batches.apply(
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if options.repeat else plan.steps_per_epoch)
     )
@@ -243,8 +255,12 @@ def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
     return tf.data.Dataset.range(2).scan(np.int64(-1), draw)
 
 
-def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
-    """Turn a flat batch into the user's element: (x, y, sample_weight), (x, y) or (x,)."""
+def deliver(batch: Flat, plan: Plan, class_weights: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
+    """Turn a flat batch into the user's element: (x, y, sample_weight), (x, y) or (x,).
+
+    Args:
+        class_weights: the weight of each class, for each label that is weighed.
+    """
     selection, options = plan.selection, plan.options
     batch = _with_static_shape(batch, plan)
     x: Any = {name: batch[f"x:{name}"] for name in selection.features}
@@ -261,6 +277,8 @@ def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
     y: Any = {name: batch[f"y:{name}"] for name in selection.labels} or None
     if selection.single_label:
         y = batch[f"y:{selection.labels[0]}"]
+    if class_weights:
+        return x, y, sample_weights(batch, selection, class_weights)
     if "weight" in batch:
         return x, y, batch["weight"]
     return (x, y) if selection.labels else (x,)

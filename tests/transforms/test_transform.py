@@ -59,7 +59,9 @@ def test_the_plan_knows_what_a_transform_makes(source: Path) -> None:
     assert sorted(plan.frames.tolist()) == [0, 2, 2, 4, 5, 5]
     assert plan.shapes[0][2] == 4
     assert plan.peak_batch_bytes == 3 * 5 * 4 * 8
-    spec = vlpipe.make_dataset(source, crop=10, transform=stacked, dtype="float64", length_range=(2, None), out_of_range="drop").element_spec[0]
+    spec = vlpipe.make_dataset(
+        source, crop=10, transform=stacked, dtype="float64", length_range=(2, None), out_of_range="drop"
+    ).element_spec[0]
     assert (spec.shape.as_list(), spec.dtype) == ([None, None, 4], tf.float64)
     deeper = vlpipe.make_dataset(source, transform=lambda x: tf.stack([x, x], 2), batching="ragged").element_spec[0]
     assert deeper.shape.as_list() == [None, None, 2, 2]
@@ -73,7 +75,9 @@ def test_a_record_that_the_transform_leaves_no_frame_of_is_refused_counted_or_as
     fourths = Transform(lambda x: x[3::4], frames=lambda t: t // 4)  # of 1, 4, 4, 9, 12 and 30 frames
     arguments: dict[str, Any] = {"transform": fourths, "engine": engine, "batching": batching, "lengths": True, "ids": True, "seed": 1}
     for crop, gone in ((None, 1), (3, 6)):
-        with pytest.raises(ArgumentError, match=rf'the transform leaves no frame of the . of "features" \({gone} of 6 records are too short'):
+        with pytest.raises(
+            ArgumentError, match=rf'the transform leaves no frame of the . of "features" \({gone} of 6 records are too short'
+        ):
             vlpipe.plan(source, crop=crop, **arguments)
         for length_range, outside in (((1, 10), "drop"), ((1, 10), "truncate"), ((0, None), "error")):
             chosen = {**arguments, "crop": crop, "length_range": length_range, "out_of_range": outside}

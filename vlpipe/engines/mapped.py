@@ -204,12 +204,12 @@ class _BatchReader:
             ]
         else:
             parts = [_Part(f"x:{name}", dtype, [None, None, *dimensions], padded_jobs, copy)]
-        return parts + self._lengths(f"n:x:{name}", span.counts)
+        return parts + self._lengths(f"n:x:{name}", span.counts, self._options.lengths)
 
-    def _lengths(self, name: str, counts: Callable[[Block], np.ndarray]) -> list[_Part]:
-        """The true lengths, where they are requested."""
+    def _lengths(self, name: str, counts: Callable[[Block], np.ndarray], needed: bool) -> list[_Part]:
+        """The true lengths, where they are needed."""
         part = _Part(name, tf.int32, [None], lambda block: block.split(counts(block).astype(np.int32)))
-        return [part] if self._options.lengths else []
+        return [part] if needed else []
 
     def _label(self, access: FieldAccess) -> list[_Part]:
         """The parts of a label; none where it is parsed in the graph."""
@@ -235,7 +235,7 @@ class _BatchReader:
             return copy.padded(block, counts, block.longest(counts))
 
         label = _Part(f"y:{access.name}", dtype, [None, None, *access.sequence.dimensions], padded_jobs, copy)
-        return [label, *self._lengths(f"n:y:{access.name}", span.counts)]
+        return [label, *self._lengths(f"n:y:{access.name}", span.counts, self._options.label_lengths)]
 
     def _list_label(self, access: FieldAccess) -> list[_Part]:
         """A label whose values are in the index."""
@@ -255,7 +255,7 @@ class _BatchReader:
         lists = _Part(
             name, tf.int64, [None, None], tables, lambda table: padded(values, access.starts(table), access.counts(table), padding)
         )
-        return [lists, *self._lengths(f"n:{name}", lambda block: access.counts(block.table))]
+        return [lists, *self._lengths(f"n:{name}", lambda block: access.counts(block.table), self._options.label_lengths)]
 
     def _text_label(self, access: FieldAccess) -> list[_Part]:
         """A text whose bytes the index locates."""

@@ -79,8 +79,8 @@ def plan_of(source: Source, arguments: dict[str, Any], *, exact: bool) -> tuple[
     """
     if isinstance(source, tf.data.Dataset):
         raise ArgumentError(
-            "predict: came with a tf.data.Dataset, expected a source, such as a directory: only its index knows every record and the order. "
-            "Pass the source and the arguments of make_dataset."
+            "predict: came with a tf.data.Dataset, expected a source, such as a directory: only its index knows every record and their "
+            "order. Pass the source and the arguments of make_dataset."
         )
     for name, (expected, reason) in _REFUSED.items():
         if arguments.get(name, expected) not in (expected, list(expected) if isinstance(expected, tuple) else expected):

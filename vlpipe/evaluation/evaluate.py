@@ -82,7 +82,9 @@ def evaluate(model: Any, source_or_dataset: Source | tf.data.Dataset, **argument
             losses.add(y, y_pred, weight)
             model.compute_metrics(None, y, y_pred, weight)
     if not count:
-        raise ArgumentError("evaluate: there is no record, or none has a frame; expected at least one. Pass another source or length_range.")
+        raise ArgumentError(
+            "evaluate: there is no record, or none has a frame; expected at least one. Pass another source or length_range."
+        )
     _check_losses(model)
     metrics = {name: value for name, value in model.get_metrics_result().items() if name not in ("loss", *losses.names)}
     return {name: _plain(value) for name, value in {**losses.results(), **metrics}.items()}

@@ -52,9 +52,9 @@ class Losses:
         if not self._sums:
             return {}
         single = [_reduced(total, entry.loss.reduction) for total, entry in zip(self._sums, self._flat, strict=True)]
-        weighted = [value * float(1 if entry.loss_weights is None else entry.loss_weights) for value, entry in zip(single, self._flat, strict=True)]
-        regularization = [float(keras.ops.convert_to_numpy(keras.ops.sum(loss))) for loss in self._model.losses]
-        return {"loss": sum(weighted) + sum(regularization), **dict(zip(self.names, single, strict=False))}
+        weights = [1.0 if entry.loss_weights is None else float(entry.loss_weights) for entry in self._flat]
+        added = [float(keras.ops.convert_to_numpy(keras.ops.sum(loss))) for loss in self._model.losses]  # of regularizers
+        return {"loss": float(np.dot(weights, single)) + sum(added), **dict(zip(self.names, single, strict=False))}
 
 
 def _at(structure: Any, path: tuple[Any, ...]) -> Any:

@@ -38,7 +38,7 @@ class Pairing:
             raise ArgumentError("evaluate: there is no label, expected one for each output of the model. Name it: label=...")
         names, arrays = self._names(answers), keras.tree.flatten(answers)
         labels = self._matched(names, batch.y, "labels")
-        weights = [(None, batch.weight)] * len(arrays)
+        weights = [("", batch.weight)] * len(arrays)
         if isinstance(batch.weight, (dict, list, tuple)):
             weights = self._matched(names, batch.weight, "sample weights")
         outputs = self._runner.outputs
@@ -52,22 +52,22 @@ class Pairing:
         for output, pair, framewise in zip(outputs, pairs, self._framewise, strict=True):
             if framewise and not pair.agrees:
                 raise ArgumentError(
-                    f'evaluate: output "{output.name}" has {pair.answers.shape[1]} frames and its label {pair.label.shape[1]} in one batch, '
-                    "but equally many in the batches before. Pass the source, whose index has all lengths."
+                    f'evaluate: output "{output.name}" has {pair.answers.shape[1]} frames and its label {pair.label.shape[1]} in one '
+                    "batch, but equally many in the batches before. Pass the source, whose index has all lengths."
                 )
         return [dataclasses.replace(pair, is_framewise=framewise) for pair, framewise in zip(pairs, self._framewise, strict=True)]
 
     def _agree(self, output: Output, key: str, pair: Pair) -> bool:
         """Whether each answer has its own value of the label: in all records of the plan, or as far as the first batch shows."""
         plan = self._plan
-        if plan is None or pair.label_frames is None or output.count is None:
+        if plan is None or pair.label_frames is None or output.frames is None:
             return pair.agrees if plan is None or pair.label_frames is not None else False
         name = plan.selection.labels[0] if key == SINGLE and plan.selection.single_label else key
         if name not in plan.index.counted:
             return pair.agrees
         feature = output.feature if output.feature in plan.selection.features else plan.selection.key
         frames = plan.frames if feature == plan.selection.key else plan.index.frames(feature)[plan.rows]
-        return bool(np.array_equal(output.count(frames), plan.index.frames(name)[plan.rows]))
+        return bool(np.array_equal(output.frames(frames), plan.index.frames(name)[plan.rows]))
 
     def _names(self, answers: Any) -> list[str] | None:
         """The names of the outputs in the order of `keras.tree.flatten`, which sorts the keys of a dict; None: a single one."""
@@ -87,6 +87,6 @@ class Pairing:
             return list(zip(names, parts, strict=True))
         came = list(parts) if isinstance(parts, dict) else type(parts).__name__
         raise ArgumentError(
-            f'evaluate: the {kind} are {came}, expected {names or "a single one"}, as the outputs of model "{self._runner.name}". Name them: '
-            "label=..."
+            f'evaluate: the {kind} are {came}, expected {names or "a single one"}, as the outputs of model "{self._runner.name}". '
+            "Name them: label=..."
         )

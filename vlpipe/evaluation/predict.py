@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the package that provides it is TensorFlow's own requiremen
 _log = logging.getLogger("vlpipe")
 
 
-class RecordArray(np.ndarray):  # type: ignore[type-arg]
+class RecordArray(np.ndarray):
     """An array with one answer a record.
 
     Attributes:
@@ -32,7 +32,7 @@ class RecordArray(np.ndarray):  # type: ignore[type-arg]
     ids: np.ndarray | None = None
 
 
-class RecordList(list):  # type: ignore[type-arg]
+class RecordList(list[Any]):
     """A list with one array a record, `[T', ...]`: an answer for each frame.
 
     Attributes:

@@ -21,18 +21,18 @@ class Output(NamedTuple):
         name: of the output, in messages.
         shape: of a batch; None where it varies.
         feature: name of the input whose lengths decide about its frames; None: the model has one sequence, or they cannot be followed.
-        count: from the lengths of that input to those of the output; None: the output has no frames, or they cannot be followed.
+        frames: from the lengths of that input to those of the output; None: the output has no frames, or they cannot be followed.
     """
 
     name: str
     shape: tuple[int | None, ...]
     feature: str | None
-    count: FrameCount | None
+    frames: FrameCount | None
 
     @property
     def has_frames(self) -> bool:
         """Whether a record has as many answers as its length says; otherwise it has one answer of a fixed shape."""
-        return self.count is not None or None in self.shape[1:]
+        return self.frames is not None or None in self.shape[1:]
 
 
 def is_exact(model: Any) -> bool:
@@ -120,8 +120,8 @@ class Runner:
             ArgumentError: the batch is padded, and the model does not tell how its frames follow from those of its input.
         """
         feature = output.feature if len(batch.frames) > 1 else next(iter(batch.frames), None)
-        if output.count is not None and feature in batch.frames:
-            return np.minimum(np.asarray(output.count(batch.frames[feature]), np.int64), answers.shape[1])
+        if output.frames is not None and feature in batch.frames:
+            return np.minimum(np.asarray(output.frames(batch.frames[feature]), np.int64), answers.shape[1])
         if batch.is_unpadded:
             return np.full(len(answers), answers.shape[1], np.int64)
         if not batch.frames:
@@ -130,8 +130,8 @@ class Runner:
                 "lengths. Make it with lengths=True, or pass the source instead of a dataset."
             )
         raise ArgumentError(
-            f'model "{self.name}": how many of the {answers.shape[1]} frames of output "{output.name}" are real cannot be known: its layers '
-            'cannot be followed, and the batch is padded. Pass batching="same_length", which pads nothing.'
+            f'model "{self.name}": how many of the {answers.shape[1]} frames of output "{output.name}" are real cannot be known: its '
+            'layers cannot be followed, and the batch is padded. Pass batching="same_length", which pads nothing.'
         )
 
     def _known_outputs(self, x: Any) -> list[Output]:

@@ -71,7 +71,7 @@ def _inside(frames: np.ndarray, width: int) -> np.ndarray:
 
 
 def steps_of(pairs: list[Pair], batch: Batch, like: Any) -> Iterator[tuple[Step, int]]:
-    """The real units of a batch in the structure of the model's outputs, with their number: at once, or row by row if they must be alone."""
+    """The real units of a batch in the structure of the outputs, with their number: at once, or row by row if they must be alone."""
     rows = np.flatnonzero(batch.is_real)
     for chosen in np.split(rows, len(rows)) if len(rows) and any(pair.is_alone for pair in pairs) else [rows]:
         parts = [pair.units(chosen) for pair in pairs]

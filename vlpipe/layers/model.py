@@ -24,7 +24,7 @@ def warn_of_repeated_rows() -> None:
     """Log, once, that Keras counts the rows that remainder="pad" repeats."""
     _log.warning(
         'evaluate: the dataset was made with remainder="pad", which completes batches by repeated rows of weight 0. Keras counts these in '
-        "the denominator of the loss and in every unweighted metric. Use vlpipe.evaluate, which leaves them out, or remainder=\"keep\""
+        'the denominator of the loss and in every unweighted metric. Use vlpipe.evaluate, which leaves them out, or remainder="keep"'
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.buckets import boundaries_of, histogram
+from vlpipe.planning.class_weights import by_label
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
 from vlpipe.planning.options import INTEGER_DTYPES, Options
 from vlpipe.planning.plan import Bucket, Plan
@@ -57,6 +58,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
     selection = select(index.schema, options, index.label)
     _check_scaled(index, selection, options)
+    by_label(index, selection.labels, options.class_weight)  # raises now, not when the weights are made
     delivered = _within_range(index, selection, options)
     read = FrameRange.of(options).counts(delivered.frames, np.minimum)
     frames, frame_plan = frame_plan_for(index, selection, options, read)
@@ -180,7 +182,7 @@ def _with_frames(
 
     Only that limit holds after a transform, too: the others are in frames as stored, which may be samples.
     """
-    inside = frames >= min(1, options.length_range[0])
+    inside = frames >= min(1, options.length_range[0] or 0)
     if inside.all():
         return delivered, read, frames
     if options.out_of_range == "error":

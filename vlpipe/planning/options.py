@@ -13,6 +13,7 @@ import numpy as np
 
 from vlpipe.arguments import MAX_FRAMES, integer
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.class_weights import checked_class_weight
 from vlpipe.planning.paddings import checked_label_padding, checked_padding
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
@@ -32,6 +33,8 @@ Remainder = Literal["keep", "drop", "pad"]
 OutOfRange = Literal["error", "drop", "truncate"]
 Engine = Literal["auto", "mapped", "graph", "stream"]
 Verify = Literal["first", "always", "never"]
+Weights = Literal["balanced"] | Mapping[int, float]
+ClassWeight = Weights | Mapping[str, Weights] | None
 
 _CHOICES = {
     "batching": get_args(Batching),
@@ -67,6 +70,7 @@ class Arguments(TypedDict, total=False):
     ids: bool
     label_padding: int | Mapping[str, float]
     padding_value: float | Mapping[str, float]
+    class_weight: ClassWeight
     dtype: str
     crop: int | Crop | None
     transform: Callable[[Any], Any] | Transform | None
@@ -105,6 +109,7 @@ class Options:
     ids: bool = False
     label_padding: int | Mapping[str, float] = -1
     padding_value: float | Mapping[str, float] = 0.0
+    class_weight: ClassWeight = None
     dtype: str = "float32"
     crop: Crop | None = None
     transform: Transform | None = None
@@ -142,6 +147,7 @@ class Options:
         if self.seed is not None:
             self._set("seed", integer("seed", self.seed, 0))
         self._set("label_padding", checked_label_padding(self.label_padding))
+        self._set("class_weight", checked_class_weight(self.class_weight))
         self._set("buckets", checked_buckets(self.buckets))
         self._set("length_range", _checked_range(self.length_range))
         self._set("shard", _checked_shard(self.shard))
@@ -182,6 +188,11 @@ class Options:
             raise ArgumentError("resume: needs repeat=True, an endless run of epochs that can start at any batch.")
         if self.resume is not None and self.seed is None and self.is_random:
             raise ArgumentError("resume: needs the seed of the run that it continues. Pass seed=...")
+
+    @property
+    def label_lengths(self) -> bool:
+        """Whether the true lengths of labels are needed, to be delivered or to weigh no padding."""
+        return self.lengths or self.class_weight is not None
 
     @property
     def itemsize(self) -> int:
