@@ -238,21 +238,21 @@ def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
         return numbers.map(
             tf.autograph.experimental.do_not_convert(lambda number: (number, tf.where(number == epoch, np.int64(batch), np.int64(0))))
         )
-    # The number must be part of an iterator's checkpoint, which holds the state of datasets but not variables. So the first of two elements
-    # draws the number and has no batches; `scan` keeps it; the second element, which a restored iterator makes again, has the batches.
+    # The number must be part of an iterator's checkpoint, which holds the state of datasets but not variables. So the first of three elements
+    # draws the number and has no batches; `scan` keeps it; the second has the batches. The third has none, and is made after a restore, too.
     with tf.device("CPU:0"):
         next_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     @tf.autograph.experimental.do_not_convert
     def draw(held: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
-        drawing = 1 - position
+        drawing = tf.cast(position == 0, tf.int64)
         # After a restore in a new process the variable is behind and has to catch up; otherwise it is left alone, because another iterator
         # may be drawing. Arithmetic instead of tf.cond: each branch would be a function, which costs 2 ms for every new iterator.
         following = next_epoch.assign_add(tf.maximum(drawing, held + 1 - next_epoch.read_value()))
         number = tf.where(position == 0, following - 1, held)
-        return number, (number, drawing * 2**62)
+        return number, (number, tf.where(position == 1, np.int64(0), np.int64(2**62)))
 
-    return tf.data.Dataset.range(2).scan(np.int64(-1), draw)
+    return tf.data.Dataset.range(3).scan(np.int64(-1), draw)
 
 
 def deliver(batch: Flat, plan: Plan, class_weights: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
@@ -300,9 +300,11 @@ def _with_static_shape(batch: Flat, plan: Plan) -> Flat:
 
 def _tf_options(plan: Plan) -> tf.data.Options:
     options = tf.data.Options()
-    # A symbolic checkpoint of an iterator is its position, a few KB, instead of the tensors in its buffers. bucket_by_sequence_length does
-    # not support it.
-    options.experimental_symbolic_checkpoint = plan.engine != "stream"
+    # A symbolic checkpoint of an iterator is its position, a few KB, instead of the tensors in its buffers: for endless runs, which are
+    # those that are resumed. Neither bucket_by_sequence_length nor cache(filename) and snapshot(), which save single epochs, support it.
+    options.experimental_symbolic_checkpoint = plan.engine != "stream" and plan.options.repeat
+    # The others hold the number of the next epoch in a variable, which `_epochs` restores by itself.
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     options.deterministic = True
     # With autotuning, deleting an iterator waits until the autotuner's thread wakes up (0.4 s and more).
     options.autotune.enabled = False
