@@ -39,6 +39,7 @@ def make_dataset(
     batching: Batching = "bucket",
     batch_size: int | None = None,
     frames_per_batch: int | None = None,
+    multiple_of: int | None = None,
     buckets: int | Iterable[int] | None = None,
     pad_to: PadTo = "longest",
     remainder: Remainder = "keep",
@@ -92,6 +93,9 @@ def make_dataset(
             or "same_length" (only sequences of one length together).
         batch_size: sequences in a batch; None: 32, or no limit with `frames_per_batch`.
         frames_per_batch: a budget of padded frames for a batch; `batch_size` is then only an upper limit.
+        multiple_of: batch sizes are rounded down to a multiple of it (at least it, also beyond a budget), and short batches come last;
+            None: the replicas of the `tf.distribute` strategy in scope. Keras fails if they cannot share the first batch evenly, or if a
+            batch has no row for each: with remainder="keep", the latter is refused.
         buckets: upper lengths of the buckets (inclusive, in frames), or their number, or None; without lengths, those that pad least.
         pad_to: "longest" sequence of the batch, or "boundary" of the bucket: few static shapes, for XLA.
         remainder: what to do with a short last batch of a bucket: "keep" it, "drop" it (counted), or "pad" it: repeat rows with sample
@@ -151,6 +155,7 @@ def make_dataset(
             batching=batching,
             batch_size=batch_size,
             frames_per_batch=frames_per_batch,
+            multiple_of=multiple_of,
             buckets=buckets,  # type: ignore[arg-type]  # an iterable becomes a tuple
             pad_to=pad_to,
             remainder=remainder,
@@ -238,8 +243,9 @@ def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
         return numbers.map(
             tf.autograph.experimental.do_not_convert(lambda number: (number, tf.where(number == epoch, np.int64(batch), np.int64(0))))
         )
-    # The number must be part of an iterator's checkpoint, which holds the state of datasets but not variables. So the first of three elements
-    # draws the number and has no batches; `scan` keeps it; the second has the batches. The third has none, and is made after a restore, too.
+    # The number must be part of an iterator's checkpoint, which holds the state of datasets but not variables. So the first of three
+    # elements draws the number and has no batches; `scan` keeps it; the second has the batches; the third, which a restored iterator
+    # makes too, has none.
     with tf.device("CPU:0"):
         next_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 

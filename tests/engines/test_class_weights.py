@@ -110,7 +110,7 @@ def test_a_single_label_has_an_array_of_weights_and_balanced_ones_are_those_of_c
     for name in NAMES[:4]:
         weights = vlpipe.class_weights(source, name)
         arguments: dict[str, Any] = {"label": name, "ids": True, "lengths": True, "length_range": (0, None), "batching": "pad"}
-        ((x, y, got),) = vlpipe.make_dataset(source, engine=engine, class_weight="balanced", shuffle=False, **arguments)
+        ((x, _, got),) = vlpipe.make_dataset(source, engine=engine, class_weight="balanced", shuffle=False, **arguments)
         for position, row in enumerate(x["id"].numpy().tolist()):
             expected = np.ravel(weight_of(name, values[row][name], weights))
             np.testing.assert_allclose(np.ravel(got[position])[: len(expected)], expected, rtol=1e-6)
@@ -185,7 +185,8 @@ def test_labels_that_have_no_classes(source: Path) -> None:
 
 def test_vectors_that_are_no_ones_and_labels_without_values(tmp_path: Path) -> None:
     schema = vlpipe.Schema(features=vlpipe.Sequence(2), soft=vlpipe.Fixed((2,), "float32"), phones=vlpipe.Sequence((), "int32"))
-    vlpipe.write(tmp_path / "d", [{"features": np.ones((1, 2), "f4"), "soft": np.array([0.25, 0.75], "f4"), "phones": np.zeros(0, "i4")}], schema)
+    record = {"features": np.ones((1, 2), "f4"), "soft": np.array([0.25, 0.75], "f4"), "phones": np.zeros(0, "i4")}
+    vlpipe.write(tmp_path / "d", [record], schema)
     with pytest.raises(ArgumentError, match='label: "soft" has the value 0.25 in a vector, expected 1 for each class it names, and 0'):
         vlpipe.class_weights(tmp_path / "d", "soft")
     ((_, _, weights),) = vlpipe.make_dataset(tmp_path / "d", label="soft", class_weight={1: 3.0})

@@ -88,7 +88,7 @@ def plan_of(source: Source, arguments: dict[str, Any], *, exact: bool) -> tuple[
     if not exact:  # several features differ in length even where the first does not
         alone = {"batch_size": 1} if isinstance(arguments.get("features"), (tuple, list)) else {"batching": "same_length"}
         arguments = arguments if arguments.keys() & {"batching", "pad_to", "buckets"} else {**alone, **arguments}
-    options = with_seed(Options.of(**{**arguments, "shuffle": False}))
+    options = with_seed(Options.of(**{"multiple_of": 1, **arguments, "shuffle": False}))
     return options, make_plan(open_anywhere(source, options.layout), dataclasses.replace(options, lengths=True, ids=True))
 
 

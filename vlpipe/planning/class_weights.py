@@ -43,9 +43,7 @@ def class_counts(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
         if field.dimensions:  # type: ignore[union-attr]  # no text
             wrong = block[(block != 0) & (block != 1)]
             if wrong.size:
-                raise ArgumentError(
-                    f'label: "{name}" has the value {wrong[0]} in a vector, expected 1 for each class it names, and 0.'
-                )
+                raise ArgumentError(f'label: "{name}" has the value {wrong[0]} in a vector, expected 1 for each class it names, and 0.')
             block = np.nonzero(block.reshape(-1, block.shape[-1]))[1]
         for value, count in zip(*(column.tolist() for column in np.unique(block, return_counts=True)), strict=True):
             counts[value] = counts.get(value, 0) + count

@@ -70,6 +70,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     records = np.bincount(np.searchsorted(uppers, lengths), weights=counts, minlength=len(uppers)).astype(int).tolist()
     carry = engine != "stream" and options.batching == "bucket"
     spans = cut(records, [size * options.shard[1] for size in sizes], drop=options.remainder == "drop", carry=carry)
+    _check_shared(spans, options)
     refused = delivered.refused | {"remainder": len(frames) - int(spans.counts.sum())}
     refused = {reason: count for reason, count in refused.items() if count}
     dimensions = {name: index.schema.sequences[name].dimensions for name in selection.features} | {selection.key: frame_plan.dimensions}
@@ -90,7 +91,14 @@ def make_plan(index: Index, options: Options) -> Plan:
         index=index,
         rows=delivered.rows,
         frames=frames,
-        schedule=Schedule(bucket_of, spans, seed=seed, complete=options.remainder == "pad", shard=options.shard),
+        schedule=Schedule(
+            bucket_of,
+            spans,
+            seed=seed,
+            complete=options.remainder == "pad",
+            shard=options.shard,
+            multiple_of=options.multiple_of or 1,
+        ),
         frame_plan=frame_plan,
     )
 
@@ -196,6 +204,21 @@ def _with_frames(
     rows, longest = delivered.rows[inside], options.truncation
     truncated = 0 if longest is None else int(np.count_nonzero(index.frames(selection.key)[rows] > longest))
     return _Delivered(rows, delivered.frames[inside], refused, truncated), read[inside], frames[inside]
+
+
+def _check_shared(spans: BatchSpans, options: Options) -> None:
+    """Refuse a batch of which a replica would have no row: layers such as Conv1D fail on it, at the end of the first epoch.
+
+    Raises:
+        ArgumentError: there is one.
+    """
+    multiple = options.multiple_of or 1
+    fewest = int(spans.counts.min(initial=multiple))
+    if options.remainder == "keep" and fewest < multiple:
+        raise ArgumentError(
+            f"multiple_of={multiple}: a short batch has {fewest} of {multiple} rows, so that a replica of the strategy would have none. "
+            'Pass remainder="pad" or "drop", or multiple_of=1 if no strategy splits the batches.'
+        )
 
 
 def _over_budget(frames: np.ndarray, options: Options) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
@@ -55,6 +56,7 @@ class Arguments(TypedDict, total=False):
     batching: Batching
     batch_size: int | None
     frames_per_batch: int | None
+    multiple_of: int | None
     buckets: int | Iterable[int] | None
     pad_to: PadTo
     remainder: Remainder
@@ -94,6 +96,7 @@ class Options:
     batching: Batching = "bucket"
     batch_size: int | None = None
     frames_per_batch: int | None = None
+    multiple_of: int | None = None  # None becomes the replicas of the strategy in scope
     buckets: int | tuple[int, ...] | None = None
     pad_to: PadTo = "longest"
     remainder: Remainder = "keep"
@@ -144,6 +147,8 @@ class Options:
         for name, most in (("batch_size", MAX_BATCH_SIZE), ("frames_per_batch", 2**62), ("num_parallel_calls", 2**16)):
             if getattr(self, name) is not None:
                 self._set(name, integer(name, getattr(self, name), 1, most))
+        replicas = replicas_in_scope() if self.multiple_of is None else self.multiple_of
+        self._set("multiple_of", integer("multiple_of", replicas, 1, MAX_BATCH_SIZE))
         if self.seed is not None:
             self._set("seed", integer("seed", self.seed, 0))
         self._set("label_padding", checked_label_padding(self.label_padding))
@@ -222,11 +227,21 @@ class Options:
         return DEFAULT_BATCH_SIZE
 
     def batch_size_for(self, frames: int) -> int:
-        """Sequences in a batch that is padded to `frames` frames: `batch_cap`, or fewer to stay within the budget of frames."""
+        """Sequences in a batch that is padded to `frames` frames: `batch_cap`, or fewer to stay within the budget of frames.
+
+        A multiple of `multiple_of`: at least that many, whatever the others say.
+        """
         sizes = [MAX_BATCH_SIZE if self.batch_cap is None else self.batch_cap]
         if self.frames_per_batch is not None:
             sizes.append(max(1, self.frames_per_batch // max(1, frames)))
-        return min(sizes)
+        size, multiple = min(sizes), self.multiple_of or 1
+        return max(multiple, size - size % multiple)
+
+
+def replicas_in_scope() -> int:
+    """Replicas of the `tf.distribute` strategy in scope; 1 without one. A process that has not loaded TensorFlow has none."""
+    tensorflow = sys.modules.get("tensorflow")
+    return int(tensorflow.distribute.get_strategy().num_replicas_in_sync) if tensorflow is not None else 1
 
 
 def checked_buckets(buckets: Any) -> int | tuple[int, ...] | None:

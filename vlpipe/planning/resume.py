@@ -51,6 +51,7 @@ def run_identity(
         "transform": options.transform and _transform(frame_plan, frames),
         "normalize": _normalize(options, frame_plan),
         "augment": options.augment and repr(options.augment),
+        **({} if options.multiple_of == 1 else {"multiple_of": options.multiple_of}),
     }
 
 
