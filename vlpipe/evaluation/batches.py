@@ -95,7 +95,8 @@ def plan_of(source: Source, arguments: dict[str, Any], *, exact: bool) -> tuple[
 def of_plan(plan: Plan, options: Options) -> Iterator[Batch]:
     """The batches of a plan."""
     names, single = plan.selection.features, plan.selection.single_feature
-    for x, *rest in batches_of(plan):
+    dataset = batches_of(plan)  # held while it is iterated over
+    for x, *rest in dataset:
         features = {name: x["features" if single else name] for name in names}
         frames = {name: x["lengths" if single else f"{name}_lengths"] for name in names}
         lengths = {key for key in x if key.endswith("lengths")} - set(names)
