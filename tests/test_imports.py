@@ -39,6 +39,7 @@ ROOMS = (
     "ingest",
     "callbacks",
     "layers",
+    "evaluation",
     "cli",
 )
 # Rooms that may import these alone: they serve models and recordings that have nothing to do with datasets.
@@ -59,6 +60,8 @@ PUBLIC = {
     "Writer",
     "write",
     "verify",
+    "predict",
+    "evaluate",
     "class_weights",
     "VlpipeError",
     "ArgumentError",

@@ -78,6 +78,9 @@ class _Order:
         packed = either(left(packed, uint64(schedule.index_bits)), tf.cast(tf.range(len(schedule.bucket_of), dtype=tf.int64), tf.uint64))
         records = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << schedule.index_bits) - 1)
         spans = tf.argsort(tf.bitcast(self._hashes(epoch, splitmix.BATCHES, schedule.steps), tf.int64), stable=True)
+        if schedule.uneven is not None:
+            last = tf.constant(schedule.uneven.astype(np.int64))
+            spans = tf.gather(spans, tf.argsort(tf.gather(last, spans), stable=True))
         return records, tf.cast(spans, tf.int64)
 
     def _hashes(self, epoch: tf.Tensor, purpose: int, count: int) -> tf.Tensor:

@@ -41,7 +41,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         deliver: turns a flat batch into the user's element.
     """
     index = plan.index
-    table = _Table.of(index)
+    table = _Table.of(plan)
     if index.foreign is None:
         example = functools.partial(_example, table, plan)
     else:
@@ -60,7 +60,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
             tf.random.set_seed(1)
         records = _read(table, plan, number)
         if plan.refused.keys() - {"remainder"}:
-            records = records.filter(lambda position, _: _within(table.frames[plan.selection.key][position], plan))
+            records = records.filter(lambda position, _: table.delivered[position])
         examples = records.map(
             lambda position, data: example(position, data, number),
             num_parallel_calls=default_parallelism(plan.options),
@@ -86,12 +86,16 @@ class _Table:
     offset: tf.Tensor
     bytes: tf.Tensor
     id: tf.Tensor
+    delivered: tf.Tensor
     frames: dict[str, tf.Tensor]
     renumbered: dict[str, tf.Tensor]
 
     @classmethod
-    def of(cls, index: Index) -> _Table:
+    def of(cls, plan: Plan) -> _Table:
+        index = plan.index
         order = index.by_shard()
+        delivered = np.zeros(len(index), bool)
+        delivered[plan.rows] = True
         renumbered = [] if index.renumbered is None else [index.renumbered.label]
         count = np.bincount(index.rows["shard"], minlength=len(index.shards)).astype(np.int64)
         # tf.data runs on the CPU, even on a machine with a GPU.
@@ -105,6 +109,7 @@ class _Table:
                 offset=tf.constant(index.rows["offset"][order].astype(np.int64)),
                 bytes=tf.constant(index.rows["bytes"][order].astype(np.int64)),
                 id=tf.constant(index.ids[order]),
+                delivered=tf.constant(delivered[order]),
                 frames={name: tf.constant(index.frames(name)[order]) for name in index.counted},
                 renumbered={name: tf.constant(index.access(name).row_values(index.rows[order])) for name in renumbered},
             )
@@ -230,8 +235,3 @@ def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tenso
         return tf.strings.join([table.where(position), *text])
 
     return require(frames == expected, message)
-
-
-def _within(frames: tf.Tensor, plan: Plan) -> tf.Tensor:
-    shortest, longest = plan.options.length_range
-    return (frames >= shortest) & (frames <= (2**62 if longest is None or plan.options.out_of_range == "truncate" else longest))

@@ -13,6 +13,7 @@ import numpy as np
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.alignment import with_aligned
 from vlpipe.planning.buckets import boundaries_of, histogram
+from vlpipe.planning.class_weights import by_label
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
 from vlpipe.planning.options import INTEGER_DTYPES, Options, itemsize_of
 from vlpipe.planning.plan import Bucket, Plan
@@ -58,9 +59,11 @@ def make_plan(index: Index, options: Options) -> Plan:
     engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
     selection = with_aligned(index, select(index.schema, options, index.label, index=index), options)
     _check_scaled(index, selection, options)
+    by_label(index, selection.labels, options.class_weight)  # raises now, not when the weights are made
     delivered = _within_range(index, selection, options)
     read = FrameRange.of(options).counts(delivered.frames, np.minimum)
     frames, frame_plan = frame_plan_for(index, selection, options, read)
+    delivered, read, frames = _with_frames(delivered, read, frames, index, selection, options)
     lengths, counts = histogram(frames)
     uppers = boundaries_of(lengths, counts, options, engine)
     bucket_of = np.searchsorted(uppers, frames, side="left").astype(np.min_scalar_type(len(uppers)))
@@ -68,6 +71,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     records = np.bincount(np.searchsorted(uppers, lengths), weights=counts, minlength=len(uppers)).astype(int).tolist()
     carry = engine != "stream" and options.batching == "bucket"
     spans = cut(records, [size * options.shard[1] for size in sizes], drop=options.remainder == "drop", carry=carry)
+    _check_shared(spans, options)
     refused = delivered.refused | {"remainder": len(frames) - int(spans.counts.sum())}
     refused = {reason: count for reason, count in refused.items() if count}
     dimensions = {name: frame_plan.dimensions_of(name, index.schema) for name in selection.features}
@@ -90,7 +94,14 @@ def make_plan(index: Index, options: Options) -> Plan:
         index=index,
         rows=delivered.rows,
         frames=frames,
-        schedule=Schedule(bucket_of, spans, seed=seed, complete=options.remainder == "pad", shard=options.shard),
+        schedule=Schedule(
+            bucket_of,
+            spans,
+            seed=seed,
+            complete=options.remainder == "pad",
+            shard=options.shard,
+            multiple_of=options.multiple_of or 1,
+        ),
         frame_plan=frame_plan,
     )
 
@@ -173,6 +184,44 @@ def _within_range(index: Index, selection: Selection, options: Options) -> _Deli
         return _Delivered(rows[inside], np.minimum(frames[inside], options.truncation), refused, int(too_long.sum()))
     inside = ~too_short & ~too_long
     return _Delivered(rows[inside], frames[inside], refused | {"too_long": int(too_long.sum())}, 0)
+
+
+def _with_frames(
+    delivered: _Delivered, read: np.ndarray, frames: np.ndarray, index: Index, selection: Selection, options: Options
+) -> tuple[_Delivered, np.ndarray, np.ndarray]:
+    """The records of which the transform leaves a frame, unless `length_range` includes sequences without any.
+
+    Only that limit holds after a transform, too: the others are in frames as stored, which may be samples.
+    """
+    inside = frames >= min(1, options.length_range[0] or 0)
+    if inside.all():
+        return delivered, read, frames
+    if options.out_of_range == "error":
+        first = int(np.flatnonzero(~inside)[0])
+        raise ArgumentError(
+            f'{index.where(int(delivered.rows[first]))}: the transform leaves no frame of the {read[first]} of "{selection.key}" '
+            f"({np.count_nonzero(~inside)} of {len(frames)} records are too short for it). Pass a greater length_range[0], "
+            'out_of_range="drop", or length_range=(0, None) if the model takes sequences without frames.'
+        )
+    refused = delivered.refused | {"transformed_too_short": int(np.count_nonzero(~inside))}
+    rows, longest = delivered.rows[inside], options.truncation
+    truncated = 0 if longest is None else int(np.count_nonzero(index.frames(selection.key)[rows] > longest))
+    return _Delivered(rows, delivered.frames[inside], refused, truncated), read[inside], frames[inside]
+
+
+def _check_shared(spans: BatchSpans, options: Options) -> None:
+    """Refuse a batch of which a replica would have no row: layers such as Conv1D fail on it, at the end of the first epoch.
+
+    Raises:
+        ArgumentError: there is one.
+    """
+    multiple = options.multiple_of or 1
+    fewest = int(spans.counts.min(initial=multiple))
+    if options.remainder == "keep" and fewest < multiple:
+        raise ArgumentError(
+            f"multiple_of={multiple}: a short batch has {fewest} of {multiple} rows, so that a replica of the strategy would have none. "
+            'Pass remainder="pad" or "drop", or multiple_of=1 if no strategy splits the batches.'
+        )
 
 
 def _over_budget(frames: np.ndarray, options: Options) -> int:

@@ -52,7 +52,8 @@ class Plan:
         engine: "mapped", "graph" or "stream".
         total: records in the source.
         records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records.
-        refused: number of records that are not delivered, by reason: "too_short", "too_long", "remainder".
+        refused: number of records that are not delivered, by reason: "too_short", "too_long",
+            "transformed_too_short" (the transform leaves no frame), "remainder".
         truncated: records that lose frames to `length_range`.
         cropped: records that lose frames to `crop`.
         over_budget: records that alone exceed `frames_per_batch`; each makes its own batch.

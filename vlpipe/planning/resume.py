@@ -62,6 +62,7 @@ def run_identity(
         "normalize": _normalize(options, frame_plan),
         "augment": options.augment and repr(options.augment),
         **({"aligned": ",".join(aligned)} if aligned else {}),
+        **({} if options.multiple_of == 1 else {"multiple_of": options.multiple_of}),
     }
 
 
