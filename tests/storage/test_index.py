@@ -110,7 +110,7 @@ def test_frames_metadata_and_places(dataset: Path) -> None:
 
 def test_the_rows_of_a_large_index_stay_in_the_file_until_they_are_used(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = open_source(dataset).rows
-    monkeypatch.setattr("vlpipe.storage.metadata.IN_MEMORY_BYTES", small.nbytes - 1)
+    monkeypatch.setattr("vlpipe.storage.rows_file.IN_MEMORY_BYTES", small.nbytes - 1)
     large = open_source(dataset).rows
     assert isinstance(large, np.memmap)
     assert not isinstance(small, np.memmap)

@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from typing import IO, Any, BinaryIO
 
-from vlpipe.errors import DatasetError
+from vlpipe.errors import NOT_TFRECORD, DatasetError
 from vlpipe.files.filesystem import is_address, open_file
 from vlpipe.files.tfrecord import HEADER_BYTES, length_in
 
@@ -34,7 +34,7 @@ def compression_of(path: str | os.PathLike[str]) -> str:
         'GZIP'
     """
     with _open(path) as file:
-        head = file.read(HEADER_BYTES)
+        head = file.read(HEADER_BYTES)  # a `DatasetError` where the disk fails
     if len(head) == HEADER_BYTES and length_in(head) is not None:  # a valid TFRecord header, even if it looks like GZIP
         return ""
     if head[:3] == b"\x1f\x8b\x08":
@@ -50,7 +50,8 @@ def uncompressed(path: str | os.PathLike[str], compression: str) -> BinaryIO:
         compression: of the file, from `compression_of`.
 
     Raises:
-        DatasetError: the file cannot be read, is damaged or cut, or there is no room for the temporary file.
+        DatasetError: the file cannot be read, is damaged or cut, is not a TFRecord file (then nothing of it is written), or there is no
+            room for the temporary file.
     """
     return _in_temporary_file(path, compression) if compression else _open(path)
 
@@ -69,6 +70,7 @@ def _in_temporary_file(path: str | os.PathLike[str], compression: str) -> Binary
         try:
             target: Any = unfinished.enter_context(tempfile.TemporaryFile())
             if compression:
+                _refuse_other_content(source, path, compression)
                 _inflate(source, target, _WINDOW[compression])
             else:
                 shutil.copyfileobj(source, target, _BLOCK)
@@ -87,6 +89,22 @@ def _in_temporary_file(path: str | os.PathLike[str], compression: str) -> Binary
         unfinished.pop_all()
     content: BinaryIO = target
     return content
+
+
+def _refuse_other_content(source: BinaryIO, path: str | os.PathLike[str], compression: str) -> None:
+    """Look at the first record header of a compressed file: 1 MB of anything else could become 1 GB on the disk.
+
+    Raises:
+        DatasetError: there is no such header.
+    """
+    inflating, head = zlib.decompressobj(_WINDOW[compression]), b""
+    while len(head) < HEADER_BYTES and (block := source.read(_BLOCK)) and not inflating.eof:
+        while block and len(head) < HEADER_BYTES:
+            head += inflating.decompress(block, HEADER_BYTES - len(head))
+            block = inflating.unconsumed_tail
+    source.seek(0)
+    if len(head) == HEADER_BYTES and length_in(head) is None:
+        raise DatasetError(f"{path}: its uncompressed content has no record at byte 0: the checksum of the length is wrong. {NOT_TFRECORD}")
 
 
 def _inflate(source: BinaryIO, target: IO[bytes], window: int) -> None:

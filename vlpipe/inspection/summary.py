@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import ArgumentError, DatasetError, SchemaError
+from vlpipe.errors import ArgumentError, DatasetError, SchemaError, printable
 from vlpipe.planning.selection import only_candidate
 from vlpipe.sources.classes import class_labels, class_names, is_class_label, named_label
 from vlpipe.sources.compute_statistics import with_statistics
@@ -17,7 +17,7 @@ from vlpipe.sources.open import open_anywhere, open_local
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
 from vlpipe.storage.statistics import Moments
-from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, printable, text
+from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, text
 
 # Keras needs a weight for every class up to the greatest; a label beyond this limit is not a class number.
 MAX_CLASSES = 1 << 20
