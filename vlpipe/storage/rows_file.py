@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
+import math
 import struct
 from typing import Any, BinaryIO
 
@@ -51,6 +52,8 @@ def read_rows(path: str, dtype: np.dtype, records: int) -> np.ndarray:
         with open_file(path) as file:
             shape, found = _read_header(file, dtype)
             begin, size = file.tell(), file.seek(0, io.SEEK_END)
+            if min(shape, default=0) < 0 or math.prod(shape) * found.itemsize > size - begin:
+                raise ValueError(f"its header announces {list(shape)} of {found.itemsize} bytes each, the file has {size - begin}")
             if found != dtype or len(shape) != 1:
                 raise DatasetError(
                     f"{path}: is {shortened(found, 300)} {list(shape)}, the schema requires one axis of {shortened(dtype, 300)}. {RESTORE}"
@@ -58,8 +61,6 @@ def read_rows(path: str, dtype: np.dtype, records: int) -> np.ndarray:
             if shape[0] != records:
                 raise DatasetError(f"{path}: has {shape[0]} rows, {METADATA_NAME} says {records} records. {RESTORE}")
             wanted = records * dtype.itemsize
-            if size - begin < wanted:
-                raise ValueError(f"its {records} rows take {wanted} bytes, the file has {size - begin}")
             if wanted > IN_MEMORY_BYTES and not is_address(path):
                 mapped: Any = np.memmap(file, dtype, "r", begin, (records,))
                 return mapped
@@ -101,4 +102,6 @@ def _read_header(file: BinaryIO, dtype: np.dtype) -> tuple[tuple[int, ...], np.d
         raise ValueError(f"its header: {error or type(error).__name__}") from error
     if len(header) != 3 or is_fortran is not False or not isinstance(shape, tuple) or not all(type(axis) is int for axis in shape):
         raise ValueError("its header: expected the keys descr, fortran_order (False) and shape")
+    if found.hasobject:
+        raise ValueError("it holds Python objects")
     return shape, found

@@ -18,18 +18,19 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
 
+from vlpipe.errors import DatasetError
 from vlpipe.files.atomic_file import replace_file
 from vlpipe.files.compression import COMPRESSIONS
 from vlpipe.files.filesystem import is_address, open_file, stat_file
 from vlpipe.files.json_files import parse_json
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.layouts.base import Layout, Listed, Words
-from vlpipe.regular_files import read_regular
+from vlpipe.regular_files import open_regular
 from vlpipe.sources.foreign.feature_lists import gap
 from vlpipe.sources.foreign.index_file import Table, row_dtype
 from vlpipe.storage.field_access import column
@@ -45,14 +46,32 @@ def identity(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return values that identify a file and its version: size, modification time, and a digest of head and tail.
 
     Raises:
-        OSError: the file cannot be read.
+        DatasetError: the file cannot be read.
     """
-    file_stat = stat_file(path)
-    with open_file(path) as file:
-        ends = file.read(_END_BYTES)
-        file.seek(max(0, file_stat.bytes - _END_BYTES))
-        ends += file.read(_END_BYTES)
+    try:
+        file_stat = stat_file(path)
+        with open_file(path) as file:
+            ends = file.read(_END_BYTES)
+            file.seek(max(0, file_stat.bytes - _END_BYTES))
+            ends += file.read(_END_BYTES)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be indexed ({error.strerror or error}), expected a TFRecord file.") from error
     return {"bytes": file_stat.bytes, "mtime_ns": file_stat.mtime_ns, "digest": f"crc32c:{google_crc32c.value(ends):08x}"}
+
+
+def earlier_count(path: str, layout: Layout) -> int | None:
+    """Return the number of records that a cached index of an earlier version of a file has; None without one.
+
+    A file that was cut exactly between two records is a whole file again: only its earlier index shows that records are missing.
+    """
+    numpy_format: Any = np.lib.format  # functions without annotations
+    for cached in cache_paths(path, f"-{layout.digest}") if layout.is_kept else ():
+        with contextlib.suppress(Exception), open_cached(cached) as file:  # NumPy parses the header as Python source
+            head = parse_json(file.readline(_HEAD_BYTES))
+            if head["format"] == FORMAT and head["layout"] == layout.digest and numpy_format.read_magic(file) == (1, 0):
+                ((size,), _, _) = numpy_format.read_array_header_1_0(file)
+                return int(size) // row_dtype(layout).itemsize
+    return None
 
 
 def load(path: str, layout: Layout) -> Table | None:
@@ -99,11 +118,24 @@ def read_cached(path: Path, most: int) -> bytes:
     """Return the content of a cached file of at most `most` bytes.
 
     Raises:
-        OSError: there is none, it is larger, or it is reached through a link.
+        OSError: as `open_cached`; or it is larger.
+    """
+    with open_cached(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, "it is too large to be the cached index of its file", os.fspath(path))
+    return content
+
+
+def open_cached(path: Path) -> BinaryIO:
+    """Open a cached file.
+
+    Raises:
+        OSError: there is none, or it is reached through a link.
     """
     if path.is_symlink() or path.parent.is_symlink():
-        raise OSError(errno.ELOOP, "is reached through a link", os.fspath(path))
-    return read_regular(path, most)
+        raise OSError(errno.ELOOP, "it is reached through a link", os.fspath(path))
+    return open_regular(path)
 
 
 def _most_bytes(size: int, layout: Layout) -> int:
