@@ -18,6 +18,7 @@ Path = str | os.PathLike[str]
 
 # Opening never waits (O_NONBLOCK: a pipe without a writer), never makes a terminal that of the process, never reaches a child.
 _ALWAYS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_BLOCK = 1 << 20
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFLNK: "a link",
@@ -67,18 +68,23 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
         most: bytes that the file may have; None: any number.
 
     Raises:
-        OSError: as `open_regular`; or the file is larger (`strerror` says so), before any of it is read.
+        OSError: as `open_regular`; or the file is larger (`strerror` says so).
     """
     with open_regular(path) as file:
-        if most is not None:
-            size = os.fstat(file.fileno()).st_size
-            if size > most:
-                raise OSError(errno.EFBIG, f"it has {size} bytes, expected at most {most}", os.fspath(path))
-            content = file.read(most + 1)
-            if len(content) > most:  # files of the system, such as those in /proc, have more than their size says
-                raise OSError(errno.EFBIG, f"it has more than {most} bytes, the most that is read", os.fspath(path))
-            return content
+        return read_open(file, path, most)
+
+
+def read_open(file: BinaryIO, path: Path, most: int | None = None) -> bytes:
+    """Return the content of an open file; `path` is its name in an error. Arguments and errors are those of `read_regular`."""
+    if most is None:
         return file.read()
+    blocks, size = [], 0
+    while size <= most and (block := file.read(_BLOCK)):  # not most + 1 at once: memory for all of it would be reserved
+        blocks.append(block)
+        size += len(block)
+    if size > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes, the most that is read", os.fspath(path))
+    return b"".join(blocks)
 
 
 def create(path: Path, *, directory: int | None = None) -> BinaryIO:

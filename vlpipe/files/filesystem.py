@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from vlpipe.errors import DatasetError
-from vlpipe.regular_files import open_regular, read_regular
+from vlpipe.regular_files import open_regular, read_open
 
 Path = str | os.PathLike[str]
 
@@ -112,13 +112,8 @@ def read_file(path: Path, most: int | None = None) -> bytes:
     Raises:
         OSError: as `open_file`; or the file is larger.
     """
-    if not is_address(path):
-        return read_regular(path, most)
     with open_file(path) as file:
-        content = file.read() if most is None else file.read(most + 1)
-    if most is not None and len(content) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most} bytes", os.fspath(path))
-    return content
+        return read_open(file, path, most)
 
 
 def each(function: Callable[[str], Result], paths: Sequence[str]) -> Iterator[Result]:

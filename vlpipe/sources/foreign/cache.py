@@ -30,7 +30,7 @@ from vlpipe.files.filesystem import is_address, open_file, stat_file
 from vlpipe.files.json_files import parse_json
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.layouts.base import Layout, Listed, Words
-from vlpipe.regular_files import open_regular
+from vlpipe.regular_files import open_regular, read_open
 from vlpipe.sources.foreign.feature_lists import gap
 from vlpipe.sources.foreign.index_file import Table, row_dtype
 from vlpipe.storage.field_access import column
@@ -121,10 +121,7 @@ def read_cached(path: Path, most: int) -> bytes:
         OSError: as `open_cached`; or it is larger.
     """
     with open_cached(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, "it is too large to be the cached index of its file", os.fspath(path))
-    return content
+        return read_open(file, path, most)
 
 
 def open_cached(path: Path) -> BinaryIO:
