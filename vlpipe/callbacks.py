@@ -15,6 +15,7 @@ from vlpipe.files.atomic_directory import AtomicDirectory, refuse_address_as_tar
 from vlpipe.files.json_files import read_json
 from vlpipe.planning.plan import Plan
 from vlpipe.regular_files import create
+from vlpipe.storage.transaction import os_errors_as_dataset_errors
 
 STATE_NAME = "state.json"
 WEIGHTS_NAME = "model.weights.h5"
@@ -117,9 +118,10 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
         state = self._plan.state(*divmod(self._trained, self._plan.steps_per_epoch))
         staged = AtomicDirectory(self._directory, overwrite=True, replaceable=_not_a_backup)
         try:
-            self.model.save_weights(staged.path / WEIGHTS_NAME)
-            with create(staged.path / STATE_NAME) as file:
-                file.write(json.dumps(state).encode())
+            with os_errors_as_dataset_errors(os.fspath(self._directory)):
+                self.model.save_weights(staged.path / WEIGHTS_NAME)
+                with create(staged.path / STATE_NAME) as file:
+                    file.write(json.dumps(state).encode())
             staged.commit()
         except BaseException:
             staged.abort()
