@@ -22,6 +22,7 @@ from vlpipe import layouts
 from vlpipe.ingest import find_recordings, read_classes, read_manifest
 from vlpipe.regular_files import create, open_regular, open_to_append, read_regular
 from vlpipe.sources.compute_statistics import with_statistics
+from vlpipe.sources.foreign.cache import open_cached
 
 PACKAGE = Path(vlpipe.__file__).parent
 LAYOUT = layouts.float_list("x", d=3, label="label")
@@ -304,6 +305,8 @@ def test_kept_files_are_not_written_through_links(tmp_path: Path, monkeypatch: p
     kept.unlink()
     (tmp_path / "precious").write_bytes(content)
     kept.symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="it is reached through a link"):
+        open_cached(kept)
     os.utime(path, ns=(1, 1))  # it is indexed again
     assert vlpipe.build_index(path, LAYOUT).fingerprint == index.fingerprint
     assert (tmp_path / "precious").read_bytes() == content

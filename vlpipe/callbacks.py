@@ -11,11 +11,10 @@ import keras
 
 from vlpipe.arguments import integer
 from vlpipe.errors import DatasetError
-from vlpipe.files.atomic_directory import AtomicDirectory, refuse_address_as_target
+from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors, refuse_address_as_target
 from vlpipe.files.json_files import read_json
 from vlpipe.planning.plan import Plan
 from vlpipe.regular_files import create
-from vlpipe.storage.transaction import os_errors_as_dataset_errors
 
 STATE_NAME = "state.json"
 WEIGHTS_NAME = "model.weights.h5"

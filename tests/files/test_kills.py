@@ -27,9 +27,8 @@ from tests.attacks.records import write as write_tfrecord
 from vlpipe import layouts
 from vlpipe.conversion import convert
 from vlpipe.files import atomic_directory, atomic_file
-from vlpipe.files.atomic_directory import AtomicDirectory
+from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors
 from vlpipe.sources.compute_statistics import with_statistics
-from vlpipe.storage.transaction import os_errors_as_dataset_errors
 
 LAYOUT = layouts.float_list("x", d=3, label="label")
 OPERATIONS = {"open", "os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.listdir", "os.truncate", "fcntl.flock", "os.fsync"}

@@ -194,7 +194,7 @@ def npy(header: str) -> bytes:
 HEADERS = {
     "another version": (b"\x93NUMPY\x09\x00", "it begins with"),
     "cut": (b"\x93NUMPY\x01\x00\x10", "it ends in its header"),
-    "no dict": (npy("None"), "its header: "),
+    "no dict": (npy("None"), "its header is not a dict of descr, fortran_order and shape: "),
     "order": (npy("{'descr': '<u4', 'fortran_order': 1, 'shape': ()}"), r"expected the keys descr, fortran_order \(False\) and shape"),
     "objects": (npy("{'descr': '|O', 'fortran_order': False, 'shape': ()}"), "it holds Python objects"),
     "too many": (npy("{'descr': '<u4', 'fortran_order': False, 'shape': (9,)}"), r"its header announces \[9\] of 4 bytes each"),

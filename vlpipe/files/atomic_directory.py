@@ -137,19 +137,12 @@ class AtomicDirectory:
         """
         self.check_process()
         try:
-            try:
+            with os_errors_as_dataset_errors(str(self.target)):
                 for file in sorted(self.path.iterdir()):
                     _flush(file)
                 _flush(self.path)
                 self._refuse_existing()  # again: the flush can take long enough for a target to appear
                 _replace(self.path, self.target)
-            except VlpipeError:
-                raise
-            except OSError as error:
-                raise DatasetError(
-                    f"{self.target}: cannot be written ({error.strerror or error}); nothing is committed. Make room for it, or choose "
-                    "another target."
-                ) from error
             try:
                 for parent in self._to_flush:
                     _flush(parent)
@@ -182,6 +175,19 @@ class AtomicDirectory:
         reason = self._replaceable(self.target)
         if reason:
             raise DatasetExistsError(f"{self.target}: not replaced, because {reason}. Choose another target, or remove it yourself.")
+
+
+@contextlib.contextmanager
+def os_errors_as_dataset_errors(path: str) -> Iterator[None]:
+    """Raise errors of the system (no room, no permission) as a `DatasetError` that names the dataset: the file itself is removed anyway."""
+    try:
+        yield
+    except VlpipeError:
+        raise
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: cannot be written ({error.strerror or error}); nothing is committed. Make room for it, or choose another target."
+        ) from error
 
 
 def refuse_address_as_target(target: str | os.PathLike[str]) -> None:

@@ -10,7 +10,8 @@ import os
 import shutil
 import tempfile
 import zlib
-from typing import IO, Any, BinaryIO
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from vlpipe.errors import NOT_TFRECORD, DatasetError
 from vlpipe.files.filesystem import is_address, open_file
@@ -70,8 +71,7 @@ def _in_temporary_file(path: str | os.PathLike[str], compression: str) -> Binary
         try:
             target: Any = unfinished.enter_context(tempfile.TemporaryFile())
             if compression:
-                _refuse_other_content(source, path, compression)
-                _inflate(source, target, _WINDOW[compression])
+                target.writelines(_checked(_inflated(source, _WINDOW[compression]), path))
             else:
                 shutil.copyfileobj(source, target, _BLOCK)
             target.seek(0)
@@ -91,34 +91,42 @@ def _in_temporary_file(path: str | os.PathLike[str], compression: str) -> Binary
     return content
 
 
-def _refuse_other_content(source: BinaryIO, path: str | os.PathLike[str], compression: str) -> None:
-    """Look at the first record header of a compressed file: 1 MB of anything else could become 1 GB on the disk.
+def _checked(blocks: Iterator[bytes], path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Yield the blocks of a TFRecord file. Of anything else nothing: 1 MB of it could become 1 GB on the disk.
 
     Raises:
-        DatasetError: there is no such header.
+        DatasetError: the first 12 bytes are not the header of a record.
     """
-    inflating, head = zlib.decompressobj(_WINDOW[compression]), b""
-    while len(head) < HEADER_BYTES and (block := source.read(_BLOCK)) and not inflating.eof:
-        while block and len(head) < HEADER_BYTES:
-            head += inflating.decompress(block, HEADER_BYTES - len(head))
-            block = inflating.unconsumed_tail
-    source.seek(0)
-    if len(head) == HEADER_BYTES and length_in(head) is None:
-        raise DatasetError(f"{path}: its uncompressed content has no record at byte 0: the checksum of the length is wrong. {NOT_TFRECORD}")
+    head: bytes | None = b""
+    for block in blocks:
+        if head is not None:
+            block = head + block
+            if len(block) < HEADER_BYTES:
+                head = block
+                continue
+            head = None
+            if length_in(block[:HEADER_BYTES]) is None:
+                raise DatasetError(f"{path}: its uncompressed content has no record at byte 0, but a wrong checksum. {NOT_TFRECORD}")
+        yield block
+    yield head or b""
 
 
-def _inflate(source: BinaryIO, target: IO[bytes], window: int) -> None:
-    """Uncompress a file, which may consist of several GZIP files, one after another."""
+def _inflated(source: BinaryIO, window: int) -> Iterator[bytes]:
+    """Yield the uncompressed content of a file, which may consist of several GZIP files, one after another, in blocks.
+
+    Raises:
+        EOFError: it ends too early.
+    """
     inflating, is_whole = zlib.decompressobj(window), False
     while block := source.read(_BLOCK):
         while block:
             if is_whole:
                 inflating, is_whole = zlib.decompressobj(window), False
-            target.write(inflating.decompress(block, _BLOCK))
+            yield inflating.decompress(block, _BLOCK)
             is_whole = inflating.eof
             block = inflating.unused_data if is_whole else inflating.unconsumed_tail
     while not is_whole and (rest := inflating.decompress(inflating.unconsumed_tail, _BLOCK)):
-        target.write(rest)
+        yield rest
         is_whole = inflating.eof
     if not is_whole:
         raise EOFError("it ends too early")

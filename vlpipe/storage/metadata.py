@@ -117,7 +117,7 @@ def _check_digest(document: dict[str, Any], path: str) -> bool:
     try:
         actual = digest_of_document(document)
     except RecursionError:
-        actual = "unknown, as it is nested too deeply"
+        actual = "not to be computed"
     if document[DIGEST] != actual:
         raise DatasetError(
             f"{path}: the digest of its content is {actual}, it says {reprlib.repr(document[DIGEST])}: it was damaged, or edited "

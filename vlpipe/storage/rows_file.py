@@ -99,7 +99,7 @@ def _read_header(file: BinaryIO, dtype: np.dtype) -> tuple[tuple[int, ...], np.d
         header = ast.literal_eval(file.read(length).decode("utf-8" if start[-2] == 3 else "latin1"))
         shape, is_fortran, found = header["shape"], header["fortran_order"], numpy_format.descr_to_dtype(header["descr"])
     except Exception as error:  # the header is Python source: a damaged one raises anything that ast and tokenize can
-        raise ValueError(f"its header: {error or type(error).__name__}") from error
+        raise ValueError(f"its header is not a dict of descr, fortran_order and shape: {error or type(error).__name__}") from error
     if len(header) != 3 or is_fortran is not False or not isinstance(shape, tuple) or not all(type(axis) is int for axis in shape):
         raise ValueError("its header: expected the keys descr, fortran_order (False) and shape")
     if found.hasobject:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlpipe.arguments import integer
-from vlpipe.errors import ArgumentError, DatasetError, VlpipeError
-from vlpipe.files.atomic_directory import AtomicDirectory
+from vlpipe.errors import ArgumentError
+from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors
 from vlpipe.files.json_files import parse_json
 from vlpipe.regular_files import create, open_regular
 from vlpipe.storage.field_access import column
@@ -118,19 +116,6 @@ class DatasetTransaction:
 def _as_text(document: dict[str, Any]) -> bytes:
     lines = [f'"{key}": {json.dumps(value, ensure_ascii=False, allow_nan=False)}' for key, value in document.items()]
     return ("{\n " + ",\n ".join(lines) + "\n}\n").encode("utf-8")
-
-
-@contextmanager
-def os_errors_as_dataset_errors(path: str) -> Iterator[None]:
-    """Raise errors of the system (no room, no permission) as a `DatasetError` that names the dataset: the file itself is removed anyway."""
-    try:
-        yield
-    except VlpipeError:
-        raise
-    except OSError as error:
-        raise DatasetError(
-            f"{path}: cannot be written ({error.strerror or error}); nothing is committed. Make room for it, or choose another target."
-        ) from error
 
 
 def _lengths(frames: np.ndarray) -> list[list[int]]:

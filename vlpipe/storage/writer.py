@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Any
 
 from vlpipe.errors import ArgumentError, SchemaError, VlpipeError
+from vlpipe.files.atomic_directory import os_errors_as_dataset_errors
 from vlpipe.storage.schema import Record, Schema
 from vlpipe.storage.shard_writer import ShardWriter, iterate_shard_numbers
-from vlpipe.storage.transaction import DatasetTransaction, os_errors_as_dataset_errors
+from vlpipe.storage.transaction import DatasetTransaction
 
 
 class Writer:
