@@ -276,8 +276,8 @@ def _filters(features: LogMel) -> np.ndarray:
         if np.all(first_bin < edges[2:]):
             if points * features.mels > _MAX_WEIGHTS:
                 raise ArgumentError(
-                    f"mels: {features.mels} filters of an FFT of {points} points (window_ms={features.window_ms} at {features.sample_rate} Hz) "
-                    "are too many to compute. Use fewer filters or a shorter window."
+                    f"mels: {features.mels} filters of an FFT of {points} points are too many to compute "
+                    f"(window_ms={features.window_ms} at {features.sample_rate} Hz). Use fewer filters or a shorter window."
                 )
             frequencies = np.arange(points // 2 + 1)[:, None] * resolution
             rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
