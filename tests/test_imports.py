@@ -20,6 +20,7 @@ PACKAGE = Path(vlpipe.__file__).parent
 ROOMS = (
     "errors",
     "arguments",
+    "regular_files",
     "processes",
     "text_tables",
     "protobuf",
@@ -43,7 +44,12 @@ ROOMS = (
     "cli",
 )
 # Rooms that may import these alone: they serve models and recordings that have nothing to do with datasets.
-APART = {"layers": {"errors"}, "audio": {"errors", "arguments"}, "protobuf": {"errors", "arguments"}, "verification": set(ROOMS[:10])}
+APART = {
+    "layers": {"errors"},
+    "audio": {"errors", "arguments", "regular_files"},
+    "protobuf": {"errors", "arguments"},
+    "verification": set(ROOMS[: ROOMS.index("transforms")]),
+}
 MAX_FLAT_FILES = 10
 
 PUBLIC = {

@@ -6,6 +6,7 @@ each of its records from its byte offset and tests its checksum; then the frames
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.grouping import Flat
 from vlpipe.engines.python_calls import keep_alive
 from vlpipe.engines.splitmix_graph import uint64
-from vlpipe.errors import REWRITTEN
+from vlpipe.errors import REWRITTEN, printable
 from vlpipe.planning import splitmix
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
@@ -110,9 +111,9 @@ class _Reader:
         self._plan, index = plan, plan.index
         rows = index.rows[plan.rows]
         self._shard, self._offset, self._bytes = (tf.constant(rows[name].astype(np.int64)) for name in ("shard", "offset", "bytes"))
-        self._paths = tf.constant([shard.path for shard in index.shards])
+        self._paths = tf.constant([os.fsencode(shard.path) for shard in index.shards])
         self._sizes = tf.constant([shard.bytes for shard in index.shards], tf.int64)
-        self._names = tf.constant([shard.name for shard in index.shards])
+        self._names = tf.constant([printable(shard.name) for shard in index.shards])
         self._numbers = tf.constant(index.numbers()[plan.rows])
         self._decode = BatchDecoder(plan, plan.rows)
 

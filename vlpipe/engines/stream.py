@@ -7,6 +7,7 @@ both, and records of other lengths, by comparing with the index.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from vlpipe.engines.apply_transforms import piece_frames, transform_record
 from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.engines.python_calls import keep_alive
-from vlpipe.errors import REWRITTEN
+from vlpipe.errors import REWRITTEN, printable
 from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
@@ -101,8 +102,8 @@ class _Table:
         # tf.data runs on the CPU, even on a machine with a GPU.
         with tf.device("CPU:0"):
             return cls(
-                paths=tf.constant([shard.path for shard in index.shards]),
-                names=tf.constant([shard.name for shard in index.shards]),
+                paths=tf.constant([os.fsencode(shard.path) for shard in index.shards]),
+                names=tf.constant([printable(shard.name) for shard in index.shards]),
                 compression=tf.constant([shard.compression for shard in index.shards]),
                 first=tf.constant(np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)),
                 count=tf.constant(count),

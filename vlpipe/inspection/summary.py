@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import DatasetError, SchemaError
+from vlpipe.errors import DatasetError, SchemaError, printable
 from vlpipe.planning.class_weights import balanced, balanced_weights, has_classes
 from vlpipe.planning.selection import only_label
 from vlpipe.sources.classes import class_labels, class_names, is_class_label, named_label
@@ -18,7 +18,7 @@ from vlpipe.sources.open import open_anywhere, open_local
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
 from vlpipe.storage.statistics import Moments
-from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, printable, text
+from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, text
 
 
 @dataclass(frozen=True)
