@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress
-from vlpipe.errors import ArgumentError, shortened, printable
+from vlpipe.errors import ArgumentError, printable, shortened
 
 if TYPE_CHECKING:
     from vlpipe.layouts.guesses import Guess
