@@ -54,6 +54,7 @@ PUBLIC = {
     "Fixed",
     "Text",
     "Crop",
+    "Windows",
     "Transform",
     "SpecAugment",
     "Writer",
