@@ -101,7 +101,8 @@ def make_dataset(
         shuffle: a new order every epoch; False: the order of the files.
         seed: the same seed gives the same orders on any machine; None draws one and logs it.
         repeat: one endless run of epochs; every iterator over the dataset starts at the same position.
-        resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`.
+        resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`, of a run with the same arguments (without
+            `frames_per_batch`, any batch_size and world of the same product).
         features: name of the sequence in the schema, a tuple of names for a dict; None: the only candidate.
         label: name of the label, a tuple of names for a dict, False for none; None: the only candidate, if there is one.
         aligned: which labels and further features have one value for each frame of the key feature (voice activity, phones, pitch): a

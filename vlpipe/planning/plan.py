@@ -226,7 +226,8 @@ class Plan:
         """The state of a run, with which `make_dataset(..., repeat=True, resume=state)` continues at exactly the next batch.
 
         A small dict of JSON scalars: the position, a fingerprint of the data, and every argument that changes the order. All ranks share
-        it: it contains the number of ranks, not the rank.
+        it: it contains the number of ranks, not the rank. Without `frames_per_batch`, a run of more or fewer ranks continues it if
+        batch_size * world stays the same: `batch` then counts the batches of all ranks together.
 
         Args:
             epoch: epochs that were completed.
