@@ -12,7 +12,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.alignment import with_aligned
-from vlpipe.planning.buckets import boundaries_of, histogram
+from vlpipe.planning.buckets import boundaries_of, buckets_of, histogram
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
 from vlpipe.planning.options import INTEGER_DTYPES, Options
 from vlpipe.planning.pieces import pieces_of
@@ -70,7 +70,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     padded = np.maximum(frames, frame_plan.least) if frame_plan.least else frames
     lengths, counts = histogram(padded)
     uppers = boundaries_of(lengths, counts, options, engine)
-    bucket_of = np.searchsorted(uppers, padded, side="left").astype(np.min_scalar_type(len(uppers)))
+    bucket_of = buckets_of(padded, uppers)
     sizes = [options.batch_size_for(upper) for upper in uppers]
     records = np.bincount(np.searchsorted(uppers, lengths), weights=counts, minlength=len(uppers)).astype(int).tolist()
     carry = engine != "stream" and options.batching == "bucket"

@@ -117,24 +117,26 @@ class Plan:
     @property
     def shapes(self) -> tuple[tuple[int | None, ...], ...]:
         """The distinct shapes `(B, T, d)` of the batches; T is None where batches are padded to their longest sequence."""
-        frames = self.boundaries if self.options.batching == "same_length" else self.least_frames.tolist()
+        static = self.options.pad_to == "boundary" or self.options.batching == "same_length"
         key = self.dimensions(self.selection.key)
-        shapes = {
-            (size, upper if upper >= bucket.longest else None, *key)
-            for bucket, upper in zip(self.buckets, frames, strict=True)
-            for size in bucket.rows
-        }
+        shapes = {(size, bucket.upper if static else self._window_frames, *key) for bucket in self.buckets for size in bucket.rows}
         return tuple(sorted(shapes, key=lambda shape: (shape[1] or 0, -(shape[0] or 0))))
 
     @property
     def static_shape(self) -> tuple[int | None, int | None]:
         """Rows and frames of every batch; None where batches differ."""
         rows = {count for bucket in self.buckets for count in bucket.rows}
-        frames = {int(least) for bucket, least in zip(self.buckets, self.least_frames, strict=True) if least >= bucket.longest}
+        boundary = self.options.pad_to == "boundary"
         return (
             rows.pop() if len(rows) == 1 and self.options.remainder != "keep" else None,
-            frames.pop() if len(frames) == 1 and self.least_frames.all() else None,
+            (self.buckets[0].upper if len(self.buckets) == 1 else None) if boundary else self._window_frames,
         )
+
+    @property
+    def _window_frames(self) -> int | None:
+        """Frames of every batch that is padded to its longest sequence, where windows make all of them equal."""
+        least = self.frame_plan.least
+        return least if least and all(bucket.longest <= least for bucket in self.buckets) else None
 
     @cached_property
     def least_frames(self) -> np.ndarray:

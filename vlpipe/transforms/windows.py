@@ -83,21 +83,29 @@ class Windows:
 
     def places(self, lengths: np.ndarray) -> WindowPlaces:
         """The windows of records of these lengths (integers `[n]`): 0.1 s for a million."""
-        fitting = np.maximum((lengths - self.frames) // self.step + 1, 0)
-        left = np.where(fitting > 0, (lengths - self.frames) % self.step, 1)  # a shorter record is one that nothing fits into
-        has_tail = (left > 0) & (self.tail != "drop")
-        if self.tail in ("keep", "pad"):
-            has_tail &= (fitting * self.step < lengths) | (fitting == 0)
-        counts = fitting + has_tail
-        ends = np.cumsum(counts)
+        # Half the time in int32, where all numbers fit.
+        lengths = lengths.astype(np.int32 if int(lengths.max(initial=0)) + self.step < 2**31 else np.int64, copy=False)
+        before, left = np.divmod(lengths - self.frames, self.step)
+        is_short = before < 0  # no window fits
+        counts = np.maximum(before + 1, 0, out=before)
+        has_tail = is_short | (left > 0)
+        left_out = int(np.count_nonzero(has_tail)) if self.tail == "drop" else 0
+        if self.tail == "drop":
+            has_tail[:] = False
+        elif self.tail != "shift":
+            has_tail &= is_short | (counts * self.step < lengths)
+        counts += has_tail
+        ends = np.cumsum(counts, dtype=np.int64)
         records = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
         firsts = _multiples(self.step, counts, ends)
         frames = np.full(len(firsts), self.frames, np.int32)
         tails, length = ends[has_tail] - 1, lengths[has_tail]
         if self.tail == "shift":
             firsts[tails] = np.maximum(length - self.frames, 0)
-        frames[tails] = np.minimum(length - firsts[tails], self.frames)
-        return WindowPlaces(records, firsts, frames, int(np.count_nonzero(left)) if self.tail == "drop" else 0)
+            frames[tails] = np.minimum(length, self.frames)
+        else:
+            frames[tails] = length - firsts[tails]
+        return WindowPlaces(records, firsts, frames, left_out)
 
     def free(self, firsts: Any, lengths: Any, minimum: Callable[[Any, Any], Any]) -> Any:
         """int64 `[n]`: by how many frames jitter may move each window, for NumPy arrays and tensors alike.
