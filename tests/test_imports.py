@@ -24,6 +24,7 @@ ROOMS = (
     "text_tables",
     "protobuf",
     "audio",
+    "layers",
     "files",
     "storage",
     "layouts",
@@ -38,11 +39,10 @@ ROOMS = (
     "conversion",
     "ingest",
     "callbacks",
-    "layers",
     "cli",
 )
 # Rooms that may import these alone: they serve models and recordings that have nothing to do with datasets.
-APART = {"layers": {"errors"}, "audio": {"errors", "arguments"}, "protobuf": {"errors", "arguments"}, "verification": set(ROOMS[:10])}
+APART = {"layers": {"errors"}, "audio": {"errors", "arguments"}, "protobuf": {"errors", "arguments"}, "verification": set(ROOMS[:11])}
 MAX_FLAT_FILES = 10
 
 PUBLIC = {
@@ -55,6 +55,7 @@ PUBLIC = {
     "Text",
     "Crop",
     "Windows",
+    "stitch",
     "Transform",
     "SpecAugment",
     "Writer",
@@ -154,7 +155,7 @@ LIGHT_WORK = {
     "assert vlpipe.verify(directory, layout).ok; list(first_records(directory, 2, layout))\n"
     "summarize(directory, None, layout, compute=True)",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",
-    "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("engines")]),
+    "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("engines")] if room != "layers"),
 }
 
 
