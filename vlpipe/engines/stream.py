@@ -18,6 +18,7 @@ from vlpipe.engines.apply_transforms import transform_record
 from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.graph_pieces import pieces_of_records
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
+from vlpipe.engines.python_calls import keep_alive
 from vlpipe.errors import REWRITTEN
 from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.options import default_parallelism
@@ -69,7 +70,9 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         return group(examples, grouping)
 
     untouched = tf.autograph.experimental.do_not_convert
-    return epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
+    delivered = epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
+    keep_alive(example, delivered)
+    return delivered
 
 
 @dataclass(frozen=True, eq=False)
