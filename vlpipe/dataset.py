@@ -108,9 +108,10 @@ def make_dataset(
         features: name of the sequence in the schema, a tuple of names for a dict; None: the only candidate.
         label: name of the label, a tuple of names for a dict, False for none; None: the only candidate, if there is one.
         aligned: which labels and further features have one value for each frame of the key feature (voice activity, phones, pitch): a
-            name or a tuple of names; None: those that are as long as it in every record (logged), and those that the schema has as
-            `Sequence(..., aligned=True)`; False: none. They are truncated, cropped and padded with it, to the same T, also with
-            pad_to="boundary", and are ragged under "ragged". SpecAugment leaves them alone.
+            name or a tuple of names, besides those that the schema has as `Sequence(..., aligned=True)`; None: also those that are as
+            long as it in every record (logged); False: none. They are truncated, cropped and padded with it, to the same T, also with
+            pad_to="boundary", and are ragged under "ragged". SpecAugment leaves them alone. The index does not know the lengths of labels
+            that the function of a custom layout returns: name them; they are compared when they are read.
         lengths: also deliver the true lengths.
         ids: also deliver the row of each record in the index, and with `windows` as x["start"] (int64 `[B]`) the first frame of each.
         label_padding: padding of labels that are sequences: an integer for all, or numbers by name, such as {"words": -1, "phones": 0,
@@ -124,7 +125,8 @@ def make_dataset(
             `vlpipe.Windows(300, hop=150)`. Buckets, steps and `remainder` count windows; labels that have one value a record come with
             each of its windows. Not with `crop`, nor in the stream engine.
         transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a
-            `vlpipe.Transform`, which declares how T changes. With it, `vlpipe.plan` loads TensorFlow to trace it.
+            `vlpipe.Transform`, which declares how T changes and what then happens to aligned sequences. With it, `vlpipe.plan`
+            loads TensorFlow to trace it.
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
             statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute`; of several
             datasets, pooled); or, for validation data, a path: with the statistics of the dataset there, of its `vlpipe.json`, or of a

@@ -135,9 +135,11 @@ class Parser:
         def message() -> tf.Tensor:
             wrong = tf.argmin(tf.cast(same, tf.int32))
             numbers = tf.strings.as_string(lengths[wrong]), tf.strings.as_string(expected[wrong])
-            what = [f': "{name}" has ', numbers[0], " frames, the index says ", numbers[1]]
+            source = self.lengths[name].name
+            says = "the index says " if source == name else f'"{source}", with which it is aligned, has '
+            advice = "Fix the layout's functions, then change its `name` so that the files are re-indexed."
             return tf.strings.join(
-                [self._where(rows[wrong]), *what, ". Fix the layout's functions, then change its `name` so that the files are re-indexed."]
+                [self._where(rows[wrong]), f': "{name}" has ', numbers[0], f" frames, {says}", numbers[1], f". {advice}"]
             )
 
         with tf.control_dependencies([require(tf.reduce_all(same), message)]):

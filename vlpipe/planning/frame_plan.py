@@ -159,8 +159,8 @@ def _functions(
     if transform.aligned is not None:
         for name in selection.aligned:
             dtype = options.dtype if name in selection.features else label_dtype(sequences[name])
-            what, advice = f'transform: aligned, of "{name}"', f'as "{name}" is delivered. Return tf.cast(..., y.dtype)'
-            functions[name] = traced(what, transform.aligned, sequences[name].dimensions, dtype, advice)
+            what, whose = f'transform: aligned, of "{name}"', f'"{name}" is delivered'
+            functions[name] = traced(what, transform.aligned, sequences[name].dimensions, dtype, whose)
     return functions, lengths
 
 
