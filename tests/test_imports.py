@@ -25,6 +25,7 @@ ROOMS = (
     "text_tables",
     "protobuf",
     "audio",
+    "layers",
     "files",
     "storage",
     "layouts",
@@ -39,7 +40,6 @@ ROOMS = (
     "conversion",
     "ingest",
     "callbacks",
-    "layers",
     "evaluation",
     "cli",
 )
@@ -61,6 +61,8 @@ PUBLIC = {
     "Fixed",
     "Text",
     "Crop",
+    "Windows",
+    "stitch",
     "Transform",
     "SpecAugment",
     "Writer",
@@ -162,7 +164,7 @@ LIGHT_WORK = {
     "assert vlpipe.verify(directory, layout).ok; list(first_records(directory, 2, layout))\n"
     "summarize(directory, None, layout, compute=True)",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",
-    "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("engines")]),
+    "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("engines")] if room != "layers"),
 }
 
 

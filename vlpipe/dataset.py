@@ -28,6 +28,7 @@ from vlpipe.storage.paths import Source
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
+from vlpipe.transforms.windows import Windows
 
 if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
@@ -61,6 +62,7 @@ def make_dataset(
     class_weight: ClassWeight = None,
     dtype: str = DEFAULT_DTYPE,
     crop: int | Crop | None = None,
+    windows: int | Windows | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
     normalize: str | os.PathLike[str] | None = None,
     augment: SpecAugment | None = None,
@@ -111,7 +113,8 @@ def make_dataset(
         shuffle: a new order every epoch; False: the order of the files.
         seed: the same seed gives the same orders on any machine; None draws one and logs it.
         repeat: one endless run of epochs; every iterator over the dataset starts at the same position.
-        resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`.
+        resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`, of a run with the same arguments (without
+            `frames_per_batch`, any batch_size and world of the same product).
         features: name of the sequence in the schema, a tuple of names for a dict; None: the only candidate.
         label: name of the label, a tuple of names for a dict, False for none; None: the field with the name of a label ("label",
             "class_id", "target"), else the only one that can be it. Lengths, rates, times, counters, ids and constants are never taken.
@@ -121,7 +124,7 @@ def make_dataset(
             pad_to="boundary", and are ragged under "ragged". SpecAugment leaves them alone. The index does not know the lengths of labels
             that the function of a custom layout returns: name them; they are compared when they are read.
         lengths: also deliver the true lengths.
-        ids: also deliver the row of each record in the index.
+        ids: also deliver the row of each record in the index, and with `windows` as x["start"] (int64 `[B]`) the first frame of each.
         label_padding: padding of labels that are sequences: an integer for all, or numbers by name, such as {"words": -1, "phones": 0,
             "weights": 0}; labels that it does not name get -1.
         padding_value: padding of features: a number for all, or numbers by name, such as {"mel": -13.8}; features that it does not name
@@ -136,6 +139,9 @@ def make_dataset(
             the value; only pairs of dtypes where that can happen are tested, as the frames are read.
         crop: the most frames of each sequence: a number, for the first frames, or a `vlpipe.Crop`, such as
             `vlpipe.Crop(300, random=True)`.
+        windows: pieces of equal length, each of which is a sequence of a batch, instead of whole records: a number of frames, or
+            `vlpipe.Windows(300, hop=150)`. Buckets, steps and `remainder` count windows; labels that have one value a record come with
+            each of its windows. Not with `crop`, nor in the stream engine.
         transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a
             `vlpipe.Transform`, which declares how T changes and what then happens to aligned sequences. With it, `vlpipe.plan`
             loads TensorFlow to trace it.
@@ -189,6 +195,7 @@ def make_dataset(
             class_weight=class_weight,
             dtype=dtype,
             crop=crop,  # type: ignore[arg-type]  # a number becomes a Crop
+            windows=windows,  # type: ignore[arg-type]  # a number becomes Windows
             transform=transform,  # type: ignore[arg-type]  # a function becomes a Transform
             normalize=normalize,  # type: ignore[arg-type]  # a path becomes absolute
             augment=augment,
@@ -238,7 +245,7 @@ def _check_not_empty(plan: Plan) -> None:
     """Refuse an endless run of empty epochs, which would neither deliver a batch nor end."""
     if plan.options.repeat and not plan.steps_per_epoch:
         raise ArgumentError(
-            f"repeat=True: an epoch has no batch: of {plan.total} records, these are not delivered: {plan.refused}. Use a smaller "
+            f"repeat=True: an epoch has no batch: of {plan.total} {plan.unit}, these are not delivered: {plan.refused}. Use a smaller "
             'batch_size, remainder="keep" or another length_range.'
         )
 
@@ -255,9 +262,9 @@ def _log_refused(plan: Plan) -> None:
     """Log once, before the first batch, which records are not delivered or are truncated."""
     if plan.refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in plan.refused.items())
-        _log.warning("%d of %d records are not delivered in an epoch: %s", plan.total - plan.records, plan.total, reasons)
+        _log.warning("%d of %d %s are not delivered in an epoch: %s", plan.total - plan.records, plan.total, plan.unit, reasons)
     if plan.truncated:
-        _log.warning("%d of %d records are truncated to %s frames", plan.truncated, plan.total, plan.options.length_range[1])
+        _log.warning("%d of %d records are truncated to %s frames", plan.truncated, len(plan.index), plan.options.length_range[1])
 
 
 def _log_left_out(plan: Plan) -> None:
@@ -338,6 +345,8 @@ def deliver(batch: Flat, plan: Plan, class_weights: Mapping[str, np.ndarray]) ->
                 x["label_lengths" if selection.single_label else f"{name}_lengths"] = batch[f"n:y:{name}"]
     if options.ids:
         x["id"] = batch["id"]
+    if "start" in batch:
+        x["start"] = batch["start"]
     y: Any = {name: batch[f"y:{name}"] for name in selection.labels} or None
     if selection.single_label:
         y = batch[f"y:{selection.labels[0]}"]

@@ -2,7 +2,7 @@
 
 The frames of all sequences of a batch are concatenated to `[N, ...]`, so that padding is never counted, masked or computed with (on padded
 batches the same work takes six times as long). They are padded at the end. A dataset without transform, normalize and augment, whose dtype
-holds every stored value, skips this module, but for `piece_frames`.
+holds every stored value, skips this module.
 """
 
 from __future__ import annotations
@@ -12,25 +12,12 @@ import tensorflow as tf
 from vlpipe.engines.exact_cast import cast_exactly
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.splitmix_graph import draws
-from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.selection import FramePart
-from vlpipe.planning.splitmix import CROPS, MASKS
+from vlpipe.planning.splitmix import MASKS
 from vlpipe.transforms.augment import masked
 from vlpipe.transforms.normalize import by_moments, by_utterance, means
 from vlpipe.transforms.transform import transformed
-
-
-def piece_frames(plan: Plan, frames: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> PieceFrames:
-    """The frames of the key feature, and of all that is aligned with it, that are read.
-
-    Args:
-        frames: int64 `[B]`, frames of the key feature in each record.
-        ids: int64 `[B]`.
-        epoch: int64 scalar.
-    """
-    seed = plan.options.seed or 0
-    return plan.frame_plan.frame_range.pieces(frames, tf.minimum, lambda: draws(seed, epoch, CROPS, ids, 1)[:, 0])
 
 
 def transform_batch(plan: Plan, batch: Flat) -> Flat:
@@ -38,15 +25,15 @@ def transform_batch(plan: Plan, batch: Flat) -> Flat:
 
     Args:
         batch: these are ragged, of `plan.reading_dtype(NAME)`. In addition to the parts of a flat batch it has "id", "epoch" (int64
-            scalar), and with pad_to="boundary" "bucket" (int64 scalar).
+            scalar), with `augment` "number" (int64 `[B]`, from which masks are drawn),
+            and where the plan has `least_frames` "bucket" (int64 scalar).
     """
-    epoch, bucket = batch.pop("epoch"), batch.pop("bucket", None)
+    epoch, bucket, numbers = batch.pop("epoch"), batch.pop("bucket", None), batch.pop("number", None)
     result = dict(batch)
     for part in plan.selection.frame_parts:
-        sequences = _transformed(plan, part, batch[part.flat], batch["id"], epoch)
+        sequences = _transformed(plan, part, batch[part.flat], batch["id"], numbers, epoch)
         result[f"n:{part.flat}"] = tf.cast(sequences.row_lengths(), tf.int32)
-        at_boundary = bucket if plan.options.pad_to == "boundary" and part.with_key else None
-        result[part.flat] = sequences if plan.options.batching == "ragged" else _padded(plan, part, sequences, at_boundary)
+        result[part.flat] = sequences if plan.options.batching == "ragged" else _padded(plan, part, sequences, bucket)
     return result
 
 
@@ -60,13 +47,15 @@ def transform_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tens
 
     def one(part: FramePart, frames: tf.Tensor) -> tf.Tensor:
         sequence = tf.RaggedTensor.from_row_lengths(frames, tf.shape(frames, tf.int64)[:1], validate=False)
-        values = _transformed(plan, part, sequence, number[None], epoch).values
+        values = _transformed(plan, part, sequence, number[None], number[None], epoch).values
         return tf.ensure_shape(values, [None, *plan.dimensions(part.name)])
 
     return {**record, **{part.flat: one(part, record[part.flat]) for part in plan.selection.frame_parts}}
 
 
-def _transformed(plan: Plan, part: FramePart, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
+def _transformed(
+    plan: Plan, part: FramePart, sequences: tf.RaggedTensor, ids: tf.Tensor, numbers: tf.Tensor | None, epoch: tf.Tensor
+) -> tf.RaggedTensor:
     """A sequence `[B, None, ...]`, transformed, and if it is a feature normalised and augmented, in this order."""
     options, frame_plan, name = plan.options, plan.frame_plan, part.name
     if part.is_feature and plan.can_lose(name) and not plan.normalizes_stored(name):
@@ -85,8 +74,8 @@ def _transformed(plan: Plan, part: FramePart, sequences: tf.RaggedTensor, ids: t
         sequences = sequences.with_values(values)
     if name == plan.selection.key and options.augment is not None:
         fill = _fill(sequences, options.augment.fill)
-        numbers = draws(options.seed or 0, epoch, MASKS, ids, options.augment.draws)
-        sequences = sequences.with_values(masked(options.augment, sequences, fill, numbers))
+        drawn = draws(options.seed or 0, epoch, MASKS, numbers, options.augment.draws)
+        sequences = sequences.with_values(masked(options.augment, sequences, fill, drawn))
     return sequences.with_values(tf.cast(sequences.values, dtype))
 
 
@@ -99,10 +88,12 @@ def _fill(sequences: tf.RaggedTensor, fill: str) -> tf.Tensor:
 
 
 def _padded(plan: Plan, part: FramePart, sequences: tf.RaggedTensor, bucket: tf.Tensor | None) -> tf.Tensor:
-    """`[B, T, ...]`: padded to the longest of the batch, or to the boundary of a bucket."""
+    """`[B, T, ...]`: padded to the longest of the batch, or to the least frames of a bucket."""
     dimensions = plan.dimensions(part.name)
     padding = padding_tensor(plan.selection.paddings.of(part.flat), sequences.dtype)
-    frames = tf.reduce_max(sequences.row_lengths()) if bucket is None else tf.constant(plan.boundaries or (0,), tf.int64)[bucket]
+    frames = tf.reduce_max(sequences.row_lengths())
+    if bucket is not None and part.with_key and plan.least_frames.any():
+        frames = tf.maximum(frames, tf.constant(plan.least_frames)[bucket])
     shape = tf.stack([sequences.nrows(), frames, *(tf.constant(n, tf.int64) for n in dimensions)])
     static = sequences.shape[0]
     return tf.ensure_shape(sequences.to_tensor(padding, shape=shape), [static, None, *dimensions])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import piece_frames
+from vlpipe.engines.graph_pieces import PieceBatch
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.labels import multi_hot_in_graph, padded_in_graph, unpacked
 from vlpipe.engines.parse import Parser
@@ -24,7 +24,7 @@ class BatchDecoder:
     """Makes flat batches of serialized records whose fields the index locates.
 
     Args:
-        rows: int64 `[n]`, rows of the index; records are named by their position among them.
+        rows: int64 `[n]`, rows of the index; pieces name records by their positions among them.
         whole: deliver ragged features and padded labels whatever the options are, for an engine that pads later.
     """
 
@@ -32,10 +32,9 @@ class BatchDecoder:
         self._plan, self._options, index = plan, plan.options, plan.index
         self._schema = index.schema
         self._ragged = whole or plan.options.batching == "ragged"
-        self._boundary = plan.options.pad_to == "boundary" and not whole
         self._weighted = plan.options.remainder == "pad" and not whole
-        self._rows, self._ids = tf.constant(rows), tf.constant(index.ids[rows])
-        self._boundaries = tf.constant(plan.boundaries or (0,), tf.int64)
+        self._rows = tf.constant(rows)
+        self._least = None if whole or not plan.least_frames.any() else tf.constant(plan.least_frames)
         self._parser = Parser(plan)
         table = index.rows[rows]
         self._parsed_lengths = {name: tf.constant(access.counts(table)) for name, access in self._parser.lengths.items()}
@@ -43,20 +42,16 @@ class BatchDecoder:
         self._columns = {name: _Columns(index.access(name, as_feature=name in features), table) for name in (*features, *labels)}
         self._example_labels = [name for name in labels if self._columns[name].access.location is Location.EXAMPLE]
 
-    def __call__(self, data: tf.Tensor, records: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
-        """The flat batch of some records.
+    def __call__(self, data: tf.Tensor, batch: PieceBatch, real: tf.Tensor, bucket: tf.Tensor) -> Flat:
+        """The flat batch of some pieces.
 
         Args:
-            data: string `[B]`, the serialized records.
-            records: int64 `[B]`, their positions.
+            data: string `[B]`, their serialized records.
             real: int64 scalar, how many of them have weight 1.
             bucket: int64 scalar.
-            epoch: int64 scalar.
         """
-        ids = tf.gather(self._ids, records)
+        records, pieces = batch.records, batch.frames
         flat: Flat = {}
-        # The one place from which every part has its frames.
-        pieces = piece_frames(self._plan, tf.gather(self._columns[self._plan.selection.key].counts, records), ids, epoch)
         if self._parser:
             frames = {name: tf.gather(lengths, records) for name, lengths in self._parsed_lengths.items()}
             flat |= self._parser(data, tf.gather(self._rows, records), frames, pieces)
@@ -68,7 +63,11 @@ class BatchDecoder:
             elif not columns.access.is_parsed:
                 flat |= self._sequence(self._plan.selection.part(name), columns, data, records, pieces, bucket)
         if self._options.ids or self._plan.has_transforms:
-            flat["id"] = ids
+            flat["id"] = batch.ids
+        if self._options.ids and self._options.windows is not None:
+            flat["start"] = pieces.firsts
+        if self._options.augment is not None:
+            flat["number"] = batch.numbers
         if self._weighted:
             flat["weight"] = tf.cast(tf.range(tf.size(records, tf.int64)) < real, tf.float32)
         return flat
@@ -95,7 +94,9 @@ class BatchDecoder:
         if part in self._plan.selection.frame_parts and (self._ragged or self._plan.has_transforms):
             values = _flat(columns, data, records, frames, first, dtype)
             return {part.flat: tf.RaggedTensor.from_row_lengths(values, frames, validate=False), **lengths}
-        upper = self._boundaries[bucket] if part.with_key and self._boundary else tf.reduce_max(frames)
+        upper = tf.reduce_max(frames)
+        if part.with_key and self._least is not None:
+            upper = tf.maximum(upper, self._least[bucket])
         padding = self._plan.selection.paddings.number(part.flat)
         if columns.access.location is Location.LIST:
             values = padded_in_graph(columns.values, _starts(columns, records, first), frames, padding, upper)

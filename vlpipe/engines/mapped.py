@@ -24,9 +24,10 @@ from vlpipe.engines.parse import Parser
 from vlpipe.engines.python_calls import keep_alive, wait_at_exit
 from vlpipe.files.tfrecord import HEADER_BYTES
 from vlpipe.planning.frame_plan import PieceFrames
+from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.selection import FramePart
-from vlpipe.planning.splitmix import CROPS, draws
+from vlpipe.planning.splitmix import CROPS, draws, part_numbers
 from vlpipe.storage.example import parse_batch
 from vlpipe.storage.field_access import FieldAccess, Location
 from vlpipe.storage.schema import Fixed, Sequence
@@ -148,17 +149,22 @@ class _BatchReader:
     def _look_up(self, epoch: int, first: int) -> list[tuple[Any, ...]]:
         schedule = self._plan.schedule
         batches = [schedule.batch(epoch, step) for step in range(first, min(first + self._block_size, self._plan.steps_per_epoch))]
-        rows = self._plan.rows[np.concatenate([batch.records for batch in batches])]
-        ends = np.cumsum([len(batch.records) for batch in batches])
-        table, ids = self._rows.take(rows), np.asarray(self._index.ids[rows])
-        block = Block(epoch, batches, ends, rows, table, ids, self._pieces(epoch, table, ids))
-        columns = [block.split(block.rows), block.split(block.table), *(part.inputs(block) for part in self._parts)]
+        planned = self._plan.pieces.take(np.concatenate([batch.pieces for batch in batches]))
+        ends = np.cumsum([len(batch.pieces) for batch in batches])
+        table, ids = self._rows.take(planned.rows), np.asarray(self._index.ids[planned.rows])
+        block = Block(epoch, batches, ends, planned, table, ids, self._pieces(epoch, planned, table, ids))
+        columns = [block.split(planned.rows), block.split(block.table), *(part.inputs(block) for part in self._parts)]
         return list(zip(*columns, strict=True))
 
-    def _pieces(self, epoch: int, table: np.ndarray, ids: np.ndarray) -> PieceFrames:
+    def _pieces(self, epoch: int, planned: Pieces, table: np.ndarray, ids: np.ndarray) -> PieceFrames:
         """Which frames are read of the records in `table`: the one place from which every part has them."""
-        frames, seed = self._key.counts(table), self._options.seed or 0
-        return self._plan.frame_plan.frame_range.pieces(frames, np.minimum, lambda: draws(seed, epoch, CROPS, ids))
+        seed, frame_range = self._options.seed or 0, self._plan.frame_plan.frame_range
+        return frame_range.moved(
+            PieceFrames(planned.firsts, planned.frames),
+            lambda: self._key.counts(table),
+            np.minimum,
+            lambda: draws(seed, epoch, CROPS, planned.copy_numbers(ids, part_numbers)),
+        )
 
     def _all_parts(self) -> list[_Part]:
         options, selection = self._options, self._plan.selection
@@ -172,14 +178,18 @@ class _BatchReader:
                 parts += self._label(self._index.access(name))
         if self._parser:
             parts += self._parsed_pieces()
-            parts.append(_Part("rows", tf.int64, [None], lambda block: block.split(block.rows)))
+            parts.append(_Part("rows", tf.int64, [None], lambda block: block.split(block.planned.rows)))
         if self._example_labels or self._parser:
             parts.append(_Part("records", tf.string, [None], lambda block: block.split(block.table), self._shards.records))
         if options.ids or self._plan.has_transforms:
             parts.append(_Part("id", tf.int64, [None], lambda block: block.split(block.ids)))
+        if options.augment is not None:
+            parts.append(_Part("number", tf.int64, [None], lambda block: block.split(block.planned.numbers(block.ids, part_numbers))))
         if options.remainder == "pad":
             parts.append(_Part("weight", tf.float32, [None], _weights))
-        if self._plan.has_transforms and options.pad_to == "boundary":
+        if options.ids and options.windows is not None:
+            parts.append(_Part("start", tf.int64, [None], lambda block: block.split(block.pieces.firsts)))
+        if self._plan.has_transforms and self._plan.least_frames.any():
             parts.append(_Part("bucket", tf.int64, [], lambda block: [np.asarray(batch.bucket) for batch in block.batches]))
         return parts
 
@@ -205,11 +215,13 @@ class _BatchReader:
         span = FrameSpan(access, of_pieces=part.with_key)
         copy = self._copier(part, span, dtype, padding)
         dimensions = list(access.sequence.dimensions)
-        boundaries = np.asarray(plan.boundaries, np.int64) if part.with_key and options.pad_to == "boundary" else None
+        least = plan.least_frames if part.with_key and plan.least_frames.any() else None
 
         def padded_jobs(block: Block) -> list[Any]:
             counts = span.counts(block)
-            upper = block.longest(counts) if boundaries is None else boundaries[[batch.bucket for batch in block.batches]]
+            upper = block.longest(counts)
+            if least is not None:
+                upper = np.maximum(upper, least[[batch.bucket for batch in block.batches]])
             return copy.padded(block, counts, upper)
 
         def splits(block: Block) -> list[np.ndarray]:
@@ -274,4 +286,4 @@ class _BatchReader:
 
 
 def _weights(block: Block) -> list[np.ndarray]:
-    return [(np.arange(len(batch.records)) < batch.real).astype(np.float32) for batch in block.batches]
+    return [(np.arange(len(batch.pieces)) < batch.real).astype(np.float32) for batch in block.batches]

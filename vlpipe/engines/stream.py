@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import piece_frames, transform_record
+from vlpipe.engines.apply_transforms import transform_record
 from vlpipe.engines.decode import BatchDecoder
+from vlpipe.engines.graph_pieces import pieces_of_records
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.engines.python_calls import keep_alive
 from vlpipe.errors import REWRITTEN, printable
@@ -184,7 +185,8 @@ def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, ep
     checks = [_frames_agree(table, position, name, values[name]) for name in values if name in table.frames]
     with tf.control_dependencies(checks):
         values = {name: tf.identity(value) for name, value in values.items()}
-    pieces = piece_frames(plan, tf.shape(values[selection.key], tf.int64)[:1], table.id[position][None], epoch)
+    frames = tf.shape(values[selection.key], tf.int64)[:1]
+    pieces = pieces_of_records(plan, position[None], table.id[position][None], frames, epoch).frames
     flat = {}
     for name in (*selection.features, *selection.labels):
         part, value = selection.part(name), table.renumbered[name][position] if name in table.renumbered else values[name]
@@ -209,12 +211,14 @@ def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, positi
     with tf.control_dependencies([require(same, changed)]):
         data = tf.identity(data)
     zero = tf.constant(0, tf.int64)
-    batch = decode(data[None], position[None], zero, zero, epoch)
+    frames = table.frames[plan.selection.key][position]
+    batch = decode(data[None], pieces_of_records(plan, position[None], table.id[position][None], frames[None], epoch), zero, zero)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
     if plan.has_transforms:
         flat = transform_record(plan, flat, flat["id"], epoch)
     if not plan.options.ids:
         flat.pop("id", None)
+    flat.pop("number", None)
     return with_lengths(flat)
 
 

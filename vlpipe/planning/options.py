@@ -19,6 +19,7 @@ from vlpipe.planning.paddings import checked_label_padding, checked_padding
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
+from vlpipe.transforms.windows import Windows
 
 if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
@@ -85,6 +86,7 @@ class Arguments(TypedDict, total=False):
     class_weight: ClassWeight
     dtype: str
     crop: int | Crop | None
+    windows: int | Windows | None
     transform: Callable[[Any], Any] | Transform | None
     normalize: str | os.PathLike[str] | None
     augment: SpecAugment | None
@@ -126,6 +128,7 @@ class Options:
     class_weight: ClassWeight = None
     dtype: str = DEFAULT_DTYPE
     crop: Crop | None = None
+    windows: Windows | None = None
     transform: Transform | None = None
     normalize: str | None = None  # "utterance", "global", or an absolute path
     augment: SpecAugment | None = None
@@ -182,6 +185,9 @@ class Options:
         """The arguments that change frames."""
         if self.crop is not None and not isinstance(self.crop, Crop):
             self._set("crop", Crop(integer("crop", self.crop, 1, MAX_FRAMES)))
+        if self.windows is not None and not isinstance(self.windows, Windows):
+            expected = "a number of frames, or a vlpipe.Windows(...)"
+            self._set("windows", Windows(integer("windows", self.windows, 1, MAX_FRAMES, expected=expected)))
         if self.transform is not None and not isinstance(self.transform, Transform):
             self._set("transform", Transform(self.transform))
         self._set("normalize", _checked_normalize(self.normalize))
@@ -196,6 +202,10 @@ class Options:
             raise ArgumentError(f'buckets: only batching="bucket" has buckets, but batching is {self.batching!r}. Leave buckets out.')
         if self.pad_to == "boundary" and self.batching in ("ragged", "same_length"):
             raise ArgumentError(f'pad_to="boundary": batching={self.batching!r} does not pad. Leave pad_to out, or use "bucket" or "pad".')
+        if self.windows is not None and self.crop is not None:
+            raise ArgumentError(f"windows: {self.windows!r} limits the frames already; leave crop={self.crop.frames} out, or windows.")
+        if self.windows is not None and self.windows.tail == "pad" and self.batching == "ragged":
+            raise ArgumentError('windows: batching="ragged" does not pad, but tail is "pad". Use tail="keep", or another batching.')
         if self.shard[1] > 1 and self.remainder == "keep":
             raise ArgumentError(
                 f'shard={self.shard}: with remainder="keep" the ranks would have different numbers of steps. Use remainder="pad" (short '
@@ -214,7 +224,8 @@ class Options:
     @property
     def is_random(self) -> bool:
         """Whether the delivered batches depend on the seed."""
-        return bool(self.shuffle or self.augment or (self.crop and self.crop.random))
+        moved = (self.crop and self.crop.random) or (self.windows and self.windows.jitter)
+        return bool(self.shuffle or self.augment or moved)
 
     @property
     def has_transforms(self) -> bool:

@@ -196,6 +196,7 @@ def _check_collisions(schema: Schema, selection: Selection, options: Options) ->
         lists = [name for name in selection.labels if isinstance(schema.fields[name], Sequence)]
         added += ["label_lengths" for _ in lists] if selection.single_label else [f"{name}_lengths" for name in lists]
     added += ["id"] if options.ids else []
+    added += ["start"] if options.ids and options.windows is not None else []
     names = [*added, *(["features"] if selection.single_feature else selection.features)]
     both = sorted({name for name in names if names.count(name) > 1})
     overlap = sorted(set(selection.features) & set(selection.labels))

@@ -150,6 +150,10 @@ class LengthMap(NamedTuple):
     before: np.ndarray
     after: np.ndarray
 
+    def of(self, frames: np.ndarray) -> np.ndarray:
+        """int64 `[n]`: the length after the transform of each of these."""
+        return self.after[np.searchsorted(self.before, frames)]
+
 
 def transformed(traced: TracedTransform, sequences: tf.RaggedTensor, lengths: LengthMap, ids: tf.Tensor) -> tf.RaggedTensor:
     """Transform each sequence separately.
