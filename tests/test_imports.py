@@ -48,6 +48,7 @@ MAX_FLAT_FILES = 10
 PUBLIC = {
     "make_dataset",
     "plan",
+    "open",
     "Plan",
     "Schema",
     "Sequence",
@@ -152,6 +153,8 @@ LIGHT_WORK = {
     "from vlpipe.inspection.head import first_records; from vlpipe.inspection.summary import summarize\n"
     "assert vlpipe.verify(directory, layout).ok; list(first_records(directory, 2, layout))\n"
     "summarize(directory, None, layout, compute=True)",
+    "open": "vlpipe.write(directory, records); source = vlpipe.open(directory)\n"
+    "repr(source.select({'y': [1, 2]})), source[0], source.table()",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",
     "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("engines")]),
 }

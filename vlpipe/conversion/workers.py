@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,7 @@ from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import to_json
 from vlpipe.processes import Workers
 from vlpipe.storage.index import Index, row_dtype
+from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.shard_writer import WrittenShard, shard_numbers
 from vlpipe.storage.transaction import DatasetTransaction
@@ -19,13 +24,28 @@ from vlpipe.storage.transaction import DatasetTransaction
 _DONE = 1 << 62  # greater than the number of any record
 
 
-def describe_job(index: Index, source: list[str], layout: Layout | None, transaction: DatasetTransaction) -> dict[str, Any] | None:
-    """Return the conversion as JSON values, for other processes; None if its layout has functions of the user's, which stay here."""
-    if layout is not None and layout.given is not None:
-        return None
+@contextmanager
+def job_for(
+    index: Index, source: list[str] | Opened, layout: Layout | None, transaction: DatasetTransaction
+) -> Iterator[dict[str, Any] | None]:
+    """Yield the conversion as JSON values, for other processes; None if its layout has functions of the user's, which stay here.
+
+    Other processes open paths again. An open source may be a selection, so they load its index, from a file that is there for so long.
+    """
+    if index.foreign is not None and index.foreign.parse is not None:
+        yield None
+    elif not isinstance(source, Opened):
+        yield _job(index, transaction) | {"source": source, "layout": None if layout is None else to_json(layout)}
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "index.pickle")
+            with open(path, "wb") as file:
+                pickle.dump(index, file, protocol=5)
+            yield _job(index, transaction) | {"index": path}
+
+
+def _job(index: Index, transaction: DatasetTransaction) -> dict[str, Any]:
     return {
-        "source": source,
-        "layout": None if layout is None else to_json(layout),
         "fingerprint": index.fingerprint,
         "target": transaction.path,
         "directory": str(transaction.directory),
@@ -39,7 +59,7 @@ def in_processes(
     """Convert in several processes; return all rows of the target's index, and its shards by number.
 
     Args:
-        job: of `describe_job`.
+        job: of `job_for`.
         schema: of the target.
         records: number of records in the source.
         parts: number of processes.

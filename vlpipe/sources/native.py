@@ -11,11 +11,11 @@ from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.sources.classes import CLASSES, common_numbers, with_common_classes
 from vlpipe.storage.index import METADATA_NAME, Index
 from vlpipe.storage.metadata import open_directory
-from vlpipe.storage.paths import Source, expand
+from vlpipe.storage.paths import Paths, expand
 from vlpipe.storage.statistics import merged
 
 
-def open_source(source: Source, *, check_files: bool = True) -> Index:
+def open_source(source: Paths, *, check_files: bool = True) -> Index:
     """The index of a dataset directory, of some of its shards, or of several of these together.
 
     Args:

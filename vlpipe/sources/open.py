@@ -11,14 +11,43 @@ from vlpipe.layouts.base import Layout
 from vlpipe.sources.foreign.build_index import build_index
 from vlpipe.sources.foreign.find_files import is_foreign
 from vlpipe.sources.native import open_source
+from vlpipe.sources.record_set import RecordSet
 from vlpipe.sources.statistics_cache import cached_moments
 from vlpipe.storage.index import Index
 from vlpipe.storage.metadata import open_directory
-from vlpipe.storage.paths import Source, items
+from vlpipe.storage.paths import Opened, Source, items
+
+
+def open(source: Source, *, layout: str | Layout | None = None) -> RecordSet:
+    """Open a source, to look at its records, to select and divide them, and to pass it on: it is accepted wherever a path is.
+
+    Only the index is read, and TensorFlow is not loaded. `print(source)` shows a small table.
+
+    Args:
+        source: as for `make_dataset`: a dataset directory, a glob, files, an address, or a list of these.
+        layout: how third-party records are laid out, as for `make_dataset`.
+
+    Returns:
+        A `RecordSet`: `len`, `schema`, `classes`, `metadata`, `statistics`; `source[17]` and iteration read records; `table()` has what
+        is known of each record as columns; `select`, `split` and `folds` return sources again.
+
+    Raises:
+        VlpipeError: the source is missing or damaged, or its layout is unknown.
+
+    Example:
+        >>> vlpipe.write("data/train", ({"features": np.ones((t, 4), np.float32), "label": t % 2} for t in range(1, 11)))
+        >>> source = vlpipe.open("data/train")
+        >>> len(source), source[2]["features"].shape, source.table()["label"].tolist()
+        (10, (3, 4), [1, 0, 1, 0, 1, 0, 1, 0, 1, 0])
+        >>> parts = source.split({"train": 0.8, "val": 0.2})
+        >>> vlpipe.plan(parts["val"], batch_size=2).steps_per_epoch
+        1
+    """
+    return RecordSet(open_anywhere(source, layout), source.layout if isinstance(source, Opened) else layout)
 
 
 def open_anywhere(source: Source, layout: str | Layout | None = None) -> Index:
-    """The index of a source: anything that `open_source` or `build_index` takes, or the address of one dataset directory.
+    """The index of a source: anything that `open_source` or `build_index` takes, the address of one dataset directory, or an open source.
 
     Args:
         layout: of third-party records; None: the records are native, or their layout is detected.
@@ -26,6 +55,10 @@ def open_anywhere(source: Source, layout: str | Layout | None = None) -> Index:
     Raises:
         VlpipeError: as for `open_source` and `build_index`; or the dataset at the address cannot be read.
     """
+    if isinstance(source, Opened):
+        if layout is not None:
+            raise ArgumentError(f"layout: came as {layout!r:.100}, but the source is open already. Pass the layout to vlpipe.open.")
+        return source.index
     source = source if isinstance(source, (str, os.PathLike)) else items(source)  # an iterator could not be read twice
     if layout is not None or is_foreign(source):
         return build_index(source, layout)
@@ -52,7 +85,8 @@ def refuse_address(source: Source) -> None:
     Raises:
         ArgumentError: the source is an address, or contains one.
     """
-    for item in source if isinstance(source, (list, tuple)) else [source]:
+    paths = [shard.path for shard in source.index.shards] if isinstance(source, Opened) else source
+    for item in paths if isinstance(paths, (list, tuple)) else [paths]:
         if isinstance(item, str) and is_address(item):
             raise ArgumentError(
                 f"source: {item} is an address, but this command reads local files only. Copy the dataset directory to this machine first."

@@ -13,9 +13,9 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -117,6 +117,18 @@ class Renumbered:
         return int(np.flatnonzero(self.tables[shard] == number)[0])
 
 
+class Taken(NamedTuple):
+    """Where the records of a selection are in the index of all records of their files.
+
+    Attributes:
+        whole: the index of all records.
+        rows: int64 `[records]`, their rows in it.
+    """
+
+    whole: Index
+    rows: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class Index:
     """Everything about a dataset that does not require reading a record.
@@ -130,6 +142,8 @@ class Index:
         statistics: mean and variance of each sequence; omitted where the figures do not cover exactly these records.
         foreign: additional data for third-party files; None for native ones.
         renumbered: the label whose numbers in the records differ from those in the rows, which are delivered; None: there is none.
+        texts: str `[values]` (object) of each text that has a column: the codes in this column are positions in it.
+        taken: the index that these records were taken from, and their rows in it; None: all records of the files are in the rows.
     """
 
     schema: Schema
@@ -140,9 +154,26 @@ class Index:
     statistics: dict[str, Moments] = field(default_factory=dict)
     foreign: Foreign | None = None
     renumbered: Renumbered | None = None
+    texts: dict[str, np.ndarray] = field(default_factory=dict)
+    taken: Taken | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, rows: np.ndarray) -> Index:
+        """The index of some of these records: they keep their ids, and the statistics are left out unless these are all records.
+
+        Args:
+            rows: int64 `[n]`, different rows of this index.
+        """
+        taken = Taken(self, rows) if self.taken is None else Taken(self.taken.whole, self.taken.rows[rows])
+        statistics = self.statistics if len(rows) == len(self) else {}
+        return replace(self, rows=np.asarray(self.rows).take(rows), ids=self.ids[rows], statistics=statistics, taken=taken)
+
+    @property
+    def whole(self) -> Index:
+        """The index of all records of the files."""
+        return self if self.taken is None else self.taken.whole
 
     def access(self, name: str, *, as_feature: bool = False) -> FieldAccess:
         """Where the value of a field is.
@@ -184,6 +215,10 @@ class Index:
         """int64 `[records]`: true length of the sequence `name` in each record, in frames."""
         return self.access(name).counts(self.rows)
 
+    def codes(self, name: str) -> np.ndarray:
+        """uint16 `[records]`: the position in `texts` of a text of each record."""
+        return np.ascontiguousarray(self.rows[column(self.schema, "code", name)], np.uint16)
+
     def by_shard(self) -> np.ndarray:
         """int64 `[records]`: the rows in the order of the records in the shards."""
         rows = np.asarray(self.rows)  # copies of a memmap, which is a subclass, would be memmaps too
@@ -197,6 +232,8 @@ class Index:
 
     def numbers(self) -> np.ndarray:
         """int64 `[records]`: the number of each record in its file, from 0."""
+        if self.taken is not None:
+            return self.taken.whole.numbers()[self.taken.rows]
         order = self.by_shard()
         shards = self.rows["shard"][order]
         numbers = np.empty(len(order), np.int64)
@@ -223,8 +260,9 @@ class Index:
 
     def where(self, row: int) -> str:
         """Name a record in an error: `train-00003-of-00016.tfrecord, record 17 at byte 88120`."""
+        rows = self.whole.rows
         shard, offset = int(self.rows["shard"][row]), int(self.rows["offset"][row])
-        position = int(np.count_nonzero((self.rows["shard"] == shard) & (self.rows["offset"] < offset)))
+        position = int(np.count_nonzero((rows["shard"] == shard) & (rows["offset"] < offset)))
         return record_place(self.shards[shard].name, position, offset)
 
     def check_files(self) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vlpipe.errors import DatasetError
+from vlpipe.sources.statistics_cache import known_statistics
 from vlpipe.storage.index import FORMAT, METADATA_NAME, Index
 from vlpipe.storage.metadata import parse_metadata
 from vlpipe.storage.statistics import Moments
@@ -56,13 +57,14 @@ def of_source(index: Index, name: str) -> MeanVariance:
         DatasetError: they are not known for exactly these records, or are not finite numbers.
     """
     where = f'{os.path.dirname(index.shards[0].path)}: normalize="global"'
-    if name not in index.statistics:
+    statistics = known_statistics(index)
+    if name not in statistics:
         raise DatasetError(
             f'{where}: the statistics of "{name}" are unknown: vlpipe stores those of whole datasets that it writes. Compute them with '
-            "`vlpipe stats SOURCE --compute` (and the same --layout), which reads all frames and keeps the result; pass "
+            "`vlpipe stats SOURCE --compute` (and the same --layout and --where), which reads all frames and keeps the result; pass "
             'normalize="data/train" for the statistics of another dataset; or use normalize="utterance".'
         )
-    return _finite(index.statistics[name], name, index.schema.sequences[name].dimensions, where)
+    return _finite(statistics[name], name, index.schema.sequences[name].dimensions, where)
 
 
 def of_path(path: str, features: dict[str, tuple[int, ...]]) -> dict[str, MeanVariance]:
