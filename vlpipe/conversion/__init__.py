@@ -110,11 +110,11 @@ def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] 
     schema, total = Records(index).schema, int(index.rows["bytes"].sum())
     if job is None:
         part = Part(index, transaction.path, transaction.directory, transaction.names)
-        rows, shards = part.convert(lambda: progress(part.bytes, total))
+        rows, texts, shards = part.convert(lambda: progress(part.bytes, total))
     else:
-        rows, shards = in_processes(job, schema, len(index), processes, lambda done: progress(done, total))
+        rows, texts, shards = in_processes(job, schema, len(index), processes, lambda done: progress(done, total))
     metadata = index.metadata if index.label is None else {**index.metadata, "label": index.label}
-    transaction.commit(schema, rows, shards, metadata)
+    transaction.commit(schema, rows, texts, shards, metadata)
     progress(total, total)
     return Converted(
         records=len(index),

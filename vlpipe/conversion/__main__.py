@@ -14,8 +14,8 @@ from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.index import Index
 
 
-def _convert(task: dict[str, Any], progress: Progress) -> tuple[dict[int, Any], bytes]:
-    """Write some shards; return their states by number, and the bytes of the rows of the index."""
+def _convert(task: dict[str, Any], progress: Progress) -> tuple[dict[str, Any], bytes]:
+    """Write some shards; return their states by number and the values of texts, and the bytes of the rows of the index."""
     index = _index(task)
     if index.fingerprint != task["fingerprint"]:
         raise DatasetError(f"{index.shards[0].path}: was changed while it was converted. Convert it again when it is complete.")
@@ -25,10 +25,10 @@ def _convert(task: dict[str, Any], progress: Progress) -> tuple[dict[int, Any], 
         progress([part.row, part.bytes])
 
     try:
-        rows, shards = part.convert(report)
+        rows, texts, shards = part.convert(report)
     finally:
         report()  # at an error too: of several processes, the first record that failed decides
-    return {number: shard.state() for number, shard in shards.items()}, rows.tobytes()
+    return {"shards": {number: shard.state() for number, shard in shards.items()}, "texts": texts}, rows.tobytes()
 
 
 def _index(task: dict[str, Any]) -> Index:

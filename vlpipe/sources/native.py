@@ -9,6 +9,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.sources.classes import CLASSES, common_numbers, with_common_classes
+from vlpipe.sources.common_texts import with_common_texts
 from vlpipe.storage.index import METADATA_NAME, Index
 from vlpipe.storage.metadata import open_directory
 from vlpipe.storage.paths import Paths, expand
@@ -80,7 +81,7 @@ def _combine(datasets: list[Index]) -> Index:
                 f"source: {os.path.dirname(first.shards[0].path)} has {first.schema}, {os.path.dirname(other.shards[0].path)} has "
                 f"{other.schema}. Datasets that are read together need the same schema."
             )
-    parts, classes = with_common_classes(datasets)
+    parts, classes = with_common_classes(with_common_texts(datasets))
     rows = np.concatenate([part.rows for part in parts])
     shards = np.repeat(np.cumsum([0] + [len(part.shards) for part in parts[:-1]]), [len(part) for part in parts])
     rows["shard"] += shards.astype(np.uint32)
@@ -97,4 +98,5 @@ def _combine(datasets: list[Index]) -> Index:
         | ({} if classes is None else {CLASSES: classes}),
         statistics=merged([part.statistics for part in parts if len(part)]),
         renumbered=common_numbers(parts),
+        texts=parts[0].texts,
     )

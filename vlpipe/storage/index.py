@@ -2,8 +2,9 @@
 
 A dataset is a directory (format version 1):
 
-    vlpipe.json     format, schema, table of shards, statistics, lengths (read by `metadata.parse_metadata`)
+    vlpipe.json     format, schema, table of shards, statistics, lengths, values of texts (read by `metadata.parse_metadata`)
     index.npy       a structured little-endian NumPy array, one row for each record (columns: `row_dtype`)
+    texts.json      values of texts, where these are long
     *.tfrecord      the shards
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -35,19 +36,19 @@ INDEX_NAME = "index.npy"
 INLINE_BYTES = 64
 
 
-def row_dtype(schema: Schema) -> np.dtype:
+def row_dtype(schema: Schema, texts: Iterable[str] = ()) -> np.dtype:
     """The columns of an index.
 
     `shard`, `offset` (of the record's header in its file), `bytes` (of its data), `checksum` (masked CRC32C of its data); `frames` and
     `start` (byte of the data at which the frames start) of the first sequence, `frames:NAME` and `start:NAME` of the others; `value:NAME`
-    of every `Fixed` field of at most 64 bytes.
+    of every `Fixed` field of at most 64 bytes; `code:NAME` of the texts that have a column (`storage.text_columns`).
     """
     columns: list[tuple[Any, ...]] = [("shard", "<u4"), ("offset", "<u8"), ("bytes", "<u4"), ("checksum", "<u4")]
     for name in schema.sequences:
         columns += [(column(schema, "frames", name), "<u4"), (column(schema, "start", name), "<u4")]
     for name, entry in inline_fields(schema).items():
         columns.append((column(schema, "value", name), np.dtype(entry.dtype).newbyteorder("<").str, entry.dimensions))
-    return np.dtype(columns)
+    return np.dtype(columns + [(column(schema, "code", name), "<u2") for name in texts])
 
 
 def inline_fields(schema: Schema) -> dict[str, Fixed]:
@@ -136,7 +137,7 @@ class Index:
     Attributes:
         schema: the fields of every record.
         shards: the files; `shard` of a row is a position in this tuple.
-        rows: `[records]`, dtype `row_dtype(schema)`.
+        rows: `[records]`, dtype `row_dtype(schema, texts)`.
         ids: int64 `[records]`, the row of each record in the index on disk (of several datasets: in the concatenation of their indexes).
         metadata: user data of the writer, such as class names; of several datasets, the entries on which all agree.
         statistics: mean and variance of each sequence; omitted where the figures do not cover exactly these records.

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import RESTORE, DatasetError
+from vlpipe.errors import RESTORE, RESTORE_ALL, DatasetError
 from vlpipe.files.filesystem import is_address, open_file
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.storage.field_access import column
 from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, Index, Shard, digest_of_rows, row_dtype
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
+from vlpipe.storage.text_columns import TEXTS_NAME, file_of, parse_file, read_values
 
 # An index up to this size is read into memory. A larger one is mapped; if its file is cut or overwritten meanwhile, the process ends.
 IN_MEMORY_BYTES = 1 << 26
@@ -43,6 +44,8 @@ class Metadata:
         digest: of `index.npy`.
         metadata: what the writer stored for the user.
         statistics: mean and variance of each sequence.
+        texts: str `[values]` of each text that has a column in the index; without those in `texts.json`.
+        texts_digest: of that file; None without one.
     """
 
     path: str
@@ -52,6 +55,8 @@ class Metadata:
     digest: str
     metadata: dict[str, Any]
     statistics: dict[str, Moments]
+    texts: dict[str, np.ndarray]
+    texts_digest: str | None
 
 
 def parse_metadata(content: bytes, path: str) -> Metadata:
@@ -74,10 +79,11 @@ def parse_metadata(content: bytes, path: str) -> Metadata:
         if not isinstance(digest, str):
             raise ValueError(f'the digest of "index" is {digest!r}, expected a string')
         statistics = _read_statistics(schema, document.get("statistics", {}))
+        texts, texts_digest = read_values(schema, document.get("texts", {})), file_of(document)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise DatasetError(f"{path}: not the metadata of a vlpipe dataset: {reason}. {RESTORE}") from error
-    return Metadata(path, schema, shards, document["records"], digest, metadata, statistics)
+    return Metadata(path, schema, shards, document["records"], digest, metadata, statistics, texts, texts_digest)
 
 
 def _parse_json(content: bytes, path: str) -> dict[str, Any]:
@@ -105,13 +111,24 @@ def open_directory(directory: str | os.PathLike[str]) -> Index:
     directory = os.fspath(directory)
     metadata = parse_metadata(_read_metadata(directory), os.path.join(directory, METADATA_NAME))
     path = os.path.join(directory, INDEX_NAME)
-    rows = _read_rows(path, row_dtype(metadata.schema), metadata.digest)
+    texts = metadata.texts if metadata.texts_digest is None else _read_texts(directory, metadata.schema, metadata.texts_digest)
+    rows = _read_rows(path, row_dtype(metadata.schema, texts), metadata.digest)
     if len(rows) != metadata.records:
         raise DatasetError(f"{path}: has {len(rows)} rows, {METADATA_NAME} says {metadata.records} records. {RESTORE}")
     ids = np.arange(len(rows), dtype=np.int64)
-    index = Index(metadata.schema, metadata.shards, rows, ids, metadata.metadata, metadata.statistics)
+    index = Index(metadata.schema, metadata.shards, rows, ids, metadata.metadata, metadata.statistics, texts=texts)
     _check_rows(path, index)
     return index
+
+
+def _read_texts(directory: str, schema: Schema, digest: str) -> dict[str, np.ndarray]:
+    path = os.path.join(directory, TEXTS_NAME)
+    try:
+        with open_file(path) as file:
+            return read_values(schema, parse_file(file.read(), digest))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
+        raise DatasetError(f"{path}: the values of texts cannot be read ({reason}). {RESTORE_ALL}") from error
 
 
 def _absolute(directory: str) -> str:
@@ -234,5 +251,8 @@ def _check_rows(path: str, index: Index) -> None:
         begin, frames = (rows[column(schema, kind, name)].astype(np.uint64) for kind in ("start", "frames"))
         if problem is None and np.any(begin + frames * np.uint64(sequence.frame_bytes) > length):
             problem = f'the frames of "{name}" extend beyond their record'
+    for name, values in index.texts.items():
+        if problem is None and len(rows) and int(index.codes(name).max()) >= len(values):
+            problem = f'a code of the text "{name}" is beyond its {len(values)} values'
     if problem:
         raise DatasetError(f"{path}: {problem}: the index does not belong to these shards. {RESTORE}")

@@ -123,6 +123,7 @@ class _ContentCheck:
         self._renumbered, self._number = index.renumbered, number
         self._sequences = [(name, column(schema, "frames", name), column(schema, "start", name)) for name in schema.sequences]
         self._inlined = list(inline_fields(schema))
+        self._texts = index.texts
 
     def __call__(self, row: np.void, data: bytes) -> Iterator[Defect]:
         try:
@@ -142,6 +143,10 @@ class _ContentCheck:
             if not _same_bits(value, indexed_value):
                 expected = f"{_text(indexed_value)}, according to the index"
                 yield Defect("index", f'"{name}" is {_text(value)}', expected, RESTORE_ALL)
+        for name, known in self._texts.items():
+            text, indexed_text = bytes(values[name]).decode("utf-8", "replace"), known[int(row[column(self._schema, "code", name)])]
+            if text != indexed_text:
+                yield Defect("index", f'"{name}" is {text[:40]!r}', f"{indexed_text[:40]!r}, according to the index", RESTORE_ALL)
 
 
 def _same_bits(value: np.ndarray, other: np.ndarray) -> bool:
