@@ -31,7 +31,11 @@ def apportion(total: int, weights: Sequence[Fraction]) -> list[int]:
 
 def random_order(count: int, seed: int) -> np.ndarray:
     """int64 `[count]`: the numbers below `count` in a random order that depends on the seed alone, on any machine."""
-    return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
+    bits = max(1, count).bit_length()
+    # The number of a record in the lowest bits of its key: sorting keys takes a quarter of the time of argsort, and none are equal.
+    keys = (np.random.PCG64(seed).random_raw(count) >> np.uint64(bits) << np.uint64(bits)) | np.arange(count, dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64((1 << bits) - 1)).astype(np.int64)
 
 
 def partition(
@@ -47,12 +51,13 @@ def partition(
         strata: int64 `[count]`, the class of each record.
         seed: of the random choice.
     """
-    strata = np.zeros(count, np.int64) if strata is None else strata
     if groups is not None:
-        return _by_group(weights, groups, strata, seed)
-    order = random_order(count, seed)
-    order = order[np.argsort(strata[order], kind="stable")]
-    counts = _rounded(np.bincount(strata).tolist(), weights)
+        return _by_group(weights, groups, np.zeros(count, np.int64) if strata is None else strata, seed)
+    order, counts = random_order(count, seed), [apportion(count, weights)]
+    if strata is not None:
+        counts = _rounded(np.bincount(strata).tolist(), weights)
+        narrow = strata.astype(np.min_scalar_type(len(counts)))  # a radix sort up to 65,535 strata
+        order = order[np.argsort(narrow[order], kind="stable")]
     parts = np.empty(count, np.int64)
     parts[order] = np.repeat(np.tile(np.arange(len(weights)), len(counts)), np.array(counts, np.int64).ravel())
     return parts

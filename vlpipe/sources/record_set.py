@@ -147,16 +147,20 @@ class RecordSet(Opened):
             >>> len(source.select({"label": [0, 2]})), len(source.select(lambda table: table["frames"] > 90, fraction=0.5))
             (66, 5)
         """
-        chosen = np.arange(len(self)) if rows is None else self._positions("rows", rows)
-        if len(np.unique(chosen)) < len(chosen):
-            raise ArgumentError("rows: a position is there twice; name each record once. To repeat records, mix sources (vlpipe.mix).")
-        table = Table(self.index)
+        table, mask = Table(self.index), np.ones(len(self), bool)
         if where is not None:
-            chosen = chosen[matching(self.index, table, where)[chosen]]
-            if not len(chosen):
+            mask &= matching(self.index, table, where)
+            if not mask.any():
                 raise ArgumentError(f"where: {where!r} matches no record of the source: {what_there_is(table, where)}.")
         if without is not None:
-            chosen = chosen[not_damaged(self.index, without)[chosen]]
+            mask &= not_damaged(self.index, without)
+        if rows is None:
+            chosen = np.flatnonzero(mask)
+        else:
+            chosen = self._positions("rows", rows)
+            if len(np.unique(chosen)) < len(chosen):
+                raise ArgumentError("rows: a position is there twice; name each record once. To repeat records, mix sources (vlpipe.mix).")
+            chosen = chosen[mask[chosen]]
         if fraction is not None:
             share = exact(number("fraction", fraction, 0, 1, expected="a number above 0, at most 1"))
             count = apportion(len(chosen), [share, 1 - share])[0]
