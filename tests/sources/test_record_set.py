@@ -306,7 +306,7 @@ def test_the_repr_is_a_small_table(source: RecordSet) -> None:
         (lambda s: s.select(fraction=0.001), "select: no record is left of the 60 records"),
         (lambda s: s.select(fraction=1.5), "fraction: came as 1.5, expected a number above 0, at most 1"),
         (lambda s: s.split({}), "split: came as {}, expected a dict of fractions"),
-        (lambda s: s.split({"a": 0.5, "b": 0.4}), "split: the fractions .* sum to 0.9, expected 1"),
+        (lambda s: s.split({"a": 0.5, "b": 0.4}), "split: the parts .* add up to 0.9, expected 1"),
         (lambda s: s.split({"a": 0, "b": 1}), r"split\['a'\]: came as 0, expected a fraction above 0, at most 1"),
         (lambda s: s.split({"a": 0.999, "b": 0.001}), "split: 'b' gets none of the 60 records. Pass a larger fraction than 0.001"),
         (

@@ -45,7 +45,7 @@ def matching(index: Index, table: Table, where: Where) -> np.ndarray:
 
 def what_there_is(table: Table, where: Where) -> str:
     """What the columns of a condition hold, for an error."""
-    names = [] if callable(where) else list(where)
+    names = list(where) if isinstance(where, Mapping) else getattr(where, "columns", [])
     return "; ".join(f'"{name}" has {described(table[name])}' for name in names) or f"there are {len(table['id']):,} records"
 
 
@@ -70,6 +70,9 @@ class _Written:
     def __init__(self, texts: list[str], *, negated: bool) -> None:
         self.texts, self.negated = texts, negated
 
+    def __repr__(self) -> str:
+        return ("not " if self.negated else "") + ",".join(self.texts)
+
 
 class _Order:
     """A condition such as `frames>=100`."""
@@ -80,6 +83,10 @@ class _Order:
             self._limit = int(value) if re.fullmatch(r"[+-]?\d+", value) else float(value)
         except ValueError:
             raise ArgumentError(f"--where: {value!r} in {text!r} is not a number, which < and > compare with.") from None
+        self.columns = [name]
+
+    def __repr__(self) -> str:
+        return self._text
 
     def __call__(self, table: Mapping[str, np.ndarray]) -> np.ndarray:
         values = table[table.check("--where", self._name) if isinstance(table, Table) else self._name]

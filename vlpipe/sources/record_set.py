@@ -196,7 +196,7 @@ class RecordSet(Opened):
         expected = "a fraction above 0, at most 1"
         weights = [exact(number(f"split[{name!r}]", share, 5e-324, 1, expected=expected)) for name, share in parts.items()]
         if abs(float(sum(weights)) - 1) > 1e-6:
-            raise ArgumentError(f"split: the fractions {dict(parts)} sum to {float(sum(weights)):g}, expected 1.")
+            raise ArgumentError(f"split: the parts {dict(parts)} add up to {float(sum(weights)):g}, expected 1.")
         part_of = self._part_of("split", weights, by, stratify, seed)
         rows = [np.flatnonzero(part_of == part) for part in range(len(weights))]
         for name, chosen in zip(parts, rows, strict=True):
