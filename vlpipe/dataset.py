@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 import secrets
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from vlpipe.engines import graph, mapped, stream
 from vlpipe.engines.grouping import Flat
+from vlpipe.engines.python_calls import keep_alive
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.make_plan import make_plan
 from vlpipe.planning.options import Batching, Engine, Options, OutOfRange, PadTo, Remainder, Verify
@@ -218,17 +220,42 @@ def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
     # draws the number and has no batches; `scan` keeps it; the second element, which a restored iterator makes again, has the batches.
     with tf.device("CPU:0"):
         next_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # The raw op, because `Dataset.scan` traces its function for every dataset, and TensorFlow keeps each of these for ever (150 KB).
+        scan = tf.raw_ops.ScanDataset(
+            input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.range(2)),
+            initial_state=[np.int64(-1)],
+            other_arguments=[next_epoch.handle],
+            f=_draw(),
+            output_types=[tf.int64, tf.int64],
+            output_shapes=[[], []],
+            preserve_cardinality=True,
+        )
+    numbers = tf.data.experimental.from_variant(scan, (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)))
+    keep_alive(next_epoch, numbers)
+    return numbers
 
-    @tf.autograph.experimental.do_not_convert
-    def draw(held: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+
+@functools.cache
+def _draw() -> Any:
+    """The function that draws the number of an epoch, traced once in a process.
+
+    It gets the number that was drawn before, the position (0 or 1) and the variable with the next number. It returns the number, and again
+    the number with the first batch to deliver.
+    """
+    number, variable = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.resource)
+
+    @tf.function(input_signature=[number, number, variable], autograph=False)
+    def draw(held: tf.Tensor, position: tf.Tensor, next_epoch: tf.Tensor) -> tuple[tf.Tensor, ...]:
         drawing = 1 - position
         # After a restore in a new process the variable is behind and has to catch up; otherwise it is left alone, because another iterator
         # may be drawing. Arithmetic instead of tf.cond: each branch would be a function, which costs 2 ms for every new iterator.
-        following = next_epoch.assign_add(tf.maximum(drawing, held + 1 - next_epoch.read_value()))
-        number = tf.where(position == 0, following - 1, held)
-        return number, (number, drawing * 2**62)
+        missing = tf.maximum(drawing, held + 1 - tf.raw_ops.ReadVariableOp(resource=next_epoch, dtype=tf.int64))
+        with tf.control_dependencies([tf.raw_ops.AssignAddVariableOp(resource=next_epoch, value=missing)]):
+            following = tf.raw_ops.ReadVariableOp(resource=next_epoch, dtype=tf.int64)
+        drawn = tf.where(position == 0, following - 1, held)
+        return drawn, drawn, drawing * 2**62
 
-    return tf.data.Dataset.range(2).scan(np.int64(-1), draw)
+    return draw.get_concrete_function()
 
 
 def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:

@@ -6,6 +6,8 @@ import gc
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
-from vlpipe.engines.python_calls import _Calls, wait_at_exit
+from vlpipe.engines.python_calls import _Calls, keep_alive, wait_at_exit
 
 # The first registered function runs last. Without the wait, one run in three hangs, with calls of less than a millisecond.
 SCRIPT = """
@@ -48,10 +50,57 @@ def test_a_script_that_stops_while_the_next_batch_is_made(tmp_path: Path, end: s
     assert done.stdout.splitlines() == ["at the end: True", "under way: 0"]
 
 
+class Owner:
+    """What a wrapped function works for."""
+
+    factor = 2
+
+
+def test_the_owner_is_not_kept_alive_and_a_call_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlpipe.engines.python_calls.ERROR_SECONDS", 0)
+    owner = Owner()
+    double = wait_at_exit(lambda owner, value: owner.factor * value, owner)
+    assert double(4) == 8
+    gone = weakref.ref(owner)
+    del owner
+    assert gone() is None
+    with pytest.raises(RuntimeError, match=r"the dataset was deleted while something still reads it: keep a reference"):
+        double(4)
+
+
+def test_the_owner_lives_as_long_as_the_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, dataset, released = Owner(), tf.data.Dataset.range(3), []
+    gone = weakref.ref(owner)
+    keep_alive(owner, dataset, lambda owner: released.append(owner.factor))
+    derived = dataset.map(lambda number: number)
+    del owner, dataset
+    gc.collect()
+    assert gone() is not None
+    assert not released
+    del derived
+    gc.collect()
+    assert gone() is None
+    assert released == [2]
+
+
+def test_after_an_error_nothing_is_collected_until_its_text_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlpipe.engines.python_calls.ERROR_SECONDS", 0.2)
+    owner = Owner()
+    with pytest.raises(AttributeError):
+        wait_at_exit(lambda owner: owner.unknown, owner)()
+    assert not gc.isenabled()
+    deadline = time.monotonic() + 10
+    while not gc.isenabled() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert gc.isenabled()
+
+
 def test_calls_after_the_end_fail_and_those_under_way_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = _Calls()
+    monkeypatch.setattr("vlpipe.engines.python_calls.ERROR_SECONDS", 0)
     monkeypatch.setattr("vlpipe.engines.python_calls._calls", calls)
-    double = wait_at_exit(lambda value: 2 * value)
+    owner = Owner()
+    double = wait_at_exit(lambda owner, value: owner.factor * value, owner)
     calls.end()  # no call was made: no wait
     calls.ending = False
     assert double(4) == 8
@@ -83,16 +132,17 @@ def calls_of_a_thread(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) 
 
 def test_a_thread_is_introduced_to_the_interpreter_once() -> None:
     assert calls_of_a_thread(lambda call: call) == 1  # a new thread state for every call
-    assert calls_of_a_thread(wait_at_exit) > 10
+    owner = Owner()
+    assert calls_of_a_thread(lambda call: wait_at_exit(lambda owner, number: call(number), owner)) > 10
 
 
 def test_no_collection_runs_in_a_call_and_the_users_setting_comes_back() -> None:
-    seen = []
-    nested = wait_at_exit(lambda: seen.append(gc.isenabled()))
+    seen, owner = [], Owner()
+    nested = wait_at_exit(lambda owner: seen.append(gc.isenabled()), owner)
     for wanted in (True, False):
         (gc.enable if wanted else gc.disable)()
         try:
-            wait_at_exit(lambda: (nested(), seen.append(gc.isenabled())))()
+            wait_at_exit(lambda owner: (nested(), seen.append(gc.isenabled())), owner)()
             assert gc.isenabled() == wanted
         finally:
             gc.enable()
@@ -108,7 +158,10 @@ def call(number):
     lists = [[n] for n in range(5000)]  # a collection is due after 700 of them
     return number + len(lists) - 5000
 gc.callbacks.append(lambda phase, info: threads.append(threading.get_ident()))
-for wrap in (lambda call: call, wait_at_exit):
+class Owner:
+    pass
+owner = Owner()
+for wrap in (lambda call: call, lambda call: wait_at_exit(lambda owner, number: call(number), owner)):
     threads.clear()
     wrapped = wrap(call)
     dataset = tf.data.Dataset.range(20).map(lambda number: tf.numpy_function(wrapped, [number], tf.int64))

@@ -16,6 +16,7 @@ from vlpipe.engines import splitmix_graph
 from vlpipe.engines.apply_transforms import transform_batch
 from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.grouping import Flat
+from vlpipe.engines.python_calls import keep_alive
 from vlpipe.engines.splitmix_graph import uint64
 from vlpipe.errors import REWRITTEN
 from vlpipe.planning import splitmix
@@ -40,11 +41,13 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
     with tf.device("CPU:0"):  # where tf.data runs, even on a machine with a GPU
         reader = _Reader(plan)
     steps = epochs.flat_map(untouched(order.steps))
-    return steps.map(
+    delivered = steps.map(
         untouched(lambda *step: deliver(reader.read(*step))),
         num_parallel_calls=default_parallelism(plan.options, per_core=2),  # a call waits for its reads one after another
         deterministic=True,
     )
+    keep_alive(reader, delivered)
+    return delivered
 
 
 class _Order:

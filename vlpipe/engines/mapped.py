@@ -7,7 +7,6 @@ padded array (or the flat values of a ragged one) that TensorFlow takes over wit
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from vlpipe.engines.labels import list_dtype, multi_hot, padded
 from vlpipe.engines.mapped_frames import Block, CopyJob, FrameCopier, FrameSpan
 from vlpipe.engines.mapped_shards import Shards
 from vlpipe.engines.parse import Parser
-from vlpipe.engines.python_calls import wait_at_exit
+from vlpipe.engines.python_calls import keep_alive, wait_at_exit
 from vlpipe.files.tfrecord import HEADER_BYTES
 from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse_batch
@@ -55,9 +54,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         num_parallel_calls=_parallelism(plan),
         deterministic=True,
     )
-    # TensorFlow never frees the function of a numpy_function, nor what it refers to: without this, every dataset would leave open files
-    # and batches behind.
-    weakref.finalize(delivered, reader.release).atexit = False
+    keep_alive(reader, delivered, _BatchReader.release)
     return delivered
 
 
@@ -103,7 +100,9 @@ class _BatchReader:
     def in_graph(self, number: tf.Tensor) -> Flat:
         """The flat batch with a number, as tensors."""
         # Stateless: the same number always gives the same batch.
-        tensors = tf.numpy_function(wait_at_exit(self), [number], [part.dtype for part in self._parts], stateful=False)
+        tensors = tf.numpy_function(
+            wait_at_exit(_BatchReader.__call__, self), [number], [part.dtype for part in self._parts], stateful=False
+        )
         batch = {}
         for part, tensor in zip(self._parts, tensors, strict=True):
             tensor.set_shape(part.shape)

@@ -101,19 +101,17 @@ class Parser:
             return flat.with_values(tf.cast(flat.values, dtype))
 
     def _decoded(self, name: str, data: tf.Tensor, rows: tf.Tensor) -> tf.RaggedTensor:
-        index = self._index
-
-        def decode(data: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def decode(self: Parser, data: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             sequences = [np.zeros((0, 1), np.float32)]
             for record, row in zip(data.tolist(), rows.tolist(), strict=True):
                 begin, end = walk(record).features[name].ranges[0]
                 try:
                     sequences.append(samples_of(record[begin:end], f'"{name}"'))
                 except AudioError as error:
-                    raise DatasetError(f"{index.where(row)}: {error}") from error
+                    raise DatasetError(f"{self._index.where(row)}: {error}") from error
             return np.concatenate(sequences), np.array([len(samples) for samples in sequences[1:]], np.int64)
 
-        values, lengths = tf.numpy_function(wait_at_exit(decode), [data, rows], [tf.float32, tf.int64], stateful=False)
+        values, lengths = tf.numpy_function(wait_at_exit(decode, self), [data, rows], [tf.float32, tf.int64], stateful=False)
         values.set_shape([None, 1])
         lengths.set_shape(data.shape)
         return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
@@ -142,7 +140,11 @@ class Parser:
 
     def _where(self, row: tf.Tensor) -> tf.Tensor:
         """Names a record as `Index.where` does; runs only for an error."""
-        return tf.numpy_function(wait_at_exit(lambda row: self._index.where(int(row)).encode()), [row], tf.string, stateful=False)
+
+        def where(self: Parser, row: np.ndarray) -> bytes:
+            return self._index.where(int(row)).encode()
+
+        return tf.numpy_function(wait_at_exit(where, self), [row], tf.string, stateful=False)
 
     def _label(self, name: str, value: Any) -> Flat:
         if not isinstance(value, tf.RaggedTensor):

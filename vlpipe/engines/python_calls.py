@@ -18,11 +18,17 @@ import ctypes
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+import tensorflow as tf
+
 QUIET_SECONDS = 0.02  # without a call: then no further call is about to begin
 PATIENCE_SECONDS = 30  # for a call that reads from a slow disk
+ERROR_SECONDS = (
+    1.0  # in which TensorFlow formats the traceback of a call that failed, in its own thread, where nothing may be collected either
+)
 
 
 class _Calls:
@@ -66,8 +72,13 @@ class _Collector:
                 gc.disable()
             self._running += 1
 
-    def resume(self) -> None:
-        """Restore the user's setting, if no other call runs Python code."""
+    def resume(self, *, after: float = 0.0) -> None:
+        """Restore the user's setting, `after` some seconds, if no other call runs Python code."""
+        if after:
+            timer = threading.Timer(after, self.resume)
+            timer.daemon = True
+            timer.start()
+            return
         with self._lock:
             self._running -= 1
             if not self._running and self._was_on:
@@ -84,19 +95,47 @@ def _keep_thread_state() -> None:
         _thread.known = ctypes.pythonapi.PyGILState_Ensure()  # never released
 
 
-def wait_at_exit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function for `tf.numpy_function` so that its calls return before the interpreter ends."""
+def wait_at_exit(function: Callable[..., Any], owner: Any) -> Callable[..., Any]:
+    """Wrap a function for `tf.numpy_function` so that its calls return before the interpreter ends.
+
+    Args:
+        function: called with the owner and the arrays. It must not refer to the owner, or to anything large, itself: TensorFlow never
+            frees a function that it has registered.
+        owner: the object whose data the function needs. The wrapped function does not keep it alive: `keep_alive` does.
+    """
+    reference = weakref.ref(owner)
 
     def call(*arguments: Any) -> Any:
         collector.pause()
         _calls.change(1)
         _keep_thread_state()
+        wait = 0.0
         try:
             if _calls.ending:
                 raise RuntimeError("the process is ending")
-            return function(*arguments)
+            alive = reference()
+            if alive is None:
+                raise RuntimeError("the dataset was deleted while something still reads it: keep a reference to the tf.data.Dataset")
+            return function(alive, *arguments)
+        except BaseException:
+            wait = ERROR_SECONDS
+            raise
         finally:
             _calls.change(-1)
-            collector.resume()
+            collector.resume(after=wait)
 
     return call
+
+
+_immortal: list[Any] = []
+
+
+def keep_alive(owner: Any, dataset: tf.data.Dataset, release: Callable[[Any], None] = lambda owner: None) -> None:
+    """Keep the owner of wrapped functions as long as a dataset; then call `release` with it.
+
+    A dataset that is made inside a `tf.function` is gone when that function is traced, while the graph goes on reading: its owner stays.
+    """
+    if tf.executing_eagerly():
+        weakref.finalize(dataset, release, owner).atexit = False
+    else:
+        _immortal.append(owner)

@@ -19,6 +19,7 @@ from vlpipe.engines.apply_transforms import crop_range, transform_record
 from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.engines.labels import list_dtype
+from vlpipe.engines.python_calls import keep_alive
 from vlpipe.errors import REWRITTEN
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
@@ -70,7 +71,9 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         return group(examples, grouping)
 
     untouched = tf.autograph.experimental.do_not_convert
-    return epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
+    delivered = epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
+    keep_alive(example, delivered)
+    return delivered
 
 
 def _selected(index: Index) -> np.ndarray:
