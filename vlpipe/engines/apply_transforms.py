@@ -2,7 +2,7 @@
 
 The frames of all sequences of a batch are concatenated to `[N, ...]`, so that padding is never counted, masked or computed with (on padded
 batches the same work takes six times as long). They are padded at the end. A dataset without transform, normalize and augment skips this
-module, but for `crop_range`.
+module.
 """
 
 from __future__ import annotations
@@ -12,23 +12,10 @@ import tensorflow as tf
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.splitmix_graph import draws
 from vlpipe.planning.plan import Plan
-from vlpipe.planning.splitmix import CROPS, MASKS
+from vlpipe.planning.splitmix import MASKS
 from vlpipe.transforms.augment import masked
 from vlpipe.transforms.normalize import by_moments, by_utterance, means
 from vlpipe.transforms.transform import transformed
-
-
-def crop_range(plan: Plan, frames: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """The frames of the key feature that are read: how many, and the first one (None: frame 0).
-
-    Args:
-        frames: int64 `[B]`, frames of each record.
-        ids: int64 `[B]`.
-        epoch: int64 scalar.
-    """
-    frame_range = plan.frame_plan.frame_range
-    firsts = frame_range.firsts(frames, tf.minimum, lambda: draws(plan.options.seed or 0, epoch, CROPS, ids, 1)[:, 0])
-    return frame_range.counts(frames, tf.minimum), firsts
 
 
 def transform_batch(plan: Plan, batch: Flat) -> Flat:
@@ -36,12 +23,12 @@ def transform_batch(plan: Plan, batch: Flat) -> Flat:
 
     Args:
         batch: x:NAME are ragged, of `plan.reading_dtype(NAME)`. In addition to the parts of a flat batch it has "id", "epoch" (int64
-            scalar), and with pad_to="boundary" "bucket" (int64 scalar).
+            scalar), with `augment` "number" (int64 `[B]`, from which masks are drawn), and with pad_to="boundary" "bucket" (int64 scalar).
     """
-    epoch, bucket = batch.pop("epoch"), batch.pop("bucket", None)
+    epoch, bucket, numbers = batch.pop("epoch"), batch.pop("bucket", None), batch.pop("number", None)
     result = dict(batch)
     for name in plan.selection.features:
-        sequences = _transformed(plan, name, batch[f"x:{name}"], batch["id"], epoch)
+        sequences = _transformed(plan, name, batch[f"x:{name}"], batch["id"], numbers, epoch)
         result[f"n:x:{name}"] = tf.cast(sequences.row_lengths(), tf.int32)
         at_boundary = bucket if plan.options.pad_to == "boundary" and name == plan.selection.key else None
         result[f"x:{name}"] = sequences if plan.options.batching == "ragged" else _padded(plan, name, sequences, at_boundary)
@@ -58,13 +45,15 @@ def transform_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tens
 
     def one(name: str, frames: tf.Tensor) -> tf.Tensor:
         sequence = tf.RaggedTensor.from_row_lengths(frames, tf.shape(frames, tf.int64)[:1], validate=False)
-        values = _transformed(plan, name, sequence, number[None], epoch).values
+        values = _transformed(plan, name, sequence, number[None], number[None], epoch).values
         return tf.ensure_shape(values, [None, *plan.dimensions(name)])
 
     return {**record, **{f"x:{name}": one(name, record[f"x:{name}"]) for name in plan.selection.features}}
 
 
-def _transformed(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
+def _transformed(
+    plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tensor, numbers: tf.Tensor | None, epoch: tf.Tensor
+) -> tf.RaggedTensor:
     """A feature `[B, None, ...]`, transformed, normalised and augmented, in this order."""
     options, frame_plan = plan.options, plan.frame_plan
     is_key = name == plan.selection.key
@@ -79,8 +68,8 @@ def _transformed(plan: Plan, name: str, sequences: tf.RaggedTensor, ids: tf.Tens
         sequences = sequences.with_values(values)
     if is_key and options.augment is not None:
         fill = _fill(sequences, options.augment.fill)
-        numbers = draws(options.seed or 0, epoch, MASKS, ids, options.augment.draws)
-        sequences = sequences.with_values(masked(options.augment, sequences, fill, numbers))
+        drawn = draws(options.seed or 0, epoch, MASKS, numbers, options.augment.draws)
+        sequences = sequences.with_values(masked(options.augment, sequences, fill, drawn))
     return sequences.with_values(tf.cast(sequences.values, options.dtype))
 
 

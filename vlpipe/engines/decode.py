@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import crop_range
+from vlpipe.engines.graph_pieces import PieceBatch
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.labels import list_dtype, multi_hot_in_graph, padded_in_graph, unpacked
 from vlpipe.engines.parse import Parser
@@ -22,7 +22,7 @@ class BatchDecoder:
     """Makes flat batches of serialized records whose fields the index locates.
 
     Args:
-        rows: int64 `[n]`, rows of the index; records are named by their position among them.
+        rows: int64 `[n]`, rows of the index; pieces name records by their positions among them.
         whole: deliver ragged features and padded labels whatever the options are, for an engine that pads later.
     """
 
@@ -32,7 +32,7 @@ class BatchDecoder:
         self._ragged = whole or plan.options.batching == "ragged"
         self._boundary = plan.options.pad_to == "boundary" and not whole
         self._weighted = plan.options.remainder == "pad" and not whole
-        self._rows, self._ids = tf.constant(rows), tf.constant(index.ids[rows])
+        self._rows = tf.constant(rows)
         self._boundaries = tf.constant(plan.boundaries or (0,), tf.int64)
         self._parser = Parser(plan)
         table = index.rows[rows]
@@ -40,30 +40,31 @@ class BatchDecoder:
         self._labels = {name: _Columns(index.access(name), table) for name in plan.selection.labels}
         self._example_labels = [name for name, label in self._labels.items() if label.access.location is Location.EXAMPLE]
 
-    def __call__(self, data: tf.Tensor, records: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
-        """The flat batch of some records.
+    def __call__(self, data: tf.Tensor, pieces: PieceBatch, real: tf.Tensor, bucket: tf.Tensor) -> Flat:
+        """The flat batch of some pieces.
 
         Args:
-            data: string `[B]`, the serialized records.
-            records: int64 `[B]`, their positions.
+            data: string `[B]`, their serialized records.
             real: int64 scalar, how many of them have weight 1.
             bucket: int64 scalar.
-            epoch: int64 scalar.
         """
-        ids = tf.gather(self._ids, records)
+        records = pieces.records
         flat: Flat = {}
         if self._parser:
             frames = {name: tf.gather(self._features[name].counts, records) for name in self._parser.features}
-            flat |= self._parser(data, tf.gather(self._rows, records), frames, ids, epoch)
+            cut = None if self._plan.frame_plan.frame_range.is_all else pieces.frames
+            flat |= self._parser(data, tf.gather(self._rows, records), frames, cut)
         for name, feature in self._features.items():
             if name not in self._parser.features:
-                flat |= self._feature(feature, data, records, bucket, epoch)
+                flat |= self._feature(feature, data, pieces, bucket)
         values = parse_batch(self._schema, self._example_labels, data) if self._example_labels else {}
         flat |= {f"y:{name}": value for name, value in values.items()}
         for label in self._labels.values():
             flat |= self._label(label, data, records)
         if self._options.ids or self._plan.has_transforms:
-            flat["id"] = ids
+            flat["id"] = pieces.ids
+        if self._options.augment is not None:
+            flat["number"] = pieces.numbers
         if self._weighted:
             flat["weight"] = tf.cast(tf.range(tf.size(records, tf.int64)) < real, tf.float32)
         return flat
@@ -88,14 +89,12 @@ class BatchDecoder:
             values = _padded(payloads, label.access, counts, tf.reduce_max(counts), list_dtype(label.access.sequence), padding)
         return {name: values, f"n:{name}": tf.cast(counts, tf.int32)}
 
-    def _feature(self, feature: _Columns, data: tf.Tensor, records: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
+    def _feature(self, feature: _Columns, data: tf.Tensor, pieces: PieceBatch, bucket: tf.Tensor) -> Flat:
         access = feature.access
         name, field, stored = access.name, access.sequence, access.stored
         is_key = name == self._plan.selection.key
-        frames, first = tf.gather(feature.counts, records), None
-        if is_key:
-            frames, first = crop_range(self._plan, frames, tf.gather(self._ids, records), epoch)
-        payloads = _payloads(feature, data, records, frames, first)
+        first, frames = pieces.frames if is_key else (None, tf.gather(feature.counts, pieces.records))
+        payloads = _payloads(feature, data, pieces.records, frames, first)
         lengths = {f"n:x:{name}": tf.cast(frames, tf.int32)}
         dtype = tf.as_dtype(self._plan.reading_dtype(name))
         if self._ragged or self._plan.has_transforms:

@@ -22,7 +22,9 @@ from vlpipe.engines.mapped_shards import Shards
 from vlpipe.engines.parse import Parser
 from vlpipe.engines.python_calls import keep_alive, wait_at_exit
 from vlpipe.files.tfrecord import HEADER_BYTES
+from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.plan import Plan
+from vlpipe.planning.splitmix import CROPS, draws, part_numbers
 from vlpipe.storage.example import parse_batch
 from vlpipe.storage.field_access import FieldAccess, Location
 from vlpipe.storage.schema import Fixed
@@ -85,6 +87,7 @@ class _BatchReader:
         self._blocks: dict[tuple[int, int, int], list[tuple[Any, ...]]] = {}
         self._lock = threading.Lock()
         self._parser = Parser(plan)
+        self._key = self._index.access(plan.selection.key, as_feature=True)
         self._example_labels: list[str] = []
         self._pools: list[Pool] = []
         self._parts = self._all_parts()
@@ -114,7 +117,8 @@ class _BatchReader:
             batch |= {f"y:{name}": value for name, value in values.items()}
         if self._parser:
             frames = {name: batch.pop(f"frames:{name}") for name in self._parser.features}
-            batch |= self._parser(data, batch.pop("rows"), frames, batch["id"], epoch)
+            cut = PieceFrames(batch.pop("first", None), batch.pop("count")) if "count" in batch else None
+            batch |= self._parser(data, batch.pop("rows"), frames, cut)
         for name in [name for name in batch if name.startswith("splits:")]:
             values = batch[name.removeprefix("splits:")]
             batch[name.removeprefix("splits:")] = tf.RaggedTensor.from_row_splits(values, batch.pop(name), validate=False)
@@ -142,10 +146,17 @@ class _BatchReader:
     def _look_up(self, epoch: int, first: int) -> list[tuple[Any, ...]]:
         schedule = self._plan.schedule
         batches = [schedule.batch(epoch, step) for step in range(first, min(first + self._block_size, self._plan.steps_per_epoch))]
-        rows = self._plan.rows[np.concatenate([batch.records for batch in batches])]
-        ends = np.cumsum([len(batch.records) for batch in batches])
-        block = Block(epoch, batches, ends, rows, self._rows.take(rows), np.asarray(self._index.ids[rows]))
-        columns = [block.split(block.rows), block.split(block.table), *(part.inputs(block) for part in self._parts)]
+        pieces = self._plan.pieces.take(np.concatenate([batch.pieces for batch in batches]))
+        ends = np.cumsum([len(batch.pieces) for batch in batches])
+        table, ids = self._rows.take(pieces.rows), np.asarray(self._index.ids[pieces.rows])
+        frames = self._plan.frame_plan.frame_range.moved(
+            PieceFrames(pieces.firsts, pieces.frames),
+            lambda: self._key.counts(table),
+            np.minimum,
+            lambda: draws(self._options.seed or 0, epoch, CROPS, pieces.copy_numbers(ids, part_numbers)),
+        )
+        block = Block(epoch, batches, ends, pieces, table, ids, frames)
+        columns = [block.split(pieces.rows), block.split(block.table), *(part.inputs(block) for part in self._parts)]
         return list(zip(*columns, strict=True))
 
     def _all_parts(self) -> list[_Part]:
@@ -157,11 +168,14 @@ class _BatchReader:
         for name in selection.labels:
             parts += self._label(self._index.access(name))
         if self._parser:
-            parts.append(_Part("rows", tf.int64, [None], lambda block: block.split(block.rows)))
+            parts.append(_Part("rows", tf.int64, [None], lambda block: block.split(block.pieces.rows)))
+            parts += self._cut()
         if self._example_labels or self._parser:
             parts.append(_Part("records", tf.string, [None], lambda block: block.split(block.table), self._shards.records))
-        if options.ids or self._plan.has_transforms or self._parser:
+        if options.ids or self._plan.has_transforms:
             parts.append(_Part("id", tf.int64, [None], lambda block: block.split(block.ids)))
+        if options.augment is not None:
+            parts.append(_Part("number", tf.int64, [None], lambda block: block.split(block.pieces.numbers(block.ids, part_numbers))))
         if options.remainder == "pad":
             parts.append(_Part("weight", tf.float32, [None], _weights))
         if self._plan.has_transforms and options.pad_to == "boundary":
@@ -172,13 +186,22 @@ class _BatchReader:
         """The frames that the index has for a feature that is parsed in the graph."""
         return [_Part(f"frames:{access.name}", tf.int64, [None], lambda block: block.split(access.counts(block.table)))]
 
+    def _cut(self) -> list[_Part]:
+        """The frames that are read of a key feature that is parsed in the graph; nothing where all of them are."""
+        if self._plan.frame_plan.frame_range.is_all or self._plan.selection.key not in self._parser.features:
+            return []
+        return [
+            _Part("count", tf.int64, [None], lambda block: block.split(block.frames.counts)),
+            _Part("first", tf.int64, [None], lambda block: block.split(_firsts(block))),
+        ]
+
     def _feature(self, access: FieldAccess) -> list[_Part]:
         plan, options, name = self._plan, self._options, access.name
         dtype = tf.as_dtype(plan.reading_dtype(name))
         pool = Pool(plan.peak_bytes_read(name), _parallelism(plan) + IN_TRANSIT)
         self._pools.append(pool)
         is_key = name == plan.selection.key
-        span = FrameSpan(access, plan.frame_plan.frame_range if is_key else None, options.seed or 0)
+        span = FrameSpan(access, with_key=is_key)
         # Frames that are transformed in the graph are padded after that.
         unpadded = options.batching == "ragged" or plan.has_transforms
         copy = FrameCopier(
@@ -225,7 +248,7 @@ class _BatchReader:
     def _sequence_label(self, access: FieldAccess) -> list[_Part]:
         """A label of varying length: integers as int64, as CTC wants them."""
         dtype = list_dtype(access.sequence)
-        span = FrameSpan(access, None, 0)
+        span = FrameSpan(access)
         padding = self._plan.selection.paddings.number(f"y:{access.name}")
         copy = FrameCopier(access, span, dtype.as_numpy_dtype, padding, self._shards, Pool(0, 0))
 
@@ -271,5 +294,11 @@ class _BatchReader:
         return [_Part(f"y:{access.name}", tf.as_dtype(access.dtype), shape, lambda block: block.split(access.row_values(block.table)))]
 
 
+def _firsts(block: Block) -> np.ndarray:
+    """int64 `[pieces]`: the first frame that is read."""
+    firsts: np.ndarray | None = block.frames.firsts
+    return np.zeros_like(block.frames.counts) if firsts is None else firsts
+
+
 def _weights(block: Block) -> list[np.ndarray]:
-    return [(np.arange(len(batch.records)) < batch.real).astype(np.float32) for batch in block.batches]
+    return [(np.arange(len(batch.pieces)) < batch.real).astype(np.float32) for batch in block.batches]

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import crop_range
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.labels import list_dtype
 from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.errors import AudioError, DatasetError
+from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.plan import Plan
 from vlpipe.protobuf.wire import walk
 from vlpipe.sources.foreign.decode import samples_of
@@ -45,15 +45,14 @@ class Parser:
     def __bool__(self) -> bool:
         return bool(self.features or self.labels)
 
-    def __call__(self, data: tf.Tensor, rows: tf.Tensor, frames: dict[str, tf.Tensor], ids: tf.Tensor, epoch: tf.Tensor) -> Flat:
-        """The parts of a flat batch; features are ragged, truncated and cropped.
+    def __call__(self, data: tf.Tensor, rows: tf.Tensor, frames: dict[str, tf.Tensor], cut: PieceFrames | None) -> Flat:
+        """The parts of a flat batch; features are ragged.
 
         Args:
             data: string `[B]`, the serialized records.
             rows: int64 `[B]`, their rows in the index.
             frames: int64 `[B]` by feature, the frames that the index has.
-            ids: int64 `[B]`.
-            epoch: int64 scalar.
+            cut: those of the key feature that are read; None: all.
 
         Raises:
             tf.errors.InvalidArgumentError: while iterating, a record does not agree with the index; the text names it.
@@ -63,8 +62,8 @@ class Parser:
         for name in self.features:
             sequences = custom[name] if name in custom else self._parsed(name, data, rows)
             sequences = self._checked(name, sequences, frames[name], rows)
-            if name == self._plan.selection.key:
-                sequences = _cut(self._plan, sequences, ids, epoch)
+            if name == self._plan.selection.key and cut is not None:
+                sequences = _cut(sequences, cut)
             values = tf.cast(sequences.values, self._plan.reading_dtype(name))
             values = tf.ensure_shape(values, [None, *self._index.schema.sequences[name].dimensions])
             flat[f"x:{name}"] = sequences.with_values(values)
@@ -162,11 +161,8 @@ def _spec(field: Sequence | Fixed | Text) -> Any:
     return tf.RaggedTensorSpec([None, *field.dimensions], field.dtype, ragged_rank=0)
 
 
-def _cut(plan: Plan, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
-    """The frames of the key feature that are read."""
-    if plan.frame_plan.frame_range.is_all:
-        return sequences
-    counts, firsts = crop_range(plan, sequences.row_lengths(), ids, epoch)
-    begins = sequences.row_starts() if firsts is None else sequences.row_starts() + firsts
-    values = tf.gather(sequences.values, tf.ragged.range(begins, begins + counts).values)
-    return tf.RaggedTensor.from_row_lengths(values, counts, validate=False)
+def _cut(sequences: tf.RaggedTensor, cut: PieceFrames) -> tf.RaggedTensor:
+    """The frames of each sequence that are read."""
+    begins = sequences.row_starts() if cut.firsts is None else sequences.row_starts() + cut.firsts
+    values = tf.gather(sequences.values, tf.ragged.range(begins, begins + cut.counts).values)
+    return tf.RaggedTensor.from_row_lengths(values, cut.counts, validate=False)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import crop_range, transform_record
+from vlpipe.engines.apply_transforms import transform_record
 from vlpipe.engines.decode import BatchDecoder
+from vlpipe.engines.graph_pieces import pieces_of_records
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.engines.labels import list_dtype
 from vlpipe.engines.python_calls import keep_alive
@@ -228,12 +229,14 @@ def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, positi
     with tf.control_dependencies([require(same, changed)]):
         data = tf.identity(data)
     zero = tf.constant(0, tf.int64)
-    batch = decode(data[None], position[None], zero, zero, epoch)
+    frames = table.frames[plan.selection.key][position]
+    batch = decode(data[None], pieces_of_records(plan, position[None], table.id[position][None], frames[None], epoch), zero, zero)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
     if plan.options.has_transforms:
         flat = transform_record(plan, flat, flat["id"], epoch)
     if not plan.options.ids:
         flat.pop("id", None)
+    flat.pop("number", None)
     return with_lengths(flat)
 
 
@@ -241,7 +244,8 @@ def _cut(plan: Plan, frames: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> 
     """The frames of a record that are read."""
     if plan.frame_plan.frame_range.is_all:
         return frames
-    counts, firsts = crop_range(plan, tf.shape(frames, tf.int64)[:1], number[None], epoch)
+    zero = tf.zeros([1], tf.int64)
+    firsts, counts = pieces_of_records(plan, zero, number[None], tf.shape(frames, tf.int64)[:1], epoch).frames
     return frames[: counts[0]] if firsts is None else frames[firsts[0] :][: counts[0]]
 
 

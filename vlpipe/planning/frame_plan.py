@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,18 @@ from vlpipe.storage.index import Index
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.normalize import MeanVariance, of_path, of_source
 from vlpipe.transforms.transform import LengthMap, TracedTransform
+
+
+class PieceFrames(NamedTuple):
+    """The frames of the key feature that are read of some records.
+
+    Attributes:
+        firsts: int64 `[n]`, the first frame of each; None: frame 0 of all.
+        counts: int64 `[n]`, how many.
+    """
+
+    firsts: Any
+    counts: Any
 
 
 @dataclass(frozen=True)
@@ -42,15 +54,22 @@ class FrameRange:
         frames = self._truncated(frames, minimum)
         return frames if self.crop is None else minimum(frames, self.crop.frames)
 
-    def firsts(self, frames: Any, minimum: Callable[[Any, Any], Any], draws: Callable[[], Any]) -> Any:
-        """int64 `[n]`: the first frame that is read; None: frame 0 of all records.
+    def pieces(self, frames: Any, minimum: Callable[[Any, Any], Any], draws: Callable[[], Any]) -> PieceFrames:
+        """The frames that are read of whole records that have `frames` (int64 `[n]`); `draws` as for `moved`."""
+        return self.moved(PieceFrames(None, self.counts(frames, minimum)), lambda: frames, minimum, draws)
+
+    def moved(
+        self, planned: PieceFrames, frames: Callable[[], Any], minimum: Callable[[Any, Any], Any], draws: Callable[[], Any]
+    ) -> PieceFrames:
+        """The frames that are read of pieces in one epoch: the planned ones, or as many at a random place.
 
         Args:
-            draws: returns int64 `[n]` random numbers below 2**32, one for each record; called only where they are needed.
+            frames: returns int64 `[n]`, the frames of their records. Called only where they are needed, as is `draws`.
+            draws: returns int64 `[n]`, random numbers below 2**32, one for each record and copy.
         """
         if self.crop is None or not self.crop.random:
-            return None
-        return self.crop.firsts(self._truncated(frames, minimum) - self.counts(frames, minimum), draws())
+            return planned
+        return planned._replace(firsts=self.crop.firsts(self._truncated(frames(), minimum) - planned.counts, draws()))
 
     def _truncated(self, frames: Any, minimum: Callable[[Any, Any], Any]) -> Any:
         return frames if self.truncation is None else minimum(frames, self.truncation)

@@ -14,6 +14,7 @@ from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.buckets import boundaries_of, histogram
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
 from vlpipe.planning.options import INTEGER_DTYPES, Options
+from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.plan import Bucket, Plan
 from vlpipe.planning.schedule import BatchSpans, Schedule, cut
 from vlpipe.planning.selection import Selection, select
@@ -85,7 +86,7 @@ def make_plan(index: Index, options: Options) -> Plan:
         frame_bytes={name: int(np.prod(dimensions[name], dtype=np.int64)) * options.itemsize for name in selection.features},
         most_frames={name: int(index.frames(name).max(initial=0)) for name in selection.features},
         index=index,
-        rows=delivered.rows,
+        pieces=Pieces(delivered.rows, read),
         frames=frames,
         schedule=Schedule(bucket_of, spans, seed=seed, complete=options.remainder == "pad", shard=options.shard),
         frame_plan=frame_plan,

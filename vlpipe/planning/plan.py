@@ -12,6 +12,7 @@ import numpy as np
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.frame_plan import FramePlan
 from vlpipe.planning.options import Options, itemsize_of
+from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.resume import Identity, make_state, run_identity
 from vlpipe.planning.schedule import Schedule
 from vlpipe.planning.selection import Selection
@@ -58,9 +59,9 @@ class Plan:
         frame_bytes: bytes of a delivered frame, by feature.
         most_frames: frames of the longest record, by feature.
         index: of the source.
-        rows: int64 `[n]`, rows in the index of the records within `length_range`.
-        frames: int64 `[n]`, their delivered lengths.
-        schedule: which of these records make which batch, in every epoch.
+        pieces: what is read of the records within `length_range`; each becomes one sequence.
+        frames: `[n]`, the delivered lengths of the pieces.
+        schedule: which pieces make which batch, in every epoch.
         frame_plan: what happens to their frames between reading and padding.
     """
 
@@ -77,10 +78,15 @@ class Plan:
     frame_bytes: dict[str, int]
     most_frames: dict[str, int]
     index: Index = field(repr=False)
-    rows: np.ndarray = field(repr=False)
+    pieces: Pieces = field(repr=False)
     frames: np.ndarray = field(repr=False)
     schedule: Schedule = field(repr=False)
     frame_plan: FramePlan = field(repr=False)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """`[n]`: the rows in the index of the records of the pieces."""
+        return self.pieces.rows
 
     @property
     def steps_per_epoch(self) -> int:
@@ -146,7 +152,7 @@ class Plan:
     def peak_bytes_read(self, name: str) -> int:
         """Maximum bytes of one feature in a batch as it is read, before a transform."""
         frames = self.peak_bytes(name) // self.frame_bytes[name]
-        if name == self.selection.key and self.frame_plan.lengths is not None and len(self.rows):
+        if name == self.selection.key and self.frame_plan.lengths is not None and len(self.pieces):
             frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.frame_plan.lengths.before[-1])
         stored = self.index.schema.sequences[name]
         return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize_of(self.reading_dtype(name))
@@ -167,7 +173,7 @@ class Plan:
     def _frames_delivered(self) -> tuple[int, int]:
         """Real frames and all frames of the first epoch, for all ranks together."""
         options, spans = self.options, self.schedule.spans
-        frames = self.frames[self.schedule.records_in_order(0)]
+        frames = self.frames[self.schedule.pieces_of(0, self.schedule.slots_in_order(0))]
         ends = spans.starts + spans.counts
         totals = np.concatenate([[0], np.cumsum(frames)])
         valid = int((totals[ends] - totals[spans.starts]).sum())
