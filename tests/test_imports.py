@@ -55,6 +55,7 @@ PUBLIC = {
     "Fixed",
     "Text",
     "Crop",
+    "Windows",
     "Transform",
     "SpecAugment",
     "Writer",

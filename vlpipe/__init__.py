@@ -26,6 +26,7 @@ _HOMES = {
     "Fixed": "vlpipe.storage.schema",
     "Text": "vlpipe.storage.schema",
     "Crop": "vlpipe.transforms.crop",
+    "Windows": "vlpipe.transforms.windows",
     "Transform": "vlpipe.transforms.transform",
     "SpecAugment": "vlpipe.transforms.augment",
     "Writer": "vlpipe.storage.writer",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.transforms.augment import SpecAugment as SpecAugment
     from vlpipe.transforms.crop import Crop as Crop
     from vlpipe.transforms.transform import Transform as Transform
+    from vlpipe.transforms.windows import Windows as Windows
     from vlpipe.verification import verify as verify
 
 

@@ -26,6 +26,7 @@ from vlpipe.storage.paths import Source
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
+from vlpipe.transforms.windows import Windows
 
 if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
@@ -50,12 +51,14 @@ def make_dataset(
     resume: dict[str, Any] | None = None,
     features: str | tuple[str, ...] | None = None,
     label: str | tuple[str, ...] | Literal[False] | None = None,
+    aligned: str | tuple[str, ...] | Literal[False] | None = None,
     lengths: bool = False,
     ids: bool = False,
     label_padding: int | Mapping[str, float] = -1,
     padding_value: float | Mapping[str, float] = 0.0,
     dtype: str = "float32",
     crop: int | Crop | None = None,
+    windows: int | Windows | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
     normalize: str | os.PathLike[str] | None = None,
     augment: SpecAugment | None = None,
@@ -70,7 +73,7 @@ def make_dataset(
     Elements are `(x, y)`; `(x, y, sample_weight)` with remainder="pad" (y is None without a label); `(x,)` without a label.
     x is `[B, T, d]` (under "ragged" a `tf.RaggedTensor`), or with `lengths` or `ids` a dict {"features": x, "lengths": int32 [B],
     "id": int64 [B]}. Several features make a dict of their names, each with NAME_lengths. A label that is a sequence is int64
-    `[B, U]`, padded with `label_padding`; its true lengths are then x["label_lengths"].
+    `[B, U]`, padded with `label_padding`; its true lengths are then x["label_lengths"]. One that is `aligned` is `[B, T]`.
 
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
@@ -78,9 +81,9 @@ def make_dataset(
     Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that frames outside it
     need not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that
     they change neither mean nor variance. Padding comes last, and none of these touches it. `length_range` applies to the true lengths,
-    before all of these. Of several features, only the key feature (the first) is cropped, transformed and augmented; all are normalised.
-    The plan computes the lengths after crop and transform, so that buckets and steps are exact. All randomness depends on (seed, epoch,
-    record) alone.
+    before all of these. Of several features, only the key feature (the first) is transformed and augmented; it is cropped
+    together with all that is `aligned`; all features are normalised. The plan computes the lengths after crop and transform, so that
+    buckets and steps are exact. All randomness depends on (seed, epoch, record) alone.
 
     Args:
         source: a dataset directory, a glob, a file, or a list of these; or the address of a dataset directory, such as
@@ -103,8 +106,12 @@ def make_dataset(
         resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`.
         features: name of the sequence in the schema, a tuple of names for a dict; None: the only candidate.
         label: name of the label, a tuple of names for a dict, False for none; None: the only candidate, if there is one.
+        aligned: which labels and further features have one value for each frame of the key feature (voice activity, phones, pitch): a
+            name or a tuple of names; None: those that are as long as it in every record (logged), and those that the schema has as
+            `Sequence(..., aligned=True)`; False: none. They are truncated, cropped and padded with it, to the same T, also with
+            pad_to="boundary", and are ragged under "ragged". SpecAugment leaves them alone.
         lengths: also deliver the true lengths.
-        ids: also deliver the row of each record in the index.
+        ids: also deliver the row of each record in the index, and with `windows` as x["start"] (int64 `[B]`) the first frame of each.
         label_padding: padding of labels that are sequences: an integer for all, or numbers by name, such as {"words": -1, "phones": 0,
             "weights": 0}; labels that it does not name get -1.
         padding_value: padding of features: a number for all, or numbers by name, such as {"mel": -13.8}; features that it does not name
@@ -112,6 +119,9 @@ def make_dataset(
         dtype: dtype of the delivered features.
         crop: the most frames of each sequence: a number, for the first frames, or a `vlpipe.Crop`, such as
             `vlpipe.Crop(300, random=True)`.
+        windows: pieces of equal length, each of which is a sequence of a batch, instead of whole records: a number of frames, or
+            `vlpipe.Windows(300, hop=150)`. Buckets, steps and `remainder` count windows; labels that have one value a record come with
+            each of its windows. Not with `crop`, nor in the stream engine.
         transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a
             `vlpipe.Transform`, which declares how T changes. With it, `vlpipe.plan` loads TensorFlow to trace it.
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
@@ -154,12 +164,14 @@ def make_dataset(
             resume=resume,
             features=features,
             label=label,
+            aligned=aligned,
             lengths=lengths,
             ids=ids,
             label_padding=label_padding,
             padding_value=padding_value,
             dtype=dtype,
             crop=crop,  # type: ignore[arg-type]  # a number becomes a Crop
+            windows=windows,  # type: ignore[arg-type]  # a number becomes Windows
             transform=transform,  # type: ignore[arg-type]  # a function becomes a Transform
             normalize=normalize,  # type: ignore[arg-type]  # a path becomes absolute
             augment=augment,
@@ -172,6 +184,7 @@ def make_dataset(
     )
     plan = make_plan(open_anywhere(source, options.layout), options)
     _check_not_empty(plan)
+    _log_aligned(plan)
     _log_refused(plan)
     start = (0, 0) if options.resume is None else check_state(plan.identity, plan.steps_per_epoch, options.resume)
     make_batches = {"mapped": mapped.batches, "graph": graph.batches, "stream": stream.batches}[plan.engine]
@@ -194,18 +207,26 @@ def _check_not_empty(plan: Plan) -> None:
     """Refuse an endless run of empty epochs, which would neither deliver a batch nor end."""
     if plan.options.repeat and not plan.steps_per_epoch:
         raise ArgumentError(
-            f"repeat=True: an epoch has no batch: of {plan.total} records, these are not delivered: {plan.refused}. Use a smaller "
+            f"repeat=True: an epoch has no batch: of {plan.total} {plan.unit}, these are not delivered: {plan.refused}. Use a smaller "
             'batch_size, remainder="keep" or another length_range.'
         )
+
+
+def _log_aligned(plan: Plan) -> None:
+    """Log once, before the first batch, which sequences are taken to be aligned by their lengths."""
+    selection = plan.selection
+    if selection.aligned and plan.options.aligned is None:
+        names, ends = ", ".join(selection.aligned), "go" if len(selection.aligned) > 1 else "goes"
+        _log.info('aligned=None: %s %s frame by frame with "%s", as long in every record; aligned=False if not', names, ends, selection.key)
 
 
 def _log_refused(plan: Plan) -> None:
     """Log once, before the first batch, which records are not delivered or are truncated."""
     if plan.refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in plan.refused.items())
-        _log.warning("%d of %d records are not delivered in an epoch: %s", plan.total - plan.records, plan.total, reasons)
+        _log.warning("%d of %d %s are not delivered in an epoch: %s", plan.total - plan.records, plan.total, plan.unit, reasons)
     if plan.truncated:
-        _log.warning("%d of %d records are truncated to %s frames", plan.truncated, plan.total, plan.options.length_range[1])
+        _log.warning("%d of %d records are truncated to %s frames", plan.truncated, len(plan.index), plan.options.length_range[1])
 
 
 def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
@@ -273,6 +294,8 @@ def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
                 x["label_lengths" if selection.single_label else f"{name}_lengths"] = batch[f"n:y:{name}"]
     if options.ids:
         x["id"] = batch["id"]
+    if "start" in batch:
+        x["start"] = batch["start"]
     y: Any = {name: batch[f"y:{name}"] for name in selection.labels} or None
     if selection.single_label:
         y = batch[f"y:{selection.labels[0]}"]
@@ -284,7 +307,7 @@ def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
 def _with_static_shape(batch: Flat, plan: Plan) -> Flat:
     """The batch with every dimension that all batches share in its static shape."""
     rows, frames = plan.static_shape
-    shapes = {f"x:{plan.selection.key}": [rows, frames]}
+    shapes = {part.flat: [rows, frames] for part in plan.selection.frame_parts if part.with_key}
     if rows is None and frames is None:
         return batch
     return {

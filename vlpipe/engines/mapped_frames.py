@@ -24,19 +24,19 @@ class Block(NamedTuple):
         epoch: number of the epoch.
         batches: as the schedule makes them.
         ends: int64 `[batches]`, the end of each batch among the pieces.
-        pieces: those of all batches, one after another.
+        planned: the pieces of all batches, one after another, as the plan has them.
         table: `[pieces]`, the rows of their records.
         ids: int64 `[pieces]`, of their records.
-        frames: those of the key feature that are read.
+        pieces: which frames of the key feature, and of all that is aligned with it, are read of each record.
     """
 
     epoch: int
     batches: list[Batch]
     ends: np.ndarray
-    pieces: Pieces
+    planned: Pieces
     table: np.ndarray
     ids: np.ndarray
-    frames: PieceFrames
+    pieces: PieceFrames
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
         """The values of each batch, from an array with a value for every piece."""
@@ -54,24 +54,23 @@ class Block(NamedTuple):
 
 
 class FrameSpan:
-    """Which frames of a sequence are read: all of them, or those of the piece.
+    """Which frames of a sequence are read: those of the pieces, or all.
 
     Args:
         access: to the sequence.
-        with_key: it is the key feature, of which pieces are made.
+        of_pieces: it is the key feature, or aligned with it.
     """
 
-    def __init__(self, access: FieldAccess, *, with_key: bool = False) -> None:
-        self._access, self._with_key = access, with_key
+    def __init__(self, access: FieldAccess, *, of_pieces: bool) -> None:
+        self.access, self._of_pieces = access, of_pieces
 
     def counts(self, block: Block) -> np.ndarray:
         """int64 `[pieces]`: frames that are read of each record."""
-        counts: np.ndarray = block.frames.counts if self._with_key else self._access.counts(block.table)
-        return counts
+        return block.pieces.counts if self._of_pieces else self.access.counts(block.table)
 
     def firsts(self, block: Block) -> np.ndarray | None:
         """int64 `[pieces]`: the first frame that is read of each record; None: frame 0 of all."""
-        return block.frames.firsts if self._with_key else None
+        return block.pieces.firsts if self._of_pieces else None
 
 
 class CopyJob(NamedTuple):
@@ -79,8 +78,8 @@ class CopyJob(NamedTuple):
 
     Attributes:
         shape: of the array.
-        segments: the bytes of each piece's frames.
-        frames: int64 `[pieces]`, how many each has.
+        segments: the bytes of each record's frames.
+        frames: int64 `[records]`, how many each has.
     """
 
     shape: tuple[int, ...]
@@ -92,15 +91,15 @@ class FrameCopier:
     """Copies the frames of one sequence from the shards.
 
     Args:
-        access: to the sequence.
-        span: which of its frames are read.
+        span: which frames of a sequence are read.
         dtype: of the delivered values.
         padding: value of padded frames.
         shards: to read from.
         pool: memory for the arrays.
     """
 
-    def __init__(self, access: FieldAccess, span: FrameSpan, dtype: np.dtype, padding: float, shards: Shards, pool: Pool) -> None:
+    def __init__(self, span: FrameSpan, dtype: np.dtype, padding: float, shards: Shards, pool: Pool) -> None:
+        access = span.access
         self._access, self._span, self._shards, self._pool = access, span, shards, pool
         self._dtype = np.dtype(dtype)
         self._dimensions = access.sequence.dimensions

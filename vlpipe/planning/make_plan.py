@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vlpipe.errors import ArgumentError, SchemaError
+from vlpipe.planning.alignment import with_aligned
 from vlpipe.planning.buckets import boundaries_of, histogram
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
 from vlpipe.planning.options import INTEGER_DTYPES, Options
-from vlpipe.planning.pieces import Pieces
+from vlpipe.planning.pieces import pieces_of
 from vlpipe.planning.plan import Bucket, Plan
 from vlpipe.planning.schedule import BatchSpans, Schedule, cut
 from vlpipe.planning.selection import Selection, select
@@ -56,37 +57,43 @@ def make_plan(index: Index, options: Options) -> Plan:
         SchemaError: the requested fields are not in the schema, or not of the right kind.
     """
     engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
-    selection = select(index.schema, options, index.label)
+    selection = with_aligned(index, select(index.schema, options, index.label), options)
     _check_scaled(index, selection, options)
     delivered = _within_range(index, selection, options)
-    read = FrameRange.of(options).counts(delivered.frames, np.minimum)
-    frames, frame_plan = frame_plan_for(index, selection, options, read)
-    lengths, counts = histogram(frames)
+    pieces, left_out = pieces_of(delivered.rows, delivered.frames, FrameRange.of(options))
+    if len(delivered.rows) and not len(pieces) and options.windows is not None:
+        raise ArgumentError(
+            f"windows: all {len(delivered.rows)} records are shorter than a window of {options.windows.frames} frames, and "
+            'tail="drop" leaves them out. Use shorter windows, or another tail.'
+        )
+    frames, frame_plan = frame_plan_for(index, selection, options, pieces.frames)
+    padded = np.maximum(frames, frame_plan.least) if frame_plan.least else frames
+    lengths, counts = histogram(padded)
     uppers = boundaries_of(lengths, counts, options, engine)
-    bucket_of = np.searchsorted(uppers, frames, side="left").astype(np.min_scalar_type(len(uppers)))
+    bucket_of = np.searchsorted(uppers, padded, side="left").astype(np.min_scalar_type(len(uppers)))
     sizes = [options.batch_size_for(upper) for upper in uppers]
     records = np.bincount(np.searchsorted(uppers, lengths), weights=counts, minlength=len(uppers)).astype(int).tolist()
     carry = engine != "stream" and options.batching == "bucket"
     spans = cut(records, [size * options.shard[1] for size in sizes], drop=options.remainder == "drop", carry=carry)
-    refused = delivered.refused | {"remainder": len(frames) - int(spans.counts.sum())}
+    refused = delivered.refused | {"tail": left_out, "remainder": len(frames) - int(spans.counts.sum())}
     refused = {reason: count for reason, count in refused.items() if count}
-    dimensions = {name: index.schema.sequences[name].dimensions for name in selection.features} | {selection.key: frame_plan.dimensions}
+    dimensions = {name: frame_plan.dimensions_of(name, index.schema) for name in selection.features}
     seed = (options.seed or 0) if options.shuffle else None
     return Plan(
         options=options,
         selection=selection,
         engine=engine,
-        total=len(index),
-        records=len(index) - sum(refused.values()),
+        total=len(pieces) + sum(delivered.refused.values()) + left_out,
+        records=int(spans.counts.sum()),
         refused=refused,
         truncated=delivered.truncated,
-        cropped=int(np.count_nonzero(read < delivered.frames)),
-        over_budget=_over_budget(frames, options),
+        cropped=0 if options.crop is None else int(np.count_nonzero(delivered.frames > options.crop.frames)),
+        over_budget=_over_budget(padded, options),
         buckets=_buckets(uppers, sizes, records, lengths, spans, options),
         frame_bytes={name: int(np.prod(dimensions[name], dtype=np.int64)) * options.itemsize for name in selection.features},
         most_frames={name: int(index.frames(name).max(initial=0)) for name in selection.features},
         index=index,
-        pieces=Pieces(delivered.rows, read),
+        pieces=pieces,
         frames=frames,
         schedule=Schedule(bucket_of, spans, seed=seed, complete=options.remainder == "pad", shard=options.shard),
         frame_plan=frame_plan,
@@ -115,6 +122,8 @@ def choose_engine(options: Options, *, local: bool = True, compressed: bool = Fa
             f"engine={engine!r}: this engine cannot start reading in the middle of a compressed file. Leave engine out, or uncompress or "
             "convert the files (vlpipe convert)."
         )
+    if engine == "stream" and options.windows is not None:
+        raise ArgumentError(f"windows: the stream engine delivers whole records. {instead}.")
     if engine == "stream" and options.resume is not None:
         raise ArgumentError(f"resume: the stream engine cannot start in the middle of a run. {instead}.")
     if engine == "stream" and options.shard[1] > 1:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from vlpipe.planning.frame_plan import FrameRange
+
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
@@ -56,3 +58,17 @@ class Pieces:
         if self.firsts is None:
             return self.copy_numbers(ids, part_numbers)
         return ids + part_numbers(self.firsts if self.copies is None else self.firsts + self.copies * 2**32)
+
+
+def pieces_of(rows: np.ndarray, frames: np.ndarray, frame_range: FrameRange) -> tuple[Pieces, int]:
+    """The pieces of some records, in their order, and how many windows are left out.
+
+    Args:
+        rows: int64 `[n]`, their rows in the index.
+        frames: int64 `[n]`, their frames.
+    """
+    if frame_range.windows is None:
+        return Pieces(rows, frame_range.counts(frames, np.minimum)), 0
+    places = frame_range.windows.places(frames)
+    narrow = rows.astype(np.min_scalar_type(int(rows.max(initial=0))))
+    return Pieces(narrow[places.records], places.frames, places.firsts), places.left_out

@@ -12,6 +12,7 @@ import numpy as np
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.frame_plan import FramePlan
 from vlpipe.planning.options import Options, itemsize_of
+from vlpipe.planning.paddings import label_dtype
 from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.resume import Identity, make_state, run_identity
 from vlpipe.planning.schedule import Schedule
@@ -49,9 +50,9 @@ class Plan:
         options: the arguments.
         selection: the fields that are delivered.
         engine: "mapped", "graph" or "stream".
-        total: records in the source.
+        total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`).
         records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records.
-        refused: number of records that are not delivered, by reason: "too_short", "too_long", "remainder".
+        refused: number of records that are not delivered, by reason: "too_short", "too_long", "tail" (windows left out), "remainder".
         truncated: records that lose frames to `length_range`.
         cropped: records that lose frames to `crop`.
         over_budget: records that alone exceed `frames_per_batch`; each makes its own batch.
@@ -89,6 +90,16 @@ class Plan:
         return self.pieces.rows
 
     @property
+    def windows(self) -> int:
+        """Windows delivered in an epoch (to all ranks together). Without the argument `windows`, each record is one."""
+        return self.records
+
+    @property
+    def unit(self) -> str:
+        """What `total`, `records` and `refused` count: "records" or "windows"."""
+        return "records" if self.options.windows is None else "windows"
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch (of each rank); equal to `len(make_dataset(...))`."""
         return self.schedule.steps
@@ -106,53 +117,68 @@ class Plan:
     @property
     def shapes(self) -> tuple[tuple[int | None, ...], ...]:
         """The distinct shapes `(B, T, d)` of the batches; T is None where batches are padded to their longest sequence."""
-        static = self.options.pad_to == "boundary" or self.options.batching == "same_length"
+        frames = self.boundaries if self.options.batching == "same_length" else self.least_frames.tolist()
         key = self.dimensions(self.selection.key)
-        shapes = {(size, bucket.upper if static else None, *key) for bucket in self.buckets for size in bucket.rows}
+        shapes = {
+            (size, upper if upper >= bucket.longest else None, *key)
+            for bucket, upper in zip(self.buckets, frames, strict=True)
+            for size in bucket.rows
+        }
         return tuple(sorted(shapes, key=lambda shape: (shape[1] or 0, -(shape[0] or 0))))
 
     @property
     def static_shape(self) -> tuple[int | None, int | None]:
         """Rows and frames of every batch; None where batches differ."""
         rows = {count for bucket in self.buckets for count in bucket.rows}
-        boundary = self.options.pad_to == "boundary" and len(self.buckets) == 1
+        frames = {int(least) for bucket, least in zip(self.buckets, self.least_frames, strict=True) if least >= bucket.longest}
         return (
             rows.pop() if len(rows) == 1 and self.options.remainder != "keep" else None,
-            self.buckets[0].upper if boundary else None,
+            frames.pop() if len(frames) == 1 and self.least_frames.all() else None,
         )
 
+    @cached_property
+    def least_frames(self) -> np.ndarray:
+        """int64 `[buckets]`: the frames to which each batch of a bucket is padded at least; 0: to its longest sequence."""
+        if self.options.pad_to == "boundary":
+            return np.array(self.boundaries, np.int64)
+        return np.full(len(self.buckets), self.frame_plan.least, np.int64)
+
     def dimensions(self, name: str) -> tuple[int, ...]:
-        """Shape of a delivered frame of a feature."""
-        return self.frame_plan.dimensions if name == self.selection.key else self.index.schema.sequences[name].dimensions
+        """Shape of a delivered frame of a sequence."""
+        return self.frame_plan.dimensions_of(name, self.index.schema)
 
     def reading_dtype(self, name: str) -> str:
-        """The dtype in which a feature is read: the stored one where normalisation converts it to float64, else that of the options."""
-        transformed = self.options.transform is not None and name == self.selection.key
-        as_stored = self.options.normalize and not transformed and self.index.stored(name).scale is None
+        """The dtype in which a sequence is read: a label in its own, a feature in the stored one where normalisation makes it float64,
+        else in that of the options.
+        """
+        if name not in self.selection.features:
+            return label_dtype(self.index.schema.sequences[name])
+        as_stored = self.options.normalize and name not in self.frame_plan.traced and self.index.stored(name).scale is None
         return self.index.schema.sequences[name].dtype if as_stored else self.options.dtype
 
     @property
     def has_transforms(self) -> bool:
         """Whether frames are parsed or changed between reading and padding."""
-        return self.options.has_transforms or any(self.index.access(name, as_feature=True).is_parsed for name in self.selection.features)
+        parts = self.selection.frame_parts
+        return self.options.has_transforms or any(self.index.access(part.name, as_feature=part.is_feature).is_parsed for part in parts)
 
     @property
     def peak_batch_bytes(self) -> int:
         """Maximum bytes of the features of a batch."""
-        key = self.selection.key
-        others = sum(self.most_frames[name] * size for name, size in self.frame_bytes.items() if name != key)
-        return max((rows * (frames * self.frame_bytes[key] + others) for rows, frames in self._largest), default=0)
+        with_key = sum(size for name, size in self.frame_bytes.items() if self.selection.part(name).with_key)
+        others = sum(self.most_frames[name] * size for name, size in self.frame_bytes.items() if not self.selection.part(name).with_key)
+        return max((rows * (frames * with_key + others) for rows, frames in self._largest), default=0)
 
     def peak_bytes(self, name: str) -> int:
         """Maximum bytes of one feature in a batch."""
         own = self.most_frames[name]
-        frames_and_rows = self._largest if name == self.selection.key else [(rows, own) for rows, _ in self._largest]
+        frames_and_rows = self._largest if self.selection.part(name).with_key else [(rows, own) for rows, _ in self._largest]
         return max((rows * frames * self.frame_bytes[name] for rows, frames in frames_and_rows), default=0)
 
     def peak_bytes_read(self, name: str) -> int:
         """Maximum bytes of one feature in a batch as it is read, before a transform."""
         frames = self.peak_bytes(name) // self.frame_bytes[name]
-        if name == self.selection.key and self.frame_plan.lengths is not None and len(self.pieces):
+        if name in self.frame_plan.traced and self.frame_plan.lengths is not None and len(self.pieces):
             frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.frame_plan.lengths.before[-1])
         stored = self.index.schema.sequences[name]
         return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize_of(self.reading_dtype(name))
@@ -182,18 +208,18 @@ class Plan:
         if options.pad_to == "boundary":
             rows = spans.sizes if options.remainder == "pad" else spans.counts
             return valid, int((rows * np.asarray(self.boundaries, np.int64)[spans.buckets]).sum())
-        full = spans.counts == spans.sizes
+        full, least = spans.counts == spans.sizes, self.frame_plan.least
         delivered = 0
         for rank in range(options.shard[1]):
             rows = spans.sizes[full] // options.shard[1]
             firsts = spans.starts[full] + rank * rows
             # reduceat reduces [edge, next edge) for every edge: every second of these intervals is a batch.
             edges = np.stack([firsts, firsts + rows], axis=1).ravel()
-            longest = np.maximum.reduceat(np.append(frames, 0), edges)[::2] if len(edges) else rows
+            longest = np.maximum(np.maximum.reduceat(np.append(frames, 0), edges)[::2], least) if len(edges) else rows
             delivered += int((rows * longest).sum())
             for step in np.flatnonzero(~full):
                 rows_of_rank = self.schedule.rows_of(int(step), rank)
-                delivered += len(rows_of_rank) * int(frames[rows_of_rank].max())
+                delivered += len(rows_of_rank) * max(least, int(frames[rows_of_rank].max()))
         return valid, delivered
 
     def state(self, epoch: int, batch: int) -> dict[str, Any]:
@@ -222,12 +248,14 @@ class Plan:
     @cached_property
     def identity(self) -> Identity:
         """What a saved state is compared with: everything that the batches of a run depend on."""
+        is_cut = self.cropped or self.truncated or self.options.windows or len(self.frame_plan.traced) > 1
         return run_identity(
             self.options,
             self.frame_plan,
             data=self.index.fingerprint,
-            records=self.total,
+            records=len(self.index),
             key=self.selection.key,
+            aligned=self.selection.aligned if is_cut else (),
             boundaries=self.boundaries,
             frames=self.frames,
         )
@@ -235,7 +263,7 @@ class Plan:
     def report(self) -> str:
         """The plan as a table for a terminal: `print(plan.report())`."""
         rows = [(bucket.upper, bucket.batch_size, bucket.records, bucket.steps) for bucket in self.buckets]
-        return text(named(_totals(self)), columns("frames up to", "batch size", "records", "steps", rows=rows))
+        return text(named(_totals(self)), columns("frames up to", "batch size", self.unit, "steps", rows=rows))
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw the histogram of lengths with the buckets over it, and below it the padding of each bucket, into an image file.
@@ -255,7 +283,7 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
     rows = [
         ("batching", f"{options.batching}, padded to {'the longest of the batch' if options.pad_to == 'longest' else 'the boundary'}"),
         ("engine", plan.engine),
-        ("records", f"{plan.records:,} of {plan.total:,} an epoch"),
+        (plan.unit, f"{plan.records:,} of {plan.total:,} an epoch"),
         ("refused", refused or "none"),
         ("steps", f"{plan.steps_per_epoch:,} an epoch{ranks}, remainder: {options.remainder}"),
         ("valid frames", f"{plan.valid_ratio:.1%} (the rest is padding)"),
@@ -267,10 +295,15 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
         rows.insert(4, ("truncated", f"{plan.truncated:,} to {options.length_range[1]:,} frames"))
     if plan.cropped and options.crop:
         rows.insert(4, ("cropped", f"{plan.cropped:,} to {options.crop.frames:,} frames"))
+    if options.windows is not None:
+        rows.insert(2, ("of", f"{len(plan.index):,} records, {options.windows.frames:,} frames every {options.windows.step:,}"))
     if plan.over_budget:
         rows.insert(
-            4, ("over the budget", f"{plan.over_budget:,} records of more than {options.frames_per_batch:,} frames, alone in their batch")
+            4,
+            ("over the budget", f"{plan.over_budget:,} {plan.unit} of more than {options.frames_per_batch:,} frames, alone in their batch"),
         )
+    if plan.selection.aligned:
+        rows.insert(2, ("aligned", f"{', '.join(plan.selection.aligned)} with {plan.selection.key}"))
     return rows
 
 
@@ -279,9 +312,9 @@ def _draw_plan(figure: Any, plan: Plan) -> None:
     upper.hist(plan.frames, bins=min(80, max(10, len(plan.frames) // 20)), color=BLUE)
     for boundary in plan.boundaries if len(plan.boundaries) <= 64 else ():
         upper.axvline(boundary, color=RED, linewidth=0.8)
-    upper.set_ylabel("records")
+    upper.set_ylabel(plan.unit)
     upper.set_title(
-        f"{plan.records:,} records in {plan.steps_per_epoch:,} batches, {plan.valid_ratio:.1%} valid frames ({plan.options.batching})"
+        f"{plan.records:,} {plan.unit} in {plan.steps_per_epoch:,} batches, {plan.valid_ratio:.1%} valid frames ({plan.options.batching})"
     )
     edges = np.array([0, *plan.boundaries])
     padding = _padding_to_boundary(plan)
@@ -292,6 +325,6 @@ def _draw_plan(figure: Any, plan: Plan) -> None:
 
 def _padding_to_boundary(plan: Plan) -> list[float]:
     """Percent of each bucket's frames that would be padding if every sequence were padded to its boundary."""
-    bucket_of = np.searchsorted(plan.boundaries, plan.frames, side="left")
+    bucket_of = np.searchsorted(plan.boundaries, np.maximum(plan.frames, plan.frame_plan.least), side="left")
     real = np.bincount(bucket_of, weights=plan.frames, minlength=len(plan.buckets))
     return [100 * (1 - real[k] / max(1, bucket.upper * bucket.records)) for k, bucket in enumerate(plan.buckets)]

@@ -15,12 +15,21 @@ from vlpipe.planning.schedule import ORDER
 
 FORMAT = "vlpipe-state"
 VERSION = 1
+_OPTIONAL = ("aligned",)  # entries of an identity that are left out where they are None, so that states stay those of earlier versions
 
 Identity = dict[str, Any]
 
 
 def run_identity(
-    options: Options, frame_plan: FramePlan, *, data: str, records: int, key: str, boundaries: tuple[int, ...], frames: np.ndarray
+    options: Options,
+    frame_plan: FramePlan,
+    *,
+    data: str,
+    records: int,
+    key: str,
+    aligned: tuple[str, ...],
+    boundaries: tuple[int, ...],
+    frames: np.ndarray,
 ) -> Identity:
     """Everything that the order of the batches and the frames in them depend on, as JSON scalars.
 
@@ -28,6 +37,7 @@ def run_identity(
         data: fingerprint of the index.
         records: in the index.
         key: the feature whose length counts.
+        aligned: the sequences of which other frames are delivered because they go with it.
         boundaries: inclusive upper lengths of the buckets.
         frames: int64 `[n]`, lengths of the delivered records.
     """
@@ -51,6 +61,9 @@ def run_identity(
         "transform": options.transform and _transform(frame_plan, frames),
         "normalize": _normalize(options, frame_plan),
         "augment": options.augment and repr(options.augment),
+        # Only where they are used: states that were saved before there were such arguments have none of these.
+        **({"aligned": ",".join(aligned)} if aligned else {}),
+        **({"windows": repr(options.windows)} if options.windows else {}),
     }
 
 
@@ -101,7 +114,7 @@ def check_state(identity: Identity, steps_per_epoch: int, state: Any) -> tuple[i
         )
     differences = [
         f"{name} is {state.get(name)!r} in the state, {value!r} here"
-        for name, value in identity.items()
+        for name, value in {**dict.fromkeys(_OPTIONAL), **identity}.items()
         if type(state.get(name)) is not type(value) or state.get(name) != value
     ]
     if differences:

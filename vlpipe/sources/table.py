@@ -22,7 +22,7 @@ class Table(Mapping[str, np.ndarray]):
     """The columns of an index by name; each is made when it is first asked for.
 
     - "id": int64, the row of the record in the index on disk.
-    - "frames": int64, the length of the first sequence.
+    - "frames": int64, the length of the sequence that others are aligned with, else of the first.
     - "seconds": float64, its duration; only where the metadata have the time between frames.
     - every scalar field in its dtype, and every text as str. A field called as one of the columns above is in "field:NAME".
 
@@ -34,8 +34,10 @@ class Table(Mapping[str, np.ndarray]):
         self._index = index
         self._columns: dict[str, np.ndarray] = {}
         self._fields = {_column_name(name): name for name, field in index.schema.fields.items() if _is_column(field)}
-        self._hop_ms = hop_ms(index, index.counted[0]) if index.counted else None
-        own = [ID] + ([FRAMES] if index.counted else []) + ([] if self._hop_ms is None else [SECONDS])
+        key = index.schema.default_key
+        self._key = key if key in index.counted else next(iter(index.counted), None)
+        self._hop_ms = None if self._key is None else hop_ms(index, self._key)
+        own = [ID] + ([] if self._key is None else [FRAMES]) + ([] if self._hop_ms is None else [SECONDS])
         self._names = [*own, *self._fields]
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -82,7 +84,7 @@ class Table(Mapping[str, np.ndarray]):
             return _field_values(index, self._fields[name])
         if name == ID:
             return index.ids.copy()
-        frames = index.frames(index.counted[0])
+        frames = index.frames(str(self._key))
         return frames if name == FRAMES or self._hop_ms is None else frames * (self._hop_ms / 1000)
 
 
