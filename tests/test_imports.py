@@ -49,6 +49,7 @@ PUBLIC = {
     "make_dataset",
     "plan",
     "open",
+    "mix",
     "Plan",
     "Schema",
     "Sequence",
@@ -192,7 +193,7 @@ def test_each_public_name_is_there_and_documented(name: str) -> None:
 
 def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:
     with pytest.raises(
-        AttributeError, match=r"module 'vlpipe' has no attribute 'make_datset'; it has make_dataset, plan, build_index, Plan, "
+        AttributeError, match=r"module 'vlpipe' has no attribute 'make_datset'; it has make_dataset, plan, open, mix, build_index, Plan, "
     ):
         vlpipe.make_datset  # noqa: B018
     assert not hasattr(vlpipe, "__wrapped__")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlpipe.sources.partition import apportion, exact, partition
+from vlpipe.sources.partition import partition
+from vlpipe.storage.mixture import apportion, exact
 
 WEIGHTS = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=6)
 

@@ -96,6 +96,8 @@ def convert(
     transaction = DatasetTransaction(path, num_shards, overwrite=overwrite)
     try:
         index = open_anywhere(paths, chosen)
+        if index.mixture is not None:
+            raise ArgumentError("source: a mix says how often records come in an epoch, which a dataset cannot hold. Convert its parts.")
         _refuse_source_in_target(index, transaction.path)
         work = int(index.rows["bytes"].sum()) + BYTES_PER_RECORD * len(index)
         processes = worker_count(workers, tasks=min(num_shards, len(index)), work_bytes=work)

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.sources.partition import exact, partition
+from vlpipe.sources.partition import partition
+from vlpipe.storage.mixture import exact
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aif", ".aiff")
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.alignment import with_aligned
-from vlpipe.planning.buckets import boundaries_of, histogram
+from vlpipe.planning.buckets import boundaries_of, histogram, weighted_histogram
+from vlpipe.planning.drawing import draw, parts_of, rates_of
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
 from vlpipe.planning.options import INTEGER_DTYPES, Options
 from vlpipe.planning.pieces import pieces_of
@@ -56,7 +57,7 @@ def make_plan(index: Index, options: Options) -> Plan:
         ArgumentError: a record is outside `length_range` and `out_of_range` is "error", or the engine does not support the arguments.
         SchemaError: the requested fields are not in the schema, or not of the right kind.
     """
-    engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
+    engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed, mixed=index.mixture is not None)
     selection = with_aligned(index, select(index.schema, options, index.label), options)
     _check_scaled(index, selection, options)
     delivered = _within_range(index, selection, options)
@@ -66,16 +67,22 @@ def make_plan(index: Index, options: Options) -> Plan:
             f"windows: all {len(delivered.rows)} records are shorter than a window of {options.windows.frames} frames, and "
             'tail="drop" leaves them out. Use shorter windows, or another tail.'
         )
+    there = len(pieces)
     frames, frame_plan = frame_plan_for(index, selection, options, pieces.frames)
     padded = np.maximum(frames, frame_plan.least) if frame_plan.least else frames
-    lengths, counts = histogram(padded)
+    leaf_of, parts = (None, ()) if index.mixture is None else parts_of(index, pieces)
+    lengths, counts = histogram(padded) if leaf_of is None else weighted_histogram(padded, rates_of(parts)[leaf_of])
     uppers = boundaries_of(lengths, counts, options, engine)
     bucket_of = np.searchsorted(uppers, padded, side="left").astype(np.min_scalar_type(len(uppers)))
     sizes = [options.batch_size_for(upper) for upper in uppers]
-    records = np.bincount(np.searchsorted(uppers, lengths), weights=counts, minlength=len(uppers)).astype(int).tolist()
+    over_budget, drawing = _over_budget(padded, options), None
+    if leaf_of is not None:
+        positions, pieces, bucket_of, drawing = draw(index, pieces, leaf_of, parts, bucket_of, options.seed or 0)
+        frames = frames[positions]
+    records = np.bincount(bucket_of, minlength=len(uppers)).tolist()
     carry = engine != "stream" and options.batching == "bucket"
     spans = cut(records, [size * options.shard[1] for size in sizes], drop=options.remainder == "drop", carry=carry)
-    refused = delivered.refused | {"tail": left_out, "remainder": len(frames) - int(spans.counts.sum())}
+    refused = delivered.refused | {"tail": left_out, "remainder": len(bucket_of) - int(spans.counts.sum())}
     refused = {reason: count for reason, count in refused.items() if count}
     dimensions = {name: frame_plan.dimensions_of(name, index.schema) for name in selection.features}
     seed = (options.seed or 0) if options.shuffle else None
@@ -83,29 +90,31 @@ def make_plan(index: Index, options: Options) -> Plan:
         options=options,
         selection=selection,
         engine=engine,
-        total=len(pieces) + sum(delivered.refused.values()) + left_out,
+        total=there + sum(delivered.refused.values()) + left_out,
         records=int(spans.counts.sum()),
         refused=refused,
         truncated=delivered.truncated,
         cropped=0 if options.crop is None else int(np.count_nonzero(delivered.frames > options.crop.frames)),
-        over_budget=_over_budget(padded, options),
+        over_budget=over_budget,
         buckets=_buckets(uppers, sizes, records, lengths, spans, options),
         frame_bytes={name: int(np.prod(dimensions[name], dtype=np.int64)) * options.itemsize for name in selection.features},
         most_frames={name: int(index.frames(name).max(initial=0)) for name in selection.features},
         index=index,
         pieces=pieces,
         frames=frames,
-        schedule=Schedule(bucket_of, spans, seed=seed, complete=options.remainder == "pad", shard=options.shard),
+        schedule=Schedule(bucket_of, spans, seed=seed, complete=options.remainder == "pad", shard=options.shard, drawing=drawing),
         frame_plan=frame_plan,
+        parts=parts,
     )
 
 
-def choose_engine(options: Options, *, local: bool = True, compressed: bool = False) -> str:
+def choose_engine(options: Options, *, local: bool = True, compressed: bool = False, mixed: bool = False) -> str:
     """The requested engine, or with "auto" the first one that can read the files.
 
     Args:
         local: the shards are files that can be mapped.
         compressed: a shard is compressed, so that it can only be read from its beginning.
+        mixed: the source is a mix.
 
     Raises:
         ArgumentError: the requested engine does not support the files or the arguments; the message names one that does.
@@ -122,6 +131,8 @@ def choose_engine(options: Options, *, local: bool = True, compressed: bool = Fa
             f"engine={engine!r}: this engine cannot start reading in the middle of a compressed file. Leave engine out, or uncompress or "
             "convert the files (vlpipe convert)."
         )
+    if engine == "stream" and mixed:
+        raise ArgumentError(f"mix: the stream engine delivers every record once an epoch. {instead}.")
     if engine == "stream" and options.windows is not None:
         raise ArgumentError(f"windows: the stream engine delivers whole records. {instead}.")
     if engine == "stream" and options.resume is not None:

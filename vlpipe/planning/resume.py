@@ -15,7 +15,8 @@ from vlpipe.planning.schedule import ORDER
 
 FORMAT = "vlpipe-state"
 VERSION = 1
-_OPTIONAL = ("aligned",)  # entries of an identity that are left out where they are None, so that states stay those of earlier versions
+# Entries of an identity that are left out where they are None, so that states stay those of earlier versions.
+_OPTIONAL = ("aligned", "windows", "rates")
 
 Identity = dict[str, Any]
 
@@ -30,6 +31,7 @@ def run_identity(
     aligned: tuple[str, ...],
     boundaries: tuple[int, ...],
     frames: np.ndarray,
+    rates: str | None = None,
 ) -> Identity:
     """Everything that the order of the batches and the frames in them depend on, as JSON scalars.
 
@@ -40,6 +42,7 @@ def run_identity(
         aligned: the sequences of which other frames are delivered because they go with it.
         boundaries: inclusive upper lengths of the buckets.
         frames: int64 `[n]`, lengths of the delivered records.
+        rates: what identifies how often each record of a mix comes; None for other sources.
     """
     return {
         "order": ORDER,
@@ -64,6 +67,7 @@ def run_identity(
         # Only where they are used: states that were saved before there were such arguments have none of these.
         **({"aligned": ",".join(aligned)} if aligned else {}),
         **({"windows": repr(options.windows)} if options.windows else {}),
+        **({"rates": rates} if rates is not None else {}),
     }
 
 

@@ -44,7 +44,7 @@ def open_source(source: Paths, *, check_files: bool = True) -> Index:
         whole = replace(whole, ids=whole.ids + first_id)
         first_id += len(whole)
         parts.append(whole if names is None else _select(whole, directory, names))
-    index = parts[0] if len(parts) == 1 else _combine(parts)
+    index = parts[0] if len(parts) == 1 else combine(parts)
     if check_files:
         index.check_files()
     files = [os.path.realpath(shard.path) for shard in index.shards]
@@ -73,12 +73,20 @@ def _select(index: Index, directory: str, names: list[str]) -> Index:
     return replace(index, shards=shards, rows=rows, ids=index.ids[keep], statistics=index.statistics if len(names) == len(known) else {})
 
 
-def _combine(datasets: list[Index]) -> Index:
+def combine(datasets: list[Index], caller: str = "source") -> Index:
+    """The records of several datasets, one after another.
+
+    Args:
+        caller: the argument or function that got them, for an error.
+
+    Raises:
+        SchemaError: they have different schemas, or classes that cannot be numbered alike.
+    """
     first = datasets[0]
     for other in datasets[1:]:
         if other.schema != first.schema:
             raise SchemaError(
-                f"source: {os.path.dirname(first.shards[0].path)} has {first.schema}, {os.path.dirname(other.shards[0].path)} has "
+                f"{caller}: {os.path.dirname(first.shards[0].path)} has {first.schema}, {os.path.dirname(other.shards[0].path)} has "
                 f"{other.schema}. Datasets that are read together need the same schema."
             )
     parts, classes = with_common_classes(with_common_texts(datasets))
@@ -99,4 +107,5 @@ def _combine(datasets: list[Index]) -> Index:
         statistics=merged([part.statistics for part in parts if len(part)]),
         renumbered=common_numbers(parts),
         texts=parts[0].texts,
+        written=tuple(schema for part in parts for schema in part.written),
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.files.filesystem import is_address, stat_file
 from vlpipe.layouts.base import Layout
 from vlpipe.sources.foreign.build_index import build_index
 from vlpipe.sources.foreign.find_files import is_foreign
+from vlpipe.sources.mix import mixed, named_parts
 from vlpipe.sources.native import open_source
 from vlpipe.sources.record_set import RecordSet
 from vlpipe.sources.statistics_cache import cached_moments
@@ -44,6 +47,39 @@ def open(source: Source, *, layout: str | Layout | None = None) -> RecordSet:
         1
     """
     return RecordSet(open_anywhere(source, layout), source.layout if isinstance(source, Opened) else layout)
+
+
+def mix(sources: Mapping[Any, float] | Iterable[tuple[Source, float]], *, records: int | None = None) -> RecordSet:
+    """Several sources as one: each has its exact share of every epoch, whatever its number of records.
+
+    A part of which an epoch has q records, and which has n, has the rate q / n: each of its records comes floor(q / n) or ceil(q / n)
+    times. The counts of each part in each bucket are the same in every epoch, and so are steps and shapes. Which records come once more
+    than the others is drawn from (seed, epoch), each equally often in the long run. Copies of a record have their own crop and masks.
+
+    Args:
+        sources: a dict from sources to weights, or a list of pairs (source, weight). A source is as for `make_dataset`, or itself a mix, a
+            selection or `balance`; the same records may be in several parts. Class numbers are mapped by the names of the classes.
+        records: how many records an epoch has (with windows: how many windows); None: so many that each record of the source with most
+            records can come.
+
+    Returns:
+        A `RecordSet` with the records of all parts, their `rates` and its `parts`. The stream engine cannot deliver it.
+
+    Raises:
+        ArgumentError: a weight is negative or all are 0.
+        SchemaError: the sources share no features, or their classes cannot be mapped.
+
+    Example:
+        >>> for name, count in (("clean", 100), ("noisy", 30)):
+        ...     vlpipe.write(name, ({"features": np.ones((t, 4), np.float32), "label": t % 2} for t in range(1, count + 1)))
+        >>> train = vlpipe.mix({"clean": 0.5, "noisy": 0.5})
+        >>> train.parts
+        {'clean': 100, 'noisy': 100}
+        >>> vlpipe.plan(train, batch_size=10).steps_per_epoch
+        20
+    """
+    parts = [(open_anywhere(source), name, weight) for source, name, weight in named_parts(sources)]
+    return RecordSet(mixed(parts, records))
 
 
 def open_anywhere(source: Source, layout: str | Layout | None = None) -> Index:

@@ -7,26 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-
-def exact(number: float) -> Fraction:
-    """A number as it is written: 0.1 is a tenth, not the nearest binary fraction."""
-    return Fraction(repr(float(number)))
-
-
-def apportion(total: int, weights: Sequence[Fraction]) -> list[int]:
-    """Divide a number of records in proportion to weights, by the largest remainder (the first of equal ones).
-
-    Example:
-        >>> apportion(10, [Fraction(1), Fraction(1), Fraction(1)])
-        [4, 3, 3]
-    """
-    whole = sum(weights)
-    quotas = [total * weight / whole for weight in weights]
-    counts = [int(quota) for quota in quotas]
-    by_remainder = sorted(range(len(quotas)), key=lambda part: counts[part] - quotas[part])
-    for part in by_remainder[: total - sum(counts)]:
-        counts[part] += 1
-    return counts
+from vlpipe.storage.mixture import apportion
 
 
 def random_order(count: int, seed: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,13 +13,15 @@ import numpy as np
 
 from vlpipe.arguments import integer, number
 from vlpipe.errors import ArgumentError
-from vlpipe.sources.classes import class_names
+from vlpipe.sources.classes import class_names, named_label
 from vlpipe.sources.conditions import Where, matching, what_there_is
-from vlpipe.sources.partition import apportion, exact, partition, random_order
+from vlpipe.sources.mix import mixed
+from vlpipe.sources.partition import partition, random_order
 from vlpipe.sources.records import Records
 from vlpipe.sources.statistics_cache import known_statistics
 from vlpipe.sources.table import SECONDS, Groups, Table, as_user_value, listed
 from vlpipe.sources.without_damaged import not_damaged
+from vlpipe.storage.mixture import apportion, exact
 from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
@@ -67,6 +70,17 @@ class RecordSet(Opened):
     def statistics(self) -> dict[str, Moments]:
         """Mean and variance of the frames of each sequence, where they are known for exactly these records."""
         return known_statistics(self.index)
+
+    @property
+    def rates(self) -> np.ndarray:
+        """float64 `[records]`: how often each record comes in an epoch, on average; 1 unless the source is a mix."""
+        return np.ones(len(self)) if self.index.mixture is None else self.index.mixture.rates()
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """How many records of each part of a mix come in an epoch; {} for other sources."""
+        mixture = self.index.mixture
+        return {} if mixture is None else dict(zip(mixture.names, mixture.counts(mixture.leaf_of).tolist(), strict=True))
 
     @overload
     def __getitem__(self, rows: int) -> Record: ...
@@ -224,6 +238,39 @@ class RecordSet(Opened):
         k = integer("folds", k, 2, max(2, len(self)), expected=f"an integer from 2 to {len(self):,}, the number of records")
         part_of = self._part_of("folds", [Fraction(1)] * k, by, stratify, seed)
         return [(self._taken(np.flatnonzero(part_of != fold)), self._taken(np.flatnonzero(part_of == fold))) for fold in range(k)]
+
+    def balance(self, by: str = "label", *, temperature: float = math.inf, records: int | None = None) -> RecordSet:
+        """A mix in which rare classes come more often: a class of n records with a weight of n ** (1 / temperature).
+
+        Args:
+            by: a column of `table()`: the label, the speaker, ...
+            temperature: from 1 (as often as there are records) to infinity (each class equally often).
+            records: of an epoch; None: so many that each record of the largest class comes.
+
+        Raises:
+            ArgumentError: the column is unknown, or the temperature is below 1.
+
+        Example:
+            >>> vlpipe.write("data/train", ({"features": np.ones((t, 4), np.float32), "label": t % 10 // 9} for t in range(1, 101)))
+            >>> balanced = vlpipe.open("data/train").balance("label")
+            >>> balanced.parts, sorted(set(balanced.rates))
+            ({'label 0': 90, 'label 1': 90}, [1.0, 9.0])
+        """
+        number("temperature", temperature, 1, math.inf, expected="a number >= 1, such as 2 or float('inf')")
+        table = Table(self.index)
+        groups = Groups.of(self.index, table, table.check("by", by))
+        sizes = np.bincount(groups.number_of)
+        order = np.argsort(groups.number_of, kind="stable")
+        names = self._names(by, table, groups.values)
+        weights = np.ones(len(sizes)) if math.isinf(temperature) else sizes ** (1 / temperature)
+        parts = zip(np.split(order, np.cumsum(sizes)[:-1]), names, weights.tolist(), strict=True)
+        return replace(self, index=mixed([(self.index.take(rows), name, weight) for rows, name, weight in parts], records))
+
+    def _names(self, by: str, table: Table, values: np.ndarray) -> list[str]:
+        """The names of the parts of `balance`."""
+        classes = self.classes if table.fields().get(by) == named_label(self.index) else None
+        known = classes is not None and all(0 <= value < len(classes) for value in values.tolist())
+        return [classes[value] if known and classes else f"{by} {value}" for value in values.tolist()]
 
     def _taken(self, rows: np.ndarray) -> RecordSet:
         return replace(self, index=self.index.take(rows))

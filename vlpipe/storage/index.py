@@ -24,6 +24,7 @@ import numpy as np
 from vlpipe.errors import RESTORE, REWRITTEN, DatasetError, record_place
 from vlpipe.files.filesystem import is_address
 from vlpipe.storage.field_access import FieldAccess, column, locate
+from vlpipe.storage.mixture import Mixture
 from vlpipe.storage.schema import Fixed, Schema
 from vlpipe.storage.statistics import Moments
 from vlpipe.storage.stored_frames import Stored
@@ -144,6 +145,8 @@ class Index:
         foreign: additional data for third-party files; None for native ones.
         renumbered: the label whose numbers in the records differ from those in the rows, which are delivered; None: there is none.
         texts: str `[values]` (object) of each text that has a column: the codes in this column are positions in it.
+        mixture: the parts of a mix, which say how often each record comes in an epoch; None: each comes once.
+        written: of files with different schemas, the schema of the records of each shard; `schema` has what they share. Else empty.
         taken: the index that these records were taken from, and their rows in it; None: all records of the files are in the rows.
     """
 
@@ -156,6 +159,8 @@ class Index:
     foreign: Foreign | None = None
     renumbered: Renumbered | None = None
     texts: dict[str, np.ndarray] = field(default_factory=dict)
+    mixture: Mixture | None = None
+    written: tuple[Schema, ...] = ()
     taken: Taken | None = None
 
     def __len__(self) -> int:
@@ -165,11 +170,13 @@ class Index:
         """The index of some of these records: they keep their ids, and the statistics are left out unless these are all records.
 
         Args:
-            rows: int64 `[n]`, different rows of this index.
+            rows: int64 `[n]`, rows of this index; different ones, but for a mix of parts that share records.
         """
         taken = Taken(self, rows) if self.taken is None else Taken(self.taken.whole, self.taken.rows[rows])
         statistics = self.statistics if len(rows) == len(self) else {}
-        return replace(self, rows=np.asarray(self.rows).take(rows), ids=self.ids[rows], statistics=statistics, taken=taken)
+        mixture = self.mixture and self.mixture.take(rows)
+        rows_taken = np.asarray(self.rows).take(rows)
+        return replace(self, rows=rows_taken, ids=self.ids[rows], statistics=statistics, mixture=mixture, taken=taken)
 
     @property
     def whole(self) -> Index:

@@ -120,6 +120,7 @@ class _ContentCheck:
 
     def __init__(self, index: Index, number: int) -> None:
         self._schema = schema = index.schema
+        self._written = index.written[number] if index.written else schema
         self._renumbered, self._number = index.renumbered, number
         self._sequences = [(name, column(schema, "frames", name), column(schema, "start", name)) for name in schema.sequences]
         self._inlined = list(inline_fields(schema))
@@ -127,11 +128,13 @@ class _ContentCheck:
 
     def __call__(self, row: np.void, data: bytes) -> Iterator[Defect]:
         try:
-            values, starts = decode(self._schema, data)
+            values, starts = decode(self._written, data)
         except ValueError as error:
             yield Defect("example", str(error), "an Example of the schema", RESTORE_ALL)
             return
-        for (name, frames, start), begin in zip(self._sequences, starts, strict=True):
+        start_of = dict(zip(self._written.sequences, starts, strict=True))
+        for name, frames, start in self._sequences:
+            begin = start_of[name]
             read, indexed = (len(values[name]), begin), (int(row[frames]), int(row[start]))
             if read != indexed:
                 expected = f"{indexed[0]} from byte {indexed[1]}, according to the index"

@@ -86,7 +86,10 @@ def _used(index: Index) -> Index:
     kept = whole.take(np.flatnonzero(number[whole.rows["shard"]] >= 0))
     kept.rows["shard"] = number[kept.rows["shard"]]
     renumbered = kept.renumbered and replace(kept.renumbered, tables=tuple(kept.renumbered.tables[shard] for shard in shards))
-    return replace(kept, shards=tuple(whole.shards[shard] for shard in shards), renumbered=renumbered, taken=None)
+    written = tuple(whole.written[shard] for shard in shards) if whole.written else ()
+    return replace(
+        kept, shards=tuple(whole.shards[shard] for shard in shards), renumbered=renumbered, written=written, mixture=None, taken=None
+    )
 
 
 def _verify_native(index: Index, workers: int, progress: Callable[[int, int], None] | None) -> Report:
