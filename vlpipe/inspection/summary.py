@@ -157,8 +157,9 @@ def summarize(
 def class_weights(source: Source, label: str | None = None, layout: Any = None) -> dict[int, float]:
     """Compute weights for `model.fit(class_weight=)` that give every class the same total weight, however rare it is.
 
-    The weight of a class is n / (classes * records of the class), as scikit-learn's "balanced". It comes from the index; no record is
-    read. Keras needs a weight for every class from 0 on: a class without records gets 1, which has no effect.
+    The weight of a class is n / (classes * records of the class), as scikit-learn's "balanced"; the records of a mix count as often as they
+    come in an epoch. It comes from the index; no record is read. Keras needs a weight for every class from 0 on: a class without records
+    gets 1, which has no effect.
 
     Args:
         source: as for `make_dataset`.
@@ -184,7 +185,7 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
     """
     index = open_anywhere(source, layout)
     name = _class_label(index, label)
-    values, counts = _counts(index, name)
+    values, counts = _counts_of_epoch(index, name)
     if not len(values):
         raise DatasetError(f"{source}: has no records, expected at least one, to weigh the classes. Pass a dataset with records.")
     weights = _balanced(values, counts)
@@ -208,6 +209,15 @@ def _balanced(values: np.ndarray, counts: np.ndarray) -> dict[int, float] | None
 def _counts(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The distinct values of a label in ascending order, and the number of records with each."""
     return np.unique(index.access(name).row_values(index.rows), return_counts=True)
+
+
+def _counts_of_epoch(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The same, but of a mix how many of the records of an epoch have each value."""
+    if index.mixture is None:
+        return _counts(index, name)
+    rates = index.mixture.rates()
+    values, numbers = np.unique(index.access(name).row_values(index.rows)[rates > 0], return_inverse=True)
+    return values, np.bincount(numbers.reshape(-1), weights=rates[rates > 0])
 
 
 def _class_label(index: Index, label: str | None) -> str:

@@ -19,7 +19,7 @@ from vlpipe.planning.options import INTEGER_DTYPES, Options
 from vlpipe.planning.pieces import pieces_of
 from vlpipe.planning.plan import Bucket, Plan
 from vlpipe.planning.schedule import BatchSpans, Schedule, cut
-from vlpipe.planning.selection import Selection, select
+from vlpipe.planning.selection import Selection, selection_of
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
@@ -58,7 +58,7 @@ def make_plan(index: Index, options: Options) -> Plan:
         SchemaError: the requested fields are not in the schema, or not of the right kind.
     """
     engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed, mixed=index.mixture is not None)
-    selection = with_aligned(index, select(index.schema, options, index.label), options)
+    selection = with_aligned(index, selection_of(index, options), options)
     _check_scaled(index, selection, options)
     delivered = _within_range(index, selection, options)
     pieces, left_out = pieces_of(delivered.rows, delivered.frames, FrameRange.of(options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from vlpipe.errors import SchemaError
 from vlpipe.planning.options import INTEGER_DTYPES, Options
 from vlpipe.planning.paddings import Paddings, Part, label_dtype, paddings
+from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 
 
@@ -110,6 +112,30 @@ def select(schema: Schema, options: Options, label: str | None = None) -> Select
     )
     _check_collisions(schema, selection, options)
     return selection
+
+
+def selection_of(index: Index, options: Options) -> Selection:
+    """The fields of a source that the options select.
+
+    Raises:
+        SchemaError: as `select`; or the parts of a mix have different schemas and would deliver different fields.
+    """
+    if index.written:
+        places = {schema: os.path.dirname(shard.path) for schema, shard in reversed(list(zip(index.written, index.shards, strict=True)))}
+        delivered = {place: _delivered(schema, options, index.label) for schema, place in reversed(places.items())}
+        if len(set(delivered.values())) > 1:
+            each = "; ".join(f"{place}: {fields}" for place, fields in delivered.items())
+            raise SchemaError(f"mix: the sources differ in what they deliver: {each}. Name fields that all have alike (features=, label=).")
+    return select(index.schema, options, index.label)
+
+
+def _delivered(schema: Schema, options: Options, label: str | None) -> str:
+    """What a schema delivers, for people."""
+    try:
+        selection = select(schema, options, label)
+    except SchemaError as error:
+        return str(error)
+    return ", ".join(f"{name}={schema.fields[name]!r}" for name in (*selection.features, *selection.labels))
 
 
 def _paddings(schema: Schema, features: tuple[str, ...], labels: tuple[str, ...], options: Options) -> Paddings:

@@ -176,7 +176,7 @@ def named_parts(sources: Any) -> list[tuple[Any, str, Any]]:
     parts: list[tuple[Any, str, Any]] = []
     for position, pair in enumerate(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise ArgumentError(f"mix: entry {position} is {pair!r:.200}, expected a pair (source, weight).")
+            raise ArgumentError(f"mix: entry {position} is {type(pair).__name__}, expected a pair (source, weight).")
         parts.append((pair[0], _name(pair[0]), pair[1]))
     names = [name for _, name, _ in parts]
     return [
