@@ -88,7 +88,8 @@ def make_dataset(
     Args:
         source: a dataset directory, a glob, a file, or a list of these; or the address of a dataset directory, such as
             gs://bucket/train, or addresses of third-party files, such as gs://bucket/*.tfrecord. Of datasets whose class names
-            (`metadata["classes"]`) differ, labels have the numbers of the first; names that only later ones have are appended.
+            (`metadata["classes"]`) differ, labels have the numbers of the first; names that only later ones have are appended. Or what
+            `vlpipe.open` returned, a selection of it, or a mix (`vlpipe.mix`).
         batching: "bucket" (sequences of similar length together), "pad" (in any order, padded), "ragged" (in any order, unpadded),
             or "same_length" (only sequences of one length together).
         batch_size: sequences in a batch; None: 32, or no limit with `frames_per_batch`.
@@ -224,7 +225,7 @@ def _log_refused(plan: Plan) -> None:
     """Log once, before the first batch, which records are not delivered or are truncated."""
     if plan.refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in plan.refused.items())
-        _log.warning("%d of %d %s are not delivered in an epoch: %s", plan.total - plan.records, plan.total, plan.unit, reasons)
+        _log.warning("%d of %d %s are not delivered in an epoch: %s", sum(plan.refused.values()), plan.total, plan.unit, reasons)
     if plan.truncated:
         _log.warning("%d of %d records are truncated to %s frames", plan.truncated, len(plan.index), plan.options.length_range[1])
 

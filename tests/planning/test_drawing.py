@@ -38,7 +38,7 @@ def drawn(leaf_of: list[int], bucket_of: list[int], counts: list[int], seed: int
     there = np.bincount(leaf_of, minlength=len(counts)).tolist()
     parts = tuple(map(MixedPart, "abcdefgh", there, counts))
     rows = np.arange(len(leaf_of))
-    return draw(index, Pieces(rows, rows + 1), np.array(leaf_of), parts, np.array(bucket_of, np.uint8), seed)
+    return draw(index.mixture, index.ids, Pieces(rows, rows + 1), parts, np.array(bucket_of, np.uint8), seed)
 
 
 STRATA = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=40)

@@ -17,7 +17,7 @@ import numpy as np
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.splitmix import MIXES, hashes_in
-from vlpipe.storage.index import Index
+from vlpipe.storage.mixture import Mixture
 
 MAX_SLOTS = 2**31 - 1
 
@@ -147,15 +147,12 @@ class Mixed(NamedTuple):
     drawing: Drawing
 
 
-def parts_of(index: Index, pieces: Pieces) -> tuple[np.ndarray, tuple[MixedPart, ...]]:
+def parts_of(mixture: Mixture, pieces: Pieces) -> tuple[np.ndarray, tuple[MixedPart, ...]]:
     """The leaf of each piece of a mix, integers `[n]`, and the counts of all leaves.
 
     Raises:
         ArgumentError: none of the records of a part is delivered, or an epoch would have too many pieces.
     """
-    mixture = index.mixture
-    if mixture is None:
-        raise TypeError("the index is not that of a mix")
     leaf_of = mixture.leaf_of[pieces.rows]
     counts, there = mixture.counts(leaf_of), np.bincount(leaf_of, minlength=len(mixture.names))
     for name, planned, found in zip(mixture.names, mixture.counts(mixture.leaf_of).tolist(), there.tolist(), strict=True):
@@ -177,16 +174,17 @@ def rates_of(parts: tuple[MixedPart, ...]) -> np.ndarray:
     return np.array([part.rate for part in parts])
 
 
-def draw(index: Index, pieces: Pieces, leaf_of: np.ndarray, parts: tuple[MixedPart, ...], bucket_of: np.ndarray, seed: int) -> Mixed:
+def draw(mixture: Mixture, ids: np.ndarray, pieces: Pieces, parts: tuple[MixedPart, ...], bucket_of: np.ndarray, seed: int) -> Mixed:
     """The pieces and slots of a mix.
 
     Args:
+        ids: int64 `[records]`, of its records.
         pieces: without copies.
-        leaf_of: integers `[n]`, the leaf of each.
         parts: the counts of all leaves.
         bucket_of: `[n]`, the bucket of each.
         seed: of the draw.
     """
+    leaf_of = mixture.leaf_of[pieces.rows]
     buckets = int(bucket_of.max(initial=0)) + 1
     strata, stratum_of = np.unique(leaf_of.astype(np.int64) * buckets + bucket_of, return_inverse=True)
     stratum_of = stratum_of.reshape(-1)
@@ -212,7 +210,7 @@ def draw(index: Index, pieces: Pieces, leaf_of: np.ndarray, parts: tuple[MixedPa
         slot_places=_within(drawn[used]),
     )
     slot_buckets = np.concatenate([bucket_of[fixed], (strata % buckets)[used][slot_strata].astype(bucket_of.dtype)])
-    copies = copies + _copies_before(index, parts)[pieces.rows[positions]]
+    copies = copies + _copies_before(mixture, ids, parts)[pieces.rows[positions]]
     narrow = copies.astype(np.min_scalar_type(int(copies.max(initial=0))))
     taken = pieces.map(lambda column: column[positions])
     return Mixed(positions, Pieces(taken.rows, taken.frames, taken.firsts, narrow if narrow.any() else None), slot_buckets, drawing)
@@ -241,14 +239,14 @@ def _within(counts: np.ndarray) -> np.ndarray:
     return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
 
 
-def _copies_before(index: Index, parts: tuple[MixedPart, ...]) -> np.ndarray:
+def _copies_before(mixture: Mixture, ids: np.ndarray, parts: tuple[MixedPart, ...]) -> np.ndarray:
     """int64 `[records]`: the number of the first copy of each row; above 0 where another part has the same record."""
-    before = np.zeros(len(index), np.int64)
-    order = np.argsort(index.ids, kind="stable")
-    ids = index.ids[order]
-    if index.mixture is None or not len(ids) or (ids[1:] != ids[:-1]).all():
+    before = np.zeros(len(ids), np.int64)
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    if (ids[1:] != ids[:-1]).all():
         return before
-    most = np.array([-(-part.delivered // max(1, part.pieces)) for part in parts], np.int64)[index.mixture.leaf_of[order]]
+    most = np.array([-(-part.delivered // max(1, part.pieces)) for part in parts], np.int64)[mixture.leaf_of[order]]
     sums = np.cumsum(most) - most
     before[order] = sums - sums[np.searchsorted(ids, ids)]
     return before

@@ -70,14 +70,14 @@ def make_plan(index: Index, options: Options) -> Plan:
     there = len(pieces)
     frames, frame_plan = frame_plan_for(index, selection, options, pieces.frames)
     padded = np.maximum(frames, frame_plan.least) if frame_plan.least else frames
-    leaf_of, parts = (None, ()) if index.mixture is None else parts_of(index, pieces)
+    leaf_of, parts = (None, ()) if index.mixture is None else parts_of(index.mixture, pieces)
     lengths, counts = histogram(padded) if leaf_of is None else weighted_histogram(padded, rates_of(parts)[leaf_of])
     uppers = boundaries_of(lengths, counts, options, engine)
     bucket_of = np.searchsorted(uppers, padded, side="left").astype(np.min_scalar_type(len(uppers)))
     sizes = [options.batch_size_for(upper) for upper in uppers]
     over_budget, drawing = _over_budget(padded, options), None
-    if leaf_of is not None:
-        positions, pieces, bucket_of, drawing = draw(index, pieces, leaf_of, parts, bucket_of, options.seed or 0)
+    if index.mixture is not None:
+        positions, pieces, bucket_of, drawing = draw(index.mixture, index.ids, pieces, parts, bucket_of, options.seed or 0)
         frames = frames[positions]
     records = np.bincount(bucket_of, minlength=len(uppers)).tolist()
     carry = engine != "stream" and options.batching == "bucket"
