@@ -22,7 +22,7 @@ from vlpipe.planning.options import Batching, Engine, Options, OutOfRange, PadTo
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
-from vlpipe.storage.paths import Source
+from vlpipe.storage.paths import Opened, Source
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
@@ -60,7 +60,7 @@ def make_dataset(
     crop: int | Crop | None = None,
     windows: int | Windows | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
-    normalize: str | os.PathLike[str] | None = None,
+    normalize: str | os.PathLike[str] | Opened | None = None,
     augment: SpecAugment | None = None,
     layout: str | Layout | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -128,7 +128,8 @@ def make_dataset(
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
             statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute`; of several
             datasets, pooled); or, for validation data, a path: with the statistics of the dataset there, of its `vlpipe.json`, or of a
-            file that `vlpipe stats SOURCE --json` wrote. `vlpipe/transforms/normalize.py` has the formula.
+            file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics. `vlpipe/transforms/normalize.py` has the
+            formula.
         augment: a `vlpipe.SpecAugment`: masks of time and frequency, new ones in every epoch.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.

@@ -162,7 +162,10 @@ def test_classes_are_numbered_by_their_names(tmp_path: Path) -> None:
     assert [int(record["label"]) for record in again] == again.table()["label"].tolist()
 
 
-def test_sources_with_different_schemas_mix_if_the_delivered_fields_agree(tmp_path: Path, parts: dict[str, RecordSet]) -> None:
+def test_sources_with_different_schemas_mix_if_the_delivered_fields_agree(
+    tmp_path: Path, parts: dict[str, RecordSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     other = make(tmp_path / "d", 20, 300, room="r1", words=np.arange(3))
     mixed = vlpipe.mix([(other, 1), (parts["a"], 1)])
     assert list(mixed.schema.fields) == ["features", "label", "speaker"]
@@ -181,6 +184,11 @@ def test_sources_with_different_schemas_mix_if_the_delivered_fields_agree(tmp_pa
         vlpipe.plan(mixed, label="room")
     wide = tmp_path / "wide"
     vlpipe.write(wide, [{"features": np.ones((4, 3), np.float32), "label": 1}])
+    from vlpipe.inspection.summary import summarize
+
+    few = mixed.select(rows=[0, 3, 30])
+    expected = np.concatenate([record["features"] for record in few]).mean(axis=0)
+    assert summarize(few, compute=True).sequences["features"].mean == pytest.approx(expected)
     with pytest.raises(vlpipe.SchemaError, match=r"mix: .*share no sequence with it: \"features\" is Sequence\(shape=\(2,\).*\(3,\)"):
         vlpipe.mix([(parts["a"], 1), (wide, 1)])
 

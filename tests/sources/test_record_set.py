@@ -204,6 +204,60 @@ def test_statistics_are_those_of_exactly_the_selection(source: RecordSet, monkey
     assert source.select(rows=range(COUNT)).statistics == source.statistics
 
 
+def test_an_error_of_a_selection_names_the_record_in_its_file(directory: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    from vlpipe.inspection.summary import summarize
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in directory.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    whole = vlpipe.open(copy)
+    row = int(np.flatnonzero(whole.index.numbers() > 5)[0])
+    entry, where = whole.index.rows[row], whole.index.where(row)
+    path = Path(whole.index.shards[entry["shard"]].path)
+    content = bytearray(path.read_bytes())
+    content[int(entry["offset"]) + 12 + int(entry["bytes"]) - 1] ^= 1
+    path.write_bytes(content)
+    chosen = whole.select(rows=[*range(max(0, row - 2), row + 1)])
+    acts = (
+        lambda: list(chosen),
+        lambda: summarize(chosen, compute=True),
+        lambda: list(vlpipe.make_dataset(chosen, label=False, seed=1)),
+        lambda: list(vlpipe.make_dataset(chosen, label=False, seed=1, engine="graph")),
+        lambda: list(vlpipe.make_dataset(chosen, label=False, seed=1, engine="stream")),
+    )
+    for act in acts:
+        with pytest.raises((vlpipe.DatasetError, tf.errors.OpError), match=where):
+            act()
+
+
+def test_validation_data_are_normalised_by_the_training_part(source: RecordSet, monkeypatch: Any, tmp_path: Path) -> None:
+    from vlpipe.inspection.summary import summarize
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    parts = source.split({"train": 0.5, "val": 0.5})
+    with pytest.raises(vlpipe.DatasetError, match='the statistics of "features" are unknown'):
+        vlpipe.plan(parts["val"], normalize=parts["train"], label=False)
+    summarize(parts["train"], compute=True)
+    moments = parts["train"].statistics["features"]
+    dataset = vlpipe.make_dataset(parts["val"], normalize=parts["train"], label=False, ids=True, seed=1)
+    for (x,) in dataset:
+        expected = (x["id"].numpy() - moments.mean[0]) / np.sqrt(moments.variance[0])
+        np.testing.assert_allclose(x["features"][:, 0, 0], expected, rtol=1e-5)
+    whole = vlpipe.plan(parts["val"], normalize=source, label=False, seed=1)
+    by_path = vlpipe.plan(parts["val"], normalize=Path(source.index.shards[0].path).parent, label=False, seed=1)
+    assert whole.state(0, 1) == by_path.state(0, 1)
+    vlpipe.write(tmp_path / "other", [{"features": np.ones((3, 5), np.float32)}])
+    vlpipe.write(tmp_path / "named", [{"mel": np.ones((3, 2), np.float32)}])
+    for other, message in (
+        ("other", r"normalize: the source has frames \[5\], expected a sequence"),
+        ("named", r"has only \['mel'\], expected"),
+    ):
+        with pytest.raises(vlpipe.DatasetError, match=message):
+            vlpipe.plan(source, normalize=vlpipe.open(tmp_path / other), label=False)
+
+
 def test_the_other_functions_take_a_selection(source: RecordSet, tmp_path: Path) -> None:
     from vlpipe.conversion import convert
     from vlpipe.inspection.head import first_records

@@ -156,7 +156,7 @@ class Plan:
         """
         if name not in self.selection.features:
             return label_dtype(self.index.schema.sequences[name])
-        as_stored = self.options.normalize and name not in self.frame_plan.traced and self.index.stored(name).scale is None
+        as_stored = self.options.normalize is not None and name not in self.frame_plan.traced and self.index.stored(name).scale is None
         return self.index.schema.sequences[name].dtype if as_stored else self.options.dtype
 
     @property

@@ -17,6 +17,7 @@ from vlpipe.sources.classes import class_names, named_label
 from vlpipe.sources.conditions import Where, matching, what_there_is
 from vlpipe.sources.mix import mixed
 from vlpipe.sources.partition import partition, random_order
+from vlpipe.sources.preprocess import Preprocess
 from vlpipe.sources.records import Records
 from vlpipe.sources.statistics_cache import known_statistics
 from vlpipe.sources.table import SECONDS, Groups, Table, as_user_value, listed
@@ -70,6 +71,21 @@ class RecordSet(Opened):
     def statistics(self) -> dict[str, Moments]:
         """Mean and variance of the frames of each sequence, where they are known for exactly these records."""
         return known_statistics(self.index)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """A function from the path of an audio file, its samples `[N]` or features `[T, d]` to the float32 `[T, d]` of `make_dataset`.
+
+        It computes the features that `vlpipe ingest` computed, whose settings are in the metadata; with `normalize="utterance"`, or
+        "global" by the statistics of this source, it normalises them.
+
+        Example:
+            >>> vlpipe.write("data/train", ({"features": np.full((t, 2), t, np.float32)} for t in (4, 6)))
+            >>> preprocess = vlpipe.open("data/train").preprocess
+            >>> preprocess(np.full((1, 2), 5.2), normalize="global").round(3).tolist()
+            [[0.0, 0.0]]
+        """
+        return Preprocess(self.index)
 
     @property
     def rates(self) -> np.ndarray:
