@@ -20,10 +20,12 @@ PACKAGE = Path(vlpipe.__file__).parent
 ROOMS = (
     "errors",
     "arguments",
+    "regular_files",
     "processes",
     "text_tables",
     "protobuf",
     "audio",
+    "layers",
     "files",
     "storage",
     "layouts",
@@ -38,11 +40,16 @@ ROOMS = (
     "conversion",
     "ingest",
     "callbacks",
-    "layers",
+    "evaluation",
     "cli",
 )
 # Rooms that may import these alone: they serve models and recordings that have nothing to do with datasets.
-APART = {"layers": {"errors"}, "audio": {"errors", "arguments"}, "protobuf": {"errors", "arguments"}, "verification": set(ROOMS[:10])}
+APART = {
+    "layers": {"errors"},
+    "audio": {"errors", "arguments", "regular_files"},
+    "protobuf": {"errors", "arguments"},
+    "verification": set(ROOMS[: ROOMS.index("transforms")]),
+}
 MAX_FLAT_FILES = 10
 
 PUBLIC = {
@@ -57,11 +64,14 @@ PUBLIC = {
     "Text",
     "Crop",
     "Windows",
+    "stitch",
     "Transform",
     "SpecAugment",
     "Writer",
     "write",
     "verify",
+    "predict",
+    "evaluate",
     "class_weights",
     "VlpipeError",
     "ArgumentError",
@@ -158,7 +168,7 @@ LIGHT_WORK = {
     "open": "vlpipe.write(directory, records); source = vlpipe.open(directory)\n"
     "repr(source.select({'y': [1, 2]})), source[0], source.table()",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",
-    "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("engines")]),
+    "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("engines")] if room != "layers"),
 }
 
 

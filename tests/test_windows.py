@@ -235,4 +235,7 @@ def test_the_plan_says_what_is_delivered(tmp_path: Path) -> None:
     assert "3 records, 10 frames every 8" in plan.report()
     states = [vlpipe.plan(source, seed=1, batch_size=4, windows=windows).state(1, 0) for windows in (None, 10)]
     assert "windows" not in states[0]
-    assert states[1] == {**states[0], "windows": "Windows(frames=10, hop=10, tail='shift', jitter=False)"}
+    assert states[1]["windows"] == "Windows(frames=10, hop=10, tail='shift', jitter=False)"
+    for state, windows in zip(states, (10, None), strict=True):
+        with pytest.raises(ArgumentError, match=r"windows is (None|\"Windows.*\") in the state, (None|\"Windows.*\") here"):
+            vlpipe.make_dataset(source, repeat=True, seed=1, batch_size=4, windows=windows, resume=state)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vlpipe.cli.common import layout_option, print_json, progress, selected, where_option
+from vlpipe.cli.common import echo, layout_option, print_json, progress, selected, where_option
 
 if TYPE_CHECKING:
     from vlpipe.conversion import Converted
@@ -57,7 +57,7 @@ def convert(
     if as_json:
         print_json({"path": str(out), **dataclasses.asdict(converted), "seconds": round(seconds, 3)})
     else:
-        click.echo(_report(out, converted, seconds))
+        echo(_report(out, converted, seconds))
 
 
 def _report(out: Path, converted: Converted, seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import itertools
 import math
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.regular_files import open_regular
 from vlpipe.sources.partition import partition
 from vlpipe.storage.mixture import exact
 
@@ -124,7 +126,7 @@ def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[st
 
 def _read_csv(manifest: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str]]]:
     try:
-        with open(manifest, encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular(manifest), encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = list(reader.fieldnames or [])
             rows = list(reader)

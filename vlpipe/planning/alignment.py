@@ -10,6 +10,7 @@ from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.options import Options
 from vlpipe.planning.selection import Selection
 from vlpipe.storage.index import Index
+from vlpipe.storage.schema import default_key
 
 
 def with_aligned(index: Index, selection: Selection, options: Options) -> Selection:
@@ -36,7 +37,7 @@ def with_aligned(index: Index, selection: Selection, options: Options) -> Select
 
 def _declared(index: Index, selection: Selection, name: str) -> bool:
     """Whether the schema has a sequence as aligned with the key feature."""
-    return index.schema.sequences[name].aligned and index.schema.default_key in (selection.key, None)
+    return index.schema.sequences[name].aligned and default_key(index.schema) in (selection.key, None)
 
 
 def _check_names(index: Index, selection: Selection, named: tuple[str, ...], others: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.conversions import can_lose
 from vlpipe.planning.drawing import MixedPart
 from vlpipe.planning.frame_plan import FramePlan
 from vlpipe.planning.options import Options, itemsize_of
@@ -53,7 +54,8 @@ class Plan:
         engine: "mapped", "graph" or "stream".
         total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`).
         records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records.
-        refused: number of records that are not delivered, by reason: "too_short", "too_long", "tail" (windows left out), "remainder".
+        refused: number of records that are not delivered, by reason: "too_short", "too_long",
+            "transformed_too_short" (the transform leaves no frame), "tail" (windows left out), "remainder".
         truncated: records that lose frames to `length_range`.
         cropped: records that lose frames to `crop`.
         over_budget: records that alone exceed `frames_per_batch`; each makes its own batch.
@@ -120,24 +122,26 @@ class Plan:
     @property
     def shapes(self) -> tuple[tuple[int | None, ...], ...]:
         """The distinct shapes `(B, T, d)` of the batches; T is None where batches are padded to their longest sequence."""
-        frames = self.boundaries if self.options.batching == "same_length" else self.least_frames.tolist()
+        static = self.options.pad_to == "boundary" or self.options.batching == "same_length"
         key = self.dimensions(self.selection.key)
-        shapes = {
-            (size, upper if upper >= bucket.longest else None, *key)
-            for bucket, upper in zip(self.buckets, frames, strict=True)
-            for size in bucket.rows
-        }
+        shapes = {(size, bucket.upper if static else self._window_frames, *key) for bucket in self.buckets for size in bucket.rows}
         return tuple(sorted(shapes, key=lambda shape: (shape[1] or 0, -(shape[0] or 0))))
 
     @property
     def static_shape(self) -> tuple[int | None, int | None]:
         """Rows and frames of every batch; None where batches differ."""
         rows = {count for bucket in self.buckets for count in bucket.rows}
-        frames = {int(least) for bucket, least in zip(self.buckets, self.least_frames, strict=True) if least >= bucket.longest}
+        boundary = self.options.pad_to == "boundary"
         return (
             rows.pop() if len(rows) == 1 and self.options.remainder != "keep" else None,
-            frames.pop() if len(frames) == 1 and self.least_frames.all() else None,
+            (self.buckets[0].upper if len(self.buckets) == 1 else None) if boundary else self._window_frames,
         )
+
+    @property
+    def _window_frames(self) -> int | None:
+        """Frames of every batch that is padded to its longest sequence, where windows make all of them equal."""
+        least = self.frame_plan.least
+        return least if least and all(bucket.longest <= least for bucket in self.buckets) else None
 
     @cached_property
     def least_frames(self) -> np.ndarray:
@@ -151,19 +155,28 @@ class Plan:
         return self.frame_plan.dimensions_of(name, self.index.schema)
 
     def reading_dtype(self, name: str) -> str:
-        """The dtype in which a sequence is read: a label in its own, a feature in the stored one where normalisation makes it float64,
-        else in that of the options.
+        """The dtype in which a sequence is read: a label in its own; a feature in the stored one where normalisation converts it to
+        float64, or where the delivered one can lose values, else in that one.
         """
         if name not in self.selection.features:
             return label_dtype(self.index.schema.sequences[name])
-        as_stored = self.options.normalize is not None and name not in self.frame_plan.traced and self.index.stored(name).scale is None
-        return self.index.schema.sequences[name].dtype if as_stored else self.options.dtype
+        as_stored = self.index.stored(name).scale is None and (self.normalizes_stored(name) or self.can_lose(name))
+        return self.index.schema.sequences[name].dtype if as_stored else self.selection.dtypes[name]
+
+    def normalizes_stored(self, name: str) -> bool:
+        """Whether a feature is normalised before anything else is computed from its frames."""
+        return self.options.normalize is not None and name not in self.frame_plan.traced
+
+    def can_lose(self, name: str) -> bool:
+        """Whether the delivered dtype of a feature may not hold one of its stored values."""
+        return self.index.stored(name).scale is None and can_lose(self.index.schema.sequences[name].dtype, self.selection.dtypes[name])
 
     @property
     def has_transforms(self) -> bool:
-        """Whether frames are parsed or changed between reading and padding."""
+        """Whether frames are parsed, changed or tested between reading and padding."""
         parts = self.selection.frame_parts
-        return self.options.has_transforms or any(self.index.access(part.name, as_feature=part.is_feature).is_parsed for part in parts)
+        parsed = any(self.index.access(part.name, as_feature=part.is_feature).is_parsed for part in parts)
+        return self.options.has_transforms or parsed or any(map(self.can_lose, self.selection.features))
 
     @property
     def peak_batch_bytes(self) -> int:
@@ -229,7 +242,8 @@ class Plan:
         """The state of a run, with which `make_dataset(..., repeat=True, resume=state)` continues at exactly the next batch.
 
         A small dict of JSON scalars: the position, a fingerprint of the data, and every argument that changes the order. All ranks share
-        it: it contains the number of ranks, not the rank.
+        it: it contains the number of ranks, not the rank. Without `frames_per_batch`, a run of more or fewer ranks continues it if
+        batch_size * world stays the same: `batch` then counts the batches of all ranks together.
 
         Args:
             epoch: epochs that were completed.

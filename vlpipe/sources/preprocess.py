@@ -16,6 +16,7 @@ from vlpipe.audio import from_settings, load, resample
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.sources.statistics_cache import known_statistics
 from vlpipe.storage.index import Index
+from vlpipe.storage.schema import default_key
 from vlpipe.storage.statistics import Moments
 
 CONSTANT = 1e-7  # as in `transforms.normalize`: a deviation of at most this share of the mean is none
@@ -44,7 +45,7 @@ class Preprocess:
             DatasetError: the source was not made of recordings; or its statistics are unknown.
             AudioError: the file cannot be decoded.
         """
-        name = self.index.schema.default_key
+        name = default_key(self.index.schema)
         if name is None:
             raise DatasetError(
                 f"preprocess: the source has several sequences, {list(self.index.schema.sequences)}; it is unclear which to make."

@@ -12,7 +12,7 @@ from vlpipe.errors import ArgumentError
 from vlpipe.sources.records import Records
 from vlpipe.storage.field_access import Location
 from vlpipe.storage.index import Index
-from vlpipe.storage.schema import Fixed, Text
+from vlpipe.storage.schema import Fixed, Text, default_key
 
 ID, FRAMES, SECONDS = "id", "frames", "seconds"
 _MAX_VALUES = 8  # in an error
@@ -34,7 +34,7 @@ class Table(Mapping[str, np.ndarray]):
         self._index = index
         self._columns: dict[str, np.ndarray] = {}
         self._fields = {_column_name(name): name for name, field in index.schema.fields.items() if _is_column(field)}
-        key = index.schema.default_key
+        key = default_key(index.schema)
         self._key = key if key in index.counted else next(iter(index.counted), None)
         self._hop_ms = None if self._key is None else hop_ms(index, self._key)
         own = [ID] + ([] if self._key is None else [FRAMES]) + ([] if self._hop_ms is None else [SECONDS])

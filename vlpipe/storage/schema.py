@@ -225,13 +225,6 @@ class Schema:
         """The fields that are sequences; the index calls the lengths of the first one `frames`."""
         return {name: field for name, field in self._fields.items() if isinstance(field, Sequence)}
 
-    @property
-    def default_key(self) -> str | None:
-        """The sequence that the aligned ones go with: that of features `[T, d]` (of several, the one named "features"); None: unclear."""
-        free = {name: field for name, field in self.sequences.items() if not field.aligned}
-        candidates = [name for name, field in free.items() if field.dimensions] or list(free)
-        return "features" if "features" in candidates else candidates[0] if len(candidates) == 1 else None
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Schema) and list(self._fields.items()) == list(other._fields.items())
 
@@ -268,9 +261,10 @@ class Schema:
                 values[name] = field.check(record[name])
             except ValueError as error:
                 raise SchemaError(f'{where}: "{name}" has {error}.') from error
-        key = self.default_key
-        for name, field in self.sequences.items():
-            if field.aligned and key is not None and len(values[name]) != len(values[key]):
+        aligned = [name for name, field in self._fields.items() if isinstance(field, Sequence) and field.aligned]
+        key = default_key(self) if aligned else None
+        for name in aligned:
+            if key is not None and len(values[name]) != len(values[key]):
                 raise SchemaError(
                     f'{where}: "{name}" has {len(values[name])} values, but the schema has it aligned with "{key}", which has '
                     f"{len(values[key])} frames. Write one value a frame, or leave aligned=True out of the schema."
@@ -327,6 +321,13 @@ class Schema:
         if not isinstance(record, Mapping):
             raise SchemaError(f"first record: came as {describe(record)}, expected a dict of field names and values.")
         return cls(**{str(name): _infer_field(str(name), value) for name, value in record.items()})
+
+
+def default_key(schema: Schema) -> str | None:
+    """The sequence that the aligned ones go with: that of features `[T, d]` (of several, the one named "features"); None: it is unclear."""
+    free = {name: field for name, field in schema.sequences.items() if not field.aligned}
+    candidates = [name for name, field in free.items() if field.dimensions] or list(free)
+    return "features" if "features" in candidates else candidates[0] if len(candidates) == 1 else None
 
 
 def _infer_field(name: str, value: Any) -> Field:

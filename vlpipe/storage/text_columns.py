@@ -13,6 +13,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from vlpipe.files.json_files import parse_json
 from vlpipe.storage.field_access import column
 from vlpipe.storage.schema import Schema, Text
 
@@ -120,7 +121,7 @@ def parse_file(content: bytes, digest: str) -> Any:
     """
     if _digest(content) != digest:
         raise ValueError(f"its digest is {_digest(content)}, vlpipe.json says {digest}")
-    return json.loads(content)
+    return parse_json(content)
 
 
 def read_values(schema: Schema, entries: Any) -> dict[str, np.ndarray]:

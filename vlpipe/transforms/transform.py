@@ -82,16 +82,15 @@ class Transform:
         Raises:
             ArgumentError: it fails, or does not return one tensor `[T', ...]` of that dtype.
         """
-        advice = "as the dataset's dtype. Return tf.cast(..., x.dtype), or pass dtype=... to make_dataset"
-        return traced("transform", self.fn, dimensions, dtype, advice)
+        return traced("transform", self.fn, dimensions, dtype, "the dataset's dtype")
 
 
-def traced(what: str, fn: Callable[[Any], Any], dimensions: tuple[int, ...], dtype: str, advice: str) -> TracedTransform:
+def traced(what: str, fn: Callable[[Any], Any], dimensions: tuple[int, ...], dtype: str, whose: str) -> TracedTransform:
     """A function of one sequence, traced for sequences `[T, *dimensions]` of a dtype. Loads TensorFlow.
 
     Args:
         what: names the function in errors.
-        advice: after an error of its dtype.
+        whose: says where the dtype comes from, in errors.
 
     Raises:
         ArgumentError: as `Transform.traced`.
@@ -110,7 +109,10 @@ def traced(what: str, fn: Callable[[Any], Any], dimensions: tuple[int, ...], dty
     if not isinstance(result, tf.Tensor):
         raise ArgumentError(f"{what}: returns {type(result).__name__}, expected one tensor [T', ...].")
     if result.dtype != spec.dtype:
-        raise ArgumentError(f"{what}: returns {result.dtype.name}, expected {dtype}, {advice}.")
+        raise ArgumentError(
+            f"{what}: returns {result.dtype.name}, expected {dtype}, as {whose}. Return tf.cast(..., x.dtype); for features, make_dataset "
+            "also takes dtype=..."
+        )
     if not result.shape.rank or None in result.shape[1:]:
         raise ArgumentError(
             f"{what}: returns {_shape(result.shape)}, expected [T', ...] with every axis but the first known. Use tf.ensure_shape."

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from vlpipe.arguments import MAX_FRAMES, integer
 from vlpipe.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from vlpipe.layers.context import Context
 
 Tail = Literal["shift", "keep", "pad", "drop"]
 
@@ -60,6 +63,7 @@ class Windows:
     hop: int | None = None
     tail: Tail = "shift"
     jitter: bool = False
+    context: Context | None = field(default=None, init=False, repr=False)  # of the model, for `exact` windows
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frames", integer("windows: frames", self.frames, 1, MAX_FRAMES))
@@ -70,6 +74,44 @@ class Windows:
         if not isinstance(self.jitter, (bool, np.bool_)):
             raise ArgumentError(f"windows: jitter came as {self.jitter!r}, expected True or False.")
         object.__setattr__(self, "jitter", bool(self.jitter))
+
+    @classmethod
+    def exact(cls, model: Any, frames: int) -> Windows:
+        """Windows whose outputs `vlpipe.stitch` puts together to the output of the whole recording, to rounding errors (1e-5).
+
+        They overlap by as many frames as an output frame of the model depends on, and begin at multiples of its total stride.
+
+        Args:
+            model: a built Sequential or Functional Keras model of convolutions, pooling, upsampling and layers that treat each frame
+                alone, ordinary or mask-aware, with an output `[B, T', ...]`.
+            frames: of a window, its context included; with strides, rounded down to a multiple of the total stride.
+
+        Raises:
+            ArgumentError: a window of so many frames has no frame with all of its context; or a layer has no finite context, such as an
+                LSTM, attention, or a pooling over all frames before the output. The message names it.
+
+        Example:
+            >>> import keras
+            >>> model = keras.Sequential([keras.Input((None, 4)), keras.layers.Conv1D(8, 5, padding="same")])
+            >>> vlpipe.Windows.exact(model, 100)
+            Windows(frames=100, hop=96, tail='keep', jitter=False)
+        """
+        from vlpipe.layers.context import context_of
+
+        frames = integer("Windows.exact: frames", frames, 1, MAX_FRAMES)
+        context = context_of(model, "Windows.exact")
+        whole = frames // context.alignment * context.alignment
+        hop = (whole - context.before - context.after) // context.alignment * context.alignment
+        if hop < 1:
+            around = context.before + context.after
+            least = (-(-around // context.alignment) + 1) * context.alignment
+            raise ArgumentError(
+                f"Windows.exact: frames came as {frames}, but an output frame of this model depends on {context.before} frames before and "
+                f"{context.after} after it, with a total stride of {context.alignment}. Pass at least {least}, better much more."
+            )
+        windows = cls(whole, hop, "keep")
+        object.__setattr__(windows, "context", context)
+        return windows
 
     @property
     def step(self) -> int:
@@ -83,21 +125,42 @@ class Windows:
 
     def places(self, lengths: np.ndarray) -> WindowPlaces:
         """The windows of records of these lengths (integers `[n]`): 0.1 s for a million."""
-        fitting = np.maximum((lengths - self.frames) // self.step + 1, 0)
-        left = np.where(fitting > 0, (lengths - self.frames) % self.step, 1)  # a shorter record is one that nothing fits into
-        has_tail = (left > 0) & (self.tail != "drop")
-        if self.tail in ("keep", "pad"):
-            has_tail &= (fitting * self.step < lengths) | (fitting == 0)
-        counts = fitting + has_tail
-        ends = np.cumsum(counts)
+        self._check_aligned(lengths)
+        # Half the time in int32, where all numbers fit.
+        lengths = lengths.astype(np.int32 if int(lengths.max(initial=0)) + self.step < 2**31 else np.int64, copy=False)
+        before, left = np.divmod(lengths - self.frames, self.step)
+        is_short = before < 0  # no window fits
+        counts = np.maximum(before + 1, 0, out=before)
+        has_tail = is_short | (left > 0)
+        left_out = int(np.count_nonzero(has_tail)) if self.tail == "drop" else 0
+        if self.tail == "drop":
+            has_tail[:] = False
+        elif self.tail != "shift":
+            has_tail &= is_short | (counts * self.step < lengths)
+        counts += has_tail
+        ends = np.cumsum(counts, dtype=np.int64)
         records = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
         firsts = _multiples(self.step, counts, ends)
         frames = np.full(len(firsts), self.frames, np.int32)
         tails, length = ends[has_tail] - 1, lengths[has_tail]
         if self.tail == "shift":
             firsts[tails] = np.maximum(length - self.frames, 0)
-        frames[tails] = np.minimum(length - firsts[tails], self.frames)
-        return WindowPlaces(records, firsts, frames, int(np.count_nonzero(left)) if self.tail == "drop" else 0)
+            frames[tails] = np.minimum(length, self.frames)
+        else:
+            frames[tails] = length - firsts[tails]
+        return WindowPlaces(records, firsts, frames, left_out)
+
+    def _check_aligned(self, lengths: np.ndarray) -> None:
+        if self.context is None or not self.context.aligned_to_end:
+            return
+        alignment = self.context.alignment
+        wrong = lengths[(lengths > self.frames) & (lengths % alignment != 0)]
+        if len(wrong):
+            raise ArgumentError(
+                f'windows: {len(wrong)} records have lengths such as {int(wrong[0])}, no multiple of {alignment}; padding="same" makes '
+                f'the strides of "{self.context.aligned_to_end}" begin elsewhere there. Write multiples of {alignment} frames, or build '
+                'the layer with padding="valid" or "causal".'
+            )
 
     def free(self, firsts: Any, lengths: Any, minimum: Callable[[Any, Any], Any]) -> Any:
         """int64 `[n]`: by how many frames jitter may move each window, for NumPy arrays and tensors alike.
