@@ -140,8 +140,10 @@ class Plan:
     @property
     def _window_frames(self) -> int | None:
         """Frames of every batch that is padded to its longest sequence, where windows make all of them equal."""
-        least = self.frame_plan.least
-        return least if least and all(bucket.longest <= least for bucket in self.buckets) else None
+        if self.options.windows is None or not len(self.frames):
+            return None
+        longest = max(bucket.longest for bucket in self.buckets)
+        return longest if max(self.frame_plan.least, int(self.frames.min())) >= longest else None
 
     @cached_property
     def least_frames(self) -> np.ndarray:
