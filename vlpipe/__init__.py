@@ -25,6 +25,8 @@ _HOMES = {
     "Fixed": "vlpipe.storage.schema",
     "Text": "vlpipe.storage.schema",
     "Crop": "vlpipe.transforms.crop",
+    "Windows": "vlpipe.transforms.windows",
+    "stitch": "vlpipe.transforms.stitch",
     "Transform": "vlpipe.transforms.transform",
     "SpecAugment": "vlpipe.transforms.augment",
     "Writer": "vlpipe.storage.writer",
@@ -73,7 +75,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.storage.writer import write as write
     from vlpipe.transforms.augment import SpecAugment as SpecAugment
     from vlpipe.transforms.crop import Crop as Crop
+    from vlpipe.transforms.stitch import stitch as stitch
     from vlpipe.transforms.transform import Transform as Transform
+    from vlpipe.transforms.windows import Windows as Windows
     from vlpipe.verification import verify as verify
 
 

@@ -20,7 +20,7 @@ from vlpipe.engines.python_calls import keep_alive
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.class_weights import tables
 from vlpipe.planning.make_plan import make_plan
-from vlpipe.planning.options import Batching, ClassWeight, Engine, Options, OutOfRange, PadTo, Remainder, Verify
+from vlpipe.planning.options import DEFAULT_DTYPE, Batching, ClassWeight, Engine, Options, OutOfRange, PadTo, Remainder, Verify
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
@@ -28,6 +28,7 @@ from vlpipe.storage.paths import Source
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
+from vlpipe.transforms.windows import Windows
 
 if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
@@ -54,13 +55,15 @@ def make_dataset(
     resume: dict[str, Any] | None = None,
     features: str | tuple[str, ...] | None = None,
     label: str | tuple[str, ...] | Literal[False] | None = None,
+    aligned: str | tuple[str, ...] | Literal[False] | None = None,
     lengths: bool = False,
     ids: bool = False,
     label_padding: int | Mapping[str, float] = -1,
     padding_value: float | Mapping[str, float] = 0.0,
     class_weight: ClassWeight = None,
-    dtype: str = "float32",
+    dtype: str = DEFAULT_DTYPE,
     crop: int | Crop | None = None,
+    windows: int | Windows | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
     normalize: str | os.PathLike[str] | None = None,
     augment: SpecAugment | None = None,
@@ -76,7 +79,7 @@ def make_dataset(
     label.
     x is `[B, T, d]` (under "ragged" a `tf.RaggedTensor`), or with `lengths` or `ids` a dict {"features": x, "lengths": int32 [B],
     "id": int64 [B]}. Several features make a dict of their names, each with NAME_lengths. A label that is a sequence is int64
-    `[B, U]`, padded with `label_padding`; its true lengths are then x["label_lengths"].
+    `[B, U]`, padded with `label_padding`; its true lengths are then x["label_lengths"]. One that is `aligned` is `[B, T]`.
 
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
@@ -85,8 +88,9 @@ def make_dataset(
     not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that they
     change neither mean nor variance. Padding comes last, and none of these touches it. `length_range` applies to the true lengths, before
     all of these; a record of which the transform leaves no frame is outside of it too, unless its shortest is 0. Of several features, only
-    the key feature (the first) is cropped, transformed and augmented; all are normalised. The plan computes the lengths after crop and
-    transform, so that buckets and steps are exact. All randomness depends on (seed, epoch, record) alone.
+    the key feature (the first) is transformed and augmented; it is cropped together with all that is `aligned`; all features are
+    normalised. The plan computes the lengths after crop and transform, so that buckets and steps are exact. All randomness depends on
+    (seed, epoch, record) alone.
 
     Args:
         source: a dataset directory, a glob, a file, or a list of these; or the address of a dataset directory, such as
@@ -110,11 +114,18 @@ def make_dataset(
         shuffle: a new order every epoch; False: the order of the files.
         seed: the same seed gives the same orders on any machine; None draws one and logs it.
         repeat: one endless run of epochs; every iterator over the dataset starts at the same position.
-        resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`.
+        resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`, of a run with the same arguments (without
+            `frames_per_batch`, any batch_size and world of the same product).
         features: name of the sequence in the schema, a tuple of names for a dict; None: the only candidate.
-        label: name of the label, a tuple of names for a dict, False for none; None: the only candidate, if there is one.
+        label: name of the label, a tuple of names for a dict, False for none; None: the field with the name of a label ("label",
+            "class_id", "target"), else the only one that can be it. Lengths, rates, times, counters, ids and constants are never taken.
+        aligned: which labels and further features have one value for each frame of the key feature (voice activity, phones, pitch): a
+            name or a tuple of names, besides those that the schema has as `Sequence(..., aligned=True)`; None: also those that are as
+            long as it in every record (logged); False: none. They are truncated, cropped and padded with it, to the same T, also with
+            pad_to="boundary", and are ragged under "ragged". SpecAugment leaves them alone. The index does not know the lengths of labels
+            that the function of a custom layout returns: name them; they are compared when they are read.
         lengths: also deliver the true lengths.
-        ids: also deliver the row of each record in the index.
+        ids: also deliver the row of each record in the index, and with `windows` as x["start"] (int64 `[B]`) the first frame of each.
         label_padding: padding of labels that are sequences: an integer for all, or numbers by name, such as {"words": -1, "phones": 0,
             "weights": 0}; labels that it does not name get -1.
         padding_value: padding of features: a number for all, or numbers by name, such as {"mel": -13.8}; features that it does not name
@@ -123,11 +134,18 @@ def make_dataset(
             labels, a dict of these by name. They are multiplied into the sample weights, which Keras' own `class_weight` cannot do:
             one weight a row, or one for each value of a label that is a sequence, 0 where it is padded. A vector with a number for
             each class gets the mean weight of its classes. With several labels sample_weight is a dict, as Keras takes it.
-        dtype: dtype of the delivered features.
+        dtype: dtype of the delivered features. Where it is left out, they are float32, but integers of 32 bits or more, from which nothing
+            is computed (`transform`, `normalize`, `augment`), stay what they are: float32 does not hold them all. A record with an
+            integer that a float dtype does not hold exactly, or with a number beyond its range, is an error that names the record and
+            the value; only pairs of dtypes where that can happen are tested, as the frames are read.
         crop: the most frames of each sequence: a number, for the first frames, or a `vlpipe.Crop`, such as
             `vlpipe.Crop(300, random=True)`.
+        windows: pieces of equal length, each of which is a sequence of a batch, instead of whole records: a number of frames, or
+            `vlpipe.Windows(300, hop=150)`. Buckets, steps and `remainder` count windows; labels that have one value a record come with
+            each of its windows. Not with `crop`, nor in the stream engine.
         transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a
-            `vlpipe.Transform`, which declares how T changes. With it, `vlpipe.plan` loads TensorFlow to trace it.
+            `vlpipe.Transform`, which declares how T changes and what then happens to aligned sequences. With it, `vlpipe.plan`
+            loads TensorFlow to trace it.
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
             statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute`; of several
             datasets, pooled); or, for validation data, a path: with the statistics of the dataset there, of its `vlpipe.json`, or of a
@@ -170,6 +188,7 @@ def make_dataset(
             resume=resume,
             features=features,
             label=label,
+            aligned=aligned,
             lengths=lengths,
             ids=ids,
             label_padding=label_padding,
@@ -177,6 +196,7 @@ def make_dataset(
             class_weight=class_weight,
             dtype=dtype,
             crop=crop,  # type: ignore[arg-type]  # a number becomes a Crop
+            windows=windows,  # type: ignore[arg-type]  # a number becomes Windows
             transform=transform,  # type: ignore[arg-type]  # a function becomes a Transform
             normalize=normalize,  # type: ignore[arg-type]  # a path becomes absolute
             augment=augment,
@@ -198,7 +218,9 @@ def batches_of(plan: Plan) -> tf.data.Dataset:
     """
     options = plan.options
     _check_not_empty(plan)
+    _log_aligned(plan)
     _log_refused(plan)
+    _log_left_out(plan)
     start = (0, 0) if options.resume is None else check_state(plan.identity, plan.steps_per_epoch, options.resume)
     make_batches = {"mapped": mapped.batches, "graph": graph.batches, "stream": stream.batches}[plan.engine]
     class_weights = tables(plan.index, plan.selection.labels, options.class_weight)
@@ -224,18 +246,34 @@ def _check_not_empty(plan: Plan) -> None:
     """Refuse an endless run of empty epochs, which would neither deliver a batch nor end."""
     if plan.options.repeat and not plan.steps_per_epoch:
         raise ArgumentError(
-            f"repeat=True: an epoch has no batch: of {plan.total} records, these are not delivered: {plan.refused}. Use a smaller "
+            f"repeat=True: an epoch has no batch: of {plan.total} {plan.unit}, these are not delivered: {plan.refused}. Use a smaller "
             'batch_size, remainder="keep" or another length_range.'
         )
+
+
+def _log_aligned(plan: Plan) -> None:
+    """Log once, before the first batch, which sequences are taken to be aligned by their lengths."""
+    selection = plan.selection
+    if selection.aligned and plan.options.aligned is None:
+        names, ends = ", ".join(selection.aligned), "go" if len(selection.aligned) > 1 else "goes"
+        _log.info('aligned=None: %s %s frame by frame with "%s", as long in every record; aligned=False if not', names, ends, selection.key)
 
 
 def _log_refused(plan: Plan) -> None:
     """Log once, before the first batch, which records are not delivered or are truncated."""
     if plan.refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in plan.refused.items())
-        _log.warning("%d of %d records are not delivered in an epoch: %s", plan.total - plan.records, plan.total, reasons)
+        _log.warning("%d of %d %s are not delivered in an epoch: %s", plan.total - plan.records, plan.total, plan.unit, reasons)
     if plan.truncated:
-        _log.warning("%d of %d records are truncated to %s frames", plan.truncated, plan.total, plan.options.length_range[1])
+        _log.warning("%d of %d records are truncated to %s frames", plan.truncated, len(plan.index), plan.options.length_range[1])
+
+
+def _log_left_out(plan: Plan) -> None:
+    """Log once which keys of third-party records cannot be delivered."""
+    left_out = {} if plan.index.foreign is None else plan.index.foreign.left_out
+    if left_out:
+        keys = "; ".join(f"{key!r}: {reason}" for key, reason in left_out.items())
+        _log.warning("%s: these keys cannot be delivered: %s", plan.index.shards[0].path, keys)
 
 
 def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
@@ -310,6 +348,8 @@ def deliver(batch: Flat, plan: Plan, class_weights: Mapping[str, np.ndarray]) ->
                 x["label_lengths" if selection.single_label else f"{name}_lengths"] = batch[f"n:y:{name}"]
     if options.ids:
         x["id"] = batch["id"]
+    if "start" in batch:
+        x["start"] = batch["start"]
     y: Any = {name: batch[f"y:{name}"] for name in selection.labels} or None
     if selection.single_label:
         y = batch[f"y:{selection.labels[0]}"]
@@ -323,7 +363,7 @@ def deliver(batch: Flat, plan: Plan, class_weights: Mapping[str, np.ndarray]) ->
 def _with_static_shape(batch: Flat, plan: Plan) -> Flat:
     """The batch with every dimension that all batches share in its static shape."""
     rows, frames = plan.static_shape
-    shapes = {f"x:{plan.selection.key}": [rows, frames]}
+    shapes = {part.flat: [rows, frames] for part in plan.selection.frame_parts if part.with_key}
     if rows is None and frames is None:
         return batch
     return {

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import DatasetError, SchemaError
+from vlpipe.errors import DatasetError, SchemaError, printable
 from vlpipe.planning.class_weights import balanced, balanced_weights, has_classes
-from vlpipe.planning.selection import only_candidate
+from vlpipe.planning.selection import only_label
 from vlpipe.sources.classes import class_labels, class_names, is_class_label, named_label
 from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.open import open_anywhere, open_local
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
 from vlpipe.storage.statistics import Moments
-from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, printable, text
+from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, text
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _class_label(index: Index, label: str | None) -> str:
     if label is None:
         label = index.label
     if label is None:
-        label = "label" if "label" in schema.fields else only_candidate("label", schema, class_labels(index))
+        label = only_label(schema, class_labels(index), index)
     field = schema.fields.get(label) if isinstance(label, str) else None
     if label is None or field is None or not is_class_label(index, label):
         kind = "not a field of the schema" if field is None else repr(field)

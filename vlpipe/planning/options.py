@@ -19,6 +19,7 @@ from vlpipe.planning.paddings import checked_label_padding, checked_padding
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
+from vlpipe.transforms.windows import Windows
 
 if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
@@ -50,6 +51,15 @@ NORMALIZE = ("utterance", "global")
 _FLAGS = ("shuffle", "repeat", "lengths", "ids")
 
 
+class DefaultDtype(str):
+    """A dtype that nobody named: integers that it may not hold are delivered as they are. A dtype that the user names is what they get."""
+
+    __slots__ = ()
+
+
+DEFAULT_DTYPE = DefaultDtype("float32")
+
+
 class Arguments(TypedDict, total=False):
     """The arguments of `make_dataset` after the source, for type checkers."""
 
@@ -68,6 +78,7 @@ class Arguments(TypedDict, total=False):
     resume: dict[str, Any] | None
     features: str | tuple[str, ...] | None
     label: str | tuple[str, ...] | Literal[False] | None
+    aligned: str | tuple[str, ...] | Literal[False] | None
     lengths: bool
     ids: bool
     label_padding: int | Mapping[str, float]
@@ -75,6 +86,7 @@ class Arguments(TypedDict, total=False):
     class_weight: ClassWeight
     dtype: str
     crop: int | Crop | None
+    windows: int | Windows | None
     transform: Callable[[Any], Any] | Transform | None
     normalize: str | os.PathLike[str] | None
     augment: SpecAugment | None
@@ -108,13 +120,15 @@ class Options:
     resume: dict[str, Any] | None = None
     features: str | tuple[str, ...] | None = None
     label: str | tuple[str, ...] | Literal[False] | None = None
+    aligned: str | tuple[str, ...] | Literal[False] | None = None
     lengths: bool = False
     ids: bool = False
     label_padding: int | Mapping[str, float] = -1
     padding_value: float | Mapping[str, float] = 0.0
     class_weight: ClassWeight = None
-    dtype: str = "float32"
+    dtype: str = DEFAULT_DTYPE
     crop: Crop | None = None
+    windows: Windows | None = None
     transform: Transform | None = None
     normalize: str | None = None  # "utterance", "global", or an absolute path
     augment: SpecAugment | None = None
@@ -158,8 +172,9 @@ class Options:
         self._set("shard", _checked_shard(self.shard))
         self._set("padding_value", checked_padding(self.padding_value, self.dtype))
         self._set("features", _checked_names("features", self.features))
-        if self.label is not False:
-            self._set("label", _checked_names("label", self.label))
+        for name in ("label", "aligned"):
+            if getattr(self, name) is not False:
+                self._set(name, _checked_names(name, getattr(self, name)))
         self._check_transforms()
         self._check_together()
 
@@ -170,6 +185,9 @@ class Options:
         """The arguments that change frames."""
         if self.crop is not None and not isinstance(self.crop, Crop):
             self._set("crop", Crop(integer("crop", self.crop, 1, MAX_FRAMES)))
+        if self.windows is not None and not isinstance(self.windows, Windows):
+            expected = "a number of frames, or a vlpipe.Windows(...)"
+            self._set("windows", Windows(integer("windows", self.windows, 1, MAX_FRAMES, expected=expected)))
         if self.transform is not None and not isinstance(self.transform, Transform):
             self._set("transform", Transform(self.transform))
         self._set("normalize", _checked_normalize(self.normalize))
@@ -184,6 +202,10 @@ class Options:
             raise ArgumentError(f'buckets: only batching="bucket" has buckets, but batching is {self.batching!r}. Leave buckets out.')
         if self.pad_to == "boundary" and self.batching in ("ragged", "same_length"):
             raise ArgumentError(f'pad_to="boundary": batching={self.batching!r} does not pad. Leave pad_to out, or use "bucket" or "pad".')
+        if self.windows is not None and self.crop is not None:
+            raise ArgumentError(f"windows: {self.windows!r} limits the frames already; leave crop={self.crop.frames} out, or windows.")
+        if self.windows is not None and self.windows.tail == "pad" and self.batching == "ragged":
+            raise ArgumentError('windows: batching="ragged" does not pad, but tail is "pad". Use tail="keep", or another batching.')
         if self.shard[1] > 1 and self.remainder == "keep":
             raise ArgumentError(
                 f'shard={self.shard}: with remainder="keep" the ranks would have different numbers of steps. Use remainder="pad" (short '
@@ -200,14 +222,10 @@ class Options:
         return self.lengths or self.class_weight is not None
 
     @property
-    def itemsize(self) -> int:
-        """Bytes of one delivered value of a feature."""
-        return itemsize_of(self.dtype)
-
-    @property
     def is_random(self) -> bool:
         """Whether the delivered batches depend on the seed."""
-        return bool(self.shuffle or self.augment or (self.crop and self.crop.random))
+        moved = (self.crop and self.crop.random) or (self.windows and self.windows.jitter)
+        return bool(self.shuffle or self.augment or moved)
 
     @property
     def has_transforms(self) -> bool:
