@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
 
 _log = logging.getLogger("vlpipe")
+_ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name of resources that are freed with their last handle
 
 
 def make_dataset(
@@ -289,12 +290,14 @@ def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
     # elements draws the number and has no batches; `scan` keeps it; the second has the batches; the third, which a restored iterator
     # makes too, has none.
     with tf.device("CPU:0"):
-        next_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # The raw resource, because in the scope of a strategy a tf.Variable has one for each replica, and no handle.
+        next_epoch = tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[], shared_name=_ANONYMOUS)
+        tf.raw_ops.AssignVariableOp(resource=next_epoch, value=np.int64(0))
         # The raw op, because `Dataset.scan` traces its function for every dataset, and TensorFlow keeps each of these for ever (150 KB).
         scan = tf.raw_ops.ScanDataset(
             input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.range(3)),
             initial_state=[np.int64(-1)],
-            other_arguments=[next_epoch.handle],
+            other_arguments=[next_epoch],
             f=_draw(),
             output_types=[tf.int64, tf.int64],
             output_shapes=[[], []],

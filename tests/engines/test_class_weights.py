@@ -132,6 +132,19 @@ def test_ragged_frame_labels_have_ragged_weights(tmp_path: Path, engine: str, re
     assert frames == sum(lengths)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_weights_of_frames_that_a_crop_leaves(source: Path, engine: str) -> None:
+    values = index_order(source)
+    arguments: dict[str, Any] = {"label": "phones", "class_weight": WEIGHTS, "crop": 4, "pad_to": "boundary", "buckets": [2, 5]}
+    for x, y, weights in vlpipe.make_dataset(source, engine=engine, ids=True, seed=1, length_range=(0, None), **arguments):
+        assert y.shape == weights.shape
+        for position, row in enumerate(x["id"].numpy().tolist()):
+            expected = np.zeros(y.shape[1], np.float32)
+            own = weight_of("phones", values[row]["phones"][:4], WEIGHTS)
+            expected[: len(own)] = own
+            np.testing.assert_allclose(weights[position], expected, rtol=1e-6)
+
+
 def test_class_weights_give_each_class_the_same_total_weight_over_frames_and_ones(source: Path) -> None:
     values = index_order(source)
     phones = np.concatenate([record["phones"] for record in values])
