@@ -20,10 +20,12 @@ PACKAGE = Path(vlpipe.__file__).parent
 ROOMS = (
     "errors",
     "arguments",
+    "regular_files",
     "processes",
     "text_tables",
     "protobuf",
     "audio",
+    "layers",
     "files",
     "storage",
     "layouts",
@@ -38,11 +40,16 @@ ROOMS = (
     "conversion",
     "ingest",
     "callbacks",
-    "layers",
+    "evaluation",
     "cli",
 )
 # Rooms that may import these alone: they serve models and recordings that have nothing to do with datasets.
-APART = {"layers": {"errors"}, "audio": {"errors", "arguments"}, "protobuf": {"errors", "arguments"}, "verification": set(ROOMS[:10])}
+APART = {
+    "layers": {"errors"},
+    "audio": {"errors", "arguments", "regular_files"},
+    "protobuf": {"errors", "arguments"},
+    "verification": set(ROOMS[: ROOMS.index("transforms")]),
+}
 MAX_FLAT_FILES = 10
 
 PUBLIC = {
@@ -54,11 +61,15 @@ PUBLIC = {
     "Fixed",
     "Text",
     "Crop",
+    "Windows",
+    "stitch",
     "Transform",
     "SpecAugment",
     "Writer",
     "write",
     "verify",
+    "predict",
+    "evaluate",
     "class_weights",
     "VlpipeError",
     "ArgumentError",
@@ -153,7 +164,7 @@ LIGHT_WORK = {
     "assert vlpipe.verify(directory, layout).ok; list(first_records(directory, 2, layout))\n"
     "summarize(directory, None, layout, compute=True)",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",
-    "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("engines")]),
+    "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("engines")] if room != "layers"),
 }
 
 

@@ -25,11 +25,15 @@ _HOMES = {
     "Fixed": "vlpipe.storage.schema",
     "Text": "vlpipe.storage.schema",
     "Crop": "vlpipe.transforms.crop",
+    "Windows": "vlpipe.transforms.windows",
+    "stitch": "vlpipe.transforms.stitch",
     "Transform": "vlpipe.transforms.transform",
     "SpecAugment": "vlpipe.transforms.augment",
     "Writer": "vlpipe.storage.writer",
     "write": "vlpipe.storage.writer",
     "verify": "vlpipe.verification",
+    "predict": "vlpipe.evaluation.predict",
+    "evaluate": "vlpipe.evaluation.evaluate",
     "class_weights": "vlpipe.inspection.summary",
     "VlpipeError": "vlpipe.errors",
     "ArgumentError": "vlpipe.errors",
@@ -57,6 +61,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.errors import MissingExtraError as MissingExtraError
     from vlpipe.errors import SchemaError as SchemaError
     from vlpipe.errors import VlpipeError as VlpipeError
+    from vlpipe.evaluation.evaluate import evaluate as evaluate
+    from vlpipe.evaluation.predict import predict as predict
     from vlpipe.inspection.summary import class_weights as class_weights
     from vlpipe.planning.make_plan import plan as plan
     from vlpipe.planning.plan import Plan as Plan
@@ -69,7 +75,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.storage.writer import write as write
     from vlpipe.transforms.augment import SpecAugment as SpecAugment
     from vlpipe.transforms.crop import Crop as Crop
+    from vlpipe.transforms.stitch import stitch as stitch
     from vlpipe.transforms.transform import Transform as Transform
+    from vlpipe.transforms.windows import Windows as Windows
     from vlpipe.verification import verify as verify
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import vlpipe
-from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json
 
 
 def _parse_buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | list[int] | None:
@@ -73,6 +73,13 @@ def _parse_range(_context: click.Context, _parameter: click.Parameter, value: st
     help="What to do with records outside --length-range.",
 )
 @click.option("--crop", type=int, metavar="FRAMES", help="Crop each sequence to at most this many frames.")
+@click.option("--windows", type=int, metavar="FRAMES", help="Cut each sequence into windows of this many frames.")
+@click.option("--hop", type=int, metavar="FRAMES", help="Frames from one window to the next.  [default: those of a window]")
+@click.option(
+    "--tail",
+    type=click.Choice(["shift", "keep", "pad", "drop"]),
+    help="What is left behind the last window: one more at the end, a shorter one, a padded one, or nothing.  [default: shift]",
+)
 @click.option("--features", help="Name of the sequence in the schema, if it has several.")
 @click.option(
     "--engine",
@@ -86,14 +93,29 @@ def _parse_range(_context: click.Context, _parameter: click.Parameter, value: st
     "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw lengths, buckets and padding into this file."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def plan(source: tuple[str, ...], layout: str | None, world: int, plot: Path | None, as_json: bool, **arguments: Any) -> None:
+def plan(
+    source: tuple[str, ...],
+    layout: str | None,
+    world: int,
+    plot: Path | None,
+    as_json: bool,
+    windows: int | None,
+    hop: int | None,
+    tail: Any,
+    **arguments: Any,
+) -> None:
     """Forecast an epoch over SOURCE (directory, glob or files): records, steps, shapes, padding and memory. No record is read.
 
     \b
     Examples:
       vlpipe plan data/train
       vlpipe plan data/train --batch-size 64 --buckets 8 --pad-to boundary --plot plan.png
+      vlpipe plan data/train --windows 300 --hop 150
     """
+    if windows is not None:
+        arguments["windows"] = vlpipe.Windows(windows, hop, tail or "shift")
+    elif hop is not None or tail is not None:
+        raise click.UsageError("--hop and --tail say where windows are; pass --windows FRAMES too.")
     # Labels do not affect the plan; without one, a schema with several candidates needs no choice.
     forecast = vlpipe.plan(one_or_many(source), label=False, shard=(0, world), layout=parse_layout(layout), **arguments)
     if as_json:
@@ -101,6 +123,7 @@ def plan(source: tuple[str, ...], layout: str | None, world: int, plot: Path | N
             "engine",
             "total",
             "records",
+            "windows",
             "refused",
             "truncated",
             "cropped",
@@ -114,6 +137,6 @@ def plan(source: tuple[str, ...], layout: str | None, world: int, plot: Path | N
         )
         print_json({name: getattr(forecast, name) for name in names})
     else:
-        click.echo(forecast.report())
+        echo(forecast.report())
     if plot:
         forecast.plot(plot)

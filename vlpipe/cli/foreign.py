@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json, progress
-from vlpipe.errors import ArgumentError
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress
+from vlpipe.errors import ArgumentError, printable, shortened
 
 if TYPE_CHECKING:
     from vlpipe.layouts.guesses import Guess
@@ -32,7 +32,7 @@ def inspect(file: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        click.echo(_as_text(report))
+        echo(_as_text(report))
 
 
 def inspect_files(source: Any) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _describe_guess(guess: Guess, argument: str) -> dict[str, Any]:
 def _as_text(report: dict[str, Any]) -> str:
     from rich.table import Table
 
-    from vlpipe.text_tables import printable, text
+    from vlpipe.text_tables import text
 
     table = Table(box=None, pad_edge=False, header_style="")
     for heading in ("key", "in", "kind", "records", "values or frames", "bytes each", "range"):
@@ -104,7 +104,7 @@ def _as_text(report: dict[str, Any]) -> str:
     for fact in report["keys"]:
         place = "feature list" if fact["place"] == "lists" else "context" if report["message"] == "SequenceExample" else "features"
         spans = [_span(fact.get(name)) for name in ("counts", "bytes", "values")]
-        table.add_row(printable(fact["key"]), place, fact["kind"], f"{fact['records']:,}", *spans)
+        table.add_row(shortened(fact["key"], 60), place, fact["kind"], f"{fact['records']:,}", *spans)
     compressed = f", compressed with {report['compression']}" if report["compression"] else ""
     files = f"{report['files']:,} files, {report['bytes']:,} bytes{compressed}"
     lines = [f"{files}; the first {report['records_read']:,} records are {report['message']}s"]
@@ -158,10 +158,10 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
         built = build_index(one_or_many(source), parsed, workers=workers, progress=show)
     seconds = time.monotonic() - started
     size = sum(shard.bytes for shard in built.shards)
-    click.echo(
+    echo(
         f"{len(built.shards):,} files, {len(built):,} records, {size / 1e6:,.1f} MB, layout {built.metadata['layout']}, in {seconds:.1f} s"
     )
     for name in built.foreign.stored if built.foreign else ():
         if name not in built.lists:
             sequence = built.schema.sequences[name]
-            click.echo(f"{name}: {int(built.frames(name).sum()):,} frames of {list(sequence.dimensions)} {sequence.dtype}")
+            echo(f"{name}: {int(built.frames(name).sum()):,} frames of {list(sequence.dimensions)} {sequence.dtype}")

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from vlpipe.errors import SchemaError
+from vlpipe.files.atomic_directory import os_errors_as_dataset_errors
 from vlpipe.sources.records import Records, Values
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Text
 from vlpipe.storage.shard_writer import ShardWriter, WrittenShard, shard_numbers
-from vlpipe.storage.transaction import os_errors_as_dataset_errors
 
 PROGRESS_BYTES = 1 << 20  # of records between two calls of `progress`
 

@@ -7,6 +7,7 @@ both, and records of other lengths, by comparing with the index.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import crop_range, transform_record
+from vlpipe.engines.apply_transforms import transform_record
 from vlpipe.engines.decode import BatchDecoder
+from vlpipe.engines.graph_pieces import pieces_of_records
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
-from vlpipe.engines.labels import list_dtype
 from vlpipe.engines.python_calls import keep_alive
-from vlpipe.errors import REWRITTEN
+from vlpipe.errors import REWRITTEN, printable
+from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse, require
@@ -41,7 +43,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         deliver: turns a flat batch into the user's element.
     """
     index = plan.index
-    table = _Table.of(index)
+    table = _Table.of(plan)
     if index.foreign is None:
         example = functools.partial(_example, table, plan)
     else:
@@ -49,7 +51,8 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
             example = functools.partial(_third_party_example, table, plan, BatchDecoder(plan, index.by_shard(), whole=True))
     # Without records the plan has no buckets; a grouping needs one.
     key, paddings = f"x:{plan.selection.key}", plan.selection.paddings
-    grouping = Grouping(plan.options, paddings, key, plan.boundaries or (1,), plan.batch_sizes or (1,))
+    aligned = tuple(plan.selection.part(name).flat for name in plan.selection.aligned)
+    grouping = Grouping(plan.options, paddings, key, plan.boundaries or (1,), plan.batch_sizes or (1,), aligned)
 
     @tf.autograph.experimental.do_not_convert  # not needed here, and converting takes most of the tracing time
     def epoch(number: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
@@ -59,7 +62,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
             tf.random.set_seed(1)
         records = _read(table, plan, number)
         if plan.refused.keys() - {"remainder"}:
-            records = records.filter(lambda position, _: _within(table.frames[plan.selection.key][position], plan))
+            records = records.filter(lambda position, _: table.delivered[position])
         examples = records.map(
             lambda position, data: example(position, data, number),
             num_parallel_calls=default_parallelism(plan.options),
@@ -85,25 +88,30 @@ class _Table:
     offset: tf.Tensor
     bytes: tf.Tensor
     id: tf.Tensor
+    delivered: tf.Tensor
     frames: dict[str, tf.Tensor]
     renumbered: dict[str, tf.Tensor]
 
     @classmethod
-    def of(cls, index: Index) -> _Table:
+    def of(cls, plan: Plan) -> _Table:
+        index = plan.index
         order = index.by_shard()
+        delivered = np.zeros(len(index), bool)
+        delivered[plan.rows] = True
         renumbered = [] if index.renumbered is None else [index.renumbered.label]
         count = np.bincount(index.rows["shard"], minlength=len(index.shards)).astype(np.int64)
         # tf.data runs on the CPU, even on a machine with a GPU.
         with tf.device("CPU:0"):
             return cls(
-                paths=tf.constant([shard.path for shard in index.shards]),
-                names=tf.constant([shard.name for shard in index.shards]),
+                paths=tf.constant([os.fsencode(shard.path) for shard in index.shards]),
+                names=tf.constant([printable(shard.name) for shard in index.shards]),
                 compression=tf.constant([shard.compression for shard in index.shards]),
                 first=tf.constant(np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)),
                 count=tf.constant(count),
                 offset=tf.constant(index.rows["offset"][order].astype(np.int64)),
                 bytes=tf.constant(index.rows["bytes"][order].astype(np.int64)),
                 id=tf.constant(index.ids[order]),
+                delivered=tf.constant(delivered[order]),
                 frames={name: tf.constant(index.frames(name)[order]) for name in index.counted},
                 renumbered={name: tf.constant(index.access(name).row_values(index.rows[order])) for name in renumbered},
             )
@@ -177,16 +185,16 @@ def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, ep
     checks = [_frames_agree(table, position, name, values[name]) for name in values if name in table.frames]
     with tf.control_dependencies(checks):
         values = {name: tf.identity(value) for name, value in values.items()}
+    frames = tf.shape(values[selection.key], tf.int64)[:1]
+    pieces = pieces_of_records(plan, position[None], table.id[position][None], frames, epoch).frames
     flat = {}
-    for name in selection.features:
-        frames = _cut(plan, values[name], table.id[position], epoch) if name == selection.key else values[name]
-        flat[f"x:{name}"] = tf.cast(frames, plan.reading_dtype(name))
+    for name in (*selection.features, *selection.labels):
+        part, value = selection.part(name), table.renumbered[name][position] if name in table.renumbered else values[name]
+        if isinstance(schema.fields[name], Sequence):
+            value = tf.cast(_cut(plan, value, pieces) if part.with_key else value, plan.reading_dtype(name))
+        flat[part.flat] = value
     if plan.has_transforms:
         flat = transform_record(plan, flat, table.id[position], epoch)
-    for name in selection.labels:
-        field = schema.fields[name]
-        value = table.renumbered[name][position] if name in table.renumbered else values[name]
-        flat[f"y:{name}"] = tf.cast(value, list_dtype(field)) if isinstance(field, Sequence) else value
     if options.ids:
         flat["id"] = table.id[position]
     return with_lengths(flat)
@@ -203,21 +211,23 @@ def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, positi
     with tf.control_dependencies([require(same, changed)]):
         data = tf.identity(data)
     zero = tf.constant(0, tf.int64)
-    batch = decode(data[None], position[None], zero, zero, epoch)
+    frames = table.frames[plan.selection.key][position]
+    batch = decode(data[None], pieces_of_records(plan, position[None], table.id[position][None], frames[None], epoch), zero, zero)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
     if plan.has_transforms:
         flat = transform_record(plan, flat, flat["id"], epoch)
     if not plan.options.ids:
         flat.pop("id", None)
+    flat.pop("number", None)
     return with_lengths(flat)
 
 
-def _cut(plan: Plan, frames: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+def _cut(plan: Plan, frames: tf.Tensor, pieces: PieceFrames) -> tf.Tensor:
     """The frames of a record that are read."""
     if plan.frame_plan.frame_range.is_all:
         return frames
-    counts, firsts = crop_range(plan, tf.shape(frames, tf.int64)[:1], number[None], epoch)
-    return frames[: counts[0]] if firsts is None else frames[firsts[0] :][: counts[0]]
+    begin = 0 if pieces.firsts is None else pieces.firsts[0]
+    return frames[begin : begin + pieces.counts[0]]
 
 
 def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tensor) -> tf.Tensor:
@@ -230,8 +240,3 @@ def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tenso
         return tf.strings.join([table.where(position), *text])
 
     return require(frames == expected, message)
-
-
-def _within(frames: tf.Tensor, plan: Plan) -> tf.Tensor:
-    shortest, longest = plan.options.length_range
-    return (frames >= shortest) & (frames <= (2**62 if longest is None or plan.options.out_of_range == "truncate" else longest))

@@ -206,7 +206,7 @@ def _add(record: SampleRecord, key_stats: dict[str, KeyStats]) -> None:
             continue
         stats.records += 1
         stats.counts = _widened(stats.counts, len(frames))
-        for frame in frames:
+        for frame in {id(frame): frame for frame in frames}.values():  # empty ones are one object, see `wire`
             stats.add(record, frame)
             if frame.kind != "bytes":
                 stats.sizes = _widened(stats.sizes, frame.count * (4 if frame.kind == "float" else 8))

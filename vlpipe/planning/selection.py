@@ -21,6 +21,26 @@ _log = logging.getLogger("vlpipe")
 
 
 @dataclass(frozen=True)
+class FramePart:
+    """A part of a batch that is a sequence in each record: a feature, or a label of varying length.
+
+    Attributes:
+        flat: its name in a flat batch, such as "x:features" or "y:label".
+        name: of the field.
+        with_key: the same frames of it are read as of the key feature, and it is padded to the same T: it is the key feature, or aligned.
+    """
+
+    flat: str
+    name: str
+    with_key: bool
+
+    @property
+    def is_feature(self) -> bool:
+        """Whether it is a feature, not a label."""
+        return self.flat.startswith("x:")
+
+
+@dataclass(frozen=True)
 class Selection:
     """The fields of the schema that are delivered.
 
@@ -31,6 +51,7 @@ class Selection:
         single_label: y is an array, not a dict.
         dtypes: in which each feature is delivered.
         paddings: what each of them is padded with.
+        aligned: names of the further features and labels that have one value for each frame of the key feature.
     """
 
     features: tuple[str, ...]
@@ -39,11 +60,21 @@ class Selection:
     single_label: bool
     dtypes: Mapping[str, str]
     paddings: Paddings
+    aligned: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """The key feature: its length decides about buckets and batches."""
         return self.features[0]
+
+    def part(self, name: str) -> FramePart:
+        """The part of a sequence that is delivered."""
+        return FramePart(f"{'x' if name in self.features else 'y'}:{name}", name, name == self.key or name in self.aligned)
+
+    @property
+    def frame_parts(self) -> tuple[FramePart, ...]:
+        """The parts that are read, transformed and padded frame by frame: the features, and the labels that are aligned."""
+        return tuple(self.part(name) for name in (*self.features, *self.labels) if name in self.features or name in self.aligned)
 
 
 def select(schema: Schema, options: Options, label: str | None = None, *, index: Index | None = None) -> Selection:
@@ -61,6 +92,7 @@ def select(schema: Schema, options: Options, label: str | None = None, *, index:
     if features is None:
         default = None if index is None else index.default_features
         sequences = schema.sequences if default is None else {name: schema.sequences[name] for name in default}
+        sequences = {name: entry for name, entry in sequences.items() if not entry.aligned}
         features = only_candidate("features", schema, [name for name, entry in sequences.items() if entry.dimensions])
         if features is None:
             features = only_candidate("features", schema, [name for name in sequences if name != label])
@@ -164,6 +196,7 @@ def _check_collisions(schema: Schema, selection: Selection, options: Options) ->
         lists = [name for name in selection.labels if isinstance(schema.fields[name], Sequence)]
         added += ["label_lengths" for _ in lists] if selection.single_label else [f"{name}_lengths" for name in lists]
     added += ["id"] if options.ids else []
+    added += ["start"] if options.ids and options.windows is not None else []
     names = [*added, *(["features"] if selection.single_feature else selection.features)]
     both = sorted({name for name in names if names.count(name) > 1})
     overlap = sorted(set(selection.features) & set(selection.labels))

@@ -38,6 +38,19 @@ def _outputs(seed: int, epoch: int, purpose: int, numbers: np.ndarray) -> np.nda
     """The outputs with these numbers (uint64, counted from 1), computed in place."""
     numbers *= np.uint64(GOLDEN)
     numbers += np.uint64(mix(mix(mix(seed) + epoch) + purpose))
+    return _mixed(numbers)
+
+
+def part_numbers(parts: np.ndarray) -> np.ndarray:
+    """int64 `[n]`: what is added to the id of a record for the random numbers of one of its parts (int64 `[n]`); 0 for part 0.
+
+    It is `mix`, which permutes the integers below 2**64 and leaves 0 where it is: parts of different records practically never share one.
+    """
+    return _mixed(parts.astype(np.uint64)).view(np.int64)
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """`mix` of uint64 numbers, computed in place."""
     for shift, multiplier in zip(SHIFTS, (*MULTIPLIERS, 1), strict=True):
         numbers ^= numbers >> np.uint64(shift)
         numbers *= np.uint64(multiplier)

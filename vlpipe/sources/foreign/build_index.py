@@ -20,7 +20,7 @@ from vlpipe.layouts.resolve import left_out, resolve
 from vlpipe.layouts.sample import MAX_FILES, Reader, Sample, read_records, read_sample
 from vlpipe.layouts.sidecars import check_counts, read_sidecars
 from vlpipe.processes import check_workers, worker_count
-from vlpipe.sources.foreign.cache import identity, load, save
+from vlpipe.sources.foreign.cache import earlier_count, identity, load, save
 from vlpipe.sources.foreign.feature_lists import gap
 from vlpipe.sources.foreign.find_files import files_of
 from vlpipe.sources.foreign.index_file import Table, extract
@@ -96,13 +96,13 @@ def index_file(path: str, layout: Layout) -> Table:
     Raises:
         DatasetError: as `build_index`.
     """
-    try:
-        before = identity(path)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be indexed ({error.strerror or error}), expected a TFRecord file.") from error
+    before = identity(path)
+    earlier = earlier_count(path, layout)
     table = extract(path, layout)
     if identity(path) != before:
         raise DatasetError(f"{path}: was changed while it was indexed. Index the file again when it is complete.")
+    if earlier is not None and earlier != len(table.rows):
+        _log.warning("%s: holds %d records, and %d when it was indexed before: it was changed since", path, len(table.rows), earlier)
     if not save(path, layout, table, before) and layout.is_kept:
         _log.warning(
             "%s: the index cannot be cached, neither beside the file nor in the user's cache directory; the file is indexed on every call",

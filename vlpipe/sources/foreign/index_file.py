@@ -83,7 +83,8 @@ def extract(path: str | os.PathLike[str], layout: Layout) -> Table:
             size = os.fstat(file.fileno()).st_size
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except (OSError, ValueError) as error:
-            raise DatasetError(f"{path}: cannot be mapped into memory ({error}), expected a TFRecord file.") from error
+            reason = getattr(error, "strerror", None) or error
+            raise DatasetError(f"{path}: cannot be mapped into memory ({reason}), expected a TFRecord file.") from error
     data = np.frombuffer(mapped, np.uint8)
     offsets, sizes = scan(data, name)
     rows = np.zeros(len(offsets), row_dtype(layout))
