@@ -91,7 +91,8 @@ def plan_of(source: Source, arguments: dict[str, Any], *, exact: bool) -> tuple[
         alone = {"batch_size": 1} if isinstance(arguments.get("features"), (tuple, list)) else {"batching": "same_length"}
         arguments = arguments if arguments.keys() & {"batching", "pad_to", "buckets"} else {**alone, **arguments}
     options = with_seed(Options.of(**{"multiple_of": 1, **arguments, "shuffle": False}))
-    return options, make_plan(open_anywhere(source, options.layout), dataclasses.replace(options, lengths=True, ids=True))
+    index = dataclasses.replace(open_anywhere(source, options.layout), mixture=None)  # of a mix, each record once too
+    return options, make_plan(index, dataclasses.replace(options, lengths=True, ids=True))
 
 
 def of_plan(plan: Plan, options: Options) -> Iterator[Batch]:
