@@ -7,8 +7,9 @@
 PYTHON ?= python3
 DATA ?=
 WORKERS ?= 2
+ATTACKS ?= 20000
 
-.PHONY: demo test coverage test-latest lint bench bench-full format lock clean
+.PHONY: demo test attacks coverage test-latest lint bench bench-full format lock clean
 
 demo: .venv/ready
 	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)")
@@ -19,6 +20,10 @@ test: .venv/ready
 # The same tests with the coverage of vlpipe; code that runs in TensorFlow's threads (the mapped engine) or in other processes is not counted.
 coverage: .venv/ready
 	.venv/bin/python -m pytest -n $(WORKERS) --cov=vlpipe --cov-report=term tests
+
+# Datasets and third-party files that were changed on purpose (tests/attacks); 20,000 take a quarter of an hour.
+attacks: .venv/ready
+	.venv/bin/python -m tests.attacks --count $(ATTACKS)
 
 test-latest: .venv-latest/ready
 	.venv-latest/bin/python -m pytest -n $(WORKERS) tests

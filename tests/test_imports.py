@@ -20,6 +20,7 @@ PACKAGE = Path(vlpipe.__file__).parent
 ROOMS = (
     "errors",
     "arguments",
+    "regular_files",
     "processes",
     "text_tables",
     "protobuf",
@@ -39,10 +40,16 @@ ROOMS = (
     "conversion",
     "ingest",
     "callbacks",
+    "evaluation",
     "cli",
 )
 # Rooms that may import these alone: they serve models and recordings that have nothing to do with datasets.
-APART = {"layers": {"errors"}, "audio": {"errors", "arguments"}, "protobuf": {"errors", "arguments"}, "verification": set(ROOMS[:11])}
+APART = {
+    "layers": {"errors"},
+    "audio": {"errors", "arguments", "regular_files"},
+    "protobuf": {"errors", "arguments"},
+    "verification": set(ROOMS[: ROOMS.index("transforms")]),
+}
 MAX_FLAT_FILES = 10
 
 PUBLIC = {
@@ -61,6 +68,8 @@ PUBLIC = {
     "Writer",
     "write",
     "verify",
+    "predict",
+    "evaluate",
     "class_weights",
     "VlpipeError",
     "ArgumentError",

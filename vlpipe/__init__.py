@@ -32,6 +32,8 @@ _HOMES = {
     "Writer": "vlpipe.storage.writer",
     "write": "vlpipe.storage.writer",
     "verify": "vlpipe.verification",
+    "predict": "vlpipe.evaluation.predict",
+    "evaluate": "vlpipe.evaluation.evaluate",
     "class_weights": "vlpipe.inspection.summary",
     "VlpipeError": "vlpipe.errors",
     "ArgumentError": "vlpipe.errors",
@@ -59,6 +61,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.errors import MissingExtraError as MissingExtraError
     from vlpipe.errors import SchemaError as SchemaError
     from vlpipe.errors import VlpipeError as VlpipeError
+    from vlpipe.evaluation.evaluate import evaluate as evaluate
+    from vlpipe.evaluation.predict import predict as predict
     from vlpipe.inspection.summary import class_weights as class_weights
     from vlpipe.planning.make_plan import plan as plan
     from vlpipe.planning.plan import Plan as Plan

@@ -11,8 +11,10 @@ import keras
 
 from vlpipe.arguments import integer
 from vlpipe.errors import DatasetError
-from vlpipe.files.atomic_directory import AtomicDirectory, refuse_address_as_target
+from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors, refuse_address_as_target
+from vlpipe.files.json_files import read_json
 from vlpipe.planning.plan import Plan
+from vlpipe.regular_files import create
 
 STATE_NAME = "state.json"
 WEIGHTS_NAME = "model.weights.h5"
@@ -74,7 +76,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._directory.exists():
             return None
         try:
-            state = json.loads((self._directory / STATE_NAME).read_text("utf-8"))
+            state = read_json(self._directory / STATE_NAME)
             integer("epoch", state["epoch"], 0)
             integer("batch", state["batch"], 0)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -115,8 +117,10 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
         state = self._plan.state(*divmod(self._trained, self._plan.steps_per_epoch))
         staged = AtomicDirectory(self._directory, overwrite=True, replaceable=_not_a_backup)
         try:
-            self.model.save_weights(staged.path / WEIGHTS_NAME)
-            (staged.path / STATE_NAME).write_text(json.dumps(state), "utf-8")
+            with os_errors_as_dataset_errors(os.fspath(self._directory)):
+                self.model.save_weights(staged.path / WEIGHTS_NAME)
+                with create(staged.path / STATE_NAME) as file:
+                    file.write(json.dumps(state).encode())
             staged.commit()
         except BaseException:
             staged.abort()

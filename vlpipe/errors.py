@@ -13,13 +13,18 @@ In parentheses: the built-in error that each class also derives from, so that co
 A message states where the problem is, what was found, what was expected, and what to do next. The place of a record is worded by
 `record_place`; advice that several modules give is a constant below.
 
+Messages and log lines quote names and values from files, which anyone may have written. They never reach a terminal as they are: every
+`VlpipeError`, and every line of the log "vlpipe", has control characters escaped and long lines shortened.
+
 Inside a running tf.data pipeline an exception can only arrive as a `tf.errors.OpError`; it carries the same text.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from types import ModuleType
+from typing import Any
 
 # Advice: the last sentence of a message. Each follows the name of the file, to which "it" refers.
 RESTORE = "Restore it from a copy, or write the dataset again."
@@ -27,12 +32,65 @@ DAMAGED = "The file is damaged or was cut: restore it from a copy, or write the 
 REWRITTEN = "The file is damaged, or was changed or replaced after it was written: restore it from a copy, or write the dataset again."
 NOT_TFRECORD = "It is not a TFRecord file, or its beginning is damaged: pass another file, or restore it from a copy."
 RESTORE_ALL = "Restore the shards, index.npy and vlpipe.json from the same copy, or write the dataset again."
+WRITE_AGAIN = "Write the dataset again with this vlpipe, for example with `vlpipe convert`."
 PREPARE_AGAIN = "Prepare the dataset again."  # one that TensorFlow Datasets wrote
 COPY_AGAIN = "Copy it again."  # an original exists elsewhere
 
 
+MAX_LETTERS = 2000  # of one line of a message
+_CUT = " ... "
+
+
+def printable(text: str) -> str:
+    """Escape all characters of a text that could control a terminal, such as its cursor or colours.
+
+    Example:
+        >>> print(printable("ca\x1b[31mt"))
+        ca\\x1b[31mt
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def shortened(text: object, most: int) -> str:
+    """Return a text, printable, with at most this many letters: the middle of a longer one is left out.
+
+    Example:
+        >>> shortened("abcdefghijklmnopqrstuvwxyz", 15)
+        'abcde ... vwxyz'
+    """
+    text = str(text)
+    if len(text) > most:  # before it is escaped: it may have millions of letters
+        text = text[:most] + text[-most:]
+    text = printable(text)
+    if len(text) <= most:
+        return text
+    half = (most - len(_CUT)) // 2
+    return text[: most - len(_CUT) - half] + _CUT + text[-half:]
+
+
+def safe_lines(text: str, most: int = MAX_LETTERS) -> str:
+    """Return a text of several lines, each `shortened`."""
+    return "\n".join(shortened(line, most) for line in text.split("\n"))
+
+
 class VlpipeError(Exception):
     """Base class of all errors that vlpipe raises deliberately."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(safe_lines(entry) if isinstance(entry, str) else entry for entry in args))
+
+
+class _SafeLines(logging.Filter):
+    """Escapes and shortens the lines of a log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = safe_lines(record.getMessage()), None
+        return True
+
+
+logging.getLogger("vlpipe").addFilter(_SafeLines())
 
 
 class ArgumentError(VlpipeError, ValueError):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from vlpipe.errors import ArgumentError, import_extra
+from vlpipe.errors import ArgumentError, import_extra, printable
 
 WIDTH = 88
 WIDE = 140
@@ -70,11 +70,6 @@ def _cell(value: Any) -> Any:
     if isinstance(value, int):
         return f"{value:,}"
     return printable(value) if isinstance(value, str) else value
-
-
-def printable(text: str) -> str:
-    """Escape all characters of a text that could control a terminal, such as its cursor or colours."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 @contextmanager

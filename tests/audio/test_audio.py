@@ -360,6 +360,11 @@ def test_from_settings_makes_the_same_features(features: Any) -> None:
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(ArgumentError, match="expected a dict whose kind is one of frames, log_mel, mfcc"):
         audio.from_settings({"kind": "cqt"})
+    huge = {"kind": "log_mel", "sample_rate": 2**31 - 1, "window_ms": 60_000, "mels": 4096}  # 60 GB of filters, from a file
+    with pytest.raises(ArgumentError, match=r"window_ms: 60000 and hop_ms: 10\.0 at 2147483647 Hz are more than 16777216 samples"):
+        audio.from_settings(huge)
+    with pytest.raises(ArgumentError, match="mels: 4096 filters of an FFT of 1048576 points are too many to compute"):
+        audio.from_settings({**huge, "sample_rate": 16000})
     with pytest.raises(ArgumentError, match="'bands'; the kind log_mel has no such parameter"):
         audio.from_settings({"kind": "log_mel", "bands": 3})
 

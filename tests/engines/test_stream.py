@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
+from tests.helpers.metadata_files import write_signed
 from vlpipe.files.tfrecord import footer_of, header_of, masked_crc
 from vlpipe.sources.native import open_source
 from vlpipe.storage.index import digest_of_rows
@@ -126,14 +127,14 @@ def test_a_shard_swapped_for_another_is_found_by_its_frames(tmp_path: Path) -> N
 def test_a_wrong_d_in_the_schema_is_named_with_place_found_and_expected(source: Path) -> None:
     """Metadata edited by hand: frames were written with 2 values, the schema claims 3."""
     path = source / "vlpipe.json"
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text("utf-8"))
     document["schema"]["features"]["shape"] = [3]
     document["statistics"] = {}
     rows = np.array(np.load(source / "index.npy"))
     rows["frames"] = 0
     np.save(source / "index.npy", rows)
     document["index"]["digest"] = digest_of_rows(rows)
-    path.write_text(json.dumps(document))
+    write_signed(path, document)
     dataset = stream(source, length_range=(0, None), shuffle=False, num_parallel_calls=1)
     message = failure(dataset).replace("\\", "")
     assert 'record 0 at byte 0: "features" holds 8 bytes, not a multiple of 12 (d = 3, float32). Pass the schema that wrote it' in message

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -218,7 +219,8 @@ def test_a_lock_whose_note_cannot_be_read(tmp_path: Path, note: bytes) -> None:
 
 
 def test_a_lock_file_without_a_holder_is_taken_over(tmp_path: Path) -> None:
-    (tmp_path / ".it.lock").write_text("left by a killed process, and longer than what replaces it" * 10)
+    note = {"process": 1, "host": "left by a killed process, and longer than what replaces it" * 10, "since": ""}
+    (tmp_path / ".it.lock").write_text(json.dumps(note))
     directory = open_atomic(tmp_path / "it")
     assert json.loads((tmp_path / ".it.lock").read_text())["process"] == os.getpid()
     directory.abort()
@@ -274,6 +276,178 @@ def test_directories_of_other_targets_stay(tmp_path: Path) -> None:
     assert neighbour.path.is_dir()
     neighbour.abort()
     assert listing(tmp_path) == sorted(others)
+
+
+# ---- names that others made ------------------------------------------------------------------------------------------------------
+
+FOREIGN = {
+    "a link": lambda lock, precious: lock.symlink_to(precious),
+    "a link to nothing": lambda lock, precious: lock.symlink_to("nothing"),
+    "a second name": lambda lock, precious: os.link(precious, lock),
+    "a file": lambda lock, precious: lock.write_text("mine"),
+    "a long file": lambda lock, precious: lock.write_text('{"process": ' + "1" * 5000),
+    "a directory": lambda lock, precious: lock.mkdir(),
+    "a pipe": lambda lock, precious: os.mkfifo(lock),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_lock_file_that_is_not_ours_stays_as_it_is(tmp_path: Path, kind: str) -> None:
+    precious, lock = tmp_path / "precious", tmp_path / ".it.lock"
+    precious.write_text("my thesis")
+    FOREIGN[kind](lock, precious)
+    before = os.lstat(lock)
+    what = {"a link to nothing": "a link", "a second name": r"a file with 2 names \(hard links\)"}.get(kind, kind)
+    what = {"a file": "a file of 4 bytes that vlpipe did not write", "a long file": "a file of 5012 bytes that"}.get(kind, what)
+    message = rf"\.it\.lock: is {what}.*, where the lock file of vlpipe has to be\. Move it away, or choose another target\."
+    with pytest.raises(DatasetError, match=message):
+        open_atomic(tmp_path / "it")
+    after = os.lstat(lock)
+    assert (after.st_mode, after.st_size, after.st_ino, after.st_nlink) == (before.st_mode, before.st_size, before.st_ino, before.st_nlink)
+    assert precious.read_text() == "my thesis"
+    assert not (tmp_path / "it").exists()
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_link_with_the_name_of_a_leftover_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    for name in (".it.staged-00000000", ".it.staged-00000000-old"):
+        (tmp_path / name).symlink_to("mine")
+    fill(open_atomic(tmp_path / "it")).commit()
+    assert listing(tmp_path / "mine") == ["file"]
+    assert (tmp_path / "it" / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("note", [b"[" * 3000, b'{"process": 1, "host": "\\u001b[2J", "since": "' + b"x" * 3000 + b'"}'])
+def test_a_hostile_note_of_a_lock_is_shown_short_and_printable(tmp_path: Path, note: bytes) -> None:
+    (tmp_path / ".it.lock").write_bytes(note)
+    with (tmp_path / ".it.lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DatasetExistsError, match=r"it: is being written by (another process|process 1 on \\x1b\[2J since)") as caught:
+            open_atomic(tmp_path / "it")
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+
+
+# ---- a system that cannot exchange directories ------------------------------------------------------------------------------------
+
+
+def killed_between_the_renames(tmp_path: Path) -> None:
+    """The files of a process that was killed when the old directory was set aside and the new one was not yet in its place."""
+    fill(open_atomic(tmp_path / "it"), "old").commit()
+    (tmp_path / "it").rename(tmp_path / ".it.staged-0123abcd-old")
+    (tmp_path / ".it.staged-0123abcd").mkdir()
+    (tmp_path / ".it.staged-0123abcd" / "file").write_text("new")
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_old_directory_is_put_back_first(tmp_path: Path, empty: bool, caplog: pytest.LogCaptureFixture) -> None:
+    killed_between_the_renames(tmp_path)
+    if empty:
+        (tmp_path / "it").mkdir()
+    with pytest.raises(DatasetExistsError, match="it: exists already"):
+        open_atomic(tmp_path / "it")
+    assert (tmp_path / "it" / "file").read_text() == "old"
+    assert "it: a process was killed while it replaced this directory; the old one was put back" in caplog.text
+    directory = open_atomic(tmp_path / "it", overwrite=True)
+    assert (tmp_path / "it" / "file").read_text() == "old"
+    directory.abort()
+    assert listing(tmp_path) == ["it"]
+
+
+def test_a_target_that_is_there_is_not_replaced_by_the_one_set_aside(tmp_path: Path) -> None:
+    killed_between_the_renames(tmp_path)
+    old_target(tmp_path)
+    (tmp_path / "it" / "file").write_text("of the user")
+    open_atomic(tmp_path / "it", overwrite=True).abort()
+    assert (tmp_path / "it" / "file").read_text() == "of the user"
+    assert listing(tmp_path) == ["it"]
+
+
+def test_a_rename_that_fails_without_an_exchange_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic_directory, "_exchange", lambda *_: False)
+    target, rename, calls = old_target(tmp_path), os.rename, []
+
+    def third_fails(*names: object) -> None:
+        calls.append(names)
+        if len(calls) == 3:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(*names)
+
+    directory = fill(open_atomic(target, overwrite=True))
+    monkeypatch.setattr(os, "rename", third_fails)
+    with pytest.raises(DatasetError, match=r"it: cannot be written \(Input/output error\); nothing is committed\. Make room for it, or"):
+        directory.commit()
+    assert (target / "file").read_text() == "old"
+    assert listing(tmp_path) == ["it"]
+
+
+# ---- failures around the commit ---------------------------------------------------------------------------------------------------
+
+
+def test_a_flush_that_fails_after_the_commit_is_not_called_uncommitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, flush = old_target(tmp_path), atomic_directory._flush
+    directory = fill(open_atomic(target, overwrite=True))
+
+    def fails_for_the_parent(path: Path) -> None:
+        if path == tmp_path:
+            raise OSError(errno.EIO, "Input/output error")
+        flush(path)
+
+    monkeypatch.setattr(atomic_directory, "_flush", fails_for_the_parent)
+    message = r"it: is complete and in its place, but the system does not confirm that its name is on the disk \(Input/output error\)"
+    with pytest.raises(DatasetError, match=message):
+        directory.commit()
+    assert (target / "file").read_text() == "new"
+    assert listing(tmp_path) == ["it"]
+
+
+def test_a_lock_that_cannot_be_removed_does_not_hide_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = fill(open_atomic(tmp_path / "it"))
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", fails)
+    monkeypatch.setattr(os, "rename", fails)
+    with pytest.raises(DatasetError, match=r"it: cannot be written \(Read-only file system\); nothing is committed"):
+        directory.commit()
+    monkeypatch.undo()
+    open_atomic(tmp_path / "it").abort()  # the lock was released
+    assert listing(tmp_path) == []
+
+
+def test_every_directory_that_was_made_is_flushed_with_the_one_that_lists_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(atomic_directory, "_flush", flushed.append)
+    directory = fill(open_atomic(tmp_path / "a" / "b" / "it"))
+    directory.commit()
+    assert flushed == [directory.path / "file", directory.path, tmp_path / "a" / "b", tmp_path / "a", tmp_path]
+
+
+def test_a_file_system_that_cannot_flush_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_files(file: int) -> None:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    fill(open_atomic(tmp_path / "it")).commit()
+    assert (tmp_path / "it" / "file").read_text() == "new"
+
+
+def test_a_forked_process_cannot_commit(tmp_path: Path) -> None:
+    directory = fill(open_atomic(tmp_path / "it"))
+    if os.fork() == 0:
+        try:
+            directory.commit()
+            os._exit(1)
+        except VlpipeError as error:
+            expected = f"it: was opened for writing by process {os.getppid()}, and this is process {os.getpid()}, forked from it."
+            os._exit(0 if expected in str(error) else 2)
+    assert os.wait()[1] == 0
+    directory.commit()
+    assert listing(tmp_path / "it") == ["file"]
 
 
 # ---- targets that cannot be written -----------------------------------------------------------------------------------------------

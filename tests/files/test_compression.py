@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,3 +136,24 @@ def test_a_file_that_is_replaced_after_indexing(tmp_path: Path, compression: str
     write(path, case.records[:3] + case.records[4:] + case.records[3:4], compression)
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"{where}: {sizes}. The"):
         list(dataset)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_of_other_content_nothing_is_written(tmp_path: Path, members: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 MB of gzip would become 1 GB in the temporary directory, before its first 12 bytes are looked at."""
+    written: list[int] = []
+
+    class Target(io.BytesIO):
+        def writelines(self, blocks: Any) -> None:
+            for block in blocks:
+                written.append(len(block))
+
+    monkeypatch.setattr("vlpipe.files.compression.tempfile.TemporaryFile", Target)
+    path = tmp_path / "a.tfrecord.gz"
+    path.write_bytes(gzip.compress(b"") * (members - 1) + gzip.compress(bytes(64 << 20)))
+    with pytest.raises(DatasetError, match=r"a\.tfrecord\.gz: its uncompressed content has no record at byte 0, but a wrong checksum"):
+        vlpipe.plan(path, layout=vlpipe.layouts.float_list("x", d=4))
+    assert written == []
+    (problem,) = vlpipe.verify(path).problems
+    assert problem.found == "it cannot be read (its uncompressed GZIP content does not begin with a record)"
+    assert written == []

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import vlpipe
 from tests.helpers.foreign_files import cases, example, floats, ints
 from tests.helpers.foreign_files import write as foreign_write
+from tests.helpers.metadata_files import write_signed
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.inspection.histogram import bin_sequence
 from vlpipe.inspection.summary import LengthSummary, summarize
@@ -85,7 +86,7 @@ def test_the_default_label(tmp_path: Path) -> None:
     [
         ({"a": Fixed(), "b": Fixed()}, None, r"label: the candidates are \['a', 'b'\]"),
         ({"a": Fixed()}, "b", r"label: 'b' is not a field of the schema, expected a scalar integer field \(Fixed\); candidates: \['a'\]"),
-        ({"a": Fixed(2)}, "a", r"label: 'a' is Fixed\(shape=\(2,\).*expected a scalar integer field \(Fixed\); candidates: none"),
+        ({"a": Fixed((2, 3))}, "a", r"label: 'a' is Fixed\(shape=\(2, 3\).*expected a scalar integer field \(Fixed\); candidates: none"),
         ({"a": Fixed((), "float32")}, None, "label: None is not a field of the schema"),
         ({"label": Text(), "a": Fixed()}, None, "label: 'label' is Text"),
         ({"a": Fixed()}, 3, "label: 3 is not a field of the schema"),
@@ -226,17 +227,17 @@ def test_invalid_statistics_are_refused(tmp_path: Path, change: dict[str, Any], 
     path = write(tmp_path / "d", [0], [1]) / "vlpipe.json"
     document = json.loads(path.read_text("utf-8"))
     document["statistics"]["features"] |= change
-    path.write_text(json.dumps(document), "utf-8")
+    write_signed(path, document)
     with pytest.raises(DatasetError, match=f"not the metadata of a vlpipe dataset: {message}"):
         open_source(tmp_path / "d")
     for statistics in (3, [], {"features": 3}, None):
-        path.write_text(json.dumps(document | {"statistics": statistics}), "utf-8")
+        write_signed(path, document | {"statistics": statistics})
         with pytest.raises(
             DatasetError, match="not the metadata of a vlpipe dataset: its statistics (are .*expected an object|cannot be read)"
         ):
             open_source(tmp_path / "d")
     del document["statistics"]
-    path.write_text(json.dumps(document), "utf-8")
+    write_signed(path, document)
     assert summarize(tmp_path / "d").sequences["features"].mean is None
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import vlpipe
+from tests.helpers.metadata_files import write_signed
 from tests.helpers.resuming import hashes_of, with_windows
 from tests.test_dataset import make_records, write
 from vlpipe.errors import ArgumentError
@@ -145,9 +146,9 @@ def test_the_statistics_count_and_not_where_they_are(source: Path, tmp_path: Pat
     state = json.loads(json.dumps(vlpipe.plan(source, seed=1, normalize=train).state(0, 1)))
     assert re.fullmatch("statistics crc32c:[0-9a-f]{8}", state["normalize"])
     vlpipe.make_dataset(source, repeat=True, seed=1, normalize=copy, resume=state)
-    document = json.loads(copy.read_text())
+    document = json.loads(copy.read_text("utf-8"))
     document["statistics"]["features"]["variance"][0] *= 1 + 2**-52
-    copy.write_text(json.dumps(document))
+    write_signed(copy, document)
     assert f"normalize is '{state['normalize']}' in the state, 'statistics crc32c:" in resume(source, state, normalize=copy)
     for other in (None, "utterance", "global"):
         assert f"in the state, {other!r} here" in resume(source, state, normalize=other)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vlpipe
+from tests.helpers.metadata_files import write_signed
 from vlpipe.conversion import convert
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.inspection.head import first_records
@@ -164,9 +165,9 @@ def test_verify_compares_records_with_what_was_written(sources: list[Path]) -> N
     rows = np.load(sources[1] / "index.npy")
     rows["value:label"][4] = 1  # "three" became "two"
     np.save(sources[1] / "index.npy", rows)
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text("utf-8"))
     document["index"]["digest"] = digest_of_rows(rows)
-    path.write_text('{\n "format": ' + json.dumps(document)[len('{"format": ') :])
+    write_signed(path, document)
     (alone,), (together,) = vlpipe.verify(sources[1]).problems, vlpipe.verify(sources).problems
     assert (together.found, together.expected) == (alone.found, alone.expected) == ('"label" is 0', "1, according to the index")
     assert Renumbered("label", (np.array([2, 0]),)).written(0, 2) == 0

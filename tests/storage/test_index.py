@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vlpipe
+from tests.helpers.metadata_files import edit_metadata
 from tests.helpers.numpy_reference import equal
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError, VlpipeError
 from vlpipe.sources.native import open_source
@@ -110,7 +110,7 @@ def test_frames_metadata_and_places(dataset: Path) -> None:
 
 def test_the_rows_of_a_large_index_stay_in_the_file_until_they_are_used(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = open_source(dataset).rows
-    monkeypatch.setattr("vlpipe.storage.metadata.IN_MEMORY_BYTES", small.nbytes - 1)
+    monkeypatch.setattr("vlpipe.storage.rows_file.IN_MEMORY_BYTES", small.nbytes - 1)
     large = open_source(dataset).rows
     assert isinstance(large, np.memmap)
     assert not isinstance(small, np.memmap)
@@ -299,10 +299,7 @@ def test_a_shard_of_another_size(dataset: Path, change: int, what: str) -> None:
 
 
 def edit(dataset: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    path = dataset / "vlpipe.json"
-    document = json.loads(path.read_text("utf-8"))
-    replacement = change(document)
-    path.write_text(json.dumps(document if replacement is None else replacement), "utf-8")
+    edit_metadata(dataset / "vlpipe.json", change)
 
 
 def setter(*keys: Any, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -424,7 +421,9 @@ def test_metadata_that_are_no_json(dataset: Path, content: bytes) -> None:
 def test_metadata_that_are_a_directory(dataset: Path) -> None:
     (dataset / "vlpipe.json").unlink()
     (dataset / "vlpipe.json").mkdir()
-    with pytest.raises(DatasetError, match=r"vlpipe\.json: the metadata cannot be read \(Is a directory\)\. Restore it from a copy"):
+    with pytest.raises(
+        DatasetError, match=r"vlpipe\.json: the metadata cannot be read \(it is a directory, not a regular file\)\. Restore it from a copy"
+    ):
         open_source(dataset)
 
 

@@ -118,7 +118,7 @@ def test_the_golden_dataset_opens() -> None:
 
 def test_the_metadata_of_the_golden_dataset() -> None:
     document = json.loads((GOLDEN / "vlpipe.json").read_text("utf-8"))
-    assert list(document) == ["format", "version", "schema", "records", "shards", "index", "statistics", "lengths", "metadata"]
+    assert list(document) == ["format", "version", "schema", "records", "shards", "index", "statistics", "lengths", "metadata", "digest"]
     assert (document["format"], document["version"], document["records"]) == ("vlpipe", 1, 3)
     assert [shard["name"] for shard in document["shards"]] == [f"dataset-v1-{number:05d}-of-00003.tfrecord" for number in range(3)]
     for shard in document["shards"]:
@@ -415,16 +415,13 @@ def test_a_reader_of_the_old_dataset_is_not_disturbed(tmp_path: Path) -> None:
 def test_a_full_disk_commits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     vlpipe.write(tmp_path / "d", [record(9)])
     before = contents(tmp_path)
-    path_open = Path.open
 
-    def full(path: Path, mode: str = "r", *arguments: Any) -> Any:
-        if mode == "ab":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return path_open(path, mode, *arguments)
+    def full(path: Path) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     if when == "while records come":
         monkeypatch.setattr("vlpipe.storage.shard_writer._BUFFER_BYTES", 10)
-    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr("vlpipe.storage.shard_writer.open_to_append", full)
     with pytest.raises(DatasetError, match=r"d: cannot be written \(No space left on device\); nothing is committed\. Make room for it"):
         vlpipe.write(tmp_path / "d", [record(1), record(2)], overwrite=True)
     monkeypatch.undo()

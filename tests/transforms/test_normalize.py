@@ -17,6 +17,7 @@ from tests.cli.test_cli import run
 from tests.helpers.foreign_files import cases
 from tests.helpers.foreign_files import read as foreign_read
 from tests.helpers.foreign_files import write as foreign_write
+from tests.helpers.metadata_files import write_signed
 from tests.helpers.transforms_numpy import normalized as reference
 from tests.test_dataset import make_records, write
 from vlpipe import ArgumentError, DatasetError
@@ -80,7 +81,7 @@ def test_datasets_read_together_are_pooled_by_their_frames(tmp_path: Path) -> No
 
 def with_statistics(source: Path, statistics: Any) -> None:
     document = json.loads((source / "vlpipe.json").read_text())
-    (source / "vlpipe.json").write_text(json.dumps({**document, "statistics": statistics}))
+    write_signed(source / "vlpipe.json", {**document, "statistics": statistics})
 
 
 def test_a_dataset_without_statistics_says_what_to_do(tmp_path: Path) -> None:
@@ -252,7 +253,7 @@ def write_statistics(train: Path, path: Path, native: bool, key: str, value: Any
     """Write a `vlpipe.json`, or the output of `vlpipe stats --json`, with one value of the statistics replaced."""
     text = (train / "vlpipe.json").read_text() if native else run("stats", train, "--json").stdout
     where = ("statistics", "features") if native else ("sequences", "features", "statistics")
-    path.write_text(json.dumps(damaged(json.loads(text), *where, *filter(None, [key]), value=value)))
+    write_signed(path, damaged(json.loads(text), *where, *filter(None, [key]), value=value))
     return path
 
 

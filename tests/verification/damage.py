@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.helpers.foreign_files import example, floats, ints
+from tests.helpers.metadata_files import edit_metadata
 from vlpipe import layouts
 from vlpipe.files.tfrecord import read_frames
 from vlpipe.storage.index import digest_of_rows
@@ -86,9 +86,7 @@ def rewrite_index(dataset: Path, change: Callable[[np.ndarray], Any]) -> None:
     change(rows)
     with (dataset / "index.npy").open("wb") as file:
         np.lib.format.write_array(file, rows, version=(3, 0), allow_pickle=False)
-    document = json.loads((dataset / "vlpipe.json").read_text("utf-8"))
-    document["index"]["digest"] = digest_of_rows(rows)
-    (dataset / "vlpipe.json").write_text(json.dumps(document), "utf-8")
+    edit_metadata(dataset / "vlpipe.json", lambda document: document["index"].update(digest=digest_of_rows(rows)))
 
 
 # ---- third-party files ----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 import vlpipe
+from tests.helpers.metadata_files import write_signed
 from tests.storage.test_example import schemas_and_records
 from tests.verification.damage import LENGTHS, SCHEMA, FailingFile, make_record, only, record_spans, rewrite_index, shard_of
 from vlpipe.errors import DatasetError
@@ -120,7 +121,7 @@ def test_an_index_that_claims_gigabytes_takes_no_memory(tmp_path: Path) -> None:
     rewrite_index(tmp_path / "d", lambda rows: rows["bytes"].fill(3_000_000_000))
     document["index"] = json.loads((tmp_path / "d" / "vlpipe.json").read_text("utf-8"))["index"]
     document["shards"][0]["bytes"] = 3_000_000_016
-    (tmp_path / "d" / "vlpipe.json").write_text(json.dumps(document), "utf-8")
+    write_signed(tmp_path / "d" / "vlpipe.json", document)
     tracemalloc.start()
     try:
         problem = only(vlpipe.verify(tmp_path / "d"))
@@ -188,7 +189,7 @@ def test_a_wrong_digest(dataset: Path) -> None:
     digest = document["shards"][1]["digest"]
     for wrong in (digest[:-1] + ("0" if digest[-1] != "0" else "1"), "md5:abc", ""):
         document["shards"][1]["digest"] = wrong
-        (dataset / "vlpipe.json").write_text(json.dumps(document), "utf-8")
+        write_signed(dataset / "vlpipe.json", document)
         report = vlpipe.verify(dataset)
         problem = only(report)
         assert (problem.kind, problem.record, problem.offset, report.damaged) == ("digest", None, None, 0)

@@ -210,7 +210,7 @@ def test_a_pipe_and_a_missing_file(path: Path, tmp_path: Path) -> None:
     report = vlpipe.verify([path, tmp_path / "pipe"], LAYOUT)
     problem = only(report)
     assert (problem.kind, problem.record, problem.shard, report.damaged) == ("unreadable", None, str(tmp_path / "pipe"), 0)
-    assert (problem.found, report.records, report.bytes) == ("it cannot be read (not a regular file)", 40, size)
+    assert (problem.found, report.records, report.bytes) == ("it cannot be read (it is a pipe, not a regular file)", 40, size)
     with pytest.raises(DatasetError, match="has no vlpipe.json"):
         vlpipe.verify(tmp_path / "pipe")
     with pytest.raises(DatasetError, match="gone: not found"):

@@ -9,7 +9,6 @@ import io
 import logging
 import os
 import warnings
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -18,6 +17,7 @@ from vlpipe.arguments import integer
 from vlpipe.audio.containers import read_header
 from vlpipe.audio.header import Header
 from vlpipe.errors import COPY_AGAIN, AudioError, import_extra
+from vlpipe.regular_files import read_regular
 
 _log = logging.getLogger("vlpipe")
 _loud: list[str] = []  # the first file whose samples exceed ±1
@@ -54,7 +54,7 @@ def load(path: str | os.PathLike[str], *, sample_rate: int | None = None, mono: 
         ((16000,), 16000)
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
     samples, rate = decode(data, name=os.fspath(path))

@@ -24,6 +24,8 @@ from vlpipe.errors import ArgumentError, AudioError
 _MAX_FFT = 1 << 14
 _MAX_MELS = 4096
 _MINUTE_MS = 60_000
+_MAX_WEIGHTS = 1 << 25  # of all filters: 0.5 GB while they are computed; metadata may hold any settings
+_MAX_WINDOW = 1 << 24  # samples
 _MAX_AMPLITUDE = 1e9  # the powers of larger samples can overflow
 
 
@@ -44,6 +46,12 @@ class _Framed:
                 raise ArgumentError(
                     f"{name}: came as {value!r}, which is less than one sample at {self.sample_rate} Hz. Pass a longer time."
                 )
+
+        if max(self.window, self.hop) > _MAX_WINDOW:
+            raise ArgumentError(
+                f"window_ms: {self.window_ms!r} and hop_ms: {self.hop_ms!r} at {self.sample_rate} Hz are more than {_MAX_WINDOW} samples. "
+                "Pass a shorter time, or check the sample rate."
+            )
 
     @property
     def window(self) -> int:
@@ -266,6 +274,11 @@ def _filters(features: LogMel) -> np.ndarray:
         resolution = features.sample_rate / points
         first_bin = (np.floor(edges[:-2] / resolution) + 1) * resolution  # above the lower edge of each filter
         if np.all(first_bin < edges[2:]):
+            if points * features.mels > _MAX_WEIGHTS:
+                raise ArgumentError(
+                    f"mels: {features.mels} filters of an FFT of {points} points are too many to compute "
+                    f"(window_ms={features.window_ms} at {features.sample_rate} Hz). Use fewer filters or a shorter window."
+                )
             frequencies = np.arange(points // 2 + 1)[:, None] * resolution
             rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
             falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])

@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
-from vlpipe.errors import ArgumentError
+from vlpipe.errors import ArgumentError, safe_lines
+
+_MAX_LETTERS = 1 << 16  # of a line: a call with many files can be long, and has to stay whole
 
 
 @contextmanager
@@ -38,6 +40,11 @@ def progress(unit: str, per: float = 1) -> Iterator[Callable[[float, float], Non
             bar.update(task, completed=done, total=total, count=f"{done / per:,.0f}/{total / per:,.0f}", rate=f"{rate:,.0f} {unit}/s")
 
         yield show
+
+
+def echo(text: str) -> None:
+    """Print lines of text; names and values from files cannot control the terminal."""
+    click.echo(safe_lines(text, _MAX_LETTERS))
 
 
 def print_json(document: Any) -> None:

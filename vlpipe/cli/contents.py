@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json, progress
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress
 
 _source = click.argument("source", nargs=-1, required=True)
 
@@ -45,7 +45,7 @@ def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_
     if as_json:
         print_json({"ok": report.ok} | dataclasses.asdict(report))
     else:
-        click.echo(report.report())
+        echo(report.report())
     sys.exit(0 if report.ok else 1)
 
 
@@ -79,7 +79,7 @@ def stats(source: tuple[str, ...], layout: str | None, by: str | None, compute: 
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:
-        click.echo(summary.report())
+        echo(summary.report())
 
 
 @click.command()
@@ -103,7 +103,7 @@ def head(source: tuple[str, ...], layout: str | None, records: int, as_json: boo
         print_json([dataclasses.asdict(view) for view in views])
     else:
         for view in views:
-            click.echo(view.report())
+            echo(view.report())
 
 
 @click.command()
@@ -133,4 +133,4 @@ def histogram(source: tuple[str, ...], layout: str | None, output: Path | None, 
     if as_json:
         print_json({"features": name} | dataclasses.asdict(lengths))
     elif not output:
-        click.echo(lengths.report())
+        echo(lengths.report())

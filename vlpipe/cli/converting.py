@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json, progress
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress
 
 if TYPE_CHECKING:
     from vlpipe.conversion import Converted
@@ -48,7 +48,7 @@ def convert(
     if as_json:
         print_json({"path": str(out), **dataclasses.asdict(converted), "seconds": round(seconds, 3)})
     else:
-        click.echo(_report(out, converted, seconds))
+        echo(_report(out, converted, seconds))
 
 
 def _report(out: Path, converted: Converted, seconds: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import vlpipe
-from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json
 
 
 def _parse_buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | list[int] | None:
@@ -137,6 +137,6 @@ def plan(
         )
         print_json({name: getattr(forecast, name) for name in names})
     else:
-        click.echo(forecast.report())
+        echo(forecast.report())
     if plot:
         forecast.plot(plot)

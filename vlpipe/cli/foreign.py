@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlpipe.cli.common import layout_option, one_or_many, parse_layout, print_json, progress
-from vlpipe.errors import ArgumentError
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress
+from vlpipe.errors import ArgumentError, printable, shortened
 
 if TYPE_CHECKING:
     from vlpipe.layouts.guesses import Guess
@@ -32,7 +32,7 @@ def inspect(file: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        click.echo(_as_text(report))
+        echo(_as_text(report))
 
 
 def inspect_files(source: Any) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
     """
     from vlpipe.files.compression import compression_of
     from vlpipe.files.filesystem import each, stat_file
+    from vlpipe.layouts.deliverable import field_of
     from vlpipe.layouts.detect import guess
     from vlpipe.layouts.sample import read_sample
     from vlpipe.layouts.sidecars import read_sidecars
@@ -61,6 +62,9 @@ def inspect_files(source: Any) -> dict[str, Any]:
         "message": " and ".join(sorted({"SequenceExample" if record.message.is_sequence else "Example" for record in sample.records})),
         "keys": [stats.to_json() for stats in sample.key_stats.values()],
     }
+    if is_foreign(source):
+        fields = {key: field_of(stats, len(sample.records)) for key, stats in sample.key_stats.items()}
+        report["cannot_be_delivered"] = {key: reason for key, reason in fields.items() if isinstance(reason, str)}
     if not is_foreign(source):
         return (
             report
@@ -92,7 +96,7 @@ def _describe_guess(guess: Guess, argument: str) -> dict[str, Any]:
 def _as_text(report: dict[str, Any]) -> str:
     from rich.table import Table
 
-    from vlpipe.text_tables import printable, text
+    from vlpipe.text_tables import text
 
     table = Table(box=None, pad_edge=False, header_style="")
     for heading in ("key", "in", "kind", "records", "values or frames", "bytes each", "range"):
@@ -100,11 +104,14 @@ def _as_text(report: dict[str, Any]) -> str:
     for fact in report["keys"]:
         place = "feature list" if fact["place"] == "lists" else "context" if report["message"] == "SequenceExample" else "features"
         spans = [_span(fact.get(name)) for name in ("counts", "bytes", "values")]
-        table.add_row(printable(fact["key"]), place, fact["kind"], f"{fact['records']:,}", *spans)
+        table.add_row(shortened(fact["key"], 60), place, fact["kind"], f"{fact['records']:,}", *spans)
     compressed = f", compressed with {report['compression']}" if report["compression"] else ""
     files = f"{report['files']:,} files, {report['bytes']:,} bytes{compressed}"
     lines = [f"{files}; the first {report['records_read']:,} records are {report['message']}s"]
     lines += ["", text(table, width=120), ""]
+    undeliverable = report.get("cannot_be_delivered", {})
+    lines += [f"{printable(key)} cannot be delivered beside the frames: {reason}" for key, reason in undeliverable.items()]
+    lines += [""] * bool(undeliverable)
     if report["layout"]:
         lines += [f"layout: {report['layout']}, {report['confidence']:.0%} sure: {'; '.join(report['reasons'])}", "", f"  {report['call']}"]
         lines += [f"  --layout {shlex.quote(report['option'])}"] if report.get("option") else []
@@ -151,10 +158,10 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
         built = build_index(one_or_many(source), parsed, workers=workers, progress=show)
     seconds = time.monotonic() - started
     size = sum(shard.bytes for shard in built.shards)
-    click.echo(
+    echo(
         f"{len(built.shards):,} files, {len(built):,} records, {size / 1e6:,.1f} MB, layout {built.metadata['layout']}, in {seconds:.1f} s"
     )
     for name in built.foreign.stored if built.foreign else ():
         if name not in built.lists:
             sequence = built.schema.sequences[name]
-            click.echo(f"{name}: {int(built.frames(name).sum()):,} frames of {list(sequence.dimensions)} {sequence.dtype}")
+            echo(f"{name}: {int(built.frames(name).sum()):,} frames of {list(sequence.dimensions)} {sequence.dtype}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vlpipe.cli.common import progress
+from vlpipe.cli.common import echo, progress
 
 if TYPE_CHECKING:
     from vlpipe.ingest import IngestResult, Recording
@@ -112,15 +112,15 @@ def _find_recordings(
 def _print_result(result: IngestResult, files: int, ignored: int, seconds: float) -> None:
     for target, total in result.datasets.items():
         audio = f"{total.seconds / 3600:,.2f} hours of audio"
-        click.echo(f"{target}: {total.records:,} records, {total.frames:,} frames, {audio}, {total.bytes / 1e6:,.1f} MB")
+        echo(f"{target}: {total.records:,} records, {total.frames:,} frames, {audio}, {total.bytes / 1e6:,.1f} MB")
     if result.classes is not None:
         names = ", ".join(result.classes[:10]) + (", …" if len(result.classes) > 10 else "")
-        click.echo(f"{len(result.classes)} classes: {names}")
+        echo(f"{len(result.classes)} classes: {names}")
     elif result.numbers:
         numbers = result.numbers.values()
-        click.echo(f"{len(numbers)} labels: integers from {min(numbers)} to {max(numbers)}")
+        echo(f"{len(numbers)} labels: integers from {min(numbers)} to {max(numbers)}")
     if ignored:
-        click.echo(f"{ignored:,} other files were ignored")
+        echo(f"{ignored:,} other files were ignored")
     for _, reason in result.bad:
-        click.echo(f"skipped: {reason}")
-    click.echo(f"{files:,} files in {seconds:.1f} s ({files / seconds:,.0f} files/s), {len(result.bad):,} skipped")
+        echo(f"skipped: {reason}")
+    echo(f"{files:,} files in {seconds:.1f} s ({files / seconds:,.0f} files/s), {len(result.bad):,} skipped")

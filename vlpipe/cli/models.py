@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from vlpipe.cli.common import print_json
+from vlpipe.cli.common import echo, print_json
 from vlpipe.errors import ArgumentError, DatasetError
 
 
@@ -42,5 +42,5 @@ def check_model(model: Path, shortest: int | None, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(check))
     else:
-        click.echo(check.report())
+        echo(check.report())
     sys.exit(0 if check.ok else 1)

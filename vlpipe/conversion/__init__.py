@@ -9,14 +9,14 @@ from typing import Any
 
 from vlpipe.conversion.work import Part
 from vlpipe.conversion.workers import describe_job, in_processes
-from vlpipe.errors import ArgumentError
+from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import named
 from vlpipe.processes import check_workers, worker_count
 from vlpipe.sources.open import open_anywhere
 from vlpipe.sources.records import Records
 from vlpipe.storage.field_access import column
-from vlpipe.storage.index import Index
+from vlpipe.storage.index import DEFAULT_FEATURES, Index
 from vlpipe.storage.paths import Source, expand
 from vlpipe.storage.transaction import DatasetTransaction
 
@@ -60,7 +60,8 @@ def convert(
 ) -> Converted:
     """Write all records of a source, in their order, as a dataset in the native format; complete, or not at all.
 
-    Frames, labels and all other fields are bit by bit those that `make_dataset` delivers from the source. The files are byte for byte
+    Frames, labels and all other fields are bit by bit those that `make_dataset` delivers from the source; a source with a key that cannot
+    be delivered is refused, unless the layout leaves it out (`Layout.only`). The files are byte for byte
     those that `Writer` makes from the same records, whatever the number of processes.
 
     Args:
@@ -74,7 +75,8 @@ def convert(
 
     Raises:
         ArgumentError: the source is an address or lies in the target, or an argument has a value without meaning.
-        SchemaError: the records do not have this layout, or a vlpipe dataset cannot hold one of them; the message names it.
+        SchemaError: the records do not have this layout, or a vlpipe dataset cannot hold one of them or one of their keys; the message
+            names it.
         DatasetError: a record is damaged, or a file cannot be read or written.
         DatasetExistsError: the target exists and `overwrite` is false, or another process is writing it.
         VlpipeError: a worker process died.
@@ -94,6 +96,7 @@ def convert(
     try:
         index = open_anywhere(paths, chosen)
         _refuse_source_in_target(index, transaction.path)
+        _refuse_lost_keys(index)
         work = int(index.rows["bytes"].sum()) + BYTES_PER_RECORD * len(index)
         processes = worker_count(workers, tasks=min(num_shards, len(index)), work_bytes=work)
         job = describe_job(index, paths, chosen, transaction) if processes > 1 else None
@@ -111,6 +114,8 @@ def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] 
     else:
         rows, shards = in_processes(job, schema, len(index), processes, lambda done: progress(done, total))
     metadata = index.metadata if index.label is None else {**index.metadata, "label": index.label}
+    if index.default_features is not None:
+        metadata = {**metadata, DEFAULT_FEATURES: list(index.default_features)}
     transaction.commit(schema, rows, shards, metadata)
     progress(total, total)
     return Converted(
@@ -121,6 +126,25 @@ def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] 
         layout=index.metadata.get("layout") if index.foreign is not None else None,
         label=index.label,
         workers=1 if job is None else processes,
+    )
+
+
+def _refuse_lost_keys(index: Index) -> None:
+    """Refuse third-party files with keys that would be lost although nobody left them out.
+
+    Raises:
+        SchemaError: there are such keys; the message names them, and how to leave them out.
+    """
+    foreign = index.foreign
+    if foreign is None or not foreign.left_out:
+        return
+    lost = "; ".join(f"{key!r}: {reason}" for key, reason in foreign.left_out.items())
+    frames = [name for name in index.schema.sequences if name not in foreign.lists] if foreign.features is None else foreign.features
+    others = [name for name in index.schema.fields if name not in (*frames, index.label)]
+    raise SchemaError(
+        f"{index.shards[0].path}: not converted, because these keys cannot be delivered and would be lost: {lost}. Leave them out with "
+        f"layout=vlpipe.layouts.{index.metadata['layout']}(...).only({', '.join(map(repr, others))}); or pass the values of records that "
+        "lack a key: default={KEY: VALUE}."
     )
 
 

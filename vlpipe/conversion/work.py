@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from vlpipe.errors import SchemaError
+from vlpipe.files.atomic_directory import os_errors_as_dataset_errors
 from vlpipe.sources.records import Records, Values
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Text
 from vlpipe.storage.shard_writer import ShardWriter, WrittenShard, shard_numbers
-from vlpipe.storage.transaction import os_errors_as_dataset_errors
 
 PROGRESS_BYTES = 1 << 20  # of records between two calls of `progress`
 
@@ -79,6 +79,7 @@ class Part:
         index = self._index
         if name == index.label:
             return "It is the label: pass a layout with another label, or without one."
-        frames = index.foreign.stored if index.foreign is not None else {}
+        foreign = index.foreign
+        frames = (foreign.features or [key for key in foreign.stored if key not in foreign.lists]) if foreign is not None else ()
         others = [key for key in index.schema.fields if key not in (name, index.label, *frames)]
         return f"Leave it out with layout=vlpipe.layouts.{index.metadata['layout']}(...).only({', '.join(map(repr, others))})."

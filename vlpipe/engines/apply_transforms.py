@@ -1,14 +1,15 @@
 """From frames as they are read to frames as they are padded, in the graph: transformed, normalised, augmented.
 
 The frames of all sequences of a batch are concatenated to `[N, ...]`, so that padding is never counted, masked or computed with (on padded
-batches the same work takes six times as long). They are padded at the end. A dataset without transform, normalize and augment skips this
-module.
+batches the same work takes six times as long). They are padded at the end. A dataset without transform, normalize and augment, whose dtype
+holds every stored value, skips this module.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from vlpipe.engines.exact_cast import cast_exactly
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.splitmix_graph import draws
 from vlpipe.planning.plan import Plan
@@ -57,10 +58,13 @@ def _transformed(
 ) -> tf.RaggedTensor:
     """A sequence `[B, None, ...]`, transformed, and if it is a feature normalised and augmented, in this order."""
     options, frame_plan, name = plan.options, plan.frame_plan, part.name
+    if part.is_feature and plan.can_lose(name) and not plan.normalizes_stored(name):
+        sequences = cast_exactly(plan.index, name, sequences, plan.selection.dtypes[name], ids)
     if name in frame_plan.traced and frame_plan.lengths is not None:
         sequences = transformed(frame_plan.traced[name], sequences, frame_plan.lengths, ids)
     if not part.is_feature:
         return sequences
+    dtype = plan.selection.dtypes[name]
     if options.normalize is not None:
         values = tf.cast(sequences.values, tf.float64)
         if options.normalize == "utterance":
@@ -72,7 +76,7 @@ def _transformed(
         fill = _fill(sequences, options.augment.fill)
         drawn = draws(options.seed or 0, epoch, MASKS, numbers, options.augment.draws)
         sequences = sequences.with_values(masked(options.augment, sequences, fill, drawn))
-    return sequences.with_values(tf.cast(sequences.values, options.dtype))
+    return sequences.with_values(tf.cast(sequences.values, dtype))
 
 
 def _fill(sequences: tf.RaggedTensor, fill: str) -> tf.Tensor:

@@ -6,6 +6,7 @@ each of its records from its byte offset and tests its checksum; then the frames
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from vlpipe.engines.graph_pieces import GraphPieces
 from vlpipe.engines.grouping import Flat
 from vlpipe.engines.python_calls import keep_alive
 from vlpipe.engines.splitmix_graph import uint64
-from vlpipe.errors import REWRITTEN
+from vlpipe.errors import REWRITTEN, printable
 from vlpipe.planning import splitmix
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
@@ -80,6 +81,9 @@ class _Order:
         packed = either(left(packed, uint64(schedule.index_bits)), tf.cast(tf.range(len(schedule.bucket_of), dtype=tf.int64), tf.uint64))
         slots = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << schedule.index_bits) - 1)
         spans = tf.argsort(tf.bitcast(self._hashes(epoch, splitmix.BATCHES, schedule.steps), tf.int64), stable=True)
+        if schedule.uneven is not None:
+            last = tf.constant(schedule.uneven.astype(np.int64))
+            spans = tf.gather(spans, tf.argsort(tf.gather(last, spans), stable=True))
         return self._pieces_of(epoch, slots), tf.cast(spans, tf.int64)
 
     def _pieces_of(self, epoch: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
@@ -113,9 +117,9 @@ class _Reader:
         self._plan, index = plan, plan.index
         rows = index.rows
         self._shard, self._offset, self._bytes = (tf.constant(rows[name].astype(np.int64)) for name in ("shard", "offset", "bytes"))
-        self._paths = tf.constant([shard.path for shard in index.shards])
+        self._paths = tf.constant([os.fsencode(shard.path) for shard in index.shards])
         self._sizes = tf.constant([shard.bytes for shard in index.shards], tf.int64)
-        self._names = tf.constant([shard.name for shard in index.shards])
+        self._names = tf.constant([printable(shard.name) for shard in index.shards])
         self._numbers = tf.constant(index.numbers())
         self._pieces, self._decode = GraphPieces(plan), BatchDecoder(plan, np.arange(len(index)))
 

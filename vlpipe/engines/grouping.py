@@ -51,8 +51,11 @@ class Grouping:
         """`Options.batch_size_for` in the graph, int64."""
         cap = tf.constant(MAX_BATCH_SIZE if self.options.batch_cap is None else self.options.batch_cap, tf.int64)
         if self.options.frames_per_batch is None:
-            return cap
-        return tf.minimum(cap, tf.maximum(self.options.frames_per_batch // tf.maximum(tf.cast(frames, tf.int64), 1), 1))
+            size = cap
+        else:
+            size = tf.minimum(cap, tf.maximum(self.options.frames_per_batch // tf.maximum(tf.cast(frames, tf.int64), 1), 1))
+        multiple = tf.constant(self.options.multiple_of or 1, tf.int64)
+        return tf.maximum(multiple, size - size % multiple)
 
 
 def with_lengths(record: Flat) -> Flat:

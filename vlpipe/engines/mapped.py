@@ -235,7 +235,7 @@ class _BatchReader:
             ]
         else:
             parts = [_Part(name, dtype, [None, None, *dimensions], padded_jobs, copy)]
-        return parts + self._lengths(f"n:{name}", span.counts)
+        return parts + self._lengths(f"n:{name}", span.counts, self._options.lengths if part.is_feature else self._options.label_lengths)
 
     def _copier(self, part: FramePart, span: FrameSpan, dtype: tf.DType, padding: float) -> FrameCopier | ListCopier:
         if span.access.location is Location.LIST:
@@ -246,10 +246,10 @@ class _BatchReader:
             self._pools.append(pool)
         return FrameCopier(span, dtype.as_numpy_dtype, padding, self._shards, pool)
 
-    def _lengths(self, name: str, counts: Callable[[Block], np.ndarray]) -> list[_Part]:
-        """The true lengths, where they are requested."""
+    def _lengths(self, name: str, counts: Callable[[Block], np.ndarray], needed: bool) -> list[_Part]:
+        """The true lengths, where they are needed."""
         part = _Part(name, tf.int32, [None], lambda block: block.split(counts(block).astype(np.int32)))
-        return [part] if self._options.lengths else []
+        return [part] if needed else []
 
     def _label(self, access: FieldAccess) -> list[_Part]:
         """The parts of a label; none where it is parsed in the graph."""

@@ -15,6 +15,7 @@ from vlpipe.engines.gather_copy import address, gather
 from vlpipe.engines.python_calls import collector
 from vlpipe.errors import RESTORE, DatasetError
 from vlpipe.files.tfrecord import HEADER_BYTES, masked_crc
+from vlpipe.regular_files import open_regular
 from vlpipe.storage.index import Index
 
 
@@ -224,16 +225,23 @@ class Shards:
                     f"{entry.path}: has {size} bytes, expected {entry.bytes} with {entry.records} records: the file changed while it was "
                     f"read. {RESTORE}"
                 )
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            try:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except OSError as error:  # it takes one more file descriptor
+                raise _cannot_be_opened(entry.path, error) from error
         data = np.frombuffer(mapped, np.uint8)
         return _Mapped(data, address(data))
 
 
 def _opened(path: str) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return open_regular(path)
     except OSError as error:
-        raise DatasetError(
-            f"{path}: cannot be opened ({error.strerror}). All shards of a batch are open at once: if they exceed the limit of open files, "
-            "raise it (ulimit -n), use smaller batches, or write the dataset with fewer shards."
-        ) from error
+        raise _cannot_be_opened(path, error) from error
+
+
+def _cannot_be_opened(path: str, error: OSError) -> DatasetError:
+    return DatasetError(
+        f"{path}: cannot be opened ({error.strerror}). All shards of a batch are open at once: if they exceed the limit of open files, "
+        "raise it (ulimit -n), use smaller batches, or write the dataset with fewer shards."
+    )

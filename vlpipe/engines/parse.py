@@ -1,6 +1,6 @@
 """Values that are stored in another form than they are delivered in, parsed in the graph: a whole batch in one call.
 
-Integers are varints in an Int64List, floats may not be packed, audio is encoded, and a user's function may do anything. The results are
+Integers are varints in Int64Lists, floats may not be packed, audio is encoded, and a user's function may do anything. The results are
 compared with the index, which the plan was made from.
 """
 
@@ -19,6 +19,7 @@ from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.plan import Plan
 from vlpipe.protobuf.wire import walk
 from vlpipe.sources.foreign.decode import samples_of
+from vlpipe.sources.foreign.integer_lists import in_records
 from vlpipe.storage.example import require
 from vlpipe.storage.field_access import Location
 from vlpipe.storage.schema import Fixed, Sequence, Text
@@ -82,6 +83,8 @@ class Parser:
         field, parsed = self._index.schema.sequences[name], self._index.stored(name).parsed
         if parsed == "audio":
             return self._decoded(name, data, rows)
+        if parsed == "integer_frames":
+            return self._integer_steps(name, field, data)
         feature = tf.io.RaggedFeature(_PARSED[parsed], row_splits_dtype=tf.int64)
         flat = tf.io.parse_example(data, {name: feature})[name]
         per_frame = int(np.prod(field.dimensions, dtype=np.int64))
@@ -120,6 +123,18 @@ class Parser:
         values.set_shape([None, 1])
         lengths.set_shape(data.shape)
         return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
+
+    def _integer_steps(self, name: str, field: Sequence, data: tf.Tensor) -> tf.RaggedTensor:
+        """A feature list of integers."""
+
+        def decode(_: Parser, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            lists = in_records(data.tolist(), name)
+            return lists.values, lists.steps
+
+        values, steps = tf.numpy_function(wait_at_exit(decode, self), [data], [tf.int64, tf.int64], stateful=False)
+        values.set_shape([None])
+        steps.set_shape(data.shape)
+        return tf.RaggedTensor.from_row_lengths(tf.reshape(values, [-1, *field.dimensions]), steps, validate=False)
 
     def _custom(self, data: tf.Tensor) -> dict[str, Any]:
         """Every field, as the user's function returns it for each record."""

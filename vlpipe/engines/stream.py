@@ -7,6 +7,7 @@ both, and records of other lengths, by comparing with the index.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.graph_pieces import pieces_of_records
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.engines.python_calls import keep_alive
-from vlpipe.errors import REWRITTEN
+from vlpipe.errors import REWRITTEN, printable
 from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
@@ -42,7 +43,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         deliver: turns a flat batch into the user's element.
     """
     index = plan.index
-    table = _Table.of(index)
+    table = _Table.of(plan)
     if index.foreign is None:
         example = functools.partial(_example, table, plan)
     else:
@@ -61,7 +62,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
             tf.random.set_seed(1)
         records = _read(table, plan, number)
         if plan.refused.keys() - {"remainder"}:
-            records = records.filter(lambda position, _: _within(table.frames[plan.selection.key][position], plan))
+            records = records.filter(lambda position, _: table.delivered[position])
         examples = records.map(
             lambda position, data: example(position, data, number),
             num_parallel_calls=default_parallelism(plan.options),
@@ -87,25 +88,30 @@ class _Table:
     offset: tf.Tensor
     bytes: tf.Tensor
     id: tf.Tensor
+    delivered: tf.Tensor
     frames: dict[str, tf.Tensor]
     renumbered: dict[str, tf.Tensor]
 
     @classmethod
-    def of(cls, index: Index) -> _Table:
+    def of(cls, plan: Plan) -> _Table:
+        index = plan.index
         order = index.by_shard()
+        delivered = np.zeros(len(index), bool)
+        delivered[plan.rows] = True
         renumbered = [] if index.renumbered is None else [index.renumbered.label]
         count = np.bincount(index.rows["shard"], minlength=len(index.shards)).astype(np.int64)
         # tf.data runs on the CPU, even on a machine with a GPU.
         with tf.device("CPU:0"):
             return cls(
-                paths=tf.constant([shard.path for shard in index.shards]),
-                names=tf.constant([shard.name for shard in index.shards]),
+                paths=tf.constant([os.fsencode(shard.path) for shard in index.shards]),
+                names=tf.constant([printable(shard.name) for shard in index.shards]),
                 compression=tf.constant([shard.compression for shard in index.shards]),
                 first=tf.constant(np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)),
                 count=tf.constant(count),
                 offset=tf.constant(index.rows["offset"][order].astype(np.int64)),
                 bytes=tf.constant(index.rows["bytes"][order].astype(np.int64)),
                 id=tf.constant(index.ids[order]),
+                delivered=tf.constant(delivered[order]),
                 frames={name: tf.constant(index.frames(name)[order]) for name in index.counted},
                 renumbered={name: tf.constant(index.access(name).row_values(index.rows[order])) for name in renumbered},
             )
@@ -187,7 +193,7 @@ def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, ep
         if isinstance(schema.fields[name], Sequence):
             value = tf.cast(_cut(plan, value, pieces) if part.with_key else value, plan.reading_dtype(name))
         flat[part.flat] = value
-    if options.has_transforms:
+    if plan.has_transforms:
         flat = transform_record(plan, flat, table.id[position], epoch)
     if options.ids:
         flat["id"] = table.id[position]
@@ -208,7 +214,7 @@ def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, positi
     frames = table.frames[plan.selection.key][position]
     batch = decode(data[None], pieces_of_records(plan, position[None], table.id[position][None], frames[None], epoch), zero, zero)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
-    if plan.options.has_transforms:
+    if plan.has_transforms:
         flat = transform_record(plan, flat, flat["id"], epoch)
     if not plan.options.ids:
         flat.pop("id", None)
@@ -234,8 +240,3 @@ def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tenso
         return tf.strings.join([table.where(position), *text])
 
     return require(frames == expected, message)
-
-
-def _within(frames: tf.Tensor, plan: Plan) -> tf.Tensor:
-    shortest, longest = plan.options.length_range
-    return (frames >= shortest) & (frames <= (2**62 if longest is None or plan.options.out_of_range == "truncate" else longest))

@@ -2,6 +2,10 @@
 
 It is filled under a hidden name beside the target, flushed to disk, and renamed. If it replaces an existing target, the two are exchanged
 in a single step: at any moment, even after a crash, the target is the old directory or the new one.
+
+Some systems cannot exchange directories (NFS, many FUSE file systems, macOS). There the old directory is first renamed to
+`.NAME.staged-XXXXXXXX-old` and then the new one to the target. A crash between the two leaves no target, but both directories: the next
+writer puts the old one back before it does anything else.
 """
 
 from __future__ import annotations
@@ -9,21 +13,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
-import json
+import logging
 import os
 import re
 import secrets
 import shutil
-import socket
 import sys
-import time
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vlpipe.errors import ArgumentError, DatasetError, DatasetExistsError, VlpipeError
 from vlpipe.files.filesystem import is_address
+from vlpipe.files.lock import Lock
+
+_log = logging.getLogger("vlpipe")
 
 # An address that went through `pathlib`, which keeps one slash of two; a drive of Windows has one letter.
 _SQUEEZED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/+")
@@ -33,7 +36,8 @@ class AtomicDirectory:
     """A directory to fill (`path`), which `commit` makes the target and `abort` removes.
 
     It locks the target: a second one for the same target is refused, in this process and in others. If this process is killed, the kernel
-    releases the lock, and the next `AtomicDirectory` for the target removes the files left behind.
+    releases the lock, and the next `AtomicDirectory` for the target puts the old directory back, should it be missing, and removes the
+    files left behind. In a forked process it can neither be committed nor removed.
 
     Args:
         target: the directory to make; missing parents are made.
@@ -74,34 +78,79 @@ class AtomicDirectory:
 
     def _prepare(self) -> None:
         self._refuse_existing()
+        parents = [self.target.parent, *self.target.parent.parents]
+        # Where a parent is made, the directory that lists it has to reach the disk too.
+        made = [parent for parent in parents if not parent.exists()]
+        self._to_flush = parents[: len(made) + 1]
         self.target.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _Lock(self.target.parent / f".{self.target.name}.lock", self.target)
+        self._lock = Lock(self.target.parent / f".{self.target.name}.lock", self.target)
         try:
-            # The full pattern: a directory of a target that is called "NAME.staged-2" is not left over from NAME.
-            left_behind = re.compile(re.escape(f".{self.target.name}.staged-") + "[0-9a-f]{8}(-old)?")
-            for entry in os.listdir(self.target.parent):
-                if left_behind.fullmatch(entry):
-                    shutil.rmtree(self.target.parent / entry, ignore_errors=True)
+            self._put_back()
+            self._refuse_existing()  # what was put back
+            for left_behind in sorted(self._left_behind()):
+                _remove(left_behind)
             self.path = self.target.parent / f".{self.target.name}.staged-{secrets.token_hex(4)}"
             self.path.mkdir()
         except BaseException:
             self._lock.release()
             raise
 
+    def _left_behind(self, ending: str = "(-old)?") -> Iterator[Path]:
+        """Yield the directories that killed processes left for this target."""
+        # The full pattern: a directory of a target that is called "NAME.staged-2" is not left over from NAME.
+        pattern = re.compile(re.escape(f".{self.target.name}.staged-") + "[0-9a-f]{8}" + ending)
+        for entry in os.listdir(self.target.parent):
+            path = self.target.parent / entry
+            if pattern.fullmatch(entry) and path.is_dir() and not path.is_symlink():
+                yield path
+
+    def _put_back(self) -> None:
+        """Put the old directory back, where a process was killed after it had set it aside and before the new one was the target."""
+        if os.path.lexists(self.target) and (not self.target.is_dir() or any(self.target.iterdir())):
+            return
+        # Between the two renames both are there: the old directory, set aside, and the new one under its own name.
+        set_aside = [path for path in self._left_behind("-old") if path.with_name(path.name.removesuffix("-old")).is_dir()]
+        if set_aside:
+            os.rename(max(set_aside, key=lambda path: path.stat().st_mtime_ns), self.target)
+            _flush(self.target.parent)
+            _log.warning("%s: a process was killed while it replaced this directory; the old one was put back", self.target)
+
+    def check_process(self) -> None:
+        """Refuse to go on in a forked process: both would write the same files.
+
+        Raises:
+            VlpipeError: this is a fork of the process that opened the directory.
+        """
+        if os.getpid() != self._process:
+            raise VlpipeError(
+                f"{self.target}: was opened for writing by process {self._process}, and this is process {os.getpid()}, forked from it. "
+                "Write and close in the process that opened it, or open it after the fork."
+            )
+
     def commit(self) -> None:
         """Make the filled directory the target. Even after a crash during the commit, the target is never partial.
 
         Raises:
             DatasetExistsError: the target has appeared since, and may not be replaced.
-            OSError: the system cannot write the directory; the target stays as it was.
+            DatasetError: the system cannot write the directory; the message says whether the target is still the old one.
+            VlpipeError: as `check_process`.
         """
+        self.check_process()
         try:
-            for file in sorted(self.path.iterdir()):
-                _flush(file)
-            _flush(self.path)
-            self._refuse_existing()  # again: the flush can take long enough for a target to appear
-            _replace(self.path, self.target)
-            _flush(self.target.parent)
+            with os_errors_as_dataset_errors(str(self.target)):
+                for file in sorted(self.path.iterdir()):
+                    _flush(file)
+                _flush(self.path)
+                self._refuse_existing()  # again: the flush can take long enough for a target to appear
+                _replace(self.path, self.target)
+            try:
+                for parent in self._to_flush:
+                    _flush(parent)
+            except OSError as error:
+                raise DatasetError(
+                    f"{self.target}: is complete and in its place, but the system does not confirm that its name is on the disk "
+                    f"({error.strerror or error}): a power failure could still undo that. Check the disk; nothing has to be written again."
+                ) from error
         finally:
             self.abort()
 
@@ -128,6 +177,19 @@ class AtomicDirectory:
             raise DatasetExistsError(f"{self.target}: not replaced, because {reason}. Choose another target, or remove it yourself.")
 
 
+@contextlib.contextmanager
+def os_errors_as_dataset_errors(path: str) -> Iterator[None]:
+    """Raise errors of the system (no room, no permission) as a `DatasetError` that names the dataset: the file itself is removed anyway."""
+    try:
+        yield
+    except VlpipeError:
+        raise
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: cannot be written ({error.strerror or error}); nothing is committed. Make room for it, or choose another target."
+        ) from error
+
+
 def refuse_address_as_target(target: str | os.PathLike[str]) -> None:
     """Refuse to write to an address: as a path, s3://bucket/train is a folder named "s3:" in the working directory.
 
@@ -144,81 +206,19 @@ def refuse_address_as_target(target: str | os.PathLike[str]) -> None:
         )
 
 
-class _Lock:
-    """An advisory lock on a file beside the target; the kernel releases it when the process ends, in whatever way."""
-
-    def __init__(self, path: Path, target: Path) -> None:
-        self._path = path
-        self._file: int | None = None
-        while True:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                holder = _read_holder(file)
-                os.close(file)
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise DatasetError(f"{path}: cannot be locked ({error.strerror}). Write to a file system that has locks.") from error
-                raise DatasetExistsError(
-                    f"{target}: is being written by {holder}. Wait until it ends, stop it, or choose another target."
-                ) from error
-            # The previous holder may have removed the file between our open and our lock: then this lock protects nothing.
-            if _is_same_file(file, path):
-                break
-            os.close(file)
-        self._file = file
-        holder_note = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        try:
-            os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(holder_note).encode(), 0)
-        except BaseException:
-            self.release()
-            raise
-        _locks.add(self)
-
-    def leave_to_parent(self) -> None:
-        """Close the file in a forked process: otherwise a worker that outlives its killed parent would keep the lock."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    def release(self) -> None:
-        if self._file is not None:
-            self._path.unlink(missing_ok=True)
-            os.close(self._file)
-            self._file = None
-
-
-_locks: weakref.WeakSet[_Lock] = weakref.WeakSet()
-
-
-def _leave_locks_to_parent() -> None:
-    for lock in _locks:
-        lock.leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_leave_locks_to_parent)
-
-
-def _read_holder(file: int) -> str:
-    try:
-        holder = json.loads(os.pread(file, 4096, 0))
-        return f"process {holder['process']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _is_same_file(file: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
 def _flush(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
+    """Wait until a file or a directory is on the disk; for a directory, where the file system knows that."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:
+        if path.is_dir():  # a parent that may be written to, but not listed
+            return
+        raise
     try:
         os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(file)
 
@@ -236,9 +236,21 @@ def _replace(new: Path, target: Path) -> None:
     # This system cannot exchange directories: for an instant the target is missing, and the old one lies beside it.
     aside = target.parent / f"{new.name}-old"
     os.rename(target, aside)
-    os.rename(new, target)
+    try:
+        os.rename(new, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
     with contextlib.suppress(OSError):
         os.rename(aside, new)
+
+
+def _remove(left_behind: Path) -> None:
+    """Remove a directory; one that was set aside loses its name first, so that what is left after a kill is never put back."""
+    nameless = left_behind.with_name(left_behind.name.removesuffix("-old"))
+    with contextlib.suppress(OSError):
+        os.rename(left_behind, nameless)
+        shutil.rmtree(nameless, ignore_errors=True)
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -10,9 +10,10 @@ import os
 import shutil
 import tempfile
 import zlib
-from typing import IO, Any, BinaryIO
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
-from vlpipe.errors import DatasetError
+from vlpipe.errors import NOT_TFRECORD, DatasetError
 from vlpipe.files.filesystem import is_address, open_file
 from vlpipe.files.tfrecord import HEADER_BYTES, length_in
 
@@ -34,7 +35,7 @@ def compression_of(path: str | os.PathLike[str]) -> str:
         'GZIP'
     """
     with _open(path) as file:
-        head = file.read(HEADER_BYTES)
+        head = file.read(HEADER_BYTES)  # a `DatasetError` where the disk fails
     if len(head) == HEADER_BYTES and length_in(head) is not None:  # a valid TFRecord header, even if it looks like GZIP
         return ""
     if head[:3] == b"\x1f\x8b\x08":
@@ -50,7 +51,8 @@ def uncompressed(path: str | os.PathLike[str], compression: str) -> BinaryIO:
         compression: of the file, from `compression_of`.
 
     Raises:
-        DatasetError: the file cannot be read, is damaged or cut, or there is no room for the temporary file.
+        DatasetError: the file cannot be read, is damaged or cut, is not a TFRecord file (then nothing of it is written), or there is no
+            room for the temporary file.
     """
     return _in_temporary_file(path, compression) if compression else _open(path)
 
@@ -69,7 +71,7 @@ def _in_temporary_file(path: str | os.PathLike[str], compression: str) -> Binary
         try:
             target: Any = unfinished.enter_context(tempfile.TemporaryFile())
             if compression:
-                _inflate(source, target, _WINDOW[compression])
+                target.writelines(_checked(_inflated(source, _WINDOW[compression]), path))
             else:
                 shutil.copyfileobj(source, target, _BLOCK)
             target.seek(0)
@@ -89,18 +91,42 @@ def _in_temporary_file(path: str | os.PathLike[str], compression: str) -> Binary
     return content
 
 
-def _inflate(source: BinaryIO, target: IO[bytes], window: int) -> None:
-    """Uncompress a file, which may consist of several GZIP files, one after another."""
+def _checked(blocks: Iterator[bytes], path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Yield the blocks of a TFRecord file. Of anything else nothing: 1 MB of it could become 1 GB on the disk.
+
+    Raises:
+        DatasetError: the first 12 bytes are not the header of a record.
+    """
+    head: bytes | None = b""
+    for block in blocks:
+        if head is not None:
+            block = head + block
+            if len(block) < HEADER_BYTES:
+                head = block
+                continue
+            head = None
+            if length_in(block[:HEADER_BYTES]) is None:
+                raise DatasetError(f"{path}: its uncompressed content has no record at byte 0, but a wrong checksum. {NOT_TFRECORD}")
+        yield block
+    yield head or b""
+
+
+def _inflated(source: BinaryIO, window: int) -> Iterator[bytes]:
+    """Yield the uncompressed content of a file, which may consist of several GZIP files, one after another, in blocks.
+
+    Raises:
+        EOFError: it ends too early.
+    """
     inflating, is_whole = zlib.decompressobj(window), False
     while block := source.read(_BLOCK):
         while block:
             if is_whole:
                 inflating, is_whole = zlib.decompressobj(window), False
-            target.write(inflating.decompress(block, _BLOCK))
+            yield inflating.decompress(block, _BLOCK)
             is_whole = inflating.eof
             block = inflating.unused_data if is_whole else inflating.unconsumed_tail
     while not is_whole and (rest := inflating.decompress(inflating.unconsumed_tail, _BLOCK)):
-        target.write(rest)
+        yield rest
         is_whole = inflating.eof
     if not is_whole:
         raise EOFError("it ends too early")

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from vlpipe.errors import DatasetError
+from vlpipe.regular_files import open_regular, read_open
 
 Path = str | os.PathLike[str]
 
@@ -97,12 +98,22 @@ def globbed(pattern: str) -> list[str]:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file for reading; it is seekable. A file at an address is read in pieces, without a copy.
+    """Open a regular file for reading; it is seekable. A file at an address is read in pieces, without a copy.
 
     Raises:
-        OSError: the file cannot be opened. Reading from an address raises a `DatasetError` that names it.
+        OSError: the file cannot be opened, or is not a regular file. A read that fails later raises a `DatasetError` that names it.
     """
-    return io.BufferedReader(_Remote(os.fspath(path)), BUFFER_BYTES) if is_address(path) else open(path, "rb")
+    return io.BufferedReader(_Remote(os.fspath(path)), BUFFER_BYTES) if is_address(path) else open_regular(path)
+
+
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """Return the content of a file of at most `most` bytes.
+
+    Raises:
+        OSError: as `open_file`; or the file is larger.
+    """
+    with open_file(path) as file:
+        return read_open(file, path, most)
 
 
 def each(function: Callable[[str], Result], paths: Sequence[str]) -> Iterator[Result]:
@@ -144,9 +155,11 @@ class _Remote(io.RawIOBase):
                     self._file.seek(self._at)
                 data = self._file.read(len(buffer))
         except OSError as error:
-            raise DatasetError(
+            named = DatasetError(
                 f"{self._address}: cannot be read from byte {self._at} on ({error.strerror}). Try again, or copy the file here."
-            ) from error
+            )
+            named.strerror = error.strerror  # for callers that name the place themselves
+            raise named from error
         if not data:
             raise DatasetError(
                 f"{self._address}: ends after {self._at} bytes, it had {self._size} when it was opened: it was cut meanwhile. "

@@ -23,6 +23,7 @@ import google_crc32c
 import numpy as np
 
 from vlpipe.errors import DAMAGED, NOT_TFRECORD, DatasetError, record_place
+from vlpipe.regular_files import open_regular
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
@@ -85,7 +86,7 @@ def read_frames(path: str | os.PathLike[str], content: BinaryIO | None = None) -
     """
     path = Path(path)
     try:
-        stream = content or path.open("rb")
+        stream = content or open_regular(path)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror}), expected an uncompressed TFRecord file.") from error
     with stream as file:
@@ -104,7 +105,10 @@ def read_frames(path: str | os.PathLike[str], content: BinaryIO | None = None) -
                 left = max(0, size - offset - HEADER_BYTES - FOOTER_BYTES)
                 raise DatasetError(f"{where}: the header announces {length} bytes of data, of which the file has {left}. {DAMAGED}")
             data = file.read(length)
-            (checksum,) = _CHECKSUM.unpack(file.read(FOOTER_BYTES))
+            footer = file.read(FOOTER_BYTES)
+            if len(data) < length or len(footer) < FOOTER_BYTES:
+                raise DatasetError(f"{where}: the file was cut while it was read, inside this record. {DAMAGED}")
+            (checksum,) = _CHECKSUM.unpack(footer)
             if masked_crc(data) != checksum:
                 raise DatasetError(f"{where}: the checksum of its {length} bytes of data is wrong. {DAMAGED}")
             yield RecordFrame(offset, data, checksum)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.files.filesystem import is_address
+from vlpipe.regular_files import open_regular
 from vlpipe.sources.classes import class_names
 from vlpipe.storage.index import METADATA_NAME
 from vlpipe.storage.metadata import open_directory
@@ -36,7 +38,7 @@ def read_classes(path: str | os.PathLike[str]) -> list[str]:
             raise ArgumentError(f"classes: the dataset {text} has no names of its classes. Pass a file with one name a line.")
         return names
     try:
-        with open(text, encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(text), encoding="utf-8-sig") as file:
             lines = file.read().split("\n")
     except (OSError, ValueError) as error:
         raise DatasetError(f"{text}: the classes cannot be read as a text in UTF-8 ({error}). Pass a dataset, or a text file.") from error

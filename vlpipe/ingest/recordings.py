@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import itertools
 import math
 import os
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.regular_files import open_regular
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aif", ".aiff")
 
@@ -120,7 +122,7 @@ def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[st
 
 def _read_csv(manifest: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str]]]:
     try:
-        with open(manifest, encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular(manifest), encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = list(reader.fieldnames or [])
             rows = list(reader)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from vlpipe.errors import printable
 from vlpipe.sources.open import open_local
 from vlpipe.sources.records import Records
 from vlpipe.storage.paths import Source
-from vlpipe.text_tables import WIDE, columns, printable, text
+from vlpipe.text_tables import WIDE, columns, text
 
 _FIRST_VALUES = 6
 _FIRST_BYTES = 64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.files.filesystem import open_file
+from vlpipe.files.json_files import read_json
 from vlpipe.layouts.base import Frames, Layout, LayoutField, Listed, Number, Words
-from vlpipe.layouts.resolve import MAX_NUMBERS
+from vlpipe.layouts.deliverable import MAX_NUMBERS
 from vlpipe.storage.schema import SEQUENCE_DTYPES
 
 # Raised by json.load, and when its result does not have the expected structure; 1e999 is read as infinity, which is not an integer.
@@ -45,10 +44,9 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        OSError, ValueError, RecursionError: the file cannot be read, or does not contain a JSON object.
+        OSError, ValueError: the file cannot be read, or does not contain a JSON object.
     """
-    with open_file(path) as file:
-        document = json.loads(file.read().decode("utf-8"))
+    document = read_json(path)
     if not isinstance(document, dict):
         raise ValueError(f"found {type(document).__name__}, expected a JSON object")
     return document

@@ -149,7 +149,7 @@ def _functions(
 ) -> tuple[dict[str, TracedTransform], LengthMap]:
     """The transforms by name, and the lengths that they make of those `before`."""
     sequences = index.schema.sequences
-    functions = {selection.key: transform.traced(sequences[selection.key].dimensions, options.dtype)}
+    functions = {selection.key: transform.traced(sequences[selection.key].dimensions, selection.dtypes[selection.key])}
     lengths = LengthMap(before, transform.lengths(before))
     if transform.aligned is None and selection.aligned and not np.array_equal(lengths.before, lengths.after):
         raise ArgumentError(
@@ -158,7 +158,7 @@ def _functions(
         )
     if transform.aligned is not None:
         for name in selection.aligned:
-            dtype = options.dtype if name in selection.features else label_dtype(sequences[name])
+            dtype = selection.dtypes.get(name) or label_dtype(sequences[name])
             what, whose = f'transform: aligned, of "{name}"', f'"{name}" is delivered'
             functions[name] = traced(what, transform.aligned, sequences[name].dimensions, dtype, whose)
     return functions, lengths

@@ -13,9 +13,10 @@ import numpy as np
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.alignment import with_aligned
 from vlpipe.planning.buckets import boundaries_of, buckets_of, histogram
+from vlpipe.planning.class_weights import by_label
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
-from vlpipe.planning.options import INTEGER_DTYPES, Options
-from vlpipe.planning.pieces import pieces_of
+from vlpipe.planning.options import INTEGER_DTYPES, Options, itemsize_of
+from vlpipe.planning.pieces import Pieces, pieces_of
 from vlpipe.planning.plan import Bucket, Plan
 from vlpipe.planning.schedule import BatchSpans, Schedule, cut
 from vlpipe.planning.selection import Selection, select
@@ -57,8 +58,9 @@ def make_plan(index: Index, options: Options) -> Plan:
         SchemaError: the requested fields are not in the schema, or not of the right kind.
     """
     engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
-    selection = with_aligned(index, select(index.schema, options, index.label), options)
+    selection = with_aligned(index, select(index.schema, options, index.label, index=index), options)
     _check_scaled(index, selection, options)
+    by_label(index, selection.labels, options.class_weight)  # raises now, not when the weights are made
     delivered = _within_range(index, selection, options)
     pieces, left_out = pieces_of(delivered.rows, delivered.frames, FrameRange.of(options))
     if len(delivered.rows) and not len(pieces) and options.windows is not None:
@@ -67,6 +69,7 @@ def make_plan(index: Index, options: Options) -> Plan:
             'tail="drop" leaves them out. Use shorter windows, or another tail.'
         )
     frames, frame_plan = frame_plan_for(index, selection, options, pieces.frames)
+    delivered, pieces, frames = _with_frames(delivered, pieces, frames, index, selection, options)
     padded = np.maximum(frames, frame_plan.least) if frame_plan.least else frames
     lengths, counts = histogram(padded)
     uppers = boundaries_of(lengths, counts, options, engine)
@@ -75,6 +78,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     records = np.bincount(np.searchsorted(uppers, lengths), weights=counts, minlength=len(uppers)).astype(int).tolist()
     carry = engine != "stream" and options.batching == "bucket"
     spans = cut(records, [size * options.shard[1] for size in sizes], drop=options.remainder == "drop", carry=carry)
+    _check_shared(spans, options)
     refused = delivered.refused | {"tail": left_out, "remainder": len(frames) - int(spans.counts.sum())}
     refused = {reason: count for reason, count in refused.items() if count}
     dimensions = {name: frame_plan.dimensions_of(name, index.schema) for name in selection.features}
@@ -90,12 +94,21 @@ def make_plan(index: Index, options: Options) -> Plan:
         cropped=0 if options.crop is None else int(np.count_nonzero(delivered.frames > options.crop.frames)),
         over_budget=_over_budget(padded, options),
         buckets=_buckets(uppers, sizes, records, lengths, spans, options),
-        frame_bytes={name: int(np.prod(dimensions[name], dtype=np.int64)) * options.itemsize for name in selection.features},
+        frame_bytes={
+            name: int(np.prod(dimensions[name], dtype=np.int64)) * itemsize_of(selection.dtypes[name]) for name in selection.features
+        },
         most_frames={name: int(index.frames(name).max(initial=0)) for name in selection.features},
         index=index,
         pieces=pieces,
         frames=frames,
-        schedule=Schedule(bucket_of, spans, seed=seed, complete=options.remainder == "pad", shard=options.shard),
+        schedule=Schedule(
+            bucket_of,
+            spans,
+            seed=seed,
+            complete=options.remainder == "pad",
+            shard=options.shard,
+            multiple_of=options.multiple_of or 1,
+        ),
         frame_plan=frame_plan,
     )
 
@@ -180,6 +193,44 @@ def _within_range(index: Index, selection: Selection, options: Options) -> _Deli
         return _Delivered(rows[inside], np.minimum(frames[inside], options.truncation), refused, int(too_long.sum()))
     inside = ~too_short & ~too_long
     return _Delivered(rows[inside], frames[inside], refused | {"too_long": int(too_long.sum())}, 0)
+
+
+def _with_frames(
+    delivered: _Delivered, pieces: Pieces, frames: np.ndarray, index: Index, selection: Selection, options: Options
+) -> tuple[_Delivered, Pieces, np.ndarray]:
+    """The pieces of which the transform leaves a frame, unless `length_range` includes sequences without any.
+
+    Only that limit holds after a transform, too: the others are in frames as stored, which may be samples.
+    """
+    inside = frames >= min(1, options.length_range[0] or 0)
+    if inside.all():
+        return delivered, pieces, frames
+    if options.out_of_range == "error":
+        first = int(np.flatnonzero(~inside)[0])
+        raise ArgumentError(
+            f'{index.where(int(pieces.rows[first]))}: the transform leaves no frame of the {pieces.frames[first]} of "{selection.key}" '
+            f"({np.count_nonzero(~inside)} of {len(frames)} records are too short for it). Pass a greater length_range[0], "
+            'out_of_range="drop", or length_range=(0, None) if the model takes sequences without frames.'
+        )
+    pieces, longest = pieces.map(lambda column: column[inside]), options.truncation
+    refused = delivered.refused | {"transformed_too_short": int(np.count_nonzero(~inside))}
+    truncated = 0 if longest is None else int(np.count_nonzero(index.frames(selection.key)[np.unique(pieces.rows)] > longest))
+    return delivered._replace(refused=refused, truncated=truncated), pieces, frames[inside]
+
+
+def _check_shared(spans: BatchSpans, options: Options) -> None:
+    """Refuse a batch of which a replica would have no row: layers such as Conv1D fail on it, at the end of the first epoch.
+
+    Raises:
+        ArgumentError: there is one.
+    """
+    multiple = options.multiple_of or 1
+    fewest = int(spans.counts.min(initial=multiple))
+    if options.remainder == "keep" and fewest < multiple:
+        raise ArgumentError(
+            f"multiple_of={multiple}: a short batch has {fewest} of {multiple} rows, so that a replica of the strategy would have none. "
+            'Pass remainder="pad" or "drop", or multiple_of=1 if no strategy splits the batches.'
+        )
 
 
 def _over_budget(frames: np.ndarray, options: Options) -> int:

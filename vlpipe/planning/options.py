@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
@@ -13,6 +14,7 @@ import numpy as np
 
 from vlpipe.arguments import MAX_FRAMES, integer
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.class_weights import checked_class_weight
 from vlpipe.planning.paddings import checked_label_padding, checked_padding
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
@@ -33,6 +35,8 @@ Remainder = Literal["keep", "drop", "pad"]
 OutOfRange = Literal["error", "drop", "truncate"]
 Engine = Literal["auto", "mapped", "graph", "stream"]
 Verify = Literal["first", "always", "never"]
+Weights = Literal["balanced"] | Mapping[int, float]
+ClassWeight = Weights | Mapping[str, Weights] | None
 
 _CHOICES = {
     "batching": get_args(Batching),
@@ -47,12 +51,22 @@ NORMALIZE = ("utterance", "global")
 _FLAGS = ("shuffle", "repeat", "lengths", "ids")
 
 
+class DefaultDtype(str):
+    """A dtype that nobody named: integers that it may not hold are delivered as they are. A dtype that the user names is what they get."""
+
+    __slots__ = ()
+
+
+DEFAULT_DTYPE = DefaultDtype("float32")
+
+
 class Arguments(TypedDict, total=False):
     """The arguments of `make_dataset` after the source, for type checkers."""
 
     batching: Batching
     batch_size: int | None
     frames_per_batch: int | None
+    multiple_of: int | None
     buckets: int | Iterable[int] | None
     pad_to: PadTo
     remainder: Remainder
@@ -69,6 +83,7 @@ class Arguments(TypedDict, total=False):
     ids: bool
     label_padding: int | Mapping[str, float]
     padding_value: float | Mapping[str, float]
+    class_weight: ClassWeight
     dtype: str
     crop: int | Crop | None
     windows: int | Windows | None
@@ -93,6 +108,7 @@ class Options:
     batching: Batching = "bucket"
     batch_size: int | None = None
     frames_per_batch: int | None = None
+    multiple_of: int | None = None  # None becomes the replicas of the strategy in scope
     buckets: int | tuple[int, ...] | None = None
     pad_to: PadTo = "longest"
     remainder: Remainder = "keep"
@@ -109,7 +125,8 @@ class Options:
     ids: bool = False
     label_padding: int | Mapping[str, float] = -1
     padding_value: float | Mapping[str, float] = 0.0
-    dtype: str = "float32"
+    class_weight: ClassWeight = None
+    dtype: str = DEFAULT_DTYPE
     crop: Crop | None = None
     windows: Windows | None = None
     transform: Transform | None = None
@@ -144,9 +161,12 @@ class Options:
         for name, most in (("batch_size", MAX_BATCH_SIZE), ("frames_per_batch", 2**62), ("num_parallel_calls", 2**16)):
             if getattr(self, name) is not None:
                 self._set(name, integer(name, getattr(self, name), 1, most))
+        replicas = replicas_in_scope() if self.multiple_of is None else self.multiple_of
+        self._set("multiple_of", integer("multiple_of", replicas, 1, MAX_BATCH_SIZE))
         if self.seed is not None:
             self._set("seed", integer("seed", self.seed, 0))
         self._set("label_padding", checked_label_padding(self.label_padding))
+        self._set("class_weight", checked_class_weight(self.class_weight))
         self._set("buckets", checked_buckets(self.buckets))
         self._set("length_range", _checked_range(self.length_range))
         self._set("shard", _checked_shard(self.shard))
@@ -197,9 +217,9 @@ class Options:
             raise ArgumentError("resume: needs the seed of the run that it continues. Pass seed=...")
 
     @property
-    def itemsize(self) -> int:
-        """Bytes of one delivered value of a feature."""
-        return itemsize_of(self.dtype)
+    def label_lengths(self) -> bool:
+        """Whether the true lengths of labels are needed, to be delivered or to weigh no padding."""
+        return self.lengths or self.class_weight is not None
 
     @property
     def is_random(self) -> bool:
@@ -225,11 +245,21 @@ class Options:
         return DEFAULT_BATCH_SIZE
 
     def batch_size_for(self, frames: int) -> int:
-        """Sequences in a batch that is padded to `frames` frames: `batch_cap`, or fewer to stay within the budget of frames."""
+        """Sequences in a batch that is padded to `frames` frames: `batch_cap`, or fewer to stay within the budget of frames.
+
+        A multiple of `multiple_of`: at least that many, whatever the others say.
+        """
         sizes = [MAX_BATCH_SIZE if self.batch_cap is None else self.batch_cap]
         if self.frames_per_batch is not None:
             sizes.append(max(1, self.frames_per_batch // max(1, frames)))
-        return min(sizes)
+        size, multiple = min(sizes), self.multiple_of or 1
+        return max(multiple, size - size % multiple)
+
+
+def replicas_in_scope() -> int:
+    """Replicas of the `tf.distribute` strategy in scope; 1 without one. A process that has not loaded TensorFlow has none."""
+    tensorflow = sys.modules.get("tensorflow")
+    return int(tensorflow.distribute.get_strategy().num_replicas_in_sync) if tensorflow is not None else 1
 
 
 def checked_buckets(buckets: Any) -> int | tuple[int, ...] | None:

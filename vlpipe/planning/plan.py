@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.conversions import can_lose
 from vlpipe.planning.frame_plan import FramePlan
 from vlpipe.planning.options import Options, itemsize_of
 from vlpipe.planning.paddings import label_dtype
@@ -52,7 +53,8 @@ class Plan:
         engine: "mapped", "graph" or "stream".
         total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`).
         records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records.
-        refused: number of records that are not delivered, by reason: "too_short", "too_long", "tail" (windows left out), "remainder".
+        refused: number of records that are not delivered, by reason: "too_short", "too_long",
+            "transformed_too_short" (the transform leaves no frame), "tail" (windows left out), "remainder".
         truncated: records that lose frames to `length_range`.
         cropped: records that lose frames to `crop`.
         over_budget: records that alone exceed `frames_per_batch`; each makes its own batch.
@@ -152,19 +154,28 @@ class Plan:
         return self.frame_plan.dimensions_of(name, self.index.schema)
 
     def reading_dtype(self, name: str) -> str:
-        """The dtype in which a sequence is read: a label in its own, a feature in the stored one where normalisation makes it float64,
-        else in that of the options.
+        """The dtype in which a sequence is read: a label in its own; a feature in the stored one where normalisation converts it to
+        float64, or where the delivered one can lose values, else in that one.
         """
         if name not in self.selection.features:
             return label_dtype(self.index.schema.sequences[name])
-        as_stored = self.options.normalize and name not in self.frame_plan.traced and self.index.stored(name).scale is None
-        return self.index.schema.sequences[name].dtype if as_stored else self.options.dtype
+        as_stored = self.index.stored(name).scale is None and (self.normalizes_stored(name) or self.can_lose(name))
+        return self.index.schema.sequences[name].dtype if as_stored else self.selection.dtypes[name]
+
+    def normalizes_stored(self, name: str) -> bool:
+        """Whether a feature is normalised before anything else is computed from its frames."""
+        return self.options.normalize is not None and name not in self.frame_plan.traced
+
+    def can_lose(self, name: str) -> bool:
+        """Whether the delivered dtype of a feature may not hold one of its stored values."""
+        return self.index.stored(name).scale is None and can_lose(self.index.schema.sequences[name].dtype, self.selection.dtypes[name])
 
     @property
     def has_transforms(self) -> bool:
-        """Whether frames are parsed or changed between reading and padding."""
+        """Whether frames are parsed, changed or tested between reading and padding."""
         parts = self.selection.frame_parts
-        return self.options.has_transforms or any(self.index.access(part.name, as_feature=part.is_feature).is_parsed for part in parts)
+        parsed = any(self.index.access(part.name, as_feature=part.is_feature).is_parsed for part in parts)
+        return self.options.has_transforms or parsed or any(map(self.can_lose, self.selection.features))
 
     @property
     def peak_batch_bytes(self) -> int:

@@ -64,6 +64,7 @@ def run_identity(
         "augment": options.augment and repr(options.augment),
         # Only where they are used: states that were saved before there were such arguments have none of these.
         **({"aligned": ",".join(aligned)} if aligned else {}),
+        **({} if options.multiple_of == 1 else {"multiple_of": options.multiple_of}),
         **({"windows": repr(options.windows)} if options.windows else {}),
     }
 

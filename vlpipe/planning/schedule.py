@@ -100,6 +100,7 @@ class Schedule:
         seed: of the order; None: slots keep their order, and a batch is delivered when it is full.
         complete: short batches are completed by repeating their pieces (remainder="pad").
         shard: (rank, world).
+        multiple_of: batches that are no multiple of it come last: Keras fails under a strategy whose first batch the replicas cannot share.
     """
 
     bucket_of: np.ndarray
@@ -107,6 +108,7 @@ class Schedule:
     seed: int | None
     complete: bool
     shard: tuple[int, int] = (0, 1)
+    multiple_of: int = 1
     _recent: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -150,13 +152,21 @@ class Schedule:
         """int64 `[steps]`: the spans in the order of delivery."""
         if self.seed is None:
             return self._unshuffled[1]
-        return np.argsort(hashes(self.seed, epoch, BATCHES, self.steps).view(np.int64), kind="stable")
+        order = np.argsort(hashes(self.seed, epoch, BATCHES, self.steps).view(np.int64), kind="stable")
+        return order if self.uneven is None else order[np.argsort(self.uneven[order], kind="stable")]
 
     @cached_property
     def _unshuffled(self) -> tuple[np.ndarray, np.ndarray]:
         slots = np.argsort(self.bucket_of, kind="stable")
         last = np.array([slots[start : start + count].max() for start, count in zip(*self.spans[:2], strict=True)], np.int64)
-        return slots, np.argsort(last, kind="stable")
+        return slots, np.lexsort((last,) if self.uneven is None else (last, self.uneven))
+
+    @cached_property
+    def uneven(self) -> np.ndarray | None:
+        """bool `[steps]`: the batches that come last, because their rows are no multiple of `multiple_of`; None: there are none."""
+        rows = self.spans.sizes if self.complete else self.spans.counts
+        uneven = rows // self.shard[1] % self.multiple_of != 0
+        return uneven if uneven.any() else None
 
     def batch(self, epoch: int, step: int) -> Batch:
         """The batch of this rank at a step of an epoch."""

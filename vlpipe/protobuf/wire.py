@@ -14,7 +14,6 @@ value of a repeated key, as every reader does. `vectorized` reads thousands of r
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ _MAX_VARINT_BYTES = 10
 _CONTINUATION_BYTES = bytes(range(0x80, 0x100))  # all bytes of a varint except the last
 _ENDLESS = re.compile(rb"[\x80-\xff]{%d}" % _MAX_VARINT_BYTES)
 _FLOAT_TAG = b"\x0d"  # field 1, 4 bytes
+_EMPTY_FRAMES = re.compile(rb"(?:\x0a\x00)+")  # of a feature list: field 1, no bytes
 _MAX_KEYS = 65_536  # of a record: in a malicious file, an entry takes only 2 bytes
 _MAX_PARTS = 1 << 22  # of a list: frames, or unpacked values; each takes about 100 bytes of memory
 
@@ -99,12 +99,19 @@ def walk(data: bytes) -> Message:
             message.is_sequence = True
             for key, first, last in _entries(data, begin, end):
                 message.spans[key] = (first, last)
-                frames = itertools.islice(_messages(data, first, last), _MAX_PARTS + 1)
-                message.lists[key] = [_feature(data, *frame) for frame in frames]
-                _check_parts(first, len(message.lists[key]))
+                message.lists[key] = _frames(data, first, last)
         if len(message.features) + len(message.lists) > _MAX_KEYS:
             raise WireError(begin, f"more than {_MAX_KEYS} keys")
     return message
+
+
+def feature_list(data: bytes) -> list[Feature]:
+    """Read the steps of a serialized FeatureList.
+
+    Raises:
+        WireError: it is none.
+    """
+    return [_feature(data, *step) for step in _messages(data, 0, len(data))]
 
 
 def fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
@@ -201,6 +208,27 @@ def _messages(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
             if wire != BYTES:
                 raise WireError(first, f"field 1 with wire type {wire}, expected a message")
             yield first, last
+
+
+def _frames(data: bytes, begin: int, end: int) -> list[Feature]:
+    """Return the frames of a feature list. Empty ones that follow each other are one object: a malicious file has them by the million."""
+    frames: list[Feature] = []
+    while begin < end:
+        if run := _EMPTY_FRAMES.match(data, begin, end):
+            frames += [Feature()] * ((run.end() - begin) // 2)
+            begin = run.end()
+        else:
+            until = data.find(b"\x0a\x00\x0a\x00", begin, end)  # inside a value too: the rest of it follows then
+            messages = _messages(data, begin, end)
+            for first, last in messages:
+                frames.append(_feature(data, first, last))
+                begin = last
+                if 0 <= until < last or len(frames) > _MAX_PARTS:
+                    break
+            else:
+                begin = end
+        _check_parts(begin, len(frames))
+    return frames
 
 
 def _entries(data: bytes, begin: int, end: int) -> Iterator[tuple[str, int, int]]:

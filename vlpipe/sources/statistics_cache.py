@@ -20,7 +20,8 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from vlpipe.sources.foreign.cache import cache_paths, store
+from vlpipe.files.json_files import MAX_JSON_BYTES, parse_json
+from vlpipe.sources.foreign.cache import cache_paths, read_cached, store
 from vlpipe.storage.field_access import column
 from vlpipe.storage.index import Index, Shard
 from vlpipe.storage.statistics import Moments, merged
@@ -54,7 +55,7 @@ def load_moments(index: Index, shard: Shard, part: np.ndarray) -> dict[str, Mome
     head, paths = _head(index, shard, part)
     for path in paths:
         with contextlib.suppress(OSError):
-            moments = _parse(path.read_bytes(), head, index)
+            moments = _parse(read_cached(path, MAX_JSON_BYTES), head, index)
             if moments is not None:
                 return moments
     return None
@@ -84,9 +85,9 @@ def _head(index: Index, shard: Shard, part: np.ndarray) -> tuple[dict[str, Any],
 def _parse(content: bytes, head: dict[str, Any], index: Index) -> dict[str, Moments] | None:
     line, _, body = content.partition(b"\n")
     try:
-        if json.loads(line) != {**head, "crc32c": google_crc32c.value(body)}:
+        if parse_json(line) != {**head, "crc32c": google_crc32c.value(body)}:
             return None
-        document, sequences = json.loads(body), index.schema.sequences
+        document, sequences = parse_json(body), index.schema.sequences
         return {name: Moments.from_json(document[name], math.prod(sequences[name].dimensions)) for name in counted_sequences(index)}
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None

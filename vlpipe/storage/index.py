@@ -2,7 +2,7 @@
 
 A dataset is a directory (format version 1):
 
-    vlpipe.json     format, schema, table of shards, statistics, lengths (read by `metadata.parse_metadata`)
+    vlpipe.json     format, schema, table of shards, statistics, lengths, a digest of all of these (read by `metadata.parse_metadata`)
     index.npy       a structured little-endian NumPy array, one row for each record (columns: `row_dtype`)
     *.tfrecord      the shards
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ import numpy as np
 
 from vlpipe.errors import RESTORE, REWRITTEN, DatasetError, record_place
 from vlpipe.files.filesystem import is_address
+from vlpipe.regular_files import kind_of
 from vlpipe.storage.field_access import FieldAccess, column, locate
 from vlpipe.storage.schema import Fixed, Schema
 from vlpipe.storage.statistics import Moments
@@ -31,8 +33,10 @@ FORMAT = "vlpipe"
 VERSION = 1
 METADATA_NAME = "vlpipe.json"
 INDEX_NAME = "index.npy"
+DIGEST = "digest"  # the last key of vlpipe.json
 # Fixed values of up to this size are also stored in the index, so that labels are available without reading records.
 INLINE_BYTES = 64
+DEFAULT_FEATURES = "default_features"  # of the metadata: the sequences that are features if the user names none
 
 
 def row_dtype(schema: Schema) -> np.dtype:
@@ -92,12 +96,16 @@ class Foreign:
         stored: how each sequence is stored in its records.
         lists: int64 values of each field that is a list of integers: varints have no fixed position in a record.
         parse: the user's function, in the graph, from a serialized record to all its fields by name; None without one.
+        features: the sequences that are features if the user names none; None: all may be.
+        left_out: the keys of the records that are not delivered although nobody left them out, each with the reason.
     """
 
     label: str | None
     stored: dict[str, Stored]
     lists: dict[str, np.ndarray]
     parse: Callable[[Any], dict[str, Any]] | None = None
+    features: tuple[str, ...] | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +188,14 @@ class Index:
         label = self.metadata.get("label") if self.foreign is None else self.foreign.label
         return label if isinstance(label, str) and label in self.schema.fields else None
 
+    @property
+    def default_features(self) -> tuple[str, ...] | None:
+        """The sequences that are features if the user names none: those of the layout, or of the writer's metadata; None: all may be."""
+        names = self.metadata.get(DEFAULT_FEATURES) if self.foreign is None else self.foreign.features
+        if not isinstance(names, (list, tuple)) or not names or any(name not in self.schema.sequences for name in names):
+            return None
+        return tuple(names)
+
     def frames(self, name: str) -> np.ndarray:
         """int64 `[records]`: true length of the sequence `name` in each record, in frames."""
         return self.access(name).counts(self.rows)
@@ -235,12 +251,15 @@ class Index:
         """
         for shard in self.shards:
             try:
-                size = os.stat(shard.path).st_size
-            except OSError as error:
+                status = os.stat(shard.path)
+            except (OSError, ValueError) as error:
                 raise DatasetError(
-                    f"{shard.path}: cannot be read ({error.strerror}), expected a shard of {shard.bytes} bytes with {shard.records} "
-                    f"records. {RESTORE}"
+                    f"{shard.path}: cannot be read ({getattr(error, 'strerror', error)}), expected a shard of {shard.bytes} bytes with "
+                    f"{shard.records} records. {RESTORE}"
                 ) from error
+            size = status.st_size
+            if not stat.S_ISREG(status.st_mode):
+                raise DatasetError(f"{shard.path}: is {kind_of(status.st_mode)}, expected a shard, a regular file. {RESTORE}")
             if size != shard.bytes:
                 what = "cut" if size < shard.bytes else "changed"
                 raise DatasetError(
@@ -270,6 +289,12 @@ class Index:
                 f"{self.where(row)}: the checksum of its {entry['bytes']} bytes of data is {checksum:08x}, the index says "
                 f"{entry['checksum']:08x}. {REWRITTEN}"
             )
+
+
+def digest_of_document(document: dict[str, Any]) -> str:
+    """The digest of the content of a `vlpipe.json`, which the document itself contains: of its values, whatever their order and spaces."""
+    content = {key: value for key, value in document.items() if key != DIGEST}
+    return f"crc32c:{google_crc32c.value(json.dumps(content, sort_keys=True, separators=(',', ':')).encode()):08x}"
 
 
 def digest_of_rows(rows: np.ndarray) -> str:

@@ -6,29 +6,35 @@ shards on disk, and that the rows tile the shards without gap or overlap.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
-from collections.abc import Iterator
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import RESTORE, DatasetError
-from vlpipe.files.filesystem import is_address, open_file
+from vlpipe.errors import RESTORE, DatasetError, shortened
+from vlpipe.files.filesystem import is_address, read_file
+from vlpipe.files.json_files import MAX_JSON_BYTES, parse_json
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.storage.field_access import column
-from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, Index, Shard, digest_of_rows, row_dtype
+from vlpipe.storage.index import (
+    DIGEST,
+    FORMAT,
+    INDEX_NAME,
+    METADATA_NAME,
+    VERSION,
+    Index,
+    Shard,
+    digest_of_document,
+    digest_of_rows,
+    row_dtype,
+)
+from vlpipe.storage.rows_file import read_rows
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
-
-# An index up to this size is read into memory. A larger one is mapped; if its file is cut or overwritten meanwhile, the process ends.
-IN_MEMORY_BYTES = 1 << 26
-# By default NumPy reads headers of up to 10,000 bytes; that of a schema of 300 fields is longer.
-_MAX_HEADER_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +49,7 @@ class Metadata:
         digest: of `index.npy`.
         metadata: what the writer stored for the user.
         statistics: mean and variance of each sequence.
+        has_digest: whether the document contains a digest of itself, which then was right; directories without it still open.
     """
 
     path: str
@@ -52,6 +59,7 @@ class Metadata:
     digest: str
     metadata: dict[str, Any]
     statistics: dict[str, Moments]
+    has_digest: bool
 
 
 def parse_metadata(content: bytes, path: str) -> Metadata:
@@ -63,7 +71,7 @@ def parse_metadata(content: bytes, path: str) -> Metadata:
     Raises:
         DatasetError: it is damaged, of another format version, or inconsistent.
     """
-    document = _parse_json(content, path)
+    document = _parse_document(content, path)
     try:
         schema = Schema.from_json(document["schema"])
         shards = _read_shards(_absolute(os.path.dirname(path)), document["shards"], document["records"])
@@ -74,26 +82,48 @@ def parse_metadata(content: bytes, path: str) -> Metadata:
         if not isinstance(digest, str):
             raise ValueError(f'the digest of "index" is {digest!r}, expected a string')
         statistics = _read_statistics(schema, document.get("statistics", {}))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise DatasetError(f"{path}: not the metadata of a vlpipe dataset: {reason}. {RESTORE}") from error
-    return Metadata(path, schema, shards, document["records"], digest, metadata, statistics)
+    # Last: where a value has no meaning, the errors above say which one.
+    has_digest = _check_digest(document, path)
+    return Metadata(path, schema, shards, document["records"], digest, metadata, statistics, has_digest)
 
 
-def _parse_json(content: bytes, path: str) -> dict[str, Any]:
+def _parse_document(content: bytes, path: str) -> dict[str, Any]:
     try:
-        document = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        document = parse_json(content)
+    except ValueError as error:
         raise DatasetError(f"{path}: cannot be read as JSON ({error}). {RESTORE}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise DatasetError(f'{path}: does not contain "format": "{FORMAT}", so it is not the metadata of a vlpipe dataset.')
     version = document.get("version")
     if version != VERSION or type(version) is not int:
         raise DatasetError(
-            f"{path}: has format version {version!r}, this vlpipe reads version {VERSION}. "
+            f"{path}: has format version {reprlib.repr(version)}, this vlpipe reads version {VERSION}. "
             "Install the vlpipe version that wrote it, or write the dataset again with this one."
         )
     return document
+
+
+def _check_digest(document: dict[str, Any], path: str) -> bool:
+    """Compare a document with its own digest; return whether it has one.
+
+    Raises:
+        DatasetError: they differ.
+    """
+    if DIGEST not in document:
+        return False
+    try:
+        actual = digest_of_document(document)
+    except RecursionError:
+        actual = "not to be computed"
+    if document[DIGEST] != actual:
+        raise DatasetError(
+            f"{path}: the digest of its content is {actual}, it says {reprlib.repr(document[DIGEST])}: it was damaged, or edited "
+            f'after it was written. {RESTORE} If you edited it on purpose, remove its key "{DIGEST}".'
+        )
+    return True
 
 
 def open_directory(directory: str | os.PathLike[str]) -> Index:
@@ -103,11 +133,15 @@ def open_directory(directory: str | os.PathLike[str]) -> Index:
         DatasetError: metadata or index are missing, damaged, of another version, or do not agree.
     """
     directory = os.fspath(directory)
-    metadata = parse_metadata(_read_metadata(directory), os.path.join(directory, METADATA_NAME))
+    metadata = read_metadata(directory)
     path = os.path.join(directory, INDEX_NAME)
-    rows = _read_rows(path, row_dtype(metadata.schema), metadata.digest)
-    if len(rows) != metadata.records:
-        raise DatasetError(f"{path}: has {len(rows)} rows, {METADATA_NAME} says {metadata.records} records. {RESTORE}")
+    rows = read_rows(path, row_dtype(metadata.schema), metadata.records)
+    actual = digest_of_rows(rows)
+    if actual != metadata.digest:
+        raise DatasetError(
+            f"{path}: its digest is {actual}, {METADATA_NAME} says {shortened(metadata.digest, 40)}: the files do not belong together. "
+            f"{RESTORE}"
+        )
     ids = np.arange(len(rows), dtype=np.int64)
     index = Index(metadata.schema, metadata.shards, rows, ids, metadata.metadata, metadata.statistics)
     _check_rows(path, index)
@@ -119,17 +153,25 @@ def _absolute(directory: str) -> str:
     return directory if is_address(directory) else os.path.realpath(directory)
 
 
-def _read_metadata(directory: str) -> bytes:
+def read_metadata(directory: str) -> Metadata:
+    """Read the `vlpipe.json` of a directory, local or at an address.
+
+    Raises:
+        DatasetError: as `parse_metadata`; or there is none, or it cannot be read.
+    """
     path = os.path.join(directory, METADATA_NAME)
+    return parse_metadata(_content(directory, path), path)
+
+
+def _content(directory: str, path: str) -> bytes:
     try:
-        with open_file(path) as file:
-            return file.read()
+        return read_file(path, MAX_JSON_BYTES)
     except FileNotFoundError as error:
         if is_address(directory):
             raise DatasetError(f"{path}: cannot be read ({error.strerror}). Pass the address of a dataset directory.") from error
         inside = sorted(entry.parent.name for entry in Path(directory).glob(f"*/{METADATA_NAME}"))
         if inside:
-            next_step = f"It contains the datasets {inside}: pass one of them, such as {os.path.join(directory, inside[0])}."
+            next_step = f"It contains the datasets {inside[:8]}: pass one of them, such as {os.path.join(directory, inside[0])}."
         elif any(Path(directory).glob("*.tfrecord*")):
             next_step = "It contains TFRecord files without their metadata: copy vlpipe.json and index.npy from where they were written."
         else:
@@ -172,40 +214,6 @@ def _is_file_name(name: str) -> bool:
         return "\0" not in name and bool(os.fsencode(name))
     except UnicodeEncodeError:
         return False
-
-
-def _read_rows(path: str, dtype: np.dtype, digest: str) -> np.ndarray:
-    rows = _load_remote(path) if is_address(path) else _load(path)
-    if rows.dtype != dtype or rows.ndim != 1:
-        raise DatasetError(f"{path}: is {rows.dtype} {list(rows.shape)}, the schema requires one axis of {dtype}. {RESTORE}")
-    if rows.nbytes <= IN_MEMORY_BYTES:
-        rows = np.array(rows)
-    actual = digest_of_rows(rows)
-    if actual != digest:
-        raise DatasetError(f"{path}: its digest is {actual}, {METADATA_NAME} says {digest}: the files do not belong together. {RESTORE}")
-    return rows
-
-
-def _load(path: str) -> np.ndarray:
-    open_memmap: Any = np.lib.format.open_memmap  # NumPy's own annotation of it lacks an argument
-    with _named(path):
-        rows: np.ndarray = open_memmap(path, mode="r", max_header_size=_MAX_HEADER_BYTES)
-        return rows
-
-
-def _load_remote(path: str) -> np.ndarray:
-    read_array: Any = np.lib.format.read_array
-    with _named(path), open_file(path) as file:
-        rows: np.ndarray = read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER_BYTES)
-        return rows
-
-
-@contextlib.contextmanager
-def _named(path: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # the header is Python source: a damaged one raises anything that ast and tokenize can
-        raise DatasetError(f"{path}: cannot be read as a NumPy array ({error}). {RESTORE}") from error
 
 
 def _check_rows(path: str, index: Index) -> None:

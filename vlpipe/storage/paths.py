@@ -59,10 +59,16 @@ def matches(text: str) -> list[str]:
         )
     if not glob.has_magic(text):
         parent = os.path.dirname(os.path.normpath(text)) or "."
-        names = sorted(os.listdir(parent))[:8] if os.path.isdir(parent) else None
-        hint = f"{parent} contains {names}" if names is not None else f"{parent} does not exist either"
+        hint = f"{parent} contains {_names(parent)}" if os.path.isdir(parent) else f"{parent} does not exist either"
         raise DatasetError(f"{text}: not found; {hint}. Pass a dataset directory, a glob, a file or a list of files.")
     paths = [path for path in globbed(text) if os.path.basename(path) not in (METADATA_NAME, INDEX_NAME)]
     if not paths:
         raise DatasetError(f"{text}: the glob matches no file (working directory: {os.getcwd()}). Check the pattern.")
     return paths
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))[:8]
+    except OSError as error:
+        return [f"({error.strerror})"]

@@ -17,6 +17,7 @@ import numpy as np
 
 from vlpipe.errors import SchemaError
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES, footer_of, header_of, masked_crc
+from vlpipe.regular_files import open_to_append
 from vlpipe.storage.example import encode
 from vlpipe.storage.index import inline_fields, row_dtype
 from vlpipe.storage.schema import Schema, Sequence
@@ -156,7 +157,7 @@ class _ShardFile:
             self._flush()
 
     def _flush(self) -> None:
-        with self._path.open("ab") as file:
+        with open_to_append(self._path) as file:
             file.writelines(self._buffer)
         for part in self._buffer:
             self._digest.update(part)

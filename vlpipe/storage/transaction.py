@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlpipe.arguments import integer
-from vlpipe.errors import ArgumentError, DatasetError, VlpipeError
-from vlpipe.files.atomic_directory import AtomicDirectory
+from vlpipe.errors import ArgumentError
+from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors
+from vlpipe.files.json_files import parse_json
+from vlpipe.regular_files import create, open_regular
 from vlpipe.storage.field_access import column
-from vlpipe.storage.index import FORMAT, INDEX_NAME, METADATA_NAME, VERSION, digest_of_rows
+from vlpipe.storage.index import DIGEST, FORMAT, INDEX_NAME, METADATA_NAME, VERSION, digest_of_document, digest_of_rows
+from vlpipe.storage.rows_file import save_rows
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.shard_writer import WrittenShard
 from vlpipe.storage.statistics import merged
@@ -65,19 +66,29 @@ class DatasetTransaction:
 
         Raises:
             ArgumentError: the metadata hold a value that JSON cannot express.
-            DatasetError: the system cannot write the files; nothing is committed.
+            DatasetError: the system cannot write the files; the message says whether the target is still what it was.
             DatasetExistsError: the target has appeared since, and may not be replaced.
+            VlpipeError: this is a fork of the process that opened the transaction.
         """
+        self.check_process()
         with os_errors_as_dataset_errors(self.path):
             self._write_metadata(schema, rows, shards, metadata)
             self._atomic.commit()
+
+    def check_process(self) -> None:
+        """Refuse to go on in a forked process.
+
+        Raises:
+            VlpipeError: as `AtomicDirectory.check_process`.
+        """
+        self._atomic.check_process()
 
     def abort(self) -> None:
         """Remove what was written, and leave the target as it was. Does nothing after a commit."""
         self._atomic.abort()
 
     def _write_metadata(self, schema: Schema, rows: np.ndarray, shards: dict[int, WrittenShard], metadata: dict[str, Any]) -> None:
-        _save(self.directory / INDEX_NAME, rows)
+        save_rows(self.directory / INDEX_NAME, rows)
         numbers, firsts = np.unique(rows["shard"], return_index=True)
         # Merged in the order of the first record of each shard: in another order, sums of floats differ in their last bits.
         moments = [shards[number].moments for number in numbers[np.argsort(firsts)].tolist()]
@@ -93,37 +104,23 @@ class DatasetTransaction:
             "metadata": metadata,
         }
         try:
-            lines = [f'"{key}": {json.dumps(value, ensure_ascii=False, allow_nan=False)}' for key, value in document.items()]
-            text = ("{\n " + ",\n ".join(lines) + "\n}\n").encode("utf-8")
+            text = _as_text(document)
+            text = _as_text({**document, DIGEST: digest_of_document(parse_json(text))})  # last: of the values as a reader finds them
+            parse_json(text)
         except (TypeError, ValueError, RecursionError) as error:
             raise ArgumentError(f"{self.path}: Writer.metadata holds a value that JSON cannot express ({error}).") from error
-        (self.directory / METADATA_NAME).write_bytes(text)
+        with create(self.directory / METADATA_NAME) as file:
+            file.write(text)
 
 
-@contextmanager
-def os_errors_as_dataset_errors(path: str) -> Iterator[None]:
-    """Raise errors of the system (no room, no permission) as a `DatasetError` that names the dataset: the file itself is removed anyway."""
-    try:
-        yield
-    except VlpipeError:
-        raise
-    except OSError as error:
-        raise DatasetError(
-            f"{path}: cannot be written ({error.strerror or error}); nothing is committed. Make room for it, or choose another target."
-        ) from error
+def _as_text(document: dict[str, Any]) -> bytes:
+    lines = [f'"{key}": {json.dumps(value, ensure_ascii=False, allow_nan=False)}' for key, value in document.items()]
+    return ("{\n " + ",\n ".join(lines) + "\n}\n").encode("utf-8")
 
 
 def _lengths(frames: np.ndarray) -> list[list[int]]:
     """Return each length that occurs, and how many records have it."""
     return np.stack(np.unique(frames.astype(np.int64), return_counts=True), axis=1).tolist()
-
-
-def _save(path: Path, rows: np.ndarray) -> None:
-    """Save an array as `numpy.save` does, but without its warning about column names outside Latin-1, which need NumPy's format 3.0."""
-    version = None if all(ord(letter) < 256 for letter in str(rows.dtype.names)) else (3, 0)
-    write_array: Any = np.lib.format.write_array
-    with path.open("wb") as file:
-        write_array(file, rows, version=version, allow_pickle=False)
 
 
 def _is_directory_name(path: str) -> bool:
@@ -136,7 +133,7 @@ def _is_directory_name(path: str) -> bool:
 def _why_not_replaceable(directory: Path) -> str | None:
     """Return why a directory may not be replaced, or None: replacing removes it, so it must hold a vlpipe dataset and nothing else."""
     try:
-        with (directory / METADATA_NAME).open("rb") as file:
+        with open_regular(directory / METADATA_NAME) as file:
             beginning = file.read(100)  # present even if the file was cut
     except OSError:
         return f"it holds no {METADATA_NAME} and so is not a vlpipe dataset"

@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Any
 
 from vlpipe.errors import ArgumentError, SchemaError, VlpipeError
+from vlpipe.files.atomic_directory import os_errors_as_dataset_errors
 from vlpipe.storage.schema import Record, Schema
 from vlpipe.storage.shard_writer import ShardWriter, iterate_shard_numbers
-from vlpipe.storage.transaction import DatasetTransaction, os_errors_as_dataset_errors
+from vlpipe.storage.transaction import DatasetTransaction
 
 
 class Writer:
@@ -64,10 +65,11 @@ class Writer:
             SchemaError: the record does not fit the schema; the message has its number, from 0, in the order of writing. No part of it is
                 written, and the dataset will not be committed.
             DatasetError: the system cannot write it.
-            VlpipeError: the writer is closed.
+            VlpipeError: the writer is closed, or this process was forked from the one that opened it.
         """
         if self._transaction is None:
             raise VlpipeError(f"{self._path}: this writer is closed; open another one.")
+        self._transaction.check_process()
         try:
             with os_errors_as_dataset_errors(self._path):
                 self._write(self._transaction, record)
@@ -88,14 +90,17 @@ class Writer:
         """Commit the dataset. A second call does nothing.
 
         Raises:
-            VlpipeError: a record was refused before, which the dataset would lack.
+            VlpipeError: a record was refused before, which the dataset would lack; or this process was forked from the one that opened
+                the writer, which alone may close it.
             ArgumentError: `metadata` holds a value that JSON cannot express.
             DatasetError: the system cannot write the files.
             SchemaError: without a record and without a schema, the fields are unknown.
-            After any of them, the target is what it was before.
+            After any of them, the target is what it was before, unless the message says that the dataset is in its place: the disk
+            failed after that.
         """
         if self._transaction is None:
             return
+        self._transaction.check_process()
         try:
             if self._failure is not None:
                 raise VlpipeError(

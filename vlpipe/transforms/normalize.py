@@ -11,15 +11,15 @@ Values that are not finite do not enter mean and variance, and are delivered unc
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from vlpipe.errors import DatasetError
+from vlpipe.files.filesystem import read_file
+from vlpipe.files.json_files import MAX_JSON_BYTES, parse_json
 from vlpipe.storage.index import FORMAT, METADATA_NAME, Index
 from vlpipe.storage.metadata import parse_metadata
 from vlpipe.storage.statistics import Moments
@@ -99,8 +99,8 @@ def _read(path: str) -> dict[str, _Statistics]:
     if not os.path.isfile(path):  # reading a pipe would wait for a writer
         raise DatasetError(f"normalize: {path}: no such file. {_PATHS}")
     try:
-        content = Path(path).read_bytes()
-        document = json.loads(content.decode("utf-8"))
+        content = read_file(path, MAX_JSON_BYTES)
+        document = parse_json(content)
         if document.get("format") != FORMAT:
             return {name: _entry(name, sequence) for name, sequence in document["sequences"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

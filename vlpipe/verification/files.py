@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
+from vlpipe import regular_files
 from vlpipe.errors import RESTORE, RESTORE_ALL
 from vlpipe.files.tfrecord import length_in, masked_crc
 from vlpipe.verification.report import MAX_PROBLEMS, Problem
@@ -113,9 +113,7 @@ def open_regular(path: str) -> BinaryIO:
         UnreadableError: it is missing, not a regular file, or cannot be opened.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for a writer
-            raise UnreadableError("not a regular file")
-        return open(path, "rb")
+        return regular_files.open_regular(path)
     except OSError as error:
         raise UnreadableError(error.strerror or error) from error
 

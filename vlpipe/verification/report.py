@@ -27,7 +27,8 @@ class Problem:
             - `"length"`: another record, of another length; `"replaced"`: another record of the same length;
             - `"data"`: the data are corrupt; `"footer"`: only the checksum after the data is;
             - `"example"`: the data do not match the schema or the layout; `"index"`: the index does not match the data;
-            - `"digest"`: the file has another SHA-256; `"records"`: TensorFlow Datasets counted another number of records.
+            - `"digest"`: the file has another SHA-256, or `vlpipe.json` has no digest of its content;
+            - `"records"`: TensorFlow Datasets counted another number of records.
         found: what was found.
         expected: what was expected.
         action: what to do next.

@@ -7,17 +7,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from vlpipe.errors import ArgumentError, DatasetError, SchemaError
+from vlpipe.errors import WRITE_AGAIN, ArgumentError, DatasetError, SchemaError
 from vlpipe.layouts.base import Layout
 from vlpipe.processes import worker_count
 from vlpipe.sources.foreign.build_index import choose_layout
 from vlpipe.sources.foreign.find_files import files_of, is_foreign
 from vlpipe.sources.native import open_source
 from vlpipe.sources.open import refuse_address
+from vlpipe.storage.index import Index
+from vlpipe.storage.metadata import read_metadata
 from vlpipe.storage.paths import Source
 from vlpipe.verification.files import FileCheck, Meter
 from vlpipe.verification.native import ShardCheck
-from vlpipe.verification.report import MAX_PROBLEMS, Report
+from vlpipe.verification.report import MAX_PROBLEMS, Problem, Report
 from vlpipe.verification.third_party import ThirdPartyCheck, intact_records
 
 MAX_WORKERS = 1024
@@ -27,8 +29,8 @@ def verify(source: Source, layout: Any = None, *, workers: int | None = None, pr
     """Read a whole dataset and report everything that differs from what was written; the first damage does not end it.
 
     Every record: its length and both checksums in the file are compared with each other and with the index, every field of its Example
-    with the schema and with the frames and values in the index. Every shard: its size, and its SHA-256 in `vlpipe.json`. TensorFlow is not
-    needed.
+    with the schema and with the frames and values in the index. Every shard: its size, and its SHA-256 in `vlpipe.json`; and whether
+    `vlpipe.json` has a digest of its own content (it is compared whenever the dataset is opened). TensorFlow is not needed.
 
     Third-party files: the length and both checksums of every record are compared with each other; where the layout is passed or can be
     detected, every record is compared with it, and with the index if one was built before. After a corrupt length, reading continues only
@@ -76,7 +78,15 @@ def _verify_native(source: Source, workers: int, progress: Callable[[int, int], 
     name_by_digest = {shard.digest: shard.name for shard in index.shards if shard.records}
     for check in checks:
         check.check_digest(name_by_digest)
-    return _report(checks, meter, "vlpipe")
+    return _report(checks, meter, "vlpipe", _missing_digests(index))
+
+
+def _missing_digests(index: Index) -> list[Problem]:
+    """The `vlpipe.json` files that hold no digest of their content: a change of statistics or class names in them would not be seen."""
+    directories = dict.fromkeys(os.path.dirname(shard.path) for shard in index.shards)
+    files = [metadata.path for metadata in map(read_metadata, directories) if not metadata.has_digest]
+    expected = "one, as vlpipe writes it"
+    return [Problem(path, None, None, "digest", "no digest of its content", expected, WRITE_AGAIN) for path in files]
 
 
 def _verify_third_party(paths: list[str], layout: Any, workers: int, progress: Callable[[int, int], None] | None) -> Report:
@@ -117,8 +127,8 @@ def _run(checks: Sequence[FileCheck], workers: int, meter: Meter) -> None:
             raise
 
 
-def _report(checks: Sequence[FileCheck], meter: Meter, layout: str | None) -> Report:
-    problems = [problem for check in checks for problem in check.problems][:MAX_PROBLEMS]
+def _report(checks: Sequence[FileCheck], meter: Meter, layout: str | None, others: Sequence[Problem] = ()) -> Report:
+    problems = [*others, *(problem for check in checks for problem in check.problems)][:MAX_PROBLEMS]
     return Report(
         shards=len(checks),
         records=sum(check.records for check in checks),
@@ -126,6 +136,6 @@ def _report(checks: Sequence[FileCheck], meter: Meter, layout: str | None) -> Re
         damaged=sum(check.damaged for check in checks),
         lost=sum(check.lost for check in checks),
         problems=tuple(problems),
-        unlisted=sum(check.count for check in checks) - len(problems),
+        unlisted=len(others) + sum(check.count for check in checks) - len(problems),
         layout=layout,
     )

@@ -63,16 +63,19 @@ def open_content(path: str) -> BinaryIO:
         UnreadableError: the file is missing, cannot be read, or is compressed and damaged.
         DatasetError: the disk has no room for the uncompressed content.
     """
-    file = open_regular(path)
+    with open_regular(path):  # what cannot be opened at all
+        pass
+    compression = ""
     try:
         compression = compression_of(path)
-        if not compression:
-            return file
-        file.close()
-        return uncompressed(path, compression)
+        return uncompressed(path, compression) if compression else open_regular(path)
     except DatasetError as error:
+        if error.strerror:  # the disk fails
+            raise UnreadableError(error.strerror) from error
         if isinstance(error.__cause__, OSError):
             raise
+        if error.__cause__ is None:
+            raise UnreadableError(f"its uncompressed {compression} content does not begin with a record") from error
         raise UnreadableError(f"its {compression} stream is damaged or was cut: {error.__cause__}") from error
     except OSError as error:
         raise UnreadableError(error.strerror or error) from error

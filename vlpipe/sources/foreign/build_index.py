@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,11 +16,11 @@ from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.detect import guess
 from vlpipe.layouts.registry import named
-from vlpipe.layouts.resolve import resolve
+from vlpipe.layouts.resolve import left_out, resolve
 from vlpipe.layouts.sample import MAX_FILES, Reader, Sample, read_records, read_sample
 from vlpipe.layouts.sidecars import check_counts, read_sidecars
 from vlpipe.processes import check_workers, worker_count
-from vlpipe.sources.foreign.cache import identity, load, save
+from vlpipe.sources.foreign.cache import earlier_count, identity, load, save
 from vlpipe.sources.foreign.feature_lists import gap
 from vlpipe.sources.foreign.find_files import files_of
 from vlpipe.sources.foreign.index_file import Table, extract
@@ -95,13 +96,13 @@ def index_file(path: str, layout: Layout) -> Table:
     Raises:
         DatasetError: as `build_index`.
     """
-    try:
-        before = identity(path)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be indexed ({error.strerror or error}), expected a TFRecord file.") from error
+    before = identity(path)
+    earlier = earlier_count(path, layout)
     table = extract(path, layout)
     if identity(path) != before:
         raise DatasetError(f"{path}: was changed while it was indexed. Index the file again when it is complete.")
+    if earlier is not None and earlier != len(table.rows):
+        _log.warning("%s: holds %d records, and %d when it was indexed before: it was changed since", path, len(table.rows), earlier)
     if not save(path, layout, table, before) and layout.is_kept:
         _log.warning(
             "%s: the index cannot be cached, neither beside the file nor in the user's cache directory; the file is indexed on every call",
@@ -127,7 +128,9 @@ def choose_layout(paths: list[str], layout: Any = None, read: Reader = read_reco
     sample = _sample(paths, read)
     if layout is None:
         sidecars = read_sidecars(paths)
-        layout = sidecars[0] if sidecars is not None else guess(sample).certain(paths[0])
+        if sidecars is not None:
+            return left_out(resolve(sidecars[0], sample), sample, f"{sidecars[1]} does not describe it as a feature that can be delivered")
+        layout = guess(sample).certain(paths[0])
     return resolve(named(layout), sample)
 
 
@@ -166,11 +169,24 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
         metadata={"layout": layout.name} | ({"sample_rate": rates[0]} if rates else {}),
         foreign=Foreign(
             label=layout.label,
-            stored=listed | {entry.key: Stored(gap(entry), entry.byteorder, entry.scale, entry.parsed) for entry in layout.frames},
+            stored=listed | {entry.key: Stored(gap(entry), entry.byteorder, entry.scale, entry.parsed) for entry in layout.sequences},
             lists={key: np.concatenate(parts) for key, parts in lists.items()},
             parse=None if layout.given is None else layout.given.parse,
+            features=None if layout.sequences == layout.frames else tuple(entry.key for entry in layout.frames),
+            left_out=_left_out(paths, tables, layout),
         ),
     )
+
+
+def _left_out(paths: list[str], tables: list[Table], layout: Layout) -> dict[str, str]:
+    """Return the keys of the records that the layout does not deliver, each with the reason."""
+    if not layout.reads_every_key:
+        return {}
+    left_out = dict(layout.refused)
+    for path, table in zip(paths, tables, strict=True):
+        for key, record in table.others:
+            left_out.setdefault(key, f"the first records do not have it; it first appears in {os.path.basename(path)}, record {record}")
+    return left_out
 
 
 def _size(path: str, table: Table) -> int:

@@ -1,0 +1,1 @@
+"""Attacks: files that were changed on purpose, with their checksums repaired, and what vlpipe makes of them. Imports no TensorFlow."""
