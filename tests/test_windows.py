@@ -126,6 +126,9 @@ def test_with_pad_every_window_has_all_frames_and_lengths_say_the_true_ones(tmp_
     plan = vlpipe.plan(source, windows=Windows(10, tail="pad"), batch_size=2)
     assert plan.shapes == ((2, 10, 2),)
     assert plan.valid_ratio == 40 / 60
+    for tail in ("shift", "drop"):  # all windows have 10 frames here, and the shape says so
+        dataset = vlpipe.make_dataset(source, windows=Windows(10, tail=tail), length_range=(10, None), out_of_range="drop")
+        assert dataset.element_spec[0].shape.as_list() == [None, 10, 2]
     halved = Transform(lambda x: x[::2], frames=lambda t: (t + 1) // 2)
     for engine in ("mapped", "graph"):
         dataset = vlpipe.make_dataset(source, windows=Windows(9, tail="pad"), transform=halved, lengths=True, engine=engine)

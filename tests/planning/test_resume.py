@@ -17,7 +17,7 @@ import pytest
 
 import vlpipe
 from tests.helpers.metadata_files import write_signed
-from tests.helpers.resuming import hashes_of
+from tests.helpers.resuming import hashes_of, with_windows
 from tests.test_dataset import make_records, write
 from vlpipe.errors import ArgumentError
 
@@ -47,6 +47,9 @@ def random_arguments(choose: random.Random) -> dict[str, Any]:
         "out_of_range": choose.choice(["drop", "truncate"]),
         "lengths": choose.random() < 0.5,
     }
+    windows = choose.choice([None, None, [9], [7, 4, "keep", True], [6, 8, "drop", True], [7, 5, "shift", True]])
+    if windows:
+        arguments["windows"] = windows
     if batching == "bucket":
         arguments["buckets"] = choose.choice([None, 2, [10, 20]])
         arguments["pad_to"] = choose.choice(["longest", "boundary"])
@@ -62,12 +65,12 @@ def test_first_part_and_resumed_part_are_the_uninterrupted_run(source: Path, tmp
     cases, expected = [], []
     while len(cases) < CASES:
         arguments = random_arguments(choose)
-        plan = vlpipe.plan(source, **arguments)
+        plan = vlpipe.plan(source, **with_windows(arguments))
         if not plan.steps_per_epoch:
             continue
         stop = choose.randrange(2 * plan.steps_per_epoch + 1)
         rest = choose.randrange(1, plan.steps_per_epoch + 3)
-        whole = hashes_of(vlpipe.make_dataset(source, repeat=True, ids=True, num_parallel_calls=1, **arguments), stop + rest)
+        whole = hashes_of(vlpipe.make_dataset(source, repeat=True, ids=True, num_parallel_calls=1, **with_windows(arguments)), stop + rest)
         state = json.loads(json.dumps(plan.state(*divmod(stop, plan.steps_per_epoch))))
         assert len(json.dumps(state)) < 1000
         expected.append(whole[stop:])

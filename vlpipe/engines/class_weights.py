@@ -13,7 +13,9 @@ from vlpipe.planning.selection import Selection
 
 
 def sample_weights(batch: Flat, selection: Selection, tables: Mapping[str, np.ndarray]) -> Any:
-    """float32 weights in the structure of the labels, `[B]`, or `[B, U]` for a label with several values, ragged as it is; 0 for padding.
+    """float32 weights in the structure of the labels: `[B]`, or for the values of a sequence `[B, U]`, ragged where that is.
+
+    Those of padding and repeated rows are 0.
 
     Args:
         batch: with the lengths of labels that are sequences.
@@ -22,22 +24,19 @@ def sample_weights(batch: Flat, selection: Selection, tables: Mapping[str, np.nd
     weights = {}
     for name in selection.labels:
         y, lengths = batch[f"y:{name}"], batch.get(f"n:y:{name}")
-        if name not in tables:
-            weight = tf.ones(y.bounding_shape()[:1] if isinstance(y, tf.RaggedTensor) else tf.shape(y)[:1])
-        elif isinstance(y, tf.RaggedTensor):
-            weight = y.with_values(_of_classes(y.values, tables[name], vectors=y.values.shape.rank > 1))
-        else:
-            weight = _of_classes(y, tables[name], vectors=y.shape.rank > (1 if lengths is None else 2))
-            weight = weight if lengths is None else weight * tf.sequence_mask(lengths, tf.shape(y)[1], tf.float32)
-        weights[name] = _of_rows(weight, batch["weight"]) if "weight" in batch else weight
+        is_ragged = isinstance(y, tf.RaggedTensor)
+        weight = tf.ones([y.nrows()] if is_ragged else tf.shape(y)[:1])
+        if name in tables:
+            sequences = y.values if is_ragged else y
+            weight = _of_classes(sequences, tables[name], vectors=y.shape.rank > (1 if lengths is None else 2))
+            if is_ragged:
+                weight = y.with_values(weight)
+            elif lengths is not None:
+                weight *= tf.sequence_mask(lengths, tf.shape(y)[1], tf.float32)
+        if "weight" in batch:
+            weight *= tf.reshape(batch["weight"], [-1] + [1] * (weight.shape.rank - 1))
+        weights[name] = weight
     return weights[selection.labels[0]] if selection.single_label else weights
-
-
-def _of_rows(weight: Any, rows: tf.Tensor) -> Any:
-    """Weights, multiplied by those of their rows `[B]`."""
-    if isinstance(weight, tf.RaggedTensor):
-        return weight.with_values(weight.values * tf.gather(rows, weight.value_rowids()))
-    return weight * tf.reshape(rows, [-1] + [1] * (weight.shape.rank - 1))
 
 
 def _of_classes(y: tf.Tensor, table: np.ndarray, vectors: bool) -> tf.Tensor:
