@@ -163,5 +163,9 @@ def _real_rows(weight: Any, feature: Any) -> np.ndarray:
 
 def _labels(rest: list[Any], lengths: dict[str, Any]) -> tuple[Any, dict[str, np.ndarray], Any]:
     """The labels, the lengths of those that are sequences, and the weights, in NumPy."""
-    y, weight = (None if part is None else tf.nest.map_structure(np.asarray, part) for part in (*rest, None, None)[:2])
+    y, weight = (None if part is None else tf.nest.map_structure(_dense, part) for part in (*rest, None, None)[:2])
     return y, {name: np.asarray(value, np.int64) for name, value in lengths.items()}, weight
+
+
+def _dense(part: Any) -> np.ndarray:
+    return np.asarray(part.to_tensor() if isinstance(part, tf.RaggedTensor) else part)
