@@ -7,6 +7,8 @@ Every way delivers the same records as features, lengths and label. The ways tak
 A figure is the median of the rounds: valid frames (padding is not counted) per second over one whole epoch, from the creation of the
 iterator to its end. Before that, one untimed epoch of each way warms the page cache and is compared record by record with what was written.
 
+Windows of long recordings are compared with whole records of the length of a window (benchmarks/pieces.py).
+
 Peers (PyTorch, Lhotse, Grain, Hugging Face; benchmarks/peers.py) run where their packages are installed, each with that number of worker
 processes of `--workers` which was fastest in one epoch before the rounds. With `--data DIR`, a vlpipe dataset of your own, only the ways of
 tf.data run: each peer would need a copy of the dataset in its own format. A label that is a sequence is then omitted.
@@ -29,6 +31,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import pieces
 from benchmarks.peers import PEERS
 from benchmarks.results import parser, save
 
@@ -210,6 +213,14 @@ def measure_data(scratch: Path, arguments: Arguments, console: Console) -> dict:
     return measure(task, expected, {}, arguments, console)
 
 
+def measure_pieces(scratch: Path, arguments: Arguments, console: Console) -> dict[str, Any]:
+    """Measure windows against whole records of their length."""
+    figures = pieces.measure(scratch, 100 if arguments.quick else 3000, arguments.rounds, race)
+    for name, of_one in figures.items():
+        console.print(f"{name}: {of_one['frames_per_second'] / 1e6:.1f} M frames/s, x {of_one['ratio']:.2f}")
+    return figures
+
+
 def make_table(name: str, result: dict) -> Table:
     """Return the figures of one workload as a table."""
     size = f"{result['records']:,} records, {result['frames'] / 1e6:.1f} M frames x {result['d']}"
@@ -272,7 +283,8 @@ def main(command_line: list[str] | None = None) -> dict[str, Any]:
             make = {"speech": workloads.speech, "events": workloads.events}[name]
             workload = make() if count is None else make(count)
             results[name] = measure_workload(workload, arguments.keep or Path(scratch), arguments, console)
-    return save("throughput", arguments, {"workloads": results, "skipped": skipped})
+        found = {} if arguments.data else measure_pieces(Path(scratch), arguments, console)
+    return save("throughput", arguments, {"workloads": results, "skipped": skipped, "pieces": found})
 
 
 if __name__ == "__main__":

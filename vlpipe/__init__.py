@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "make_dataset": "vlpipe.dataset",
     "plan": "vlpipe.planning.make_plan",
+    "open": "vlpipe.sources.open",
+    "mix": "vlpipe.sources.open",
     "build_index": "vlpipe.sources.foreign.build_index",
     "Plan": "vlpipe.planning.plan",
     "Schema": "vlpipe.storage.schema",
@@ -25,11 +27,15 @@ _HOMES = {
     "Fixed": "vlpipe.storage.schema",
     "Text": "vlpipe.storage.schema",
     "Crop": "vlpipe.transforms.crop",
+    "Windows": "vlpipe.transforms.windows",
+    "stitch": "vlpipe.transforms.stitch",
     "Transform": "vlpipe.transforms.transform",
     "SpecAugment": "vlpipe.transforms.augment",
     "Writer": "vlpipe.storage.writer",
     "write": "vlpipe.storage.writer",
     "verify": "vlpipe.verification",
+    "predict": "vlpipe.evaluation.predict",
+    "evaluate": "vlpipe.evaluation.evaluate",
     "class_weights": "vlpipe.inspection.summary",
     "VlpipeError": "vlpipe.errors",
     "ArgumentError": "vlpipe.errors",
@@ -57,10 +63,14 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.errors import MissingExtraError as MissingExtraError
     from vlpipe.errors import SchemaError as SchemaError
     from vlpipe.errors import VlpipeError as VlpipeError
+    from vlpipe.evaluation.evaluate import evaluate as evaluate
+    from vlpipe.evaluation.predict import predict as predict
     from vlpipe.inspection.summary import class_weights as class_weights
     from vlpipe.planning.make_plan import plan as plan
     from vlpipe.planning.plan import Plan as Plan
     from vlpipe.sources.foreign.build_index import build_index as build_index
+    from vlpipe.sources.open import mix as mix
+    from vlpipe.sources.open import open as open
     from vlpipe.storage.schema import Fixed as Fixed
     from vlpipe.storage.schema import Schema as Schema
     from vlpipe.storage.schema import Sequence as Sequence
@@ -69,7 +79,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.storage.writer import write as write
     from vlpipe.transforms.augment import SpecAugment as SpecAugment
     from vlpipe.transforms.crop import Crop as Crop
+    from vlpipe.transforms.stitch import stitch as stitch
     from vlpipe.transforms.transform import Transform as Transform
+    from vlpipe.transforms.windows import Windows as Windows
     from vlpipe.verification import verify as verify
 
 

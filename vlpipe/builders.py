@@ -2,7 +2,7 @@
 
 Each function takes a dataset of elements `x` or `(x, ...)`, where x is `[T, d]` (or `[T]`, or a dict of such tensors) and T differs from
 element to element, and returns a dataset of batches. The other parts of an element are batched along with x; one whose length differs too
-(a transcript) is padded with `label_padding` to the longest of the batch, never to the boundary of the bucket.
+(a transcript) is padded with `label_padding` to the longest of the batch; to the boundary of the bucket only if it is `aligned`.
 
     bucket        sequences of similar length together, padded to the longest of the batch or to the boundary of the bucket
     pad           sequences in their order, padded to the longest of the batch
@@ -21,9 +21,13 @@ Common arguments:
                      as their last part, float32 `[B]`, 0 for repeated rows (elements x become (x, None, weight))
     lengths          deliver true lengths too: x becomes {"features": x, "lengths": int32 [B]}; a dict x gets NAME_lengths for each
                      NAME; a label of varying length adds "label_lengths"
+    aligned          parts that have one value for each frame of x (of a dict x, of its first sequence): a name or a tuple of names. They
+                     are padded to the same T, also to the boundary of the bucket, and "ragged" delivers them ragged. An element where the
+                     lengths differ is an error. None or False: no part, since the lengths of elements are not known before they are read
     padding_value    padding of x: a number, or numbers by the name of the feature, such as {"mel": -13.8}; others get 0
     label_padding    padding of labels of varying length: an integer, or numbers by the name of the label, such as {"words": -1};
-                     others get -1. Labels in nested structures are named by their path ("words/ids", of a tuple "0"), a bare one "label"
+                     others get -1. Labels in nested structures are named by their path ("words/ids", of a tuple "0"), a bare one "label";
+                     sample weights "sample_weight"
 
 Each part is padded by what it is: sample weights (the third part of an element) with 0, bools with False unless a name says otherwise, and
 texts with "". A padding that the dtype of its part cannot hold is an error.
@@ -34,7 +38,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Concatenate, ParamSpec, Protocol, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, overload
 
 import numpy as np
 import tensorflow as tf
@@ -46,6 +50,7 @@ from vlpipe.errors import ArgumentError
 from vlpipe.planning.buckets import boundaries_for, histogram
 from vlpipe.planning.options import Options, PadTo, Remainder
 from vlpipe.planning.paddings import Part, checked_padding, paddings
+from vlpipe.storage.example import require
 
 __all__ = ["bucket", "pad", "ragged", "same_length"]
 
@@ -93,6 +98,7 @@ def bucket(
     pad_to: PadTo = "longest",
     remainder: Remainder = "keep",
     lengths: bool = False,
+    aligned: str | tuple[str, ...] | Literal[False] | None = None,
     padding_value: float | Mapping[str, float] = 0.0,
     label_padding: int | Mapping[str, float] = -1,
 ) -> tf.data.Dataset:
@@ -105,7 +111,7 @@ def bucket(
         buckets: inclusive upper lengths of the buckets, or their number, or None. Unless lengths are passed, those boundaries are chosen
             that minimise the padding of the first 4,096 elements. Sequences longer than the last boundary go to an additional bucket.
         pad_to: "longest" of the batch, or "boundary" of the bucket; with "boundary", a sequence longer than the last boundary is an error.
-        remainder, lengths, padding_value, label_padding: see the top of this module.
+        remainder, lengths, aligned, padding_value, label_padding: see the top of this module.
 
     Returns:
         A dataset of batches: x `[B, T, d]`, other parts `[B, ...]`.
@@ -126,6 +132,7 @@ def bucket(
         pad_to=pad_to,
         remainder=remainder,
         lengths=lengths,
+        aligned=aligned,
         label_padding=label_padding,
     )
     return _build(dataset, options, padding_value)
@@ -138,6 +145,7 @@ def pad(
     batch_size: int | None = None,
     remainder: Remainder = "keep",
     lengths: bool = False,
+    aligned: str | tuple[str, ...] | Literal[False] | None = None,
     padding_value: float | Mapping[str, float] = 0.0,
     label_padding: int | Mapping[str, float] = -1,
 ) -> tf.data.Dataset:
@@ -145,7 +153,7 @@ def pad(
 
     Args:
         dataset: elements `x` or `(x, ...)`, x `[T, d]`.
-        batch_size, remainder, lengths, padding_value, label_padding: see the top of this module.
+        batch_size, remainder, lengths, aligned, padding_value, label_padding: see the top of this module.
 
     Returns:
         A dataset of batches: x `[B, T, d]`, other parts `[B, ...]`.
@@ -163,6 +171,7 @@ def pad(
         batch_size=batch_size,
         remainder=remainder,
         lengths=lengths,
+        aligned=aligned,
         label_padding=label_padding,
     )
     return _build(dataset, options, padding_value)
@@ -175,13 +184,14 @@ def ragged(
     batch_size: int | None = None,
     remainder: Remainder = "keep",
     lengths: bool = False,
+    aligned: str | tuple[str, ...] | Literal[False] | None = None,
     label_padding: int | Mapping[str, float] = -1,
 ) -> tf.data.Dataset:
     """Batch sequences in their order as a `tf.RaggedTensor`, with `Dataset.ragged_batch`.
 
     Args:
         dataset: elements `x` or `(x, ...)`, x `[T, d]`.
-        batch_size, remainder, lengths, label_padding: see the top of this module.
+        batch_size, remainder, lengths, aligned, label_padding: see the top of this module.
 
     Returns:
         A dataset of batches: x a RaggedTensor `[B, None, d]`, other parts `[B, ...]`.
@@ -194,7 +204,9 @@ def ragged(
         >>> [batch.row_lengths().numpy().tolist() for batch in vlpipe.builders.ragged(frames, batch_size=2)]
         [[3, 9], [4]]
     """
-    options = Options.of(batching="ragged", batch_size=batch_size, remainder=remainder, lengths=lengths, label_padding=label_padding)
+    options = Options.of(
+        batching="ragged", batch_size=batch_size, remainder=remainder, lengths=lengths, aligned=aligned, label_padding=label_padding
+    )
     return _build(dataset, options)
 
 
@@ -206,6 +218,7 @@ def same_length(
     frames_per_batch: int | None = None,
     remainder: Remainder = "keep",
     lengths: bool = False,
+    aligned: str | tuple[str, ...] | Literal[False] | None = None,
     padding_value: float | Mapping[str, float] = 0.0,
     label_padding: int | Mapping[str, float] = -1,
 ) -> tf.data.Dataset:
@@ -217,7 +230,8 @@ def same_length(
         dataset: elements `x` or `(x, ...)`, x `[T, d]`.
         batch_size: sequences per batch; with `frames_per_batch` the maximum.
         frames_per_batch: maximum of frames per batch; a longer sequence becomes a batch by itself.
-        remainder, lengths, padding_value, label_padding: see the top of this module; `padding_value` pads the other features of a dict x.
+        remainder, lengths, aligned, padding_value, label_padding: see the top of this module; `padding_value` pads the other features of
+            a dict x.
 
     Returns:
         A dataset of batches: x `[B, T, d]`, other parts `[B, ...]`.
@@ -236,6 +250,7 @@ def same_length(
         frames_per_batch=frames_per_batch,
         remainder=remainder,
         lengths=lengths,
+        aligned=aligned,
         label_padding=label_padding,
     )
     return _build(dataset, options, padding_value)
@@ -244,7 +259,7 @@ def same_length(
 def _build(dataset: tf.data.Dataset, options: Options, padding_value: Any = 0.0) -> tf.data.Dataset:
     """Batch the elements; `padding_value` is apart from the options, whose dtype is not that of these features."""
     elements = _Elements(dataset.element_spec, options, checked_padding(padding_value, None))
-    records = dataset.map(elements.flat)
+    records = elements.records(dataset)
     boundaries: tuple[int, ...] = (MAX_FRAMES,)
     if options.batching == "bucket":
         boundaries = options.buckets if isinstance(options.buckets, tuple) else _sampled_boundaries(records, elements.key, options)
@@ -253,7 +268,7 @@ def _build(dataset: tf.data.Dataset, options: Options, padding_value: Any = 0.0)
         else:
             boundaries = (*boundaries, MAX_FRAMES)
     sizes = tuple(options.batch_size_for(boundary) for boundary in boundaries)
-    grouping = Grouping(options, elements.paddings, elements.key, boundaries, sizes)
+    grouping = Grouping(options, elements.paddings, elements.key, boundaries, sizes, elements.aligned)
     return group(records, grouping).map(functools.partial(elements.restore, lengths=options.lengths))
 
 
@@ -311,6 +326,42 @@ class _Elements:
         self._features = list(features)
         self._check_lengths(varying, options)
         self.key = keys[0]
+        self._names = {name: known[name].name for name in varying}
+        self.aligned = self._aligned(options.aligned)
+
+    def _aligned(self, given: Any) -> tuple[str, ...]:
+        """The parts with these names, by their names in a flat record."""
+        others = {name: known for name, known in self._names.items() if name != self.key}
+        named = given if isinstance(given, tuple) else (given,) if given else ()
+        unknown = [name for name in named if name not in others.values()]
+        if unknown:
+            raise ArgumentError(
+                f'aligned: names {unknown}, but besides "{self._names[self.key]}" the parts whose length differs are '
+                f"{list(others.values())}. Name only these."
+            )
+        return tuple(name for name, known in others.items() if known in named)
+
+    def records(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """The elements as flat records; those of aligned parts are compared with the key feature."""
+        if not self.aligned:
+            return dataset.map(self.flat)
+        return dataset.map(self.flat).enumerate().map(self._checked)
+
+    def _checked(self, number: tf.Tensor, record: Flat) -> Flat:
+        frames = record[f"n:{self.key}"]
+
+        def check(name: str) -> tf.Tensor:
+            def message() -> tf.Tensor:
+                place, values, expected = (tf.strings.as_string(n) for n in (number, record[f"n:{name}"], frames))
+                what = [": ", f'"{self._names[name]}" has ', values, f' values, but "{self._names[self.key]}" has ', expected]
+                return tf.strings.join(
+                    ["aligned: element ", place, *what, " frames; correct the element, or leave the name out of aligned."]
+                )
+
+            return require(record[f"n:{name}"] == frames, message)
+
+        with tf.control_dependencies([check(name) for name in self.aligned]):
+            return {name: tf.identity(value) for name, value in record.items()}
 
     def _check_lengths(self, varying: list[str], options: Options) -> None:
         added = [f"{name[2:]}_lengths" for name in varying if name.startswith("x:")] if not self._single else []

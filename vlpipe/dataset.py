@@ -14,23 +14,27 @@ import numpy as np
 import tensorflow as tf
 
 from vlpipe.engines import graph, mapped, stream
+from vlpipe.engines.class_weights import sample_weights
 from vlpipe.engines.grouping import Flat
 from vlpipe.engines.python_calls import keep_alive
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.class_weights import tables
 from vlpipe.planning.make_plan import make_plan
-from vlpipe.planning.options import Batching, Engine, Options, OutOfRange, PadTo, Remainder, Verify
+from vlpipe.planning.options import DEFAULT_DTYPE, Batching, ClassWeight, Engine, Options, OutOfRange, PadTo, Remainder, Verify
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
-from vlpipe.storage.paths import Source
+from vlpipe.storage.paths import Opened, Source
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
+from vlpipe.transforms.windows import Windows
 
 if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
 
 _log = logging.getLogger("vlpipe")
+_ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name of resources that are freed with their last handle
 
 
 def make_dataset(
@@ -39,6 +43,7 @@ def make_dataset(
     batching: Batching = "bucket",
     batch_size: int | None = None,
     frames_per_batch: int | None = None,
+    multiple_of: int | None = None,
     buckets: int | Iterable[int] | None = None,
     pad_to: PadTo = "longest",
     remainder: Remainder = "keep",
@@ -50,14 +55,17 @@ def make_dataset(
     resume: dict[str, Any] | None = None,
     features: str | tuple[str, ...] | None = None,
     label: str | tuple[str, ...] | Literal[False] | None = None,
+    aligned: str | tuple[str, ...] | Literal[False] | None = None,
     lengths: bool = False,
     ids: bool = False,
     label_padding: int | Mapping[str, float] = -1,
     padding_value: float | Mapping[str, float] = 0.0,
-    dtype: str = "float32",
+    class_weight: ClassWeight = None,
+    dtype: str = DEFAULT_DTYPE,
     crop: int | Crop | None = None,
+    windows: int | Windows | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
-    normalize: str | os.PathLike[str] | None = None,
+    normalize: str | os.PathLike[str] | Opened | None = None,
     augment: SpecAugment | None = None,
     layout: str | Layout | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -67,61 +75,88 @@ def make_dataset(
 ) -> tf.data.Dataset:
     """A `tf.data.Dataset` of batches of variable-length sequences, ready for `model.fit`.
 
-    Elements are `(x, y)`; `(x, y, sample_weight)` with remainder="pad" (y is None without a label); `(x,)` without a label.
+    Elements are `(x, y)`; `(x, y, sample_weight)` with remainder="pad" (y is None without a label) or `class_weight`; `(x,)` without a
+    label.
     x is `[B, T, d]` (under "ragged" a `tf.RaggedTensor`), or with `lengths` or `ids` a dict {"features": x, "lengths": int32 [B],
     "id": int64 [B]}. Several features make a dict of their names, each with NAME_lengths. A label that is a sequence is int64
-    `[B, U]`, padded with `label_padding`; its true lengths are then x["label_lengths"].
+    `[B, U]`, padded with `label_padding`; its true lengths are then x["label_lengths"]. One that is `aligned` is `[B, T]`.
 
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
 
-    Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that frames outside it
-    need not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that
-    they change neither mean nor variance. Padding comes last, and none of these touches it. `length_range` applies to the true lengths,
-    before all of these. Of several features, only the key feature (the first) is cropped, transformed and augmented; all are normalised.
-    The plan computes the lengths after crop and transform, so that buckets and steps are exact. All randomness depends on (seed, epoch,
-    record) alone.
+    Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that frames outside it need
+    not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that they
+    change neither mean nor variance. Padding comes last, and none of these touches it. `length_range` applies to the true lengths, before
+    all of these; a record of which the transform leaves no frame is outside of it too, unless its shortest is 0. Of several features, only
+    the key feature (the first) is transformed and augmented; it is cropped together with all that is `aligned`; all features are
+    normalised. The plan computes the lengths after crop and transform, so that buckets and steps are exact. All randomness depends on
+    (seed, epoch, record) alone.
 
     Args:
         source: a dataset directory, a glob, a file, or a list of these; or the address of a dataset directory, such as
             gs://bucket/train, or addresses of third-party files, such as gs://bucket/*.tfrecord. Of datasets whose class names
-            (`metadata["classes"]`) differ, labels have the numbers of the first; names that only later ones have are appended.
+            (`metadata["classes"]`) differ, labels have the numbers of the first; names that only later ones have are appended. Or what
+            `vlpipe.open` returned, a selection of it, or a mix (`vlpipe.mix`).
         batching: "bucket" (sequences of similar length together), "pad" (in any order, padded), "ragged" (in any order, unpadded),
             or "same_length" (only sequences of one length together).
         batch_size: sequences in a batch; None: 32, or no limit with `frames_per_batch`.
         frames_per_batch: a budget of padded frames for a batch; `batch_size` is then only an upper limit.
+        multiple_of: batch sizes are rounded down to a multiple of it (at least it, also beyond a budget), and short batches come last;
+            None: the replicas of the `tf.distribute` strategy in scope. Keras fails if they cannot share the first batch evenly, or if a
+            batch has no row for each: with remainder="keep", the latter is refused.
         buckets: upper lengths of the buckets (inclusive, in frames), or their number, or None; without lengths, those that pad least.
         pad_to: "longest" sequence of the batch, or "boundary" of the bucket: few static shapes, for XLA.
         remainder: what to do with a short last batch of a bucket: "keep" it, "drop" it (counted), or "pad" it: repeat rows with sample
-            weight 0.
+            weight 0. Keras' `evaluate` counts these in the denominator of the loss and in every unweighted metric; evaluate with
+            "keep" or `vlpipe.evaluate`.
         length_range: shortest and longest length in frames, None: no limit.
         out_of_range: what to do with a record outside `length_range`: "error", "drop" (counted), or "truncate" (the key feature of longer
-            ones; shorter ones are dropped and counted).
+            ones; shorter ones are dropped and counted). Those that the transform leaves no frame of count as "transformed_too_short".
         shuffle: a new order every epoch; False: the order of the files.
         seed: the same seed gives the same orders on any machine; None draws one and logs it.
         repeat: one endless run of epochs; every iterator over the dataset starts at the same position.
-        resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`.
+        resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`, of a run with the same arguments (without
+            `frames_per_batch`, any batch_size and world of the same product).
         features: name of the sequence in the schema, a tuple of names for a dict; None: the only candidate.
-        label: name of the label, a tuple of names for a dict, False for none; None: the only candidate, if there is one.
+        label: name of the label, a tuple of names for a dict, False for none; None: the field with the name of a label ("label",
+            "class_id", "target"), else the only one that can be it. Lengths, rates, times, counters, ids and constants are never taken.
+        aligned: which labels and further features have one value for each frame of the key feature (voice activity, phones, pitch): a
+            name or a tuple of names, besides those that the schema has as `Sequence(..., aligned=True)`; None: also those that are as
+            long as it in every record (logged); False: none. They are truncated, cropped and padded with it, to the same T, also with
+            pad_to="boundary", and are ragged under "ragged". SpecAugment leaves them alone. The index does not know the lengths of labels
+            that the function of a custom layout returns: name them; they are compared when they are read.
         lengths: also deliver the true lengths.
-        ids: also deliver the row of each record in the index.
+        ids: also deliver the row of each record in the index, and with `windows` as x["start"] (int64 `[B]`) the first frame of each.
         label_padding: padding of labels that are sequences: an integer for all, or numbers by name, such as {"words": -1, "phones": 0,
             "weights": 0}; labels that it does not name get -1.
         padding_value: padding of features: a number for all, or numbers by name, such as {"mel": -13.8}; features that it does not name
             get 0. A padding that its dtype cannot hold, and a name that is not delivered, are errors.
-        dtype: dtype of the delivered features.
+        class_weight: weights by class, such as {0: 1.0, 1: 2.5} (others: 1), or "balanced", those of `vlpipe.class_weights`; of several
+            labels, a dict of these by name. They are multiplied into the sample weights, which Keras' own `class_weight` cannot do:
+            one weight a row, or one for each value of a label that is a sequence, 0 where it is padded. A vector with a number for
+            each class gets the mean weight of its classes. With several labels sample_weight is a dict, as Keras takes it.
+        dtype: dtype of the delivered features. Where it is left out, they are float32, but integers of 32 bits or more, from which nothing
+            is computed (`transform`, `normalize`, `augment`), stay what they are: float32 does not hold them all. A record with an
+            integer that a float dtype does not hold exactly, or with a number beyond its range, is an error that names the record and
+            the value; only pairs of dtypes where that can happen are tested, as the frames are read.
         crop: the most frames of each sequence: a number, for the first frames, or a `vlpipe.Crop`, such as
             `vlpipe.Crop(300, random=True)`.
+        windows: pieces of equal length, each of which is a sequence of a batch, instead of whole records: a number of frames, or
+            `vlpipe.Windows(300, hop=150)`. Buckets, steps and `remainder` count windows; labels that have one value a record come with
+            each of its windows. Not with `crop`, nor in the stream engine.
         transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a
-            `vlpipe.Transform`, which declares how T changes. With it, `vlpipe.plan` loads TensorFlow to trace it.
+            `vlpipe.Transform`, which declares how T changes and what then happens to aligned sequences. With it, `vlpipe.plan`
+            loads TensorFlow to trace it.
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
             statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute`; of several
             datasets, pooled); or, for validation data, a path: with the statistics of the dataset there, of its `vlpipe.json`, or of a
-            file that `vlpipe stats SOURCE --json` wrote. `vlpipe/transforms/normalize.py` has the formula.
+            file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics. `vlpipe/transforms/normalize.py` has the
+            formula.
         augment: a `vlpipe.SpecAugment`: masks of time and frequency, new ones in every epoch.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.
-        shard: (rank, world): the part of the records that this process reads. The default is right on one machine only: with
+        shard: (rank, world): the part of the records that this process reads, for training (an evaluation would see this part alone, and
+            the repeated rows of remainder="pad"). The default is right on one machine only: with
             `MultiWorkerMirroredStrategy`, each worker passes its own.
         engine: "mapped", "graph", "stream", or "auto": the first one that can read the files.
         verify: when the mapped engine compares a record with its checksum in the index: at the "first" read, "always", or "never". The
@@ -138,11 +173,12 @@ def make_dataset(
         >>> len(train), train.element_spec[0].shape
         (10, TensorShape([None, None, 8]))
     """
-    options = _with_seed(
+    options = with_seed(
         Options(
             batching=batching,
             batch_size=batch_size,
             frames_per_batch=frames_per_batch,
+            multiple_of=multiple_of,
             buckets=buckets,  # type: ignore[arg-type]  # an iterable becomes a tuple
             pad_to=pad_to,
             remainder=remainder,
@@ -154,12 +190,15 @@ def make_dataset(
             resume=resume,
             features=features,
             label=label,
+            aligned=aligned,
             lengths=lengths,
             ids=ids,
             label_padding=label_padding,
             padding_value=padding_value,
+            class_weight=class_weight,
             dtype=dtype,
             crop=crop,  # type: ignore[arg-type]  # a number becomes a Crop
+            windows=windows,  # type: ignore[arg-type]  # a number becomes Windows
             transform=transform,  # type: ignore[arg-type]  # a function becomes a Transform
             normalize=normalize,  # type: ignore[arg-type]  # a path becomes absolute
             augment=augment,
@@ -170,19 +209,34 @@ def make_dataset(
             num_parallel_calls=num_parallel_calls,
         )
     )
-    plan = make_plan(open_anywhere(source, options.layout), options)
+    return batches_of(make_plan(open_anywhere(source, options.layout), options))
+
+
+def batches_of(plan: Plan) -> tf.data.Dataset:
+    """The dataset that delivers a plan, whose options have a seed where they need one.
+
+    Raises:
+        ArgumentError: with repeat=True, no batch would ever come, or the state to resume belongs to another run.
+    """
+    options = plan.options
     _check_not_empty(plan)
+    _log_aligned(plan)
     _log_refused(plan)
+    _log_left_out(plan)
     start = (0, 0) if options.resume is None else check_state(plan.identity, plan.steps_per_epoch, options.resume)
     make_batches = {"mapped": mapped.batches, "graph": graph.batches, "stream": stream.batches}[plan.engine]
-    batches = make_batches(plan, _epochs(options.repeat, start), lambda batch: deliver(batch, plan))
+    class_weights = tables(plan.index, plan.selection.labels, options.class_weight)
+    batches = make_batches(plan, _epochs(options.repeat, start), lambda batch: deliver(batch, plan, class_weights))
     batches = batches.apply(
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if options.repeat else plan.steps_per_epoch)
     )
-    return batches.with_options(_tf_options(plan))
+    dataset = batches.with_options(_tf_options(plan))
+    dataset.vlpipe_remainder = options.remainder  # for the warning of `layers.Model.evaluate`
+    return dataset
 
 
-def _with_seed(options: Options) -> Options:
+def with_seed(options: Options) -> Options:
+    """The options with a seed: where something is random and the user passed none, one is drawn and logged."""
     if options.seed is not None or not options.is_random:
         return options
     seed = secrets.randbits(31)
@@ -194,18 +248,34 @@ def _check_not_empty(plan: Plan) -> None:
     """Refuse an endless run of empty epochs, which would neither deliver a batch nor end."""
     if plan.options.repeat and not plan.steps_per_epoch:
         raise ArgumentError(
-            f"repeat=True: an epoch has no batch: of {plan.total} records, these are not delivered: {plan.refused}. Use a smaller "
+            f"repeat=True: an epoch has no batch: of {plan.total} {plan.unit}, these are not delivered: {plan.refused}. Use a smaller "
             'batch_size, remainder="keep" or another length_range.'
         )
+
+
+def _log_aligned(plan: Plan) -> None:
+    """Log once, before the first batch, which sequences are taken to be aligned by their lengths."""
+    selection = plan.selection
+    if selection.aligned and plan.options.aligned is None:
+        names, ends = ", ".join(selection.aligned), "go" if len(selection.aligned) > 1 else "goes"
+        _log.info('aligned=None: %s %s frame by frame with "%s", as long in every record; aligned=False if not', names, ends, selection.key)
 
 
 def _log_refused(plan: Plan) -> None:
     """Log once, before the first batch, which records are not delivered or are truncated."""
     if plan.refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in plan.refused.items())
-        _log.warning("%d of %d records are not delivered in an epoch: %s", plan.total - plan.records, plan.total, reasons)
+        _log.warning("%d of %d %s are not delivered in an epoch: %s", sum(plan.refused.values()), plan.total, plan.unit, reasons)
     if plan.truncated:
-        _log.warning("%d of %d records are truncated to %s frames", plan.truncated, plan.total, plan.options.length_range[1])
+        _log.warning("%d of %d records are truncated to %s frames", plan.truncated, len(plan.index), plan.options.length_range[1])
+
+
+def _log_left_out(plan: Plan) -> None:
+    """Log once which keys of third-party records cannot be delivered."""
+    left_out = {} if plan.index.foreign is None else plan.index.foreign.left_out
+    if left_out:
+        keys = "; ".join(f"{key!r}: {reason}" for key, reason in left_out.items())
+        _log.warning("%s: these keys cannot be delivered: %s", plan.index.shards[0].path, keys)
 
 
 def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
@@ -216,15 +286,18 @@ def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
         return numbers.map(
             tf.autograph.experimental.do_not_convert(lambda number: (number, tf.where(number == epoch, np.int64(batch), np.int64(0))))
         )
-    # The number must be part of an iterator's checkpoint, which holds the state of datasets but not variables. So the first of two elements
-    # draws the number and has no batches; `scan` keeps it; the second element, which a restored iterator makes again, has the batches.
+    # The number must be part of an iterator's checkpoint, which holds the state of datasets but not variables. So the first of three
+    # elements draws the number and has no batches; `scan` keeps it; the second has the batches; the third, which a restored iterator
+    # makes too, has none.
     with tf.device("CPU:0"):
-        next_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # The raw resource, because in the scope of a strategy a tf.Variable has one for each replica, and no handle.
+        next_epoch = tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[], shared_name=_ANONYMOUS)
+        tf.raw_ops.AssignVariableOp(resource=next_epoch, value=np.int64(0))
         # The raw op, because `Dataset.scan` traces its function for every dataset, and TensorFlow keeps each of these for ever (150 KB).
         scan = tf.raw_ops.ScanDataset(
-            input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.range(2)),
+            input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.range(3)),
             initial_state=[np.int64(-1)],
-            other_arguments=[next_epoch.handle],
+            other_arguments=[next_epoch],
             f=_draw(),
             output_types=[tf.int64, tf.int64],
             output_shapes=[[], []],
@@ -239,27 +312,31 @@ def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
 def _draw() -> Any:
     """The function that draws the number of an epoch, traced once in a process.
 
-    It gets the number that was drawn before, the position (0 or 1) and the variable with the next number. It returns the number, and again
+    It gets the number that was drawn before, the position (0 to 2) and the variable with the next number. It returns the number, and again
     the number with the first batch to deliver.
     """
     number, variable = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.resource)
 
     @tf.function(input_signature=[number, number, variable], autograph=False)
     def draw(held: tf.Tensor, position: tf.Tensor, next_epoch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        drawing = 1 - position
+        drawing = tf.cast(position == 0, tf.int64)
         # After a restore in a new process the variable is behind and has to catch up; otherwise it is left alone, because another iterator
         # may be drawing. Arithmetic instead of tf.cond: each branch would be a function, which costs 2 ms for every new iterator.
         missing = tf.maximum(drawing, held + 1 - tf.raw_ops.ReadVariableOp(resource=next_epoch, dtype=tf.int64))
         with tf.control_dependencies([tf.raw_ops.AssignAddVariableOp(resource=next_epoch, value=missing)]):
             following = tf.raw_ops.ReadVariableOp(resource=next_epoch, dtype=tf.int64)
         drawn = tf.where(position == 0, following - 1, held)
-        return drawn, drawn, drawing * 2**62
+        return drawn, drawn, tf.where(position == 1, np.int64(0), np.int64(2**62))
 
     return draw.get_concrete_function()
 
 
-def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
-    """Turn a flat batch into the user's element: (x, y, sample_weight), (x, y) or (x,)."""
+def deliver(batch: Flat, plan: Plan, class_weights: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
+    """Turn a flat batch into the user's element: (x, y, sample_weight), (x, y) or (x,).
+
+    Args:
+        class_weights: the weight of each class, for each label that is weighed.
+    """
     selection, options = plan.selection, plan.options
     batch = _with_static_shape(batch, plan)
     x: Any = {name: batch[f"x:{name}"] for name in selection.features}
@@ -273,9 +350,13 @@ def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
                 x["label_lengths" if selection.single_label else f"{name}_lengths"] = batch[f"n:y:{name}"]
     if options.ids:
         x["id"] = batch["id"]
+    if "start" in batch:
+        x["start"] = batch["start"]
     y: Any = {name: batch[f"y:{name}"] for name in selection.labels} or None
     if selection.single_label:
         y = batch[f"y:{selection.labels[0]}"]
+    if class_weights:
+        return x, y, sample_weights(batch, selection, class_weights)
     if "weight" in batch:
         return x, y, batch["weight"]
     return (x, y) if selection.labels else (x,)
@@ -284,7 +365,7 @@ def deliver(batch: Flat, plan: Plan) -> tuple[Any, ...]:
 def _with_static_shape(batch: Flat, plan: Plan) -> Flat:
     """The batch with every dimension that all batches share in its static shape."""
     rows, frames = plan.static_shape
-    shapes = {f"x:{plan.selection.key}": [rows, frames]}
+    shapes = {part.flat: [rows, frames] for part in plan.selection.frame_parts if part.with_key}
     if rows is None and frames is None:
         return batch
     return {
@@ -297,9 +378,11 @@ def _with_static_shape(batch: Flat, plan: Plan) -> Flat:
 
 def _tf_options(plan: Plan) -> tf.data.Options:
     options = tf.data.Options()
-    # A symbolic checkpoint of an iterator is its position, a few KB, instead of the tensors in its buffers. bucket_by_sequence_length does
-    # not support it.
-    options.experimental_symbolic_checkpoint = plan.engine != "stream"
+    # A symbolic checkpoint of an iterator is its position, a few KB, instead of the tensors in its buffers: for endless runs, which are
+    # those that are resumed. Neither bucket_by_sequence_length nor cache(filename) and snapshot(), which save single epochs, support it.
+    options.experimental_symbolic_checkpoint = plan.engine != "stream" and plan.options.repeat
+    # The others hold the number of the next epoch in a variable, which `_epochs` restores by itself.
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     options.deterministic = True
     # With autotuning, deleting an iterator waits until the autotuner's thread wakes up (0.4 s and more).
     options.autotune.enabled = False

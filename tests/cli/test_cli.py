@@ -174,6 +174,23 @@ def test_plan_crops(dataset: str) -> None:
     assert (result.exit_code, "crop: came as 0, expected an integer >= 1" in result.stderr) == (1, True)
 
 
+def test_plan_counts_windows(dataset: str) -> None:
+    document = json.loads(run("plan", dataset, "--windows", "30", "--hop", "15", "--tail", "drop", "--json").stdout)
+    plan = vlpipe.plan(dataset, label=False, windows=vlpipe.Windows(30, 15, "drop"))
+    assert document["windows"] == document["records"] == plan.windows > 0
+    assert document["refused"] == plan.refused
+    assert plan.refused["tail"] > 0
+    assert f"{plan.windows:,} of {plan.total:,} an epoch" in run("plan", dataset, "--windows", "30", "--hop", "15", "--tail", "drop").stdout
+    assert (
+        json.loads(run("plan", dataset, "--windows", "30", "--json").stdout)["windows"]
+        == vlpipe.plan(dataset, windows=30, label=False).windows
+    )
+    result = run("plan", dataset, "--hop", "15")
+    assert (result.exit_code, "pass --windows FRAMES too" in result.stderr) == (2, True)
+    result = run("plan", dataset, "--windows", "30", "--crop", "10")
+    assert (result.exit_code, "limits the frames already" in result.stderr) == (1, True)
+
+
 def test_plan_of_several_sources(dataset: str) -> None:
     shards = sorted(map(str, Path(dataset).glob("*.tfrecord")))
     assert json.loads(run("plan", *shards, "--json").stdout)["records"] == 100

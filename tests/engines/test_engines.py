@@ -212,6 +212,17 @@ def test_a_checkpoint_of_an_iterator_is_small_and_restores_the_epoch(plain: Path
     assert ids_of(other.take(2)) == expected[1]
 
 
+@pytest.mark.parametrize("engine", ["mapped", "graph", "stream"])
+@pytest.mark.parametrize("kept", ["cache in a file", "cache in memory", "snapshot"])
+def test_an_epoch_can_be_cached(plain: Path, tmp_path: Path, engine: str, kept: str) -> None:
+    dataset = vlpipe.make_dataset(plain, batch_size=4, seed=5, ids=True, engine=engine)
+    expected = ids_of(vlpipe.make_dataset(plain, batch_size=4, seed=5, ids=True, engine=engine))
+    path = str(tmp_path / "kept")
+    caching = {"cache in a file": lambda: dataset.cache(path), "cache in memory": dataset.cache, "snapshot": lambda: dataset.snapshot(path)}
+    cached = caching[kept]()
+    assert ids_of(cached) == ids_of(cached) == expected
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_distribution_strategy_sees_every_record_once(plain: Path, engine: str) -> None:
     script = f"""

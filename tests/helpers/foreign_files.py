@@ -261,6 +261,7 @@ def read(source: Any, engine: str, **arguments: Any) -> tuple[dict[int, np.ndarr
     frames: dict[int, np.ndarray] = {}
     labels: dict[int, Any] = {}
     label_lengths: dict[int, int] = {}
+    arguments = {"dtype": "float32", **arguments}  # integers, too
     dataset = vlpipe.make_dataset(
         source, engine=engine, ids=True, lengths=True, length_range=(0, None), batch_size=4, padding_value=-7.5, seed=1, **arguments
     )

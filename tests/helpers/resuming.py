@@ -24,6 +24,12 @@ def hashes_of(dataset: tf.data.Dataset, count: int) -> list[str]:
     return hashes
 
 
+def with_windows(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, with windows that JSON has as the list of their values."""
+    windows = arguments.get("windows")
+    return {**arguments, "windows": vlpipe.Windows(*windows)} if isinstance(windows, list) else arguments
+
+
 def main(path: str) -> None:
     """Print a JSON list with the list of hashes of each case."""
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
@@ -31,7 +37,7 @@ def main(path: str) -> None:
         cases: list[dict[str, Any]] = json.load(file)
     results = []
     for case in cases:
-        dataset = vlpipe.make_dataset(case["source"], repeat=True, ids=True, resume=case["state"], **case["arguments"])
+        dataset = vlpipe.make_dataset(case["source"], repeat=True, ids=True, resume=case["state"], **with_windows(case["arguments"]))
         results.append(hashes_of(dataset, case["count"]))
     print(json.dumps(results))
 

@@ -86,7 +86,7 @@ def test_the_default_label(tmp_path: Path) -> None:
     [
         ({"a": Fixed(), "b": Fixed()}, None, r"label: the candidates are \['a', 'b'\]"),
         ({"a": Fixed()}, "b", r"label: 'b' is not a field of the schema, expected a scalar integer field \(Fixed\); candidates: \['a'\]"),
-        ({"a": Fixed(2)}, "a", r"label: 'a' is Fixed\(shape=\(2,\).*expected a scalar integer field \(Fixed\); candidates: none"),
+        ({"a": Fixed((2, 3))}, "a", r"label: 'a' is Fixed\(shape=\(2, 3\).*expected a scalar integer field \(Fixed\); candidates: none"),
         ({"a": Fixed((), "float32")}, None, "label: None is not a field of the schema"),
         ({"label": Text(), "a": Fixed()}, None, "label: 'label' is Text"),
         ({"a": Fixed()}, 3, "label: 3 is not a field of the schema"),

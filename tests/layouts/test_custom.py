@@ -233,7 +233,11 @@ def test_compressed_files(path: Path, compression: str) -> None:
 
 def test_statistics_that_an_index_of_custom_functions_does_not_have(path: Path) -> None:
     summary = summarize(path, layout=Layout.custom(many))
-    assert {name: sequence.lengths.frames for name, sequence in summary.sequences.items() if sequence.lengths} == {"mel": 35, "slow": 20}
+    assert {name: sequence.lengths.frames for name, sequence in summary.sequences.items() if sequence.lengths} == {
+        "mel": 35,
+        "slow": 20,
+        "units": 27,
+    }
     assert not summary.labels
     with pytest.raises(SchemaError, match=r"label: 'label' is Fixed.*expected a scalar integer field \(Fixed\); candidates: none"):
         vlpipe.class_weights(path, layout=Layout.custom(parse))

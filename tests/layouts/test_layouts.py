@@ -369,9 +369,9 @@ def test_keys_that_are_not_needed_can_be_ignored(tmp_path: Path, engine: str) ->
 
 
 def test_a_label_that_cannot_be_delivered(tmp_path: Path) -> None:
-    records = [example({"x": floats(np.ones(5)), "y": floats(np.ones(n))}) for n in (1, 2)]
-    write(tmp_path / "a.tfrecord", records)
-    with pytest.raises(SchemaError, match='layout: "y" cannot be delivered as a label: '):
+    texts = [tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"a"] * n)) for n in (1, 2)]
+    write(tmp_path / "a.tfrecord", [example({"x": floats(np.ones(5)), "y": text}) for text in texts])
+    with pytest.raises(SchemaError, match='layout: "y" cannot be delivered as a label: a record has up to 2 texts or bytes values in it'):
         vlpipe.build_index(tmp_path, layouts.float_list("x", d=5, label="y"))
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import vlpipe
 from tests.helpers.metadata_files import write_signed
-from tests.helpers.resuming import hashes_of
+from tests.helpers.resuming import hashes_of, with_windows
 from tests.test_dataset import make_records, write
 from vlpipe.errors import ArgumentError
 
@@ -47,6 +47,9 @@ def random_arguments(choose: random.Random) -> dict[str, Any]:
         "out_of_range": choose.choice(["drop", "truncate"]),
         "lengths": choose.random() < 0.5,
     }
+    windows = choose.choice([None, None, [9], [7, 4, "keep", True], [6, 8, "drop", True], [7, 5, "shift", True]])
+    if windows:
+        arguments["windows"] = windows
     if batching == "bucket":
         arguments["buckets"] = choose.choice([None, 2, [10, 20]])
         arguments["pad_to"] = choose.choice(["longest", "boundary"])
@@ -62,25 +65,30 @@ def test_first_part_and_resumed_part_are_the_uninterrupted_run(source: Path, tmp
     cases, expected = [], []
     while len(cases) < CASES:
         arguments = random_arguments(choose)
-        plan = vlpipe.plan(source, **arguments)
+        plan = vlpipe.plan(source, **with_windows(arguments))
         if not plan.steps_per_epoch:
             continue
         stop = choose.randrange(2 * plan.steps_per_epoch + 1)
         rest = choose.randrange(1, plan.steps_per_epoch + 3)
-        whole = hashes_of(vlpipe.make_dataset(source, repeat=True, ids=True, num_parallel_calls=1, **arguments), stop + rest)
+        whole = hashes_of(vlpipe.make_dataset(source, repeat=True, ids=True, num_parallel_calls=1, **with_windows(arguments)), stop + rest)
         state = json.loads(json.dumps(plan.state(*divmod(stop, plan.steps_per_epoch))))
         assert len(json.dumps(state)) < 1000
         expected.append(whole[stop:])
         other = {**arguments, "num_parallel_calls": 3, "engine": choose.choice(["mapped", "graph"])}
         cases.append({"source": str(moved), "arguments": other, "state": state, "count": rest})
+    for case, before, after in zip(cases, expected, resumed_elsewhere(cases, tmp_path), strict=True):
+        assert after == before, case
+
+
+def resumed_elsewhere(cases: list[dict[str, Any]], tmp_path: Path) -> list[list[str]]:
+    """The hashes of the batches of each case, resumed in another process."""
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     command = [sys.executable, "-W", "ignore", "-m", "tests.helpers.resuming", str(tmp_path / "cases.json")]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60 + CASES, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    for case, before, after in zip(cases, expected, found, strict=True):
-        assert after == before, case
+    hashes: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return hashes
 
 
 def test_the_end_of_an_epoch_is_the_beginning_of_the_next(source: Path) -> None:
@@ -172,3 +180,58 @@ def test_what_is_no_state_is_refused(source: Path, state: Any) -> None:
 )
 def test_a_state_that_was_tampered_with_is_refused(source: Path, change: dict[str, Any], said: str) -> None:
     assert said in resume(source, {**vlpipe.plan(source, seed=1).state(2, 1), **change})
+
+
+SIZES = [(12, 1), (6, 2), (4, 3), (3, 4), (1, 12)]  # (batch_size, world): 12 rows in a batch of all ranks together
+
+
+def test_more_or_fewer_ranks_continue_a_run_with_the_same_batches(source: Path, tmp_path: Path) -> None:
+    """At every step, the rows of the ranks one after another are those of one rank; resumed in another process, from world 1 to 2 to 4."""
+    choose = random.Random(2)
+    cases, expected = [], []
+    for windows in (None, 9, vlpipe.Windows(9, 4, "keep", jitter=True)):
+        arguments: dict[str, Any] = {"seed": choose.randrange(2**60), "remainder": choose.choice(["pad", "drop"]), "windows": windows}
+        whole = vlpipe.make_dataset(source, repeat=True, ids=True, pad_to="boundary", batch_size=12, **arguments)
+        steps, count = len(vlpipe.make_dataset(source, batch_size=12, **arguments)), 2
+        rows = [x["id"].numpy().tolist() + x["features"].numpy().ravel().tolist() for x, *_ in whole.take(2 * steps + count)]
+        saved = (12, 1)
+        for size, world in SIZES[1:]:
+            before = vlpipe.plan(source, batch_size=saved[0], shard=(0, saved[1]), pad_to="boundary", **arguments)
+            stop = choose.randrange(2 * steps)
+            state = before.state(*divmod(stop, steps))
+            saved = (size, world)
+            ranks = [
+                vlpipe.make_dataset(
+                    source, repeat=True, ids=True, pad_to="boundary", batch_size=size, shard=(rank, world), resume=state, **arguments
+                ).take(count)
+                for rank in range(world)
+            ]
+            for step, parts in enumerate(zip(*ranks, strict=True)):
+                ids = np.concatenate([x["id"].numpy() for x, *_ in parts]).tolist()
+                values = np.concatenate([x["features"].numpy() for x, *_ in parts]).ravel().tolist()
+                assert ids + values == rows[stop + step]
+            if not isinstance(windows, vlpipe.Windows):
+                other = {**arguments, "pad_to": "boundary", "batch_size": size, "shard": (world - 1, world)}
+                cases.append({"source": str(source), "arguments": other, "state": json.loads(json.dumps(state)), "count": count})
+                uninterrupted = vlpipe.make_dataset(source, repeat=True, ids=True, num_parallel_calls=1, **other)
+                expected.append(hashes_of(uninterrupted, stop + count)[stop:])
+    assert resumed_elsewhere(cases, tmp_path) == expected
+
+
+def test_without_the_same_product_or_with_a_budget_of_frames_other_sizes_are_refused(source: Path) -> None:
+    def state(**arguments: Any) -> Any:
+        return vlpipe.plan(source, seed=1, remainder="pad", **arguments).state(0, 1)
+
+    message = resume(source, state(batch_size=12), remainder="pad", batch_size=6, shard=(0, 3))
+    assert "batch_size is 12 in the state, 6 here" in message
+    assert "world is 1 in the state, 3 here" in message
+    assert "(without frames_per_batch, any batch_size and world of the same product)" in message
+    budget: dict[str, Any] = {"frames_per_batch": 100, "remainder": "pad"}
+    message = resume(source, state(batch_size=12, frames_per_batch=100), batch_size=6, shard=(0, 2), **budget)
+    assert "batch_size is 12 in the state, 6 here" in message
+    assert "world is 1 in the state, 2 here" in message
+    assert "world is 1 in the state" in resume(source, state(frames_per_batch=100), shard=(0, 2), **budget)
+    for size, world in SIZES:
+        vlpipe.make_dataset(
+            source, repeat=True, seed=1, batch_size=size, shard=(0, world), remainder="pad", resume=state(batch_size=3, shard=(1, 4))
+        )

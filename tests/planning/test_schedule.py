@@ -78,7 +78,7 @@ def schedule_of(bucket_of: list[int], sizes: list[int], **arguments: object) -> 
 @given(st.lists(st.integers(0, 4), max_size=60), st.integers(0, 2**63 - 1), st.integers(0, 2**40))
 def test_records_are_sorted_by_bucket_and_each_is_there_once(bucket_of: list[int], seed: int, epoch: int) -> None:
     schedule = schedule_of(bucket_of, [3] * 5, seed=seed)
-    order = schedule.records_in_order(epoch)
+    order = schedule.slots_in_order(epoch)
     assert sorted(order.tolist()) == list(range(len(bucket_of)))
     assert [bucket_of[record] for record in order] == sorted(bucket_of)
     assert sorted(schedule.batches_in_order(epoch).tolist()) == list(range(schedule.steps))
@@ -87,7 +87,7 @@ def test_records_are_sorted_by_bucket_and_each_is_there_once(bucket_of: list[int
 def test_the_order_of_seed_1_is_written_down() -> None:
     """A state saved by one version must mean the same in the next: if this order changes, ORDER must change too."""
     schedule = schedule_of([0, 1] * 6, [3, 4])
-    assert schedule.records_in_order(0).tolist() == GOLDEN_RECORDS
+    assert schedule.slots_in_order(0).tolist() == GOLDEN_RECORDS
     assert schedule.batches_in_order(7).tolist() == GOLDEN_BATCHES
 
 
@@ -98,9 +98,9 @@ GOLDEN_BATCHES = [1, 2, 3, 0]
 def test_orders_are_uniform() -> None:
     """Every record is equally often first, and every order of three equally frequent (chi-square, 6 records, 3,000 epochs)."""
     schedule = schedule_of([0] * 6, [6])
-    firsts = Counter(int(schedule.records_in_order(epoch)[0]) for epoch in range(3000))
+    firsts = Counter(int(schedule.slots_in_order(epoch)[0]) for epoch in range(3000))
     assert sum((firsts[record] - 500) ** 2 / 500 for record in range(6)) < 20.5  # p = 0.001
-    orders = Counter(tuple(schedule.records_in_order(epoch)[:3].tolist()) for epoch in range(3000))
+    orders = Counter(tuple(schedule.slots_in_order(epoch)[:3].tolist()) for epoch in range(3000))
     assert len(orders) == 120
     assert sum((count - 25) ** 2 / 25 for count in orders.values()) < 172  # p = 0.001, 119 degrees of freedom
 
@@ -117,10 +117,10 @@ def test_ranks_share_every_step_and_together_have_every_record(world: int, remai
         for step in range(steps):
             batches = [plan.schedule.batch(epoch, step) for plan in plans]
             assert len({batch.bucket for batch in batches}) == 1
-            assert len({len(batch.records) for batch in batches}) == 1
+            assert len({len(batch.pieces) for batch in batches}) == 1
             for batch in batches:
-                assert 0 <= batch.real <= len(batch.records) == 4
-                seen.update(batch.records[: batch.real].tolist())
+                assert 0 <= batch.real <= len(batch.pieces) == 4
+                seen.update(batch.pieces[: batch.real].tolist())
         assert set(seen.values()) <= {1}
         assert len(seen) == plans[0].records == len(lengths) - plans[0].refused.get("remainder", 0)
         if remainder == "pad":
@@ -131,7 +131,7 @@ def test_few_records_for_many_ranks() -> None:
     plans = [plan_of([5, 3, 9], seed=1, shard=(rank, 8), remainder="pad", batch_size=2) for rank in range(8)]
     batches = [plan.schedule.batch(0, 0) for plan in plans]
     assert [batch.real for batch in batches] == [2, 1, 0, 0, 0, 0, 0, 0]
-    assert sorted(np.concatenate([batch.records[: batch.real] for batch in batches])) == [0, 1, 2]
+    assert sorted(np.concatenate([batch.pieces[: batch.real] for batch in batches])) == [0, 1, 2]
     assert plan_of([5, 3, 9], shard=(3, 8), remainder="drop", batch_size=2).refused == {"remainder": 3}
 
 
@@ -144,7 +144,7 @@ def test_two_that_share_a_batch_seldom_do_so_again() -> None:
         for epoch in range(2):
             found = np.empty(count, int)
             for step in range(plan.steps_per_epoch):
-                found[plan.schedule.batch(epoch, step).records] = step
+                found[plan.schedule.batch(epoch, step).pieces] = step
             batch_of.append(found)
         together = Counter(zip(*batch_of, strict=True))
         before = Counter(batch_of[0].tolist())
@@ -159,17 +159,17 @@ def test_boundaries_with_drop_or_pad_make_exactly_so_many_shapes() -> None:
             assert len(plan.shapes) == 8
             for epoch in range(3):
                 batches = [plan.schedule.batch(epoch, step) for step in range(plan.steps_per_epoch)]
-                assert {(len(batch.records), plan.boundaries[batch.bucket], 3) for batch in batches} == set(plan.shapes)
+                assert {(len(batch.pieces), plan.boundaries[batch.bucket], 3) for batch in batches} == set(plan.shapes)
 
 
 def test_without_a_shuffle_a_batch_comes_when_it_is_full() -> None:
     schedule = schedule_of([0, 1, 1, 0, 1, 0, 0], [2, 3], seed=None)
-    batches = [schedule.batch(5, step).records.tolist() for step in range(schedule.steps)]
+    batches = [schedule.batch(5, step).pieces.tolist() for step in range(schedule.steps)]
     assert batches == [[0, 3], [1, 2, 4], [5, 6]]
 
 
 def test_no_records_have_no_steps() -> None:
     schedule = schedule_of([], [2, 3])
     assert schedule.steps == 0
-    assert schedule.records_in_order(0).tolist() == schedule.batches_in_order(0).tolist() == []
+    assert schedule.slots_in_order(0).tolist() == schedule.batches_in_order(0).tolist() == []
     assert isinstance(cut([], [], drop=False, carry=True), BatchSpans)

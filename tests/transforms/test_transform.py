@@ -55,14 +55,46 @@ def test_a_number_is_a_crop_at_the_beginning(source: Path) -> None:
 
 def test_the_plan_knows_what_a_transform_makes(source: Path) -> None:
     stacked = Transform(lambda x: tf.reshape(x[: tf.shape(x)[0] // 2 * 2], [-1, 4]), frames=lambda t: t // 2)
-    plan = vlpipe.plan(source, crop=10, transform=stacked, batch_size=3, dtype="float64")
+    plan = vlpipe.plan(source, crop=10, transform=stacked, batch_size=3, dtype="float64", length_range=(0, None))
     assert sorted(plan.frames.tolist()) == [0, 2, 2, 4, 5, 5]
     assert plan.shapes[0][2] == 4
     assert plan.peak_batch_bytes == 3 * 5 * 4 * 8
-    spec = vlpipe.make_dataset(source, crop=10, transform=stacked, dtype="float64").element_spec[0]
+    spec = vlpipe.make_dataset(
+        source, crop=10, transform=stacked, dtype="float64", length_range=(2, None), out_of_range="drop"
+    ).element_spec[0]
     assert (spec.shape.as_list(), spec.dtype) == ([None, None, 4], tf.float64)
     deeper = vlpipe.make_dataset(source, transform=lambda x: tf.stack([x, x], 2), batching="ragged").element_spec[0]
     assert deeper.shape.as_list() == [None, None, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("engine", "batching"), [("mapped", "bucket"), ("mapped", "ragged"), ("graph", "pad"), ("stream", "bucket"), ("stream", "same_length")]
+)
+def test_a_record_that_the_transform_leaves_no_frame_of_is_refused_counted_or_asked_for(source: Path, engine: str, batching: Any) -> None:
+    """An STFT of a recording shorter than its window: one such row makes the mean over its frames, and then the loss, NaN."""
+    fourths = Transform(lambda x: x[3::4], frames=lambda t: t // 4)  # of 1, 4, 4, 9, 12 and 30 frames
+    arguments: dict[str, Any] = {"transform": fourths, "engine": engine, "batching": batching, "lengths": True, "ids": True, "seed": 1}
+    for crop, gone in ((None, 1), (3, 6)):
+        with pytest.raises(
+            ArgumentError, match=rf'the transform leaves no frame of the . of "features" \({gone} of 6 records are too short'
+        ):
+            vlpipe.plan(source, crop=crop, **arguments)
+        for length_range, outside in (((1, 10), "drop"), ((1, 10), "truncate"), ((0, None), "error")):
+            chosen = {**arguments, "crop": crop, "length_range": length_range, "out_of_range": outside}
+            plan = vlpipe.plan(source, **chosen)
+            read = np.array([1, 4, 4, 9, 12, 30])
+            read = read[read <= 10] if outside == "drop" else np.minimum(read, 10) if outside == "truncate" else read
+            frames = (read if crop is None else np.minimum(read, crop)) // 4
+            kept = frames if outside == "error" else frames[frames > 0]
+            refused = {"too_long": 2 if outside == "drop" else 0, "transformed_too_short": len(frames) - len(kept)}
+            assert plan.refused == {reason: count for reason, count in refused.items() if count}
+            assert sorted(plan.frames.tolist()) == sorted(kept.tolist())
+            assert plan.records == len(kept)
+            assert plan.truncated == (2 if outside == "truncate" and crop is None else 0)
+            delivered = [length for x, *_ in vlpipe.make_dataset(source, **chosen) for length in x["lengths"].numpy().tolist()]
+            assert sorted(delivered) == sorted(kept.tolist())
+    assert "5 transformed too short" not in vlpipe.plan(source, **arguments, out_of_range="drop").report()
+    assert "1 transformed too short" in vlpipe.plan(source, **arguments, out_of_range="drop").report()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import vlpipe
-from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json
+from vlpipe.cli.common import echo, layout_option, print_json, selected, where_option
 
 
 def _parse_buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | list[int] | None:
@@ -33,6 +33,7 @@ def _parse_range(_context: click.Context, _parameter: click.Parameter, value: st
 @click.command()
 @click.argument("source", nargs=-1, required=True)
 @layout_option
+@where_option
 @click.option(
     "--batching",
     type=click.Choice(["bucket", "pad", "ragged", "same_length"]),
@@ -73,6 +74,13 @@ def _parse_range(_context: click.Context, _parameter: click.Parameter, value: st
     help="What to do with records outside --length-range.",
 )
 @click.option("--crop", type=int, metavar="FRAMES", help="Crop each sequence to at most this many frames.")
+@click.option("--windows", type=int, metavar="FRAMES", help="Cut each sequence into windows of this many frames.")
+@click.option("--hop", type=int, metavar="FRAMES", help="Frames from one window to the next.  [default: those of a window]")
+@click.option(
+    "--tail",
+    type=click.Choice(["shift", "keep", "pad", "drop"]),
+    help="What is left behind the last window: one more at the end, a shorter one, a padded one, or nothing.  [default: shift]",
+)
 @click.option("--features", help="Name of the sequence in the schema, if it has several.")
 @click.option(
     "--engine",
@@ -86,21 +94,40 @@ def _parse_range(_context: click.Context, _parameter: click.Parameter, value: st
     "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw lengths, buckets and padding into this file."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def plan(source: tuple[str, ...], layout: str | None, world: int, plot: Path | None, as_json: bool, **arguments: Any) -> None:
+def plan(
+    source: tuple[str, ...],
+    layout: str | None,
+    where: tuple[str, ...],
+    world: int,
+    plot: Path | None,
+    as_json: bool,
+    windows: int | None,
+    hop: int | None,
+    tail: Any,
+    **arguments: Any,
+) -> None:
     """Forecast an epoch over SOURCE (directory, glob or files): records, steps, shapes, padding and memory. No record is read.
 
     \b
     Examples:
       vlpipe plan data/train
+      vlpipe plan data/train --where speaker=ann,bob --where 'frames>=100'
       vlpipe plan data/train --batch-size 64 --buckets 8 --pad-to boundary --plot plan.png
+      vlpipe plan data/train --windows 300 --hop 150
     """
+    if windows is not None:
+        arguments["windows"] = vlpipe.Windows(windows, hop, tail or "shift")
+    elif hop is not None or tail is not None:
+        raise click.UsageError("--hop and --tail say where windows are; pass --windows FRAMES too.")
     # Labels do not affect the plan; without one, a schema with several candidates needs no choice.
-    forecast = vlpipe.plan(one_or_many(source), label=False, shard=(0, world), layout=parse_layout(layout), **arguments)
+    chosen, parsed = selected(source, layout, where)
+    forecast = vlpipe.plan(chosen, label=False, shard=(0, world), layout=parsed, **arguments)
     if as_json:
         names = (
             "engine",
             "total",
             "records",
+            "windows",
             "refused",
             "truncated",
             "cropped",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress
-from vlpipe.errors import ArgumentError, shortened
+from vlpipe.errors import ArgumentError, printable, shortened
 
 if TYPE_CHECKING:
     from vlpipe.layouts.guesses import Guess
@@ -43,6 +43,7 @@ def inspect_files(source: Any) -> dict[str, Any]:
     """
     from vlpipe.files.compression import compression_of
     from vlpipe.files.filesystem import each, stat_file
+    from vlpipe.layouts.deliverable import field_of
     from vlpipe.layouts.detect import guess
     from vlpipe.layouts.sample import read_sample
     from vlpipe.layouts.sidecars import read_sidecars
@@ -61,6 +62,9 @@ def inspect_files(source: Any) -> dict[str, Any]:
         "message": " and ".join(sorted({"SequenceExample" if record.message.is_sequence else "Example" for record in sample.records})),
         "keys": [stats.to_json() for stats in sample.key_stats.values()],
     }
+    if is_foreign(source):
+        fields = {key: field_of(stats, len(sample.records)) for key, stats in sample.key_stats.items()}
+        report["cannot_be_delivered"] = {key: reason for key, reason in fields.items() if isinstance(reason, str)}
     if not is_foreign(source):
         return (
             report
@@ -105,6 +109,9 @@ def _as_text(report: dict[str, Any]) -> str:
     files = f"{report['files']:,} files, {report['bytes']:,} bytes{compressed}"
     lines = [f"{files}; the first {report['records_read']:,} records are {report['message']}s"]
     lines += ["", text(table, width=120), ""]
+    undeliverable = report.get("cannot_be_delivered", {})
+    lines += [f"{printable(key)} cannot be delivered beside the frames: {reason}" for key, reason in undeliverable.items()]
+    lines += [""] * bool(undeliverable)
     if report["layout"]:
         lines += [f"layout: {report['layout']}, {report['confidence']:.0%} sure: {'; '.join(report['reasons'])}", "", f"  {report['call']}"]
         lines += [f"  --layout {shlex.quote(report['option'])}"] if report.get("option") else []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import crop_range
+from vlpipe.engines.graph_pieces import PieceBatch
 from vlpipe.engines.grouping import Flat, padding_tensor
-from vlpipe.engines.labels import list_dtype, multi_hot_in_graph, padded_in_graph, unpacked
+from vlpipe.engines.labels import multi_hot_in_graph, padded_in_graph, unpacked
 from vlpipe.engines.parse import Parser
+from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.plan import Plan
+from vlpipe.planning.selection import FramePart
 from vlpipe.storage.example import parse_batch
 from vlpipe.storage.field_access import FieldAccess, Location
 from vlpipe.storage.schema import Fixed, Sequence
@@ -22,7 +24,7 @@ class BatchDecoder:
     """Makes flat batches of serialized records whose fields the index locates.
 
     Args:
-        rows: int64 `[n]`, rows of the index; records are named by their position among them.
+        rows: int64 `[n]`, rows of the index; pieces name records by their positions among them.
         whole: deliver ragged features and padded labels whatever the options are, for an engine that pads later.
     """
 
@@ -30,85 +32,77 @@ class BatchDecoder:
         self._plan, self._options, index = plan, plan.options, plan.index
         self._schema = index.schema
         self._ragged = whole or plan.options.batching == "ragged"
-        self._boundary = plan.options.pad_to == "boundary" and not whole
         self._weighted = plan.options.remainder == "pad" and not whole
-        self._rows, self._ids = tf.constant(rows), tf.constant(index.ids[rows])
-        self._boundaries = tf.constant(plan.boundaries or (0,), tf.int64)
+        self._rows = tf.constant(rows)
+        self._least = None if whole or not plan.least_frames.any() else tf.constant(plan.least_frames)
         self._parser = Parser(plan)
         table = index.rows[rows]
-        self._features = {name: _Columns(index.access(name, as_feature=True), table) for name in plan.selection.features}
-        self._labels = {name: _Columns(index.access(name), table) for name in plan.selection.labels}
-        self._example_labels = [name for name, label in self._labels.items() if label.access.location is Location.EXAMPLE]
+        self._parsed_lengths = {name: tf.constant(access.counts(table)) for name, access in self._parser.lengths.items()}
+        features, labels = plan.selection.features, plan.selection.labels
+        self._columns = {name: _Columns(index.access(name, as_feature=name in features), table) for name in (*features, *labels)}
+        self._example_labels = [name for name in labels if self._columns[name].access.location is Location.EXAMPLE]
 
-    def __call__(self, data: tf.Tensor, records: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
-        """The flat batch of some records.
+    def __call__(self, data: tf.Tensor, batch: PieceBatch, real: tf.Tensor, bucket: tf.Tensor) -> Flat:
+        """The flat batch of some pieces.
 
         Args:
-            data: string `[B]`, the serialized records.
-            records: int64 `[B]`, their positions.
+            data: string `[B]`, their serialized records.
             real: int64 scalar, how many of them have weight 1.
             bucket: int64 scalar.
-            epoch: int64 scalar.
         """
-        ids = tf.gather(self._ids, records)
+        records, pieces = batch.records, batch.frames
         flat: Flat = {}
         if self._parser:
-            frames = {name: tf.gather(self._features[name].counts, records) for name in self._parser.features}
-            flat |= self._parser(data, tf.gather(self._rows, records), frames, ids, epoch)
-        for name, feature in self._features.items():
-            if name not in self._parser.features:
-                flat |= self._feature(feature, data, records, bucket, epoch)
+            frames = {name: tf.gather(lengths, records) for name, lengths in self._parsed_lengths.items()}
+            flat |= self._parser(data, tf.gather(self._rows, records), frames, pieces)
         values = parse_batch(self._schema, self._example_labels, data) if self._example_labels else {}
         flat |= {f"y:{name}": value for name, value in values.items()}
-        for label in self._labels.values():
-            flat |= self._label(label, data, records)
+        for name, columns in self._columns.items():
+            if not isinstance(columns.access.field, Sequence):
+                flat |= self._label(columns, data, records)
+            elif not columns.access.is_parsed:
+                flat |= self._sequence(self._plan.selection.part(name), columns, data, records, pieces, bucket)
         if self._options.ids or self._plan.has_transforms:
-            flat["id"] = ids
+            flat["id"] = batch.ids
+        if self._options.ids and self._options.windows is not None:
+            flat["start"] = pieces.firsts
+        if self._options.augment is not None:
+            flat["number"] = batch.numbers
         if self._weighted:
             flat["weight"] = tf.cast(tf.range(tf.size(records, tf.int64)) < real, tf.float32)
         return flat
 
     def _label(self, label: _Columns, data: tf.Tensor, records: tf.Tensor) -> Flat:
-        """A label that is located by the index; nothing where it is parsed."""
+        """A label that is no sequence and that the index locates; nothing where it is parsed."""
         name, location = f"y:{label.access.name}", label.access.location
         if location is Location.ROW:
             return {name: tf.gather(label.values, records)}
-        if location not in (Location.TEXT, Location.LIST, Location.FRAMES):
+        if location not in (Location.TEXT, Location.LIST):
             return {}
         starts, counts = tf.gather(label.starts, records), tf.gather(label.counts, records)
-        if location is Location.TEXT:
-            return {name: tf.strings.substr(data, starts, counts)}
-        field, padding = label.access.field, self._plan.selection.paddings.number(name)
-        if isinstance(field, Fixed):
-            return {name: multi_hot_in_graph(label.values, starts, counts, field.dimensions[0])}
-        if location is Location.LIST:
-            values = padded_in_graph(label.values, starts, counts, padding)
-        else:
-            payloads = _payloads(label, data, records, counts)
-            values = _padded(payloads, label.access, counts, tf.reduce_max(counts), list_dtype(label.access.sequence), padding)
-        return {name: values, f"n:{name}": tf.cast(counts, tf.int32)}
+        if isinstance(label.access.field, Fixed):
+            return {name: multi_hot_in_graph(label.values, starts, counts, label.access.field.dimensions[0])}
+        return {name: tf.strings.substr(data, starts, counts)}
 
-    def _feature(self, feature: _Columns, data: tf.Tensor, records: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
-        access = feature.access
-        name, field, stored = access.name, access.sequence, access.stored
-        is_key = name == self._plan.selection.key
-        frames, first = tf.gather(feature.counts, records), None
-        if is_key:
-            frames, first = crop_range(self._plan, frames, tf.gather(self._ids, records), epoch)
-        payloads = _payloads(feature, data, records, frames, first)
-        lengths = {f"n:x:{name}": tf.cast(frames, tf.int32)}
-        dtype = tf.as_dtype(self._plan.reading_dtype(name))
-        if self._ragged or self._plan.has_transforms:
-            payload = tf.strings.reduce_join(payloads)
-            if stored == Stored():
-                values = tf.cast(tf.reshape(tf.io.decode_raw(payload, field.dtype), [-1, *field.dimensions]), dtype)
-            else:
-                raw = tf.reshape(tf.io.decode_raw(payload, tf.uint8), [-1, stored.stride(field)])
-                values = _third_party_values(raw, field, stored, dtype)
-            return {f"x:{name}": tf.RaggedTensor.from_row_lengths(values, frames, validate=False), **lengths}
-        upper = self._boundaries[bucket] if is_key and self._boundary else tf.reduce_max(frames)
-        padding = self._plan.selection.paddings.number(f"x:{name}")
-        return {f"x:{name}": _padded(payloads, access, frames, upper, dtype, padding), **lengths}
+    def _sequence(
+        self, part: FramePart, columns: _Columns, data: tf.Tensor, records: tf.Tensor, pieces: PieceFrames, bucket: tf.Tensor
+    ) -> Flat:
+        """A feature, or a label of varying length."""
+        first, frames = pieces if part.with_key else (None, tf.gather(columns.counts, records))
+        lengths = {f"n:{part.flat}": tf.cast(frames, tf.int32)}
+        dtype = tf.as_dtype(self._plan.reading_dtype(part.name))
+        if part in self._plan.selection.frame_parts and (self._ragged or self._plan.has_transforms):
+            values = _flat(columns, data, records, frames, first, dtype)
+            return {part.flat: tf.RaggedTensor.from_row_lengths(values, frames, validate=False), **lengths}
+        upper = tf.reduce_max(frames)
+        if part.with_key and self._least is not None:
+            upper = tf.maximum(upper, self._least[bucket])
+        padding = self._plan.selection.paddings.number(part.flat)
+        if columns.access.location is Location.LIST:
+            values = padded_in_graph(columns.values, _starts(columns, records, first), frames, padding, upper)
+        else:
+            values = _padded(_payloads(columns, data, records, frames, first), columns.access, frames, upper, dtype, padding)
+        return {part.flat: values, **lengths}
 
 
 class _Columns:
@@ -127,15 +121,33 @@ class _Columns:
         self.values = tf.constant(access.row_values(rows) if access.location is Location.ROW else access.values)
 
 
-def _payloads(columns: _Columns, data: tf.Tensor, records: tf.Tensor, frames: tf.Tensor, first: tf.Tensor | None = None) -> tf.Tensor:
+def _starts(columns: _Columns, records: tf.Tensor, first: tf.Tensor | None, stride: int = 1) -> tf.Tensor:
+    """int64 `[B]`: where frame `first` of each record starts; None: frame 0."""
+    starts = tf.gather(columns.starts, records)
+    return starts if first is None else starts + first * stride
+
+
+def _payloads(columns: _Columns, data: tf.Tensor, records: tf.Tensor, frames: tf.Tensor, first: tf.Tensor | None) -> tf.Tensor:
     """string `[B]`: the stored bytes of `frames` frames of each record, from frame `first` on, each with the gap before it."""
     stored, stride = columns.access.stored, columns.access.stored.stride(columns.access.sequence)
-    starts = tf.gather(columns.starts, records)
-    if first is not None:
-        starts += first * stride
+    starts = _starts(columns, records, first, stride)
     if stored.gap:  # a record without frames starts nowhere
         starts = tf.maximum(starts - stored.gap, 0)
     return tf.strings.substr(data, starts, frames * stride)
+
+
+def _flat(columns: _Columns, data: tf.Tensor, records: tf.Tensor, frames: tf.Tensor, first: tf.Tensor | None, dtype: tf.DType) -> tf.Tensor:
+    """`[frames of the batch, ...]`: `frames` frames of each record, from frame `first` on."""
+    access = columns.access
+    if access.location is Location.LIST:
+        starts = _starts(columns, records, first)
+        return tf.gather(columns.values, tf.ragged.range(starts, starts + frames).values)
+    field, stored = access.sequence, access.stored
+    payload = tf.strings.reduce_join(_payloads(columns, data, records, frames, first))
+    if stored == Stored():
+        return tf.cast(tf.reshape(tf.io.decode_raw(payload, field.dtype), [-1, *field.dimensions]), dtype)
+    raw = tf.reshape(tf.io.decode_raw(payload, tf.uint8), [-1, stored.stride(field)])
+    return _third_party_values(raw, field, stored, dtype)
 
 
 def _third_party_values(raw: tf.Tensor, field: Sequence, stored: Stored, dtype: tf.DType) -> tf.Tensor:

@@ -16,11 +16,13 @@ import tensorflow as tf
 from vlpipe.engines import splitmix_graph
 from vlpipe.engines.apply_transforms import transform_batch
 from vlpipe.engines.decode import BatchDecoder
+from vlpipe.engines.graph_pieces import GraphPieces
 from vlpipe.engines.grouping import Flat
 from vlpipe.engines.python_calls import keep_alive
 from vlpipe.engines.splitmix_graph import uint64
 from vlpipe.errors import REWRITTEN, printable
 from vlpipe.planning import splitmix
+from vlpipe.planning.drawing import Drawing
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.schedule import Schedule
@@ -61,37 +63,66 @@ class _Order:
             self._starts, self._counts, self._sizes, self._bucket_of = (tf.constant(column) for column in schedule.spans)
 
     def steps(self, epoch: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
-        """The batches of an epoch, from `first` on, as (records `[B]`, how many of them have weight 1, bucket, epoch)."""
+        """The batches of an epoch, from `first` on, as (pieces `[B]`, how many of them have weight 1, bucket, epoch)."""
         empty = tf.zeros([0], tf.int64)
-        records, spans = tf.cond(first < self._schedule.steps, lambda: self._orders(epoch), lambda: (empty, empty))
+        pieces, spans = tf.cond(first < self._schedule.steps, lambda: self._orders(epoch), lambda: (empty, empty))
         return tf.data.Dataset.from_tensor_slices(spans[first:]).map(
-            tf.autograph.experimental.do_not_convert(lambda span: (*self._batch(records, span), epoch))
+            tf.autograph.experimental.do_not_convert(lambda span: (*self._batch(pieces, span), epoch))
         )
 
     def _orders(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """`Schedule.records_in_order` and `Schedule.batches_in_order`."""
+        """The pieces of the slots in order, and `Schedule.batches_in_order`."""
         schedule = self._schedule
         if schedule.seed is None:
-            return tf.constant(schedule.records_in_order(0)), tf.constant(schedule.batches_in_order(0))
+            slots, spans = tf.constant(schedule.slots_in_order(0)), tf.constant(schedule.batches_in_order(0))
+            return self._pieces_of(epoch, slots), spans
         left, right, either = tf.bitwise.left_shift, tf.bitwise.right_shift, tf.bitwise.bitwise_or
         packed = right(self._hashes(epoch, splitmix.RECORDS, len(schedule.bucket_of)), uint64(64 - schedule.hash_bits))
         packed = either(packed, left(tf.cast(self._buckets, tf.uint64), uint64(schedule.hash_bits)))
         packed = either(left(packed, uint64(schedule.index_bits)), tf.cast(tf.range(len(schedule.bucket_of), dtype=tf.int64), tf.uint64))
-        records = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << schedule.index_bits) - 1)
+        slots = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << schedule.index_bits) - 1)
         spans = tf.argsort(tf.bitcast(self._hashes(epoch, splitmix.BATCHES, schedule.steps), tf.int64), stable=True)
-        return records, tf.cast(spans, tf.int64)
+        if schedule.uneven is not None:
+            last = tf.constant(schedule.uneven.astype(np.int64))
+            spans = tf.gather(spans, tf.argsort(tf.gather(last, spans), stable=True))
+        return self._pieces_of(epoch, slots), tf.cast(spans, tf.int64)
+
+    def _pieces_of(self, epoch: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
+        """`Schedule.pieces_of`."""
+        return slots if self._schedule.drawing is None else tf.gather(self._table(self._schedule.drawing, epoch), slots)
+
+    def _table(self, drawing: Drawing, epoch: tf.Tensor) -> tf.Tensor:
+        """`Drawing.table`."""
+        fixed = tf.range(drawing.fixed, dtype=tf.int64)
+        if not len(drawing.slot_strata):
+            return fixed
+        strata = drawing.strata
+        cycles, blocks, skipped, sizes, firsts = map(
+            tf.constant, (strata.cycles, strata.blocks, strata.skipped, strata.sizes, strata.firsts)
+        )
+        stratum_of, slot_strata = tf.constant(drawing.stratum_of), tf.constant(drawing.slot_strata)
+        left, right, either = tf.bitwise.left_shift, tf.bitwise.right_shift, tf.bitwise.bitwise_or
+        numbers = tf.range(len(drawing.stratum_of), dtype=tf.int64)
+        epochs = tf.gather(epoch // cycles, stratum_of)
+        packed = right(splitmix_graph.hashes(drawing.seed, epochs, uint64(splitmix.MIXES), numbers), uint64(64 - drawing.hash_bits))
+        packed = either(packed, left(tf.cast(stratum_of, tf.uint64), uint64(drawing.hash_bits)))
+        packed = either(left(packed, uint64(drawing.index_bits)), tf.cast(numbers, tf.uint64))
+        order = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << drawing.index_bits) - 1)
+        begins = tf.gather(epoch % cycles * blocks + skipped, slot_strata)
+        places = (begins + tf.constant(drawing.slot_places)) % tf.gather(sizes, slot_strata)
+        return tf.concat([fixed, drawing.fixed + tf.gather(order, tf.gather(firsts, slot_strata) + places)], 0)
 
     def _hashes(self, epoch: tf.Tensor, purpose: int, count: int) -> tf.Tensor:
         """`splitmix.hashes`."""
         return splitmix_graph.hashes(self._schedule.seed or 0, epoch, uint64(purpose), tf.range(count, dtype=tf.int64))
 
-    def _batch(self, records: tf.Tensor, span: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _batch(self, pieces: tf.Tensor, span: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """`Schedule.batch`."""
         rank, world = self._schedule.shard
         start, count, rows = self._starts[span], self._counts[span], self._sizes[span] // world
         first, end = rank * rows, (rank + 1) * rows
         within = tf.range(first, end) % count if self._schedule.complete else tf.range(first, tf.minimum(end, count))
-        return tf.gather(records, start + within), tf.clip_by_value(count - first, 0, rows), self._bucket_of[span]
+        return tf.gather(pieces, start + within), tf.clip_by_value(count - first, 0, rows), self._bucket_of[span]
 
 
 def _records_from(paths: tf.Tensor, offsets: tf.Tensor) -> tf.data.Dataset:
@@ -102,22 +133,23 @@ def _records_from(paths: tf.Tensor, offsets: tf.Tensor) -> tf.data.Dataset:
 
 
 class _Reader:
-    """Reads the records of a batch, and decodes them into a flat batch."""
+    """Reads the records of the pieces of a batch, and decodes them into a flat batch."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan, index = plan, plan.index
-        rows = index.rows[plan.rows]
+        rows = index.rows
         self._shard, self._offset, self._bytes = (tf.constant(rows[name].astype(np.int64)) for name in ("shard", "offset", "bytes"))
         self._paths = tf.constant([os.fsencode(shard.path) for shard in index.shards])
         self._sizes = tf.constant([shard.bytes for shard in index.shards], tf.int64)
         self._names = tf.constant([printable(shard.name) for shard in index.shards])
-        self._numbers = tf.constant(index.numbers()[plan.rows])
-        self._decode = BatchDecoder(plan, plan.rows)
+        self._numbers = tf.constant(index.numbers())
+        self._pieces, self._decode = GraphPieces(plan), BatchDecoder(plan, np.arange(len(index)))
 
-    def read(self, records: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
-        """The flat batch of some records, given by their positions among the rows of the plan."""
-        records.set_shape([self._plan.static_shape[0]])
-        flat = self._decode(self._serialized(records), records, real, bucket, epoch)
+    def read(self, pieces: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
+        """The flat batch of some pieces, given by their positions in the plan."""
+        pieces.set_shape([self._plan.static_shape[0]])
+        taken = self._pieces.take(pieces, epoch)
+        flat = self._decode(self._serialized(taken.records), taken, real, bucket)
         return transform_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}) if self._plan.has_transforms else flat
 
     def _serialized(self, records: tf.Tensor) -> tf.Tensor:

@@ -32,6 +32,7 @@ class Grouping:
         key: the key feature, such as "x:features".
         boundaries: inclusive upper lengths of the buckets, ascending; no record is longer than the last.
         batch_sizes: sequences in a batch of each bucket.
+        aligned: the parts that have one value for each frame of the key feature.
     """
 
     options: Options
@@ -39,6 +40,7 @@ class Grouping:
     key: str
     boundaries: tuple[int, ...]
     batch_sizes: tuple[int, ...]
+    aligned: tuple[str, ...] = ()
 
     @property
     def drop_remainder(self) -> bool:
@@ -49,8 +51,11 @@ class Grouping:
         """`Options.batch_size_for` in the graph, int64."""
         cap = tf.constant(MAX_BATCH_SIZE if self.options.batch_cap is None else self.options.batch_cap, tf.int64)
         if self.options.frames_per_batch is None:
-            return cap
-        return tf.minimum(cap, tf.maximum(self.options.frames_per_batch // tf.maximum(tf.cast(frames, tf.int64), 1), 1))
+            size = cap
+        else:
+            size = tf.minimum(cap, tf.maximum(self.options.frames_per_batch // tf.maximum(tf.cast(frames, tf.int64), 1), 1))
+        multiple = tf.constant(self.options.multiple_of or 1, tf.int64)
+        return tf.maximum(multiple, size - size % multiple)
 
 
 def with_lengths(record: Flat) -> Flat:
@@ -102,10 +107,11 @@ def _same_length(records: tf.data.Dataset, grouping: Grouping) -> tf.data.Datase
 def _ragged(records: tf.data.Dataset, grouping: Grouping) -> tf.data.Dataset:
     batches = records.ragged_batch(grouping.batch_sizes[0], drop_remainder=grouping.drop_remainder)
     paddings = _paddings(records, grouping)
+    padded = [name for name in paddings if name.startswith("y:") and name not in grouping.aligned]
 
     def labels_padded(batch: Flat) -> Flat:
         return {
-            name: value.to_tensor(paddings[name]) if name.startswith("y:") and isinstance(value, tf.RaggedTensor) else value
+            name: value.to_tensor(paddings[name]) if name in padded and isinstance(value, tf.RaggedTensor) else value
             for name, value in batch.items()
         }
 
@@ -130,16 +136,19 @@ def padding_tensor(value: Value, dtype: tf.DType) -> tf.Tensor:
 
 
 def _to_boundary(batch: Flat, grouping: Grouping) -> Flat:
-    """Pad the key feature further, to the upper length of its bucket."""
+    """Pad the key feature, and what is aligned with it, further: to the upper length of its bucket."""
     if grouping.options.pad_to != "boundary":
         return batch
-    x = batch[grouping.key]
-    missing = tf.constant(grouping.boundaries)[_bucket_of(batch, grouping)] - tf.shape(x)[1]
-    paddings = [[0, 0], [0, missing]] + [[0, 0]] * (x.shape.rank - 2)
-    shape = x.shape
-    x = tf.pad(x, paddings, constant_values=padding_tensor(grouping.paddings.of(grouping.key), x.dtype))
+    upper = tf.constant(grouping.boundaries)[_bucket_of(batch, grouping)]
     frames = grouping.boundaries[0] if len(grouping.boundaries) == 1 else None
-    return {**batch, grouping.key: tf.ensure_shape(x, [shape[0], frames, *shape[2:]])}
+
+    def padded(name: str) -> tf.Tensor:
+        part, shape = batch[name], batch[name].shape
+        paddings = [[0, 0], [0, upper - tf.shape(part)[1]]] + [[0, 0]] * (shape.rank - 2)
+        part = tf.pad(part, paddings, constant_values=padding_tensor(grouping.paddings.of(name), part.dtype))
+        return tf.ensure_shape(part, [shape[0], frames, *shape[2:]])
+
+    return {**batch, **{name: padded(name) for name in (grouping.key, *grouping.aligned)}}
 
 
 def _bucket_of(batch: Flat, grouping: Grouping) -> tf.Tensor:

@@ -14,18 +14,9 @@ def list_dtype(field: Sequence) -> tf.DType:
     return tf.as_dtype(label_dtype(field))
 
 
-def padded(values: np.ndarray, starts: np.ndarray, counts: np.ndarray, padding: float) -> np.ndarray:
-    """int64 `[B, U]`: for each record its `counts` values from `starts` on, padded to the longest list."""
-    steps = np.arange(int(counts.max(initial=0)))
-    inside = steps < counts[:, None]
-    lists = np.full(inside.shape, padding, np.int64)
-    lists[inside] = values[(starts[:, None] + steps)[inside]]
-    return lists
-
-
-def padded_in_graph(values: tf.Tensor, starts: tf.Tensor, counts: tf.Tensor, padding: float) -> tf.Tensor:
-    """`padded`, in the graph."""
-    steps = tf.range(tf.reduce_max(counts))
+def padded_in_graph(values: tf.Tensor, starts: tf.Tensor, counts: tf.Tensor, padding: float, upper: tf.Tensor | None = None) -> tf.Tensor:
+    """int64 `[B, upper]`: for each record its `counts` values from `starts` on, padded to the longest list, or to `upper`."""
+    steps = tf.range(tf.reduce_max(counts) if upper is None else upper)
     inside = steps < counts[:, None]
     positions = tf.where(inside, starts[:, None] + steps, 0)
     # The appended value keeps position 0 valid where no record has a value.

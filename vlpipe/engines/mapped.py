@@ -16,16 +16,21 @@ import tensorflow as tf
 from vlpipe.engines.apply_transforms import transform_batch
 from vlpipe.engines.buffer_pool import Pool
 from vlpipe.engines.grouping import Flat
-from vlpipe.engines.labels import list_dtype, multi_hot, padded
-from vlpipe.engines.mapped_frames import Block, CopyJob, FrameCopier, FrameSpan
+from vlpipe.engines.labels import multi_hot
+from vlpipe.engines.mapped_frames import Block, FrameCopier, FrameSpan
+from vlpipe.engines.mapped_lists import ListCopier
 from vlpipe.engines.mapped_shards import Shards
 from vlpipe.engines.parse import Parser
 from vlpipe.engines.python_calls import keep_alive, wait_at_exit
 from vlpipe.files.tfrecord import HEADER_BYTES
+from vlpipe.planning.frame_plan import PieceFrames
+from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.plan import Plan
+from vlpipe.planning.selection import FramePart
+from vlpipe.planning.splitmix import CROPS, draws, part_numbers
 from vlpipe.storage.example import parse_batch
 from vlpipe.storage.field_access import FieldAccess, Location
-from vlpipe.storage.schema import Fixed
+from vlpipe.storage.schema import Fixed, Sequence
 
 # Batches that are looked up together. With 128 records a batch, one batch at a time takes 100 us of Python, for which the loop over the
 # batches waits as well (the interpreter lock): 40 % more time a batch.
@@ -85,6 +90,7 @@ class _BatchReader:
         self._blocks: dict[tuple[int, int, int], list[tuple[Any, ...]]] = {}
         self._lock = threading.Lock()
         self._parser = Parser(plan)
+        self._key = plan.index.access(plan.selection.key, as_feature=True)
         self._example_labels: list[str] = []
         self._pools: list[Pool] = []
         self._parts = self._all_parts()
@@ -113,8 +119,9 @@ class _BatchReader:
             values = parse_batch(self._index.schema, self._example_labels, data)
             batch |= {f"y:{name}": value for name, value in values.items()}
         if self._parser:
-            frames = {name: batch.pop(f"frames:{name}") for name in self._parser.features}
-            batch |= self._parser(data, batch.pop("rows"), frames, batch["id"], epoch)
+            frames = {name: batch.pop(f"frames:{name}") for name in self._parser.lengths}
+            pieces = PieceFrames(batch.pop("firsts", None), batch.pop("counts"))
+            batch |= self._parser(data, batch.pop("rows"), frames, pieces)
         for name in [name for name in batch if name.startswith("splits:")]:
             values = batch[name.removeprefix("splits:")]
             batch[name.removeprefix("splits:")] = tf.RaggedTensor.from_row_splits(values, batch.pop(name), validate=False)
@@ -142,54 +149,79 @@ class _BatchReader:
     def _look_up(self, epoch: int, first: int) -> list[tuple[Any, ...]]:
         schedule = self._plan.schedule
         batches = [schedule.batch(epoch, step) for step in range(first, min(first + self._block_size, self._plan.steps_per_epoch))]
-        rows = self._plan.rows[np.concatenate([batch.records for batch in batches])]
-        ends = np.cumsum([len(batch.records) for batch in batches])
-        block = Block(epoch, batches, ends, rows, self._rows.take(rows), np.asarray(self._index.ids[rows]))
-        columns = [block.split(block.rows), block.split(block.table), *(part.inputs(block) for part in self._parts)]
+        planned = self._plan.pieces.take(np.concatenate([batch.pieces for batch in batches]))
+        ends = np.cumsum([len(batch.pieces) for batch in batches])
+        table, ids = self._rows.take(planned.rows), np.asarray(self._index.ids[planned.rows])
+        block = Block(epoch, batches, ends, planned, table, ids, self._pieces(epoch, planned, table, ids))
+        columns = [block.split(planned.rows), block.split(block.table), *(part.inputs(block) for part in self._parts)]
         return list(zip(*columns, strict=True))
+
+    def _pieces(self, epoch: int, planned: Pieces, table: np.ndarray, ids: np.ndarray) -> PieceFrames:
+        """Which frames are read of the records in `table`: the one place from which every part has them."""
+        seed, frame_range = self._options.seed or 0, self._plan.frame_plan.frame_range
+        return frame_range.moved(
+            PieceFrames(planned.firsts, planned.frames),
+            lambda: self._key.counts(table),
+            np.minimum,
+            lambda: draws(seed, epoch, CROPS, planned.copy_numbers(ids, part_numbers)),
+        )
 
     def _all_parts(self) -> list[_Part]:
         options, selection = self._options, self._plan.selection
         parts: list[_Part] = []
-        for name in selection.features:
-            access = self._index.access(name, as_feature=True)
-            parts += self._frame_counts(access) if name in self._parser.features else self._feature(access)
-        for name in selection.labels:
-            parts += self._label(self._index.access(name))
+        for name in (*selection.features, *selection.labels):
+            if name in self._parser.lengths:
+                parts.append(self._parsed_lengths(name))
+            elif name in selection.features:
+                parts += self._sequence(selection.part(name), self._index.access(name, as_feature=True))
+            else:
+                parts += self._label(self._index.access(name))
         if self._parser:
-            parts.append(_Part("rows", tf.int64, [None], lambda block: block.split(block.rows)))
+            parts += self._parsed_pieces()
+            parts.append(_Part("rows", tf.int64, [None], lambda block: block.split(block.planned.rows)))
         if self._example_labels or self._parser:
             parts.append(_Part("records", tf.string, [None], lambda block: block.split(block.table), self._shards.records))
-        if options.ids or self._plan.has_transforms or self._parser:
+        if options.ids or self._plan.has_transforms:
             parts.append(_Part("id", tf.int64, [None], lambda block: block.split(block.ids)))
+        if options.augment is not None:
+            parts.append(_Part("number", tf.int64, [None], lambda block: block.split(block.planned.numbers(block.ids, part_numbers))))
         if options.remainder == "pad":
             parts.append(_Part("weight", tf.float32, [None], _weights))
-        if self._plan.has_transforms and options.pad_to == "boundary":
+        if options.ids and options.windows is not None:
+            parts.append(_Part("start", tf.int64, [None], lambda block: block.split(block.pieces.firsts)))
+        if self._plan.has_transforms and self._plan.least_frames.any():
             parts.append(_Part("bucket", tf.int64, [], lambda block: [np.asarray(batch.bucket) for batch in block.batches]))
         return parts
 
-    def _frame_counts(self, access: FieldAccess) -> list[_Part]:
-        """The frames that the index has for a feature that is parsed in the graph."""
-        return [_Part(f"frames:{access.name}", tf.int64, [None], lambda block: block.split(access.counts(block.table)))]
+    def _parsed_lengths(self, name: str) -> _Part:
+        """The frames that the index has for a sequence that is parsed in the graph."""
+        access = self._parser.lengths[name]
+        return _Part(f"frames:{name}", tf.int64, [None], lambda block: block.split(access.counts(block.table)))
 
-    def _feature(self, access: FieldAccess) -> list[_Part]:
-        plan, options, name = self._plan, self._options, access.name
-        dtype = tf.as_dtype(plan.reading_dtype(name))
-        pool = Pool(plan.peak_bytes_read(name), _parallelism(plan) + IN_TRANSIT)
-        self._pools.append(pool)
-        is_key = name == plan.selection.key
-        span = FrameSpan(access, plan.frame_plan.frame_range if is_key else None, options.seed or 0)
+    def _parsed_pieces(self) -> list[_Part]:
+        """Which frames are kept of a sequence that is parsed in the graph."""
+        parts = [_Part("counts", tf.int64, [None], lambda block: block.split(block.pieces.counts))]
+        if self._plan.frame_plan.frame_range.is_random:
+            parts.append(_Part("firsts", tf.int64, [None], lambda block: block.split(block.pieces.firsts)))
+        return parts
+
+    def _sequence(self, part: FramePart, access: FieldAccess) -> list[_Part]:
+        """A feature, or a label of varying length."""
+        plan, options, name = self._plan, self._options, part.flat
+        dtype = tf.as_dtype(plan.reading_dtype(part.name))
         # Frames that are transformed in the graph are padded after that.
-        unpadded = options.batching == "ragged" or plan.has_transforms
-        copy = FrameCopier(
-            access, span, dtype.as_numpy_dtype, 0 if unpadded else plan.selection.paddings.number(f"x:{name}"), self._shards, pool
-        )
+        unpadded = part in plan.selection.frame_parts and (options.batching == "ragged" or plan.has_transforms)
+        padding = 0 if unpadded else plan.selection.paddings.number(name)
+        span = FrameSpan(access, of_pieces=part.with_key)
+        copy = self._copier(part, span, dtype, padding)
         dimensions = list(access.sequence.dimensions)
-        boundaries = np.asarray(plan.boundaries, np.int64) if is_key and options.pad_to == "boundary" else None
+        least = plan.least_frames if part.with_key and plan.least_frames.any() else None
 
-        def padded_jobs(block: Block) -> list[CopyJob]:
+        def padded_jobs(block: Block) -> list[Any]:
             counts = span.counts(block)
-            upper = block.longest(counts) if boundaries is None else boundaries[[batch.bucket for batch in block.batches]]
+            upper = block.longest(counts)
+            if least is not None:
+                upper = np.maximum(upper, least[[batch.bucket for batch in block.batches]])
             return copy.padded(block, counts, upper)
 
         def splits(block: Block) -> list[np.ndarray]:
@@ -198,63 +230,45 @@ class _BatchReader:
         if unpadded:
             static_splits = self._static_rows and self._static_rows + 1
             parts = [
-                _Part(f"x:{name}", dtype, [None, *dimensions], lambda block: copy.flat(block, span.counts(block)), copy),
-                _Part(f"splits:x:{name}", tf.int64, [static_splits], splits),
+                _Part(name, dtype, [None, *dimensions], lambda block: copy.flat(block, span.counts(block)), copy),
+                _Part(f"splits:{name}", tf.int64, [static_splits], splits),
             ]
         else:
-            parts = [_Part(f"x:{name}", dtype, [None, None, *dimensions], padded_jobs, copy)]
-        return parts + self._lengths(f"n:x:{name}", span.counts)
+            parts = [_Part(name, dtype, [None, None, *dimensions], padded_jobs, copy)]
+        return parts + self._lengths(f"n:{name}", span.counts, self._options.lengths if part.is_feature else self._options.label_lengths)
 
-    def _lengths(self, name: str, counts: Callable[[Block], np.ndarray]) -> list[_Part]:
-        """The true lengths, where they are requested."""
+    def _copier(self, part: FramePart, span: FrameSpan, dtype: tf.DType, padding: float) -> FrameCopier | ListCopier:
+        if span.access.location is Location.LIST:
+            return ListCopier(span, padding)
+        pool = Pool(0, 0)
+        if part.is_feature:
+            pool = Pool(self._plan.peak_bytes_read(part.name), _parallelism(self._plan) + IN_TRANSIT)
+            self._pools.append(pool)
+        return FrameCopier(span, dtype.as_numpy_dtype, padding, self._shards, pool)
+
+    def _lengths(self, name: str, counts: Callable[[Block], np.ndarray], needed: bool) -> list[_Part]:
+        """The true lengths, where they are needed."""
         part = _Part(name, tf.int32, [None], lambda block: block.split(counts(block).astype(np.int32)))
-        return [part] if self._options.lengths else []
+        return [part] if needed else []
 
     def _label(self, access: FieldAccess) -> list[_Part]:
         """The parts of a label; none where it is parsed in the graph."""
         if access.location is Location.EXAMPLE:
             self._example_labels.append(access.name)
-        parts = {
-            Location.FRAMES: self._sequence_label,
-            Location.LIST: self._list_label,
-            Location.TEXT: self._text_label,
-            Location.ROW: self._row_label,
-        }
+        if isinstance(access.field, Sequence) and access.location in (Location.FRAMES, Location.LIST):
+            return self._sequence(self._plan.selection.part(access.name), access)
+        if isinstance(access.field, Fixed) and access.location is Location.LIST:
+            return [self._multi_hot_label(access, access.field.dimensions[0])]
+        parts = {Location.TEXT: self._text_label, Location.ROW: self._row_label}
         return parts[access.location](access) if access.location in parts else []
 
-    def _sequence_label(self, access: FieldAccess) -> list[_Part]:
-        """A label of varying length: integers as int64, as CTC wants them."""
-        dtype = list_dtype(access.sequence)
-        span = FrameSpan(access, None, 0)
-        padding = self._plan.selection.paddings.number(f"y:{access.name}")
-        copy = FrameCopier(access, span, dtype.as_numpy_dtype, padding, self._shards, Pool(0, 0))
+    def _multi_hot_label(self, access: FieldAccess, classes: int) -> _Part:
+        """A label whose values, class numbers, are in the index."""
 
-        def padded_jobs(block: Block) -> list[CopyJob]:
-            counts = span.counts(block)
-            return copy.padded(block, counts, block.longest(counts))
+        def hot(table: np.ndarray) -> np.ndarray:
+            return multi_hot(access.values, access.starts(table), access.counts(table), classes)
 
-        label = _Part(f"y:{access.name}", dtype, [None, None, *access.sequence.dimensions], padded_jobs, copy)
-        return [label, *self._lengths(f"n:y:{access.name}", span.counts)]
-
-    def _list_label(self, access: FieldAccess) -> list[_Part]:
-        """A label whose values are in the index."""
-        name, values = f"y:{access.name}", access.values
-        padding = self._plan.selection.paddings.number(name)
-
-        def tables(block: Block) -> list[np.ndarray]:
-            return block.split(block.table)
-
-        if isinstance(access.field, Fixed):
-            classes = access.field.dimensions[0]
-
-            def hot(table: np.ndarray) -> np.ndarray:
-                return multi_hot(values, access.starts(table), access.counts(table), classes)
-
-            return [_Part(name, tf.float32, [None, classes], tables, hot)]
-        lists = _Part(
-            name, tf.int64, [None, None], tables, lambda table: padded(values, access.starts(table), access.counts(table), padding)
-        )
-        return [lists, *self._lengths(f"n:{name}", lambda block: access.counts(block.table))]
+        return _Part(f"y:{access.name}", tf.float32, [None, classes], lambda block: block.split(block.table), hot)
 
     def _text_label(self, access: FieldAccess) -> list[_Part]:
         """A text whose bytes the index locates."""
@@ -272,4 +286,4 @@ class _BatchReader:
 
 
 def _weights(block: Block) -> list[np.ndarray]:
-    return [(np.arange(len(batch.records)) < batch.real).astype(np.float32) for batch in block.batches]
+    return [(np.arange(len(batch.pieces)) < batch.real).astype(np.float32) for batch in block.batches]

@@ -10,9 +10,9 @@ import numpy as np
 from vlpipe.engines.buffer_pool import Pool
 from vlpipe.engines.mapped_shards import Padding, Segments, Shards
 from vlpipe.files.tfrecord import HEADER_BYTES
-from vlpipe.planning.frame_plan import FrameRange
+from vlpipe.planning.frame_plan import PieceFrames
+from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.schedule import Batch
-from vlpipe.planning.splitmix import CROPS, draws
 from vlpipe.storage.field_access import FieldAccess
 from vlpipe.storage.stored_frames import FrameDecoder
 
@@ -23,57 +23,54 @@ class Block(NamedTuple):
     Attributes:
         epoch: number of the epoch.
         batches: as the schedule makes them.
-        ends: int64 `[batches]`, the end of each batch among the records.
-        rows: int64 `[records]`, their rows in the index, batch after batch.
-        table: `[records]`, these rows.
-        ids: int64 `[records]`.
+        ends: int64 `[batches]`, the end of each batch among the pieces.
+        planned: the pieces of all batches, one after another, as the plan has them.
+        table: `[pieces]`, the rows of their records.
+        ids: int64 `[pieces]`, of their records.
+        pieces: which frames of the key feature, and of all that is aligned with it, are read of each record.
     """
 
     epoch: int
     batches: list[Batch]
     ends: np.ndarray
-    rows: np.ndarray
+    planned: Pieces
     table: np.ndarray
     ids: np.ndarray
+    pieces: PieceFrames
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """The values of each batch, from an array with a value for every record."""
+        """The values of each batch, from an array with a value for every piece."""
         ends = self.ends.tolist()
         return [values[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]  # np.split takes 20 times as long
 
     def longest(self, frames: np.ndarray) -> np.ndarray:
-        """int64 `[batches]`: the most frames that a record of each batch has."""
+        """int64 `[batches]`: the most frames that a piece of each batch has."""
         return np.maximum.reduceat(frames, self.ends - self.sizes)
 
     @property
     def sizes(self) -> np.ndarray:
-        """int64 `[batches]`: records in each batch."""
+        """int64 `[batches]`: pieces in each batch."""
         return np.diff(self.ends, prepend=0)
 
 
 class FrameSpan:
-    """Which frames of a sequence are read: all of them, or for the key feature those of `FrameRange`.
+    """Which frames of a sequence are read: those of the pieces, or all.
 
     Args:
         access: to the sequence.
-        frame_range: None where nothing is truncated or cropped.
-        seed: of the run.
+        of_pieces: it is the key feature, or aligned with it.
     """
 
-    def __init__(self, access: FieldAccess, frame_range: FrameRange | None, seed: int) -> None:
-        self._access, self._range, self._seed = access, frame_range, seed
+    def __init__(self, access: FieldAccess, *, of_pieces: bool) -> None:
+        self.access, self._of_pieces = access, of_pieces
 
     def counts(self, block: Block) -> np.ndarray:
-        """int64 `[records]`: frames that are read of each record."""
-        frames = self._access.counts(block.table)
-        return frames if self._range is None else self._range.counts(frames, np.minimum)
+        """int64 `[pieces]`: frames that are read of each record."""
+        return block.pieces.counts if self._of_pieces else self.access.counts(block.table)
 
     def firsts(self, block: Block) -> np.ndarray | None:
-        """int64 `[records]`: the first frame that is read of each record; None: frame 0 of all."""
-        if self._range is None:
-            return None
-        frames = self._access.counts(block.table)
-        return self._range.firsts(frames, np.minimum, lambda: draws(self._seed, block.epoch, CROPS, block.ids))
+        """int64 `[pieces]`: the first frame that is read of each record; None: frame 0 of all."""
+        return block.pieces.firsts if self._of_pieces else None
 
 
 class CopyJob(NamedTuple):
@@ -94,15 +91,15 @@ class FrameCopier:
     """Copies the frames of one sequence from the shards.
 
     Args:
-        access: to the sequence.
-        span: which of its frames are read.
+        span: which frames of a sequence are read.
         dtype: of the delivered values.
         padding: value of padded frames.
         shards: to read from.
         pool: memory for the arrays.
     """
 
-    def __init__(self, access: FieldAccess, span: FrameSpan, dtype: np.dtype, padding: float, shards: Shards, pool: Pool) -> None:
+    def __init__(self, span: FrameSpan, dtype: np.dtype, padding: float, shards: Shards, pool: Pool) -> None:
+        access = span.access
         self._access, self._span, self._shards, self._pool = access, span, shards, pool
         self._dtype = np.dtype(dtype)
         self._dimensions = access.sequence.dimensions

@@ -1,6 +1,6 @@
 """Values that are stored in another form than they are delivered in, parsed in the graph: a whole batch in one call.
 
-Integers are varints in an Int64List, floats may not be packed, audio is encoded, and a user's function may do anything. The results are
+Integers are varints in Int64Lists, floats may not be packed, audio is encoded, and a user's function may do anything. The results are
 compared with the index, which the plan was made from.
 """
 
@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import crop_range
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.labels import list_dtype
 from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.errors import AudioError, DatasetError
+from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.plan import Plan
 from vlpipe.protobuf.wire import walk
 from vlpipe.sources.foreign.decode import samples_of
+from vlpipe.sources.foreign.integer_lists import in_records
 from vlpipe.storage.example import require
 from vlpipe.storage.field_access import Location
 from vlpipe.storage.schema import Fixed, Sequence, Text
@@ -30,45 +31,50 @@ class Parser:
     """Parses the fields of a batch whose location is ENCODED or CUSTOM.
 
     Attributes:
-        features: selected features that are parsed.
-        labels: selected labels that are parsed.
+        lengths: for each feature and each aligned label that is parsed, the access to the frames that it must have.
+        labels: further labels that are parsed.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._index = plan, plan.index
-        features = [plan.index.access(name, as_feature=True) for name in plan.selection.features]
-        labels = [plan.index.access(name) for name in plan.selection.labels]
-        self.features = [access.name for access in features if access.is_parsed]
-        self.labels = [access.name for access in labels if access.is_parsed]
-        self._is_custom = any(access.location is Location.CUSTOM for access in (*features, *labels))
+        selection = plan.selection
+        accesses = {
+            name: plan.index.access(name, as_feature=name in selection.features) for name in (*selection.features, *selection.labels)
+        }
+        parsed = [name for name, access in accesses.items() if access.is_parsed]
+        self._parts = [part for part in selection.frame_parts if part.name in parsed]
+        key = accesses[selection.key]
+        self.lengths = {part.name: accesses[part.name] if accesses[part.name].is_counted else key for part in self._parts}
+        self.labels = [name for name in parsed if name not in self.lengths]
+        self._is_custom = any(accesses[name].location is Location.CUSTOM for name in parsed)
 
     def __bool__(self) -> bool:
-        return bool(self.features or self.labels)
+        return bool(self.lengths or self.labels)
 
-    def __call__(self, data: tf.Tensor, rows: tf.Tensor, frames: dict[str, tf.Tensor], ids: tf.Tensor, epoch: tf.Tensor) -> Flat:
-        """The parts of a flat batch; features are ragged, truncated and cropped.
+    def __call__(self, data: tf.Tensor, rows: tf.Tensor, frames: dict[str, tf.Tensor], pieces: PieceFrames) -> Flat:
+        """The parts of a flat batch; features and aligned labels are ragged, truncated and cropped.
 
         Args:
             data: string `[B]`, the serialized records.
             rows: int64 `[B]`, their rows in the index.
-            frames: int64 `[B]` by feature, the frames that the index has.
-            ids: int64 `[B]`.
-            epoch: int64 scalar.
+            frames: int64 `[B]` by the names in `lengths`, the frames that the index has.
+            pieces: which frames are kept of the key feature, and of all that is aligned with it.
 
         Raises:
             tf.errors.InvalidArgumentError: while iterating, a record does not agree with the index; the text names it.
         """
         flat: Flat = {}
         custom = self._custom(data) if self._is_custom else {}
-        for name in self.features:
+        for part in self._parts:
+            name = part.name
             sequences = custom[name] if name in custom else self._parsed(name, data, rows)
             sequences = self._checked(name, sequences, frames[name], rows)
-            if name == self._plan.selection.key:
-                sequences = _cut(self._plan, sequences, ids, epoch)
+            if part.with_key and not self._plan.frame_plan.frame_range.is_all:
+                sequences = _cut(sequences, pieces)
             values = tf.cast(sequences.values, self._plan.reading_dtype(name))
             values = tf.ensure_shape(values, [None, *self._index.schema.sequences[name].dimensions])
-            flat[f"x:{name}"] = sequences.with_values(values)
-            flat[f"n:x:{name}"] = tf.cast(sequences.row_lengths(), tf.int32)
+            flat[part.flat] = sequences.with_values(values)
+            flat[f"n:{part.flat}"] = tf.cast(sequences.row_lengths(), tf.int32)
         for name in self.labels:
             flat |= self._label(name, custom[name] if name in custom else self._parsed(name, data, rows))
         return flat
@@ -77,6 +83,8 @@ class Parser:
         field, parsed = self._index.schema.sequences[name], self._index.stored(name).parsed
         if parsed == "audio":
             return self._decoded(name, data, rows)
+        if parsed == "integer_frames":
+            return self._integer_steps(name, field, data)
         feature = tf.io.RaggedFeature(_PARSED[parsed], row_splits_dtype=tf.int64)
         flat = tf.io.parse_example(data, {name: feature})[name]
         per_frame = int(np.prod(field.dimensions, dtype=np.int64))
@@ -116,6 +124,18 @@ class Parser:
         lengths.set_shape(data.shape)
         return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
 
+    def _integer_steps(self, name: str, field: Sequence, data: tf.Tensor) -> tf.RaggedTensor:
+        """A feature list of integers."""
+
+        def decode(_: Parser, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            lists = in_records(data.tolist(), name)
+            return lists.values, lists.steps
+
+        values, steps = tf.numpy_function(wait_at_exit(decode, self), [data], [tf.int64, tf.int64], stateful=False)
+        values.set_shape([None])
+        steps.set_shape(data.shape)
+        return tf.RaggedTensor.from_row_lengths(tf.reshape(values, [-1, *field.dimensions]), steps, validate=False)
+
     def _custom(self, data: tf.Tensor) -> dict[str, Any]:
         """Every field, as the user's function returns it for each record."""
         schema, parse = self._index.schema, self._index.foreign and self._index.foreign.parse
@@ -130,9 +150,11 @@ class Parser:
         def message() -> tf.Tensor:
             wrong = tf.argmin(tf.cast(same, tf.int32))
             numbers = tf.strings.as_string(lengths[wrong]), tf.strings.as_string(expected[wrong])
-            what = [f': "{name}" has ', numbers[0], " frames, the index says ", numbers[1]]
+            source = self.lengths[name].name
+            says = "the index says " if source == name else f'"{source}", with which it is aligned, has '
+            advice = "Fix the layout's functions, then change its `name` so that the files are re-indexed."
             return tf.strings.join(
-                [self._where(rows[wrong]), *what, ". Fix the layout's functions, then change its `name` so that the files are re-indexed."]
+                [self._where(rows[wrong]), f': "{name}" has ', numbers[0], f" frames, {says}", numbers[1], f". {advice}"]
             )
 
         with tf.control_dependencies([require(tf.reduce_all(same), message)]):
@@ -162,11 +184,8 @@ def _spec(field: Sequence | Fixed | Text) -> Any:
     return tf.RaggedTensorSpec([None, *field.dimensions], field.dtype, ragged_rank=0)
 
 
-def _cut(plan: Plan, sequences: tf.RaggedTensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
-    """The frames of the key feature that are read."""
-    if plan.frame_plan.frame_range.is_all:
-        return sequences
-    counts, firsts = crop_range(plan, sequences.row_lengths(), ids, epoch)
-    begins = sequences.row_starts() if firsts is None else sequences.row_starts() + firsts
-    values = tf.gather(sequences.values, tf.ragged.range(begins, begins + counts).values)
-    return tf.RaggedTensor.from_row_lengths(values, counts, validate=False)
+def _cut(sequences: tf.RaggedTensor, pieces: PieceFrames) -> tf.RaggedTensor:
+    """The frames that are kept."""
+    begins = sequences.row_starts() if pieces.firsts is None else sequences.row_starts() + pieces.firsts
+    values = tf.gather(sequences.values, tf.ragged.range(begins, begins + pieces.counts).values)
+    return tf.RaggedTensor.from_row_lengths(values, pieces.counts, validate=False)

@@ -31,6 +31,11 @@ def hashes(seed: int, epoch: tf.Tensor, purpose: tf.Tensor, numbers: tf.Tensor) 
     return mix(tf.cast(numbers + 1, tf.uint64) * uint64(splitmix.GOLDEN) + start)
 
 
+def part_numbers(parts: tf.Tensor) -> tf.Tensor:
+    """int64: `splitmix.part_numbers` of int64 numbers."""
+    return tf.bitcast(mix(tf.bitcast(parts, tf.uint64)), tf.int64)
+
+
 def draws(seed: int, epoch: tf.Tensor, purpose: int, records: tf.Tensor, count: int) -> tf.Tensor:
     """int64 `[B, count]`: `splitmix.draws` of the purposes `purpose`, `purpose + 1` and so on, for each record (int64 `[B]`)."""
     purposes = tf.range(purpose, purpose + count, dtype=tf.int64)

@@ -6,6 +6,7 @@ both, and records of other lengths, by comparing with the index.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.apply_transforms import crop_range, transform_record
+from vlpipe.engines.apply_transforms import transform_record
 from vlpipe.engines.decode import BatchDecoder
+from vlpipe.engines.graph_pieces import pieces_of_records
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
-from vlpipe.engines.labels import list_dtype
 from vlpipe.engines.python_calls import keep_alive
 from vlpipe.errors import REWRITTEN, printable
+from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse, require
@@ -41,8 +43,10 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         epochs: pairs of int64: the number of an epoch, and the first batch to deliver of it: 0, or a number beyond the last batch for none.
         deliver: turns a flat batch into the user's element.
     """
+    selected = None if plan.index.taken is None else _selected(plan.index)
+    plan = dataclasses.replace(plan, index=plan.index.whole)  # the files are read from first to last
     index = plan.index
-    table = _Table.of(index)
+    table = _Table.of(plan)
     if index.foreign is None:
         example = functools.partial(_example, table, plan)
     else:
@@ -50,7 +54,8 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
             example = functools.partial(_third_party_example, table, plan, BatchDecoder(plan, index.by_shard(), whole=True))
     # Without records the plan has no buckets; a grouping needs one.
     key, paddings = f"x:{plan.selection.key}", plan.selection.paddings
-    grouping = Grouping(plan.options, paddings, key, plan.boundaries or (1,), plan.batch_sizes or (1,))
+    aligned = tuple(plan.selection.part(name).flat for name in plan.selection.aligned)
+    grouping = Grouping(plan.options, paddings, key, plan.boundaries or (1,), plan.batch_sizes or (1,), aligned)
 
     @tf.autograph.experimental.do_not_convert  # not needed here, and converting takes most of the tracing time
     def epoch(number: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
@@ -58,9 +63,9 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         # eagerly, and would change the user's seed.)
         if not tf.executing_eagerly():
             tf.random.set_seed(1)
-        records = _read(table, plan, number)
+        records = _read(table, plan, number, selected)
         if plan.refused.keys() - {"remainder"}:
-            records = records.filter(lambda position, _: _within(table.frames[plan.selection.key][position], plan))
+            records = records.filter(lambda position, _: table.delivered[position])
         examples = records.map(
             lambda position, data: example(position, data, number),
             num_parallel_calls=default_parallelism(plan.options),
@@ -72,6 +77,13 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
     delivered = epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
     keep_alive(example, delivered)
     return delivered
+
+
+def _selected(index: Index) -> np.ndarray:
+    """bool: whether a selection has each record of its whole, in the order of the records in the shards."""
+    mask = np.zeros(len(index.whole), bool)
+    mask[index.taken.rows if index.taken is not None else slice(None)] = True
+    return mask[index.whole.by_shard()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +98,16 @@ class _Table:
     offset: tf.Tensor
     bytes: tf.Tensor
     id: tf.Tensor
+    delivered: tf.Tensor
     frames: dict[str, tf.Tensor]
     renumbered: dict[str, tf.Tensor]
 
     @classmethod
-    def of(cls, index: Index) -> _Table:
+    def of(cls, plan: Plan) -> _Table:
+        index = plan.index
         order = index.by_shard()
+        delivered = np.zeros(len(index), bool)
+        delivered[plan.rows] = True
         renumbered = [] if index.renumbered is None else [index.renumbered.label]
         count = np.bincount(index.rows["shard"], minlength=len(index.shards)).astype(np.int64)
         # tf.data runs on the CPU, even on a machine with a GPU.
@@ -105,6 +121,7 @@ class _Table:
                 offset=tf.constant(index.rows["offset"][order].astype(np.int64)),
                 bytes=tf.constant(index.rows["bytes"][order].astype(np.int64)),
                 id=tf.constant(index.ids[order]),
+                delivered=tf.constant(delivered[order]),
                 frames={name: tf.constant(index.frames(name)[order]) for name in index.counted},
                 renumbered={name: tf.constant(index.access(name).row_values(index.rows[order])) for name in renumbered},
             )
@@ -116,20 +133,35 @@ class _Table:
         return tf.strings.join([self.names[shard], ", record ", number, " at byte ", tf.strings.as_string(self.offset[position])])
 
 
-def _read(table: _Table, plan: Plan, number: tf.Tensor) -> tf.data.Dataset:
-    """The records of an epoch as (position, serialized Example)."""
-    shards = tf.range(table.count.shape[0], dtype=tf.int64)
+def _read(table: _Table, plan: Plan, number: tf.Tensor, selected: np.ndarray | None) -> tf.data.Dataset:
+    """The records of an epoch as (position, serialized Example).
+
+    Args:
+        selected: bool, which records to deliver, by their position; None: all.
+    """
+    count = table.count.shape[0]
+    shards = tf.range(count, dtype=tf.int64)
+    if selected is not None:  # only files with records to deliver are read
+        positions = np.flatnonzero(selected)
+        used = np.unique(np.searchsorted(np.asarray(table.first), positions, side="right") - 1)
+        count, shards = len(used), tf.constant(used, tf.int64)
+    chosen = None if selected is None else tf.constant(selected)
+
+    def keep(blocks: tf.data.Dataset) -> tf.data.Dataset:
+        records = blocks.unbatch()
+        return records if chosen is None else records.filter(lambda position, _: chosen[position])
+
     if not plan.options.shuffle:
-        return tf.data.Dataset.from_tensor_slices(shards).flat_map(lambda shard: _read_shard(table, shard)).unbatch()
+        return keep(tf.data.Dataset.from_tensor_slices(shards).flat_map(lambda shard: _read_shard(table, shard)))
     seeds = tf.random.stateless_uniform([2], seed=[plan.options.seed or 0, number], minval=None, maxval=None, dtype=tf.int64)
     shards = tf.gather(shards, tf.argsort(tf.random.stateless_uniform(tf.shape(shards), seed=seeds), stable=True))
     blocks = tf.data.Dataset.from_tensor_slices(shards).interleave(
         lambda shard: _read_shard(table, shard),
-        cycle_length=min(INTERLEAVED, table.count.shape[0]),
-        num_parallel_calls=min(default_parallelism(plan.options), INTERLEAVED, table.count.shape[0]),
+        cycle_length=min(INTERLEAVED, count),
+        num_parallel_calls=min(default_parallelism(plan.options), INTERLEAVED, count),
         deterministic=True,
     )
-    return blocks.unbatch().shuffle(_shuffle_buffer(plan.index), seed=seeds[0], reshuffle_each_iteration=False)
+    return keep(blocks).shuffle(_shuffle_buffer(plan.index), seed=seeds[0], reshuffle_each_iteration=False)
 
 
 def _shuffle_buffer(index: Index) -> int:
@@ -178,16 +210,16 @@ def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, ep
     checks = [_frames_agree(table, position, name, values[name]) for name in values if name in table.frames]
     with tf.control_dependencies(checks):
         values = {name: tf.identity(value) for name, value in values.items()}
+    frames = tf.shape(values[selection.key], tf.int64)[:1]
+    pieces = pieces_of_records(plan, position[None], table.id[position][None], frames, epoch).frames
     flat = {}
-    for name in selection.features:
-        frames = _cut(plan, values[name], table.id[position], epoch) if name == selection.key else values[name]
-        flat[f"x:{name}"] = tf.cast(frames, plan.reading_dtype(name))
-    if options.has_transforms:
+    for name in (*selection.features, *selection.labels):
+        part, value = selection.part(name), table.renumbered[name][position] if name in table.renumbered else values[name]
+        if isinstance(schema.fields[name], Sequence):
+            value = tf.cast(_cut(plan, value, pieces) if part.with_key else value, plan.reading_dtype(name))
+        flat[part.flat] = value
+    if plan.has_transforms:
         flat = transform_record(plan, flat, table.id[position], epoch)
-    for name in selection.labels:
-        field = schema.fields[name]
-        value = table.renumbered[name][position] if name in table.renumbered else values[name]
-        flat[f"y:{name}"] = tf.cast(value, list_dtype(field)) if isinstance(field, Sequence) else value
     if options.ids:
         flat["id"] = table.id[position]
     return with_lengths(flat)
@@ -204,21 +236,23 @@ def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, positi
     with tf.control_dependencies([require(same, changed)]):
         data = tf.identity(data)
     zero = tf.constant(0, tf.int64)
-    batch = decode(data[None], position[None], zero, zero, epoch)
+    frames = table.frames[plan.selection.key][position]
+    batch = decode(data[None], pieces_of_records(plan, position[None], table.id[position][None], frames[None], epoch), zero, zero)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
-    if plan.options.has_transforms:
+    if plan.has_transforms:
         flat = transform_record(plan, flat, flat["id"], epoch)
     if not plan.options.ids:
         flat.pop("id", None)
+    flat.pop("number", None)
     return with_lengths(flat)
 
 
-def _cut(plan: Plan, frames: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+def _cut(plan: Plan, frames: tf.Tensor, pieces: PieceFrames) -> tf.Tensor:
     """The frames of a record that are read."""
     if plan.frame_plan.frame_range.is_all:
         return frames
-    counts, firsts = crop_range(plan, tf.shape(frames, tf.int64)[:1], number[None], epoch)
-    return frames[: counts[0]] if firsts is None else frames[firsts[0] :][: counts[0]]
+    begin = 0 if pieces.firsts is None else pieces.firsts[0]
+    return frames[begin : begin + pieces.counts[0]]
 
 
 def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tensor) -> tf.Tensor:
@@ -231,8 +265,3 @@ def _frames_agree(table: _Table, position: tf.Tensor, name: str, value: tf.Tenso
         return tf.strings.join([table.where(position), *text])
 
     return require(frames == expected, message)
-
-
-def _within(frames: tf.Tensor, plan: Plan) -> tf.Tensor:
-    shortest, longest = plan.options.length_range
-    return (frames >= shortest) & (frames <= (2**62 if longest is None or plan.options.out_of_range == "truncate" else longest))

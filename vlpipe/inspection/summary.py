@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import ArgumentError, DatasetError, SchemaError, printable
-from vlpipe.planning.selection import only_candidate
+from vlpipe.errors import DatasetError, SchemaError, printable
+from vlpipe.planning.class_weights import balanced, balanced_weights, has_classes
+from vlpipe.planning.selection import only_label
 from vlpipe.sources.classes import class_labels, class_names, is_class_label, named_label
 from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.open import open_anywhere, open_local
+from vlpipe.sources.table import hop_ms
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
 from vlpipe.storage.statistics import Moments
 from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, text
-
-# Keras needs a weight for every class up to the greatest; a label beyond this limit is not a class number.
-MAX_CLASSES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -156,12 +155,15 @@ def summarize(
 def class_weights(source: Source, label: str | None = None, layout: Any = None) -> dict[int, float]:
     """Compute weights for `model.fit(class_weight=)` that give every class the same total weight, however rare it is.
 
-    The weight of a class is n / (classes * records of the class), as scikit-learn's "balanced". It comes from the index; no record is
-    read. Keras needs a weight for every class from 0 on: a class without records gets 1, which has no effect.
+    The weight of a class is n / (classes * records of the class), as scikit-learn's "balanced"; of a label that is a sequence, frames are
+    counted instead of records, and of vectors of 0 and 1, the ones. Records of a mix count as often as they come in an epoch. Numbers come
+    from the index; sequences and long vectors are read from the records. Keras needs a weight for every class from 0 on: a class without
+    records gets 1, which has no effect.
 
     Args:
         source: as for `make_dataset`.
-        label: name of a scalar integer field; None: the label of the layout, else the field `label`, else the only scalar integer field.
+        label: name of an integer field, a sequence of integers, or a vector with 0 or 1 for each class (or a sequence of these); None:
+            the label of the layout, else the field `label`, else the only scalar integer field.
         layout: layout of third-party files, as for `make_dataset`.
 
     Returns:
@@ -169,7 +171,8 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
 
     Raises:
         SchemaError: the schema has no such label, or several candidates.
-        ArgumentError: the values are not class numbers: one is negative, or 1,048,576 or more.
+        ArgumentError: the values are not class numbers: one is negative, or 1,048,576 or more; or a vector has other numbers than 0
+            and 1.
         DatasetError: the source is not a dataset, or has no records.
 
     Example:
@@ -182,26 +185,10 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
         {0: 0.6666666666666666, 1: 2.0}
     """
     index = open_anywhere(source, layout)
-    name = _class_label(index, label)
-    values, counts = _counts(index, name)
-    if not len(values):
+    name = label if isinstance(label, str) and has_classes(index.schema.fields.get(label)) else _class_label(index, label)
+    if not len(index):
         raise DatasetError(f"{source}: has no records, expected at least one, to weigh the classes. Pass a dataset with records.")
-    weights = _balanced(values, counts)
-    if weights is None:
-        wrong = values[0] if values[0] < 0 else values[-1]
-        raise ArgumentError(
-            f'label: "{name}" has the value {wrong}, expected class numbers from 0 to {MAX_CLASSES - 1}, as fit(class_weight=) requires. '
-            "Number the classes from 0 on."
-        )
-    return weights
-
-
-def _balanced(values: np.ndarray, counts: np.ndarray) -> dict[int, float] | None:
-    """The weight of each class; None if the values are not class numbers."""
-    if not len(values) or values[0] < 0 or values[-1] >= MAX_CLASSES:
-        return None
-    weights = dict.fromkeys(range(int(values[-1]) + 1), 1.0)
-    return weights | dict(zip(values.tolist(), (counts.sum() / (len(counts) * counts)).tolist(), strict=True))
+    return balanced_weights(index, name)
 
 
 def _counts(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +202,7 @@ def _class_label(index: Index, label: str | None) -> str:
     if label is None:
         label = index.label
     if label is None:
-        label = "label" if "label" in schema.fields else only_candidate("label", schema, class_labels(index))
+        label = only_label(schema, class_labels(index), index)
     field = schema.fields.get(label) if isinstance(label, str) else None
     if label is None or field is None or not is_class_label(index, label):
         kind = "not a field of the schema" if field is None else repr(field)
@@ -232,12 +219,12 @@ def _summarize_label(index: Index, name: str, with_lengths: bool) -> LabelSummar
         first = next(iter(index.schema.sequences))
         order = np.argsort(index.access(name).row_values(index.rows), kind="stable")
         parts = np.split(index.frames(first)[order], np.cumsum(counts)[:-1])
-        lengths = [LengthSummary.from_lengths(part, _hop_ms(index, first)) for part in parts]
+        lengths = [LengthSummary.from_lengths(part, hop_ms(index, first)) for part in parts]
     classes = tuple(
         ClassCount(value, names[value] if 0 <= value < len(names) else None, count, summary)
         for value, count, summary in zip(values.tolist(), counts.tolist(), lengths, strict=True)
     )
-    return LabelSummary(classes, _balanced(values, counts))
+    return LabelSummary(classes, balanced(values, counts))
 
 
 def _class_names(index: Index, name: str) -> list[str]:
@@ -245,20 +232,9 @@ def _class_names(index: Index, name: str) -> list[str]:
     return (class_names(index.metadata) or []) if name == named_label(index) else []
 
 
-def _hop_ms(index: Index, name: str) -> float | None:
-    """Milliseconds between frames of the first sequence: the hop that `vlpipe ingest` stores, or the period of waveform samples."""
-    features, rate = index.metadata.get("features"), index.metadata.get("sample_rate")
-    hop = features.get("hop_ms") if isinstance(features, dict) else None
-    if type(rate) is int and rate > 0:
-        hop = 1000 / rate
-    if isinstance(hop, bool) or not isinstance(hop, (int, float)) or not 0 < hop < math.inf:
-        return None
-    return float(hop) if name == next(iter(index.schema.sequences)) else None
-
-
 def _summarize_sequence(index: Index, name: str) -> SequenceSummary:
     field, moments = index.schema.sequences[name], index.statistics.get(name)
-    lengths = LengthSummary.from_lengths(index.frames(name), _hop_ms(index, name))
+    lengths = LengthSummary.from_lengths(index.frames(name), hop_ms(index, name))
     if moments is None:
         return SequenceSummary(field.dimensions, field.dtype, lengths, None, None, None, None)
     mean, std = _finite(moments, moments.mean), _finite(moments, np.sqrt(moments.variance))

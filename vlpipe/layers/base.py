@@ -115,6 +115,11 @@ class MaskAware:
         """Return the receptive field of this layer."""
         return Reach()
 
+    def sides(self) -> tuple[Fraction | int, Fraction | int]:
+        """Return how many input frames before and after input frame j * stride output frame j depends on, at most."""
+        span = self.reach().span
+        return span - 1, span - 1
+
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """Return the mask of the output, `[B, output_frames(T)]`, or None without a mask."""
         if mask is None or isinstance(mask, keras.KerasTensor):

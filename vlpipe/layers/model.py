@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,17 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import call_with, registered
 from vlpipe.layers.entry import LengthMask
 from vlpipe.layers.lengths import check_known
+
+_log = logging.getLogger("vlpipe")
+
+
+@functools.cache
+def warn_of_repeated_rows() -> None:
+    """Log, once, that Keras counts the rows that remainder="pad" repeats."""
+    _log.warning(
+        'evaluate: the dataset was made with remainder="pad", which completes batches by repeated rows of weight 0. Keras counts these in '
+        'the denominator of the loss and in every unweighted metric. Use vlpipe.evaluate, which leaves them out, or remainder="keep"'
+    )
 
 
 @registered
@@ -70,6 +82,11 @@ class Model(keras.Model):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return super().compute_output_shape(self._selected(input_shape))
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if getattr(x, "vlpipe_remainder", None) == "pad":  # set by make_dataset
+            warn_of_repeated_rows()
+        return super().evaluate(x, *args, **kwargs)
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:

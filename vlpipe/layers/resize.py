@@ -34,6 +34,10 @@ class Conv1DTranspose(MaskAware, keras.layers.Conv1DTranspose):
         span = (self.kernel_size[0] - 1) * self.dilation_rate[0] + 1
         return Reach(-(-span // self.strides[0]), Fraction(1, self.strides[0]))
 
+    def sides(self) -> tuple[Fraction, Fraction]:
+        side = Fraction((self.kernel_size[0] - 1) * self.dilation_rate[0], self.strides[0])
+        return side, side
+
     def output_frames(self, frames: Any) -> Any:
         frames_from_one = self.compute_output_shape((None, 1, self.filters))[1]
         return (frames - 1) * self.strides[0] + frames_from_one
@@ -52,6 +56,9 @@ class ZeroPadding1D(MaskAware, keras.layers.ZeroPadding1D):
     def output_frames(self, frames: Any) -> Any:
         return frames + sum(self.padding)
 
+    def sides(self) -> tuple[int, int]:
+        return self.padding[0], 0
+
     def call(self, inputs: Any, mask: Any = None) -> Any:
         return super().call(inputs if mask is None else fill_padding(inputs, mask))
 
@@ -63,6 +70,9 @@ class Cropping1D(MaskAware, keras.layers.Cropping1D):
     def output_frames(self, frames: Any) -> Any:
         return frames - sum(self.cropping)
 
+    def sides(self) -> tuple[int, int]:
+        return 0, sum(self.cropping)
+
     def call(self, inputs: Any, mask: Any = None) -> Any:
         return super().call(inputs if mask is None else pad_to_minimum(inputs, sum(self.cropping) + 1))
 
@@ -73,6 +83,9 @@ class UpSampling1D(MaskAware, keras.layers.UpSampling1D):
 
     def reach(self) -> Reach:
         return Reach(1, Fraction(1, self.size))
+
+    def sides(self) -> tuple[Fraction, int]:
+        return Fraction(self.size - 1, self.size), 0
 
     def output_frames(self, frames: Any) -> Any:
         return frames * self.size

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.check import Checker
-from vlpipe.layers.walk import as_functional, leaves
+from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, is_sequence, leaves, replay
+
+FrameCount = Callable[[Any], Any]  # input lengths -> output lengths, integers [B]
+
+
+def frame_counts(model: Any) -> list[tuple[int, FrameCount] | None]:
+    """Return, for each output of a model, how its frames follow from those of an input, without running the model.
+
+    Args:
+        model: as for `output_lengths`.
+
+    Returns:
+        For each output, in the order of `keras.tree.flatten`: the position of the input in `model.inputs`, and the function from
+        its lengths to those of the output; None where the output has no frames that can be followed.
+
+    Raises:
+        ArgumentError: the model is subclassed or not built.
+    """
+    functional = as_functional(model, "frame_counts")
+    found: list[tuple[int, FrameCount] | None] = [None] * len(functional.outputs)
+    for position, source in enumerate(functional.inputs):
+        if is_sequence(source):  # one input at a time, so that the frames of an output are known to come from it
+            inputs = [TracedTensor(x, FrameAxis(masked=False) if x is source else None) for x in functional.inputs]
+            for number, output in enumerate(leaves(replay(functional, inputs, Checker()))):
+                if output.frames is not None and found[number] is None:
+                    found[number] = position, output.frames.count
+    return found
 
 
 def output_lengths(model: Any, lengths: Any) -> Any:

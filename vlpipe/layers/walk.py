@@ -25,6 +25,8 @@ class FrameAxis:
         count: function from input lengths to the lengths of this tensor (integer arrays).
         span: input frames that one frame of this tensor depends on.
         stride: input frames from one frame of this tensor to the next.
+        back: of the input frames that frame j depends on, at most so many come before input frame j * stride.
+        ahead: and at most so many after it.
         masked: whether a Keras mask travels with the tensor.
         dropped: name and class of the operation that has just dropped the mask.
     """
@@ -32,18 +34,23 @@ class FrameAxis:
     count: Callable[[Any], Any] = lambda lengths: lengths
     span: int = 1
     stride: Fraction = Fraction(1)
+    back: Fraction = Fraction(0)
+    ahead: Fraction = Fraction(0)
     masked: bool = True
     dropped: tuple[str, str] | None = None
 
     def after(self, layer: Any) -> FrameAxis:
         """Return the frame axis after a mask-aware layer."""
         count, reach = self.count, getattr(layer, "reach", Reach)()
+        back, ahead = getattr(layer, "sides", lambda: (reach.span - 1, reach.span - 1))()
         output_frames = getattr(layer, "output_frames", lambda frames: frames)
         return replace(
             self,
             count=lambda lengths: np.maximum(output_frames(count(lengths)), 0),
             span=self.span + math.ceil((reach.span - 1) * self.stride),
             stride=self.stride * reach.stride,
+            back=self.back + back * self.stride,
+            ahead=self.ahead + ahead * self.stride,
             dropped=None,
         )
 
@@ -60,6 +67,8 @@ class FrameAxis:
                 count=first if always_equal else lambda lengths, a=first, b=second: np.minimum(a(lengths), b(lengths)),  # type: ignore[misc]
                 span=max(joined.span, other.span),
                 stride=max(joined.stride, other.stride),
+                back=max(joined.back, other.back),
+                ahead=max(joined.ahead, other.ahead),
                 masked=joined.masked and other.masked,
             )
         return joined

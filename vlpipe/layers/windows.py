@@ -39,6 +39,15 @@ class Windowed(MaskAware):
     def reach(self) -> Reach:
         return Reach(self.span(), Fraction(self.stride()))
 
+    def offsets(self) -> list[int]:
+        """Return how many frames before input frame j * stride window j begins; under `same` for every remainder of the length."""
+        if self.padding == "same":
+            return [max(self.span() - remainder, 0) // 2 for remainder in range(1, self.stride() + 1)]
+        return [self.span() - 1 if self.padding == "causal" else 0]
+
+    def sides(self) -> tuple[int, int]:
+        return max(self.offsets()), self.span() - 1 - min(self.offsets())
+
     def output_frames(self, frames: Any) -> Any:
         if self.padding == "valid":
             return (frames - self.span()) // self.stride() + 1

@@ -18,7 +18,8 @@ from vlpipe.storage.schema import SEQUENCE_DTYPES, Field, Fixed, Schema, Sequenc
 if TYPE_CHECKING:
     from vlpipe.layouts.custom import CustomFunctions
 
-FORMS = ("floats", "bytes", "tensor", "float_frames", "byte_frames", "integers", "audio", "given")  # in digests
+FORMS = ("floats", "bytes", "tensor", "float_frames", "byte_frames", "integers", "audio", "given", "integer_frames")  # in digests
+IN_LISTS = ("float_frames", "byte_frames", "integer_frames")  # the forms of feature lists
 COUNTS = ("length", "shape", "row_lengths")
 
 
@@ -29,7 +30,8 @@ class Frames:
     Attributes:
         key: the key of the feature or of the feature list.
         form: "floats" (all values in one FloatList), "bytes" (one value of raw bytes), "tensor" (one value, a TensorProto written by
-            `tf.io.serialize_tensor`), "float_frames" or "byte_frames" (a feature list with one FloatList or one bytes value per frame),
+            `tf.io.serialize_tensor`), "float_frames", "byte_frames" or "integer_frames" (a feature list with one FloatList, one bytes value
+            or one Int64List per frame),
             "integers" (all values in one Int64List), "audio" (one value, the bytes of an audio file), "given" (a custom function returns
             them, see `Layout.custom`).
         shape: the shape of one frame; None: taken from the first records.
@@ -41,6 +43,7 @@ class Frames:
         scale: bytes q are delivered as `q * scale[0] + scale[1]`, in float32.
         packed: whether floats are packed, as nearly every writer encodes them.
         rate: the sample rate of audio in Hz; None: taken from the first records.
+        optional: whether a record without the key has 0 frames; False: it is refused.
 
     Raises:
         ArgumentError: an attribute has an unsupported value.
@@ -51,7 +54,7 @@ class Frames:
     """
 
     key: str
-    form: Literal["floats", "bytes", "tensor", "float_frames", "byte_frames", "integers", "audio", "given"]
+    form: Literal["floats", "bytes", "tensor", "float_frames", "byte_frames", "integers", "audio", "given", "integer_frames"]
     shape: tuple[int, ...] | None = None
     dtype: str | None = "float32"
     byteorder: Literal["little", "big"] = "little"
@@ -60,6 +63,7 @@ class Frames:
     scale: tuple[float, float] | None = None
     packed: bool = True
     rate: int | None = None
+    optional: bool = False
 
     def __post_init__(self) -> None:
         _check_key("key", self.key)
@@ -78,9 +82,18 @@ class Frames:
     @property
     def parsed(self) -> str:
         """The encoding of values that must be parsed, "" for values that are only copied; see `storage.index.Stored`."""
-        if self.form in ("integers", "audio", "given"):
+        if self.form in ("integers", "audio", "given", "integer_frames"):
             return self.form
         return "" if self.packed else "floats"
+
+    @property
+    def in_list(self) -> bool:
+        """Whether the frames are in a feature list of a SequenceExample, not in a feature of an Example or of the context."""
+        return self.form in IN_LISTS
+
+    def field(self) -> Field:
+        """The field of the schema."""
+        return Sequence(self.shape or (), self.dtype or "")
 
     @property
     def values(self) -> int:
@@ -95,11 +108,19 @@ class Frames:
 
 @dataclass(frozen=True)
 class Number:
-    """A key with a fixed number of int64 or float32 values in each record, such as a class."""
+    """A key with a fixed number of int64 or float32 values in each record, such as a class.
+
+    Attributes:
+        key: the key.
+        dtype: the dtype of the values.
+        shape: the shape of the value.
+        default: the value of records without the key, in C order; None: such records are refused.
+    """
 
     key: str
     dtype: Literal["int64", "float32"] = "int64"
     shape: tuple[int, ...] = ()
+    default: tuple[float, ...] | None = None
 
     def field(self) -> Field:
         """The field of the schema."""
@@ -141,7 +162,7 @@ class Value:
         return self.kind
 
 
-LayoutField = Number | Listed | Words | Value
+LayoutField = Number | Listed | Words | Value | Frames
 
 
 @dataclass(frozen=True)
@@ -152,10 +173,12 @@ class Layout:
         name: the name of the function that created it.
         frames: the sequences of frames; the first one decides the bucket.
         label: the key of the label, unless `make_dataset(label=...)` names another key.
-        fields: the other keys that can be delivered.
+        fields: the other keys that can be delivered; sequences of frames among them are features only if the user names them.
         kept: the keys to add from the first records; None: all keys that can be delivered.
         closed: whether the layout is complete, so that no keys are added.
         given: the user's functions, see `Layout.custom`.
+        refused: the keys of the first records that cannot be delivered, each with the reason.
+        defaults: the values of records without a key, by key: numbers, or arrays of a constant shape.
 
     Example:
         >>> vlpipe.layouts.audioset().keys
@@ -169,6 +192,8 @@ class Layout:
     kept: tuple[str, ...] | None = None
     closed: bool = False
     given: CustomFunctions | None = None
+    refused: tuple[tuple[str, str], ...] = ()
+    defaults: tuple[Number, ...] = ()
 
     @classmethod
     def custom(cls, parse_fn: Callable[[Any], Any], length_fn: Callable[[bytes], int] | None = None, *, name: str | None = None) -> Layout:
@@ -179,7 +204,8 @@ class Layout:
                 TFRecordDataset. It returns x `[T, ...]`, (x, label), or a dict of tensors by name. Every axis except the first must have a
                 known size.
             length_fn: a function from a serialized record (bytes) to T; None: each record is parsed once to count its frames. If
-                `parse_fn` returns several sequences of frames, leave `length_fn` out: they are counted by parsing.
+                `parse_fn` returns several sequences of frames, leave `length_fn` out: they are counted by parsing. With `length_fn`, the
+                other sequences, such as a label `[U]`, can only be labels.
             name: the name under which the index is cached; change it when you change the functions. None: the index is not cached, and the
                 files are indexed on every call.
 
@@ -251,20 +277,37 @@ class Layout:
     @property
     def is_sequence(self) -> bool:
         """Whether the frames are in the feature lists of a SequenceExample."""
-        return self.frames[0].form in ("float_frames", "byte_frames")
+        return self.frames[0].in_list
+
+    @property
+    def sequences(self) -> tuple[Frames, ...]:
+        """All sequences of frames: those of the layout, and those among the other keys."""
+        return (*self.frames, *(entry for entry in self.fields if isinstance(entry, Frames)))
+
+    @property
+    def reads_every_key(self) -> bool:
+        """Whether the layout is to deliver every key of the records: the user has not said which ones to keep."""
+        return self.kept is None and self.given is None
 
     @cached_property
     def schema(self) -> Schema:
         """The schema of the records; each field has the name of its key."""
-        fields: dict[str, Field] = {entry.key: Sequence(entry.shape or (), entry.dtype or "") for entry in self.frames}
-        return Schema(**fields, **{entry.key: entry.field() for entry in self.fields})
+        return Schema(**{entry.key: entry.field() for entry in (*self.frames, *self.fields)})
 
     @cached_property
     def digest(self) -> str:
         """A checksum that identifies the layout; it is part of the name of a cached index."""
-        parts = [[type(entry).__name__, dataclasses.asdict(entry)] for entry in (*self.frames, *self.fields)]
+        parts = [[type(entry).__name__, _described(entry)] for entry in (*self.frames, *self.fields)]
         document: list[Any] = [self.name, self.label, parts, self.given and self.given.name]
+        if self.defaults:
+            document.append([_described(entry) for entry in self.defaults])
         return f"{google_crc32c.value(json.dumps(document, sort_keys=True).encode()):08x}"
+
+
+def _described(entry: Any) -> dict[str, Any]:
+    """The attributes of a part of a layout. Newer ones are left out where they say nothing: the digests of older layouts stay the same."""
+    silent = {"optional": False, "default": None}
+    return {name: value for name, value in dataclasses.asdict(entry).items() if name not in silent or value != silent[name]}
 
 
 def _check_key(name: str, key: Any) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 
 from vlpipe.audio.containers import read_header
 from vlpipe.errors import AudioError
-from vlpipe.layouts.guesses import Guess, Guesses
+from vlpipe.layouts.guesses import CERTAIN, Guess, Guesses
+from vlpipe.layouts.label_evidence import LABELS, is_bookkeeping_name, is_label_name, is_no_label
 from vlpipe.layouts.sample import KeyStats, Sample, SampleRecord
 from vlpipe.protobuf.tensor_proto import describe
 from vlpipe.protobuf.wire import WireError
 
-LABELS = ("label", "labels", "class", "target", "targets", "y")
 ENCODED = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG"}
 _MIN_PEAK = 256  # of 32,768: quieter recordings are rare
 WAVEFORM = 128  # a recording has more samples than this
@@ -27,11 +27,10 @@ def guess(sample: Sample) -> Guesses:
     """Return the layouts that the records may have, the most likely first."""
     guesses = list(_sequences(sample) if sample.is_sequence else _examples(sample))
     guesses.sort(key=lambda guess: -guess.confidence)
-    best: dict[tuple[str, ...], Guess] = {}
-    for candidate in guesses:  # the most likely of several ways to read the same keys
-        best.setdefault(candidate.keys or (candidate.function,), candidate)
-    candidates = [best.pop(guess.keys or (guess.function,)) for guess in guesses if guess in best.values()]
-    return Guesses(sample, tuple(candidates), tuple(_refusals(sample)))
+    best: dict[tuple[bool, tuple[str, ...]], Guess] = {}
+    for candidate in guesses:  # the most likely of several ways to read the same keys; that with an unknown frame size stays beside it
+        best.setdefault(("d" in candidate.options, candidate.keys or (candidate.function,)), candidate)
+    return Guesses(sample, tuple(best.values()), tuple(_refusals(sample)))
 
 
 def _always(sample: Sample, place: str, kind: str) -> list[KeyStats]:
@@ -68,7 +67,7 @@ def _examples(sample: Sample) -> Iterator[Guess]:
     long = [stats for stats in integers if stats.counts[1] > WAVEFORM]
     explained: set[str] = set()
     for guess in (*_tensors(sample, raw), *_audio(sample, raw), *_ragged(sample, floats), *_counted(sample, floats, raw, long)):
-        explained.update(guess.keys)
+        explained.update(guess.keys if guess.confidence > CERTAIN or guess.function in ("raw_bytes", "serialized_tensor") else ())
         yield guess
     for stats in (*floats, *long):
         if stats.key not in explained and stats.counts[1] > 1 and "/ragged_" not in stats.key:
@@ -235,6 +234,8 @@ def _agreement(sample: Sample, stats: KeyStats, other: KeyStats) -> tuple[str, i
     if len(units) != 1 or len(shapes) != 1:
         return None
     unit, shape = units.pop(), shapes.pop()
+    if not shape and len(lengths) == 1 and len(sample.records) > 1:
+        return None  # a constant divides many numbers
     if shape:
         return ("shape", unit, _is_sequence(lengths, shape)) if unit == 1 or stats.kind == "bytes" else None
     return "length", unit, len(lengths) >= FEW_LENGTHS and unit > FEW_VALUES * (4 if stats.kind == "bytes" else 1)
@@ -264,15 +265,30 @@ def _plausible(sample: Sample, key: str, dtype: str) -> bool:
 
 
 def _label(sample: Sample, taken: set[str]) -> str | None:
-    """Return a key with the usual name of a label, or else the only scalar integer key that is neither constant nor unique."""
+    """Return a key with the name of a label, or else the only scalar integer key that nothing speaks against and that is not unique."""
     keys = {key: stats for key, stats in sample.key_stats.items() if stats.place == "features" and key not in taken}
-    usual = [key for key in LABELS if key in keys and keys[key].kind in ("int64", "float")]
-    whole = [
-        key for key, stats in keys.items() if stats.kind == "int64" and stats.counts == (1, 1) and stats.records == len(sample.records)
-    ]
-    different = {key: len({tuple(record.numbers(key) or ()) for record in sample.records}) for key in whole}
-    classes = [key for key in whole if 1 < different[key] < len(sample.records)]
-    return next(iter(usual), classes[0] if len(classes) == 1 else None)
+    numeric = [key for key, stats in keys.items() if stats.kind in ("int64", "float")]
+    usual = [key for key in LABELS if key in numeric] or [key for key in numeric if is_label_name(key)]
+    if usual:
+        return usual[0] if usual[0] in LABELS or len(usual) == 1 else None
+    lengths = [_counts(sample, key) for key in taken]
+    classes = [stats.key for stats in _always(sample, "features", "int64") if stats.key in keys and stats.counts == (1, 1)]
+    plausible = [key for key in classes if _is_plausible(sample, key, [counts for counts in lengths if counts is not None])]
+    return plausible[0] if len(plausible) == 1 else None
+
+
+def _is_plausible(sample: Sample, key: str, lengths: list[np.ndarray]) -> bool:
+    """Return whether the integers of a key may be classes."""
+    values = np.array([(record.numbers(key) or [0])[0] for record in sample.records])
+    different = len(np.unique(values))
+    return not is_bookkeeping_name(key) and 1 < different < len(values) and not is_no_label(values, lengths)
+
+
+def _counts(sample: Sample, key: str) -> np.ndarray | None:
+    """Return the number of values, or of bytes, of a key in each record; None if some lack it."""
+    features = [record.message.features.get(key) for record in sample.records]
+    sizes = [None if found is None else found.count if found.kind != "bytes" else sum(e - b for b, e in found.ranges) for found in features]
+    return np.array(sizes, np.int64) if None not in sizes else None
 
 
 def _encoded(stats: KeyStats) -> str | None:

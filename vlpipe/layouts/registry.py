@@ -26,6 +26,7 @@ TABLE: dict[str, Callable[..., Layout]] = {
         published.encoded_audio,
     )
 }
+_LISTS = ("frames", "fields", "defaults")  # the attributes of a layout that hold parts
 _PARTS = {part.__name__: part for part in (Frames, Number, Listed, Words)}
 
 
@@ -48,7 +49,7 @@ def named(layout: Any) -> Layout:
 def to_json(layout: Layout) -> dict[str, Any]:
     """Return the layout as JSON values, the input of `from_json`."""
     document = {**dataclasses.asdict(layout)}
-    for name in ("frames", "fields"):
+    for name in _LISTS:
         document[name] = [[type(part).__name__, dataclasses.asdict(part)] for part in getattr(layout, name)]
     return document
 
@@ -57,10 +58,10 @@ def from_json(document: dict[str, Any]) -> Layout:
     """Return the layout from the result of `to_json`."""
     parts = {
         name: tuple(_PARTS[kind](**{key: _tupled(value) for key, value in values.items()}) for kind, values in document[name])
-        for name in ("frames", "fields")
+        for name in _LISTS
     }
     return Layout(**{**{name: _tupled(value) for name, value in document.items()}, **parts})
 
 
 def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value

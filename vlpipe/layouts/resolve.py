@@ -8,12 +8,11 @@ import numpy as np
 
 from vlpipe.audio.containers import read_header
 from vlpipe.errors import AudioError, SchemaError
-from vlpipe.layouts.base import Frames, Layout, LayoutField, Listed, Number, Words
+from vlpipe.layouts.base import Frames, Layout, LayoutField, Number
+from vlpipe.layouts.deliverable import field_of
 from vlpipe.layouts.sample import KeyStats, Sample, SampleRecord
 from vlpipe.protobuf.tensor_proto import describe
 from vlpipe.protobuf.wire import WireError
-
-MAX_NUMBERS = 4096  # of a vector in the index
 
 
 def resolve(layout: Layout, sample: Sample) -> Layout:
@@ -24,8 +23,8 @@ def resolve(layout: Layout, sample: Sample) -> Layout:
     """
     frames = tuple(_frames(entry, sample) for entry in layout.frames)
     if layout.closed:
-        return dataclasses.replace(layout, frames=frames)
-    specified = {entry.key: entry for entry in layout.fields}
+        return dataclasses.replace(layout, frames=frames, kept=tuple(entry.key for entry in layout.fields))
+    specified = {entry.key: entry for entry in (*layout.fields, *(_default(entry, sample) for entry in layout.defaults))}
     candidates = _candidates(layout, frames, sample)
     if layout.label is not None and layout.label not in {*candidates, *specified}:
         raise SchemaError(
@@ -34,48 +33,52 @@ def resolve(layout: Layout, sample: Sample) -> Layout:
     positions = {key: position for position, key in enumerate(sample.key_stats)}
     order = sorted({**specified, **candidates}, key=lambda key: (key != layout.label, positions[key] if key in candidates else -1))
     fields: list[LayoutField] = []
+    refused: list[tuple[str, str]] = []
     for key in order:
-        field = specified.get(key) or _field(candidates[key], len(sample.records))
-        if field is not None:
+        field = specified.get(key) or field_of(candidates[key], len(sample.records))
+        if not isinstance(field, str):
             fields.append(field)
         elif key == layout.label:
-            raise SchemaError(f'layout: "{key}" cannot be delivered as a label: {candidates[key].to_json()}. Pass another label, or none.')
-    return dataclasses.replace(layout, frames=frames, fields=tuple(fields), closed=True)
+            raise SchemaError(f'layout: "{key}" cannot be delivered as a label: {field}. Pass another label, or none.')
+        elif layout.kept is not None:
+            raise SchemaError(f'layout: only{list(layout.kept)}: "{key}" cannot be delivered: {field}. Leave it out of only(...).')
+        else:
+            refused.append((key, field))
+    return dataclasses.replace(layout, frames=frames, fields=tuple(fields), refused=tuple(refused), closed=True)
+
+
+def left_out(layout: Layout, sample: Sample, reason: str) -> Layout:
+    """Return a layout that refuses the keys of the sample that it does not have, for a reason."""
+    known = {*layout.keys, *(entry.count_key for entry in layout.frames)}
+    return dataclasses.replace(layout, kept=None, refused=tuple((key, reason) for key in sample.key_stats if key not in known))
+
+
+def _default(entry: Number, sample: Sample) -> Number:
+    """Return the field of a key with a default: a whole number may stand for a float, if the records hold floats."""
+    stats = sample.key_stats.get(entry.key)
+    return dataclasses.replace(entry, dtype="float32") if stats is not None and stats.kind == "float" else entry
 
 
 def _candidates(layout: Layout, frames: tuple[Frames, ...], sample: Sample) -> dict[str, KeyStats]:
     """Return the keys of the sample that may become fields of the layout."""
     taken = {entry.key for entry in frames} | {entry.count_key for entry in frames}
-    candidates = {key: stats for key, stats in sample.key_stats.items() if key not in taken and stats.place == "features"}
+    candidates = {key: stats for key, stats in sample.key_stats.items() if key not in taken}
     if layout.kept is None:
         return candidates
-    missing = [key for key in layout.kept if key not in candidates]
+    defaults = [entry.key for entry in layout.defaults]
+    missing = [key for key in layout.kept if key not in candidates and key not in defaults]
     if missing:
         raise SchemaError(
-            f"layout: only{list(layout.kept)}: the first records do not have {missing}; their keys are {_keys(sample)}. Pass other keys."
+            f"layout: only{list(layout.kept)}: the first records do not have {missing}; their keys are {_keys(sample)}. Pass other keys, "
+            "or the values of records without them: default={KEY: VALUE}."
         )
     return {key: stats for key, stats in candidates.items() if key in (*layout.kept, layout.label)}
-
-
-def _field(stats: KeyStats, records: int) -> LayoutField | None:
-    """Return the field of a key, None if the key cannot be delivered."""
-    low, high = stats.counts
-    if not stats.key or not stats.key.isprintable() or stats.kind not in ("bytes", "int64", "float"):
-        return None
-    always = low == high and stats.records == records
-    if stats.kind == "bytes":
-        return Words(stats.key) if high == 1 else None
-    if stats.kind == "int64":
-        return Number(stats.key) if always and high == 1 else Listed(stats.key)
-    if always and 1 <= high <= MAX_NUMBERS:
-        return Number(stats.key, "float32", () if high == 1 else (high,))
-    return None
 
 
 def _frames(entry: Frames, sample: Sample) -> Frames:
     """Return a sequence with the shape and dtype of the first record that determines them."""
     stats = sample.key_stats.get(entry.key)
-    place = "lists" if entry.form in ("float_frames", "byte_frames") else "features"
+    place = "lists" if entry.in_list else "features"
     if stats is None or stats.place != place:
         which = "feature list" if place == "lists" else "feature"
         raise SchemaError(

@@ -11,6 +11,7 @@ from typing import Any
 from vlpipe.errors import DatasetError
 from vlpipe.files.compression import compression_of, uncompressed
 from vlpipe.files.tfrecord import HEADER_BYTES, RecordFrame, read_frames
+from vlpipe.protobuf.other_messages import EXAMPLE_LIST, is_example_list, other_message
 from vlpipe.protobuf.vectorized import integers
 from vlpipe.protobuf.wire import Feature, Message, WireError, walk
 
@@ -60,6 +61,7 @@ class KeyStats:
         packed: whether its numbers are contiguous in every record.
         head: the first bytes of the first value.
         is_text: whether its bytes are printable UTF-8.
+        is_shadowed: whether a feature list has the same key as a feature of the context, so that its values are not read.
     """
 
     key: str
@@ -72,6 +74,7 @@ class KeyStats:
     packed: bool = True
     head: bytes = b""
     is_text: bool = True
+    is_shadowed: bool = False
 
     @property
     def kind(self) -> str:
@@ -168,24 +171,41 @@ def read_sample(paths: Iterable[str | os.PathLike[str]], read: Reader = read_rec
 def _record(name: str, number: int, frame: RecordFrame) -> SampleRecord:
     where = f"{name}, record {number} at byte {frame.offset}"
     try:
-        return SampleRecord(where, frame.data, walk(frame.data))
+        message = walk(frame.data)
     except WireError as error:
+        if is_example_list(frame.data):
+            raise DatasetError(_no_example(where, EXAMPLE_LIST)) from error
         raise DatasetError(
             f"{where}: not a tf.train.Example or SequenceExample: byte {frame.offset + HEADER_BYTES + error.at} of the file has {error}. "
             "Rewrite the records with vlpipe.Writer, or pass layout=vlpipe.layouts.Layout.custom(...)."
         ) from error
+    other = other_message(frame.data, message)
+    if other:
+        raise DatasetError(_no_example(where, other))
+    return SampleRecord(where, frame.data, message)
+
+
+def _no_example(where: str, what: str) -> str:
+    return (
+        f"{where}: the record is {what}, and not a tf.train.Example or SequenceExample. Pass a function that parses it: "
+        "layout=vlpipe.layouts.Layout.custom(...)."
+    )
 
 
 def _add(record: SampleRecord, key_stats: dict[str, KeyStats]) -> None:
     for key, feature in record.message.features.items():
         stats = key_stats.setdefault(key, KeyStats(key, "features"))
+        if stats.place == "lists":  # an earlier record has a feature list of this name
+            stats.is_shadowed = True
+            continue
         stats.records += 1
         stats.counts = _widened(stats.counts, feature.count)
         stats.add(record, feature)
     for key, frames in record.message.lists.items():
         stats = key_stats.setdefault(key, KeyStats(key, "lists"))
         if stats.place != "lists":
-            continue  # the context has this key too and takes precedence
+            stats.is_shadowed = True  # the context has this key too and takes precedence
+            continue
         stats.records += 1
         stats.counts = _widened(stats.counts, len(frames))
         for frame in {id(frame): frame for frame in frames}.values():  # empty ones are one object, see `wire`

@@ -12,7 +12,7 @@ import numpy as np
 
 from vlpipe.files.json_files import read_json
 from vlpipe.layouts.base import Frames, Layout, LayoutField, Listed, Number, Words
-from vlpipe.layouts.resolve import MAX_NUMBERS
+from vlpipe.layouts.deliverable import MAX_NUMBERS
 from vlpipe.storage.schema import SEQUENCE_DTYPES
 
 # Raised by json.load, and when its result does not have the expected structure; 1e999 is read as infinity, which is not an integer.

@@ -4,53 +4,86 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.buckets import histogram
 from vlpipe.planning.options import Options
+from vlpipe.planning.paddings import label_dtype
 from vlpipe.planning.selection import Selection
 from vlpipe.storage.index import Index
+from vlpipe.storage.paths import Opened
+from vlpipe.storage.schema import Schema
 from vlpipe.transforms.crop import Crop
-from vlpipe.transforms.normalize import MeanVariance, of_path, of_source
-from vlpipe.transforms.transform import LengthMap, TracedTransform
+from vlpipe.transforms.normalize import MeanVariance, of_opened, of_path, of_source
+from vlpipe.transforms.transform import LengthMap, TracedTransform, Transform, traced
+from vlpipe.transforms.windows import Windows
+
+
+class PieceFrames(NamedTuple):
+    """The frames of some records that are read: those of the key feature and of all sequences that are aligned with it.
+
+    Attributes:
+        firsts: int64 `[n]`, the first frame of each; None: frame 0 of all.
+        counts: int64 `[n]`, how many.
+    """
+
+    firsts: Any
+    counts: Any
 
 
 @dataclass(frozen=True)
 class FrameRange:
-    """Which frames of the key feature are read: truncated to the longest length of `length_range`, then cropped.
+    """Which frames of the key feature are read: truncated to the longest length of `length_range`, then cropped or cut into windows.
 
     The methods take NumPy arrays or tensors alike, with the `minimum` function that fits.
     """
 
     truncation: int | None
     crop: Crop | None
+    windows: Windows | None = None
 
     @classmethod
     def of(cls, options: Options) -> FrameRange:
         """The range that the arguments select."""
-        return cls(options.truncation, options.crop)
+        return cls(options.truncation, options.crop, options.windows)
 
     @property
     def is_all(self) -> bool:
         """Whether all frames of all records are read."""
-        return self.truncation is None and self.crop is None
+        return self.truncation is None and self.crop is None and self.windows is None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether pieces may begin after frame 0."""
+        return self.windows is not None or (self.crop is not None and self.crop.random)
+
+    def pieces(self, frames: Any, minimum: Callable[[Any, Any], Any], draws: Callable[[], Any]) -> PieceFrames:
+        """Which frames are read of records that have `frames` (int64 `[n]`); the other arguments as for `moved`."""
+        return self.moved(PieceFrames(None, self.counts(frames, minimum)), lambda: frames, minimum, draws)
 
     def counts(self, frames: Any, minimum: Callable[[Any, Any], Any]) -> Any:
         """int64 `[n]`: frames that are read, of records that have `frames` (int64 `[n]`)."""
         frames = self._truncated(frames, minimum)
         return frames if self.crop is None else minimum(frames, self.crop.frames)
 
-    def firsts(self, frames: Any, minimum: Callable[[Any, Any], Any], draws: Callable[[], Any]) -> Any:
-        """int64 `[n]`: the first frame that is read; None: frame 0 of all records.
+    def moved(
+        self, planned: PieceFrames, frames: Callable[[], Any], minimum: Callable[[Any, Any], Any], draws: Callable[[], Any]
+    ) -> PieceFrames:
+        """The frames that are read of pieces in one epoch: the planned ones, or as many at a random place.
 
         Args:
-            draws: returns int64 `[n]` random numbers below 2**32, one for each record; called only where they are needed.
+            frames: returns int64 `[n]`, the frames of their records. Called only where they are needed, as is `draws`.
+            draws: returns int64 `[n]`, random numbers below 2**32, one for each record and copy.
         """
+        if self.windows is not None and self.windows.jitter:
+            free = self.windows.free(planned.firsts, self._truncated(frames(), minimum), minimum)
+            return planned._replace(firsts=planned.firsts + draws() * (free + 1) // 2**32)
         if self.crop is None or not self.crop.random:
-            return None
-        return self.crop.firsts(self._truncated(frames, minimum) - self.counts(frames, minimum), draws())
+            return planned
+        return planned._replace(firsts=self.crop.firsts(self._truncated(frames(), minimum) - planned.counts, draws()))
 
     def _truncated(self, frames: Any, minimum: Callable[[Any, Any], Any]) -> Any:
         return frames if self.truncation is None else minimum(frames, self.truncation)
@@ -64,15 +97,21 @@ class FramePlan:
         frame_range: which frames of the key feature are read.
         dimensions: shape of a delivered frame of the key feature.
         lengths: the length after the transform of each length that occurs; None without a transform.
-        traced: the transform; None without one.
+        least: frames to which every sequence is padded at least, those of a window with tail="pad" after the transform; else 0.
+        traced: the transform of the key feature and those of the sequences that are aligned with it, by name.
         moments: mean and variance by feature, for normalize="global" or a path.
     """
 
     frame_range: FrameRange
     dimensions: tuple[int, ...]
     lengths: LengthMap | None
-    traced: TracedTransform | None
+    least: int
+    traced: dict[str, TracedTransform]
     moments: dict[str, MeanVariance]
+
+    def dimensions_of(self, name: str, schema: Schema) -> tuple[int, ...]:
+        """Shape of a delivered frame of a sequence."""
+        return self.traced[name].dimensions if name in self.traced else schema.sequences[name].dimensions
 
 
 def frame_plan_for(index: Index, selection: Selection, options: Options, frames: np.ndarray) -> tuple[np.ndarray, FramePlan]:
@@ -84,28 +123,54 @@ def frame_plan_for(index: Index, selection: Selection, options: Options, frames:
     """
     sequences = index.schema.sequences
     dimensions = sequences[selection.key].dimensions
-    lengths = traced = None
+    least = 0 if options.windows is None else options.windows.least
+    lengths: LengthMap | None = None
+    functions: dict[str, TracedTransform] = {}
     if options.transform is not None:
-        traced = options.transform.traced(dimensions, options.dtype)
-        dimensions = traced.dimensions
-        before, inverse = np.unique(frames, return_inverse=True)
-        lengths = LengthMap(before, options.transform.lengths(before))
-        frames = lengths.after[inverse.reshape(-1)]
+        before = np.union1d(histogram(frames)[0], np.full(int(least > 0), least))
+        functions, lengths = _functions(index, selection, options, options.transform, before)
+        dimensions = functions[selection.key].dimensions
+        frames = lengths.of(frames)
+        least = int(lengths.of(np.array([least]))[0]) if least else 0
     moments = {}
     if options.normalize is not None and options.normalize != "utterance":
-        _check_same_frames(sequences[selection.key].dimensions, dimensions, options.normalize)
+        for name in [name for name in selection.features if name in functions]:
+            _check_same_frames(sequences[name].dimensions, functions[name].dimensions, options.normalize)
         if options.normalize == "global":
             moments = {name: of_source(index, name) for name in selection.features}
+        elif isinstance(options.normalize, Opened):
+            moments = of_opened(options.normalize, {name: sequences[name].dimensions for name in selection.features})
         else:
             moments = of_path(options.normalize, {name: sequences[name].dimensions for name in selection.features})
     if options.augment is not None:
         options.augment.check(selection.key, dimensions)
-    return frames, FramePlan(FrameRange.of(options), dimensions, lengths, traced, moments)
+    return frames, FramePlan(FrameRange.of(options), dimensions, lengths, least, functions, moments)
 
 
-def _check_same_frames(stored: tuple[int, ...], delivered: tuple[int, ...], normalize: str) -> None:
-    if stored != delivered:
+def _functions(
+    index: Index, selection: Selection, options: Options, transform: Transform, before: np.ndarray
+) -> tuple[dict[str, TracedTransform], LengthMap]:
+    """The transforms by name, and the lengths that they make of those `before`."""
+    sequences = index.schema.sequences
+    functions = {selection.key: transform.traced(sequences[selection.key].dimensions, selection.dtypes[selection.key])}
+    lengths = LengthMap(before, transform.lengths(before))
+    if transform.aligned is None and selection.aligned and not np.array_equal(lengths.before, lengths.after):
         raise ArgumentError(
-            f'normalize="{normalize}": the statistics describe stored frames {list(stored)}, but the transform returns frames '
+            f"transform: changes the number of frames, but {list(selection.aligned)} have one value for each frame before it. Say what "
+            "happens to them, vlpipe.Transform(fn, frames=..., aligned=...), or pass aligned=False."
+        )
+    if transform.aligned is not None:
+        for name in selection.aligned:
+            dtype = selection.dtypes.get(name) or label_dtype(sequences[name])
+            what, whose = f'transform: aligned, of "{name}"', f'"{name}" is delivered'
+            functions[name] = traced(what, transform.aligned, sequences[name].dimensions, dtype, whose)
+    return functions, lengths
+
+
+def _check_same_frames(stored: tuple[int, ...], delivered: tuple[int, ...], normalize: str | Opened) -> None:
+    if stored != delivered:
+        named = normalize if isinstance(normalize, str) else "a source"
+        raise ArgumentError(
+            f'normalize="{named}": the statistics describe stored frames {list(stored)}, but the transform returns frames '
             f'{list(delivered)}. Use normalize="utterance", or normalise in the transform.'
         )

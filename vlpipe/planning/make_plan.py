@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vlpipe.errors import ArgumentError, SchemaError
-from vlpipe.planning.buckets import boundaries_of, histogram
+from vlpipe.planning.alignment import with_aligned
+from vlpipe.planning.buckets import boundaries_of, buckets_of, histogram, weighted_histogram
+from vlpipe.planning.class_weights import by_label
+from vlpipe.planning.drawing import draw, parts_of, rates_of
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
-from vlpipe.planning.options import INTEGER_DTYPES, Options
+from vlpipe.planning.options import INTEGER_DTYPES, Options, itemsize_of
+from vlpipe.planning.pieces import Pieces, pieces_of
 from vlpipe.planning.plan import Bucket, Plan
 from vlpipe.planning.schedule import BatchSpans, Schedule, cut
-from vlpipe.planning.selection import Selection, select
+from vlpipe.planning.selection import Selection, selection_of
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
@@ -54,50 +58,77 @@ def make_plan(index: Index, options: Options) -> Plan:
         ArgumentError: a record is outside `length_range` and `out_of_range` is "error", or the engine does not support the arguments.
         SchemaError: the requested fields are not in the schema, or not of the right kind.
     """
-    engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
-    selection = select(index.schema, options, index.label)
+    engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed, mixed=index.mixture is not None)
+    selection = with_aligned(index, selection_of(index, options), options)
     _check_scaled(index, selection, options)
+    by_label(index, selection.labels, options.class_weight)  # raises now, not when the weights are made
     delivered = _within_range(index, selection, options)
-    read = FrameRange.of(options).counts(delivered.frames, np.minimum)
-    frames, frame_plan = frame_plan_for(index, selection, options, read)
-    lengths, counts = histogram(frames)
+    pieces, left_out = pieces_of(delivered.rows, delivered.frames, FrameRange.of(options))
+    if len(delivered.rows) and not len(pieces) and options.windows is not None:
+        raise ArgumentError(
+            f"windows: all {len(delivered.rows)} records are shorter than a window of {options.windows.frames} frames, and "
+            'tail="drop" leaves them out. Use shorter windows, or another tail.'
+        )
+    there = len(pieces)
+    frames, frame_plan = frame_plan_for(index, selection, options, pieces.frames)
+    delivered, pieces, frames = _with_frames(delivered, pieces, frames, index, selection, options)
+    padded = np.maximum(frames, frame_plan.least) if frame_plan.least else frames
+    leaf_of, parts = (None, ()) if index.mixture is None else parts_of(index.mixture, pieces)
+    lengths, counts = histogram(padded) if leaf_of is None else weighted_histogram(padded, rates_of(parts)[leaf_of])
     uppers = boundaries_of(lengths, counts, options, engine)
-    bucket_of = np.searchsorted(uppers, frames, side="left").astype(np.min_scalar_type(len(uppers)))
+    bucket_of = buckets_of(padded, uppers)
     sizes = [options.batch_size_for(upper) for upper in uppers]
-    records = np.bincount(np.searchsorted(uppers, lengths), weights=counts, minlength=len(uppers)).astype(int).tolist()
+    over_budget, drawing = _over_budget(padded, options), None
+    if index.mixture is not None:
+        positions, pieces, bucket_of, drawing = draw(index.mixture, index.ids, pieces, parts, bucket_of, options.seed or 0)
+        frames = frames[positions]
+    records = np.bincount(bucket_of, minlength=len(uppers)).tolist()
     carry = engine != "stream" and options.batching == "bucket"
     spans = cut(records, [size * options.shard[1] for size in sizes], drop=options.remainder == "drop", carry=carry)
-    refused = delivered.refused | {"remainder": len(frames) - int(spans.counts.sum())}
+    _check_shared(spans, options)
+    refused = delivered.refused | {"tail": left_out, "remainder": len(bucket_of) - int(spans.counts.sum())}
     refused = {reason: count for reason, count in refused.items() if count}
-    dimensions = {name: index.schema.sequences[name].dimensions for name in selection.features} | {selection.key: frame_plan.dimensions}
+    dimensions = {name: frame_plan.dimensions_of(name, index.schema) for name in selection.features}
     seed = (options.seed or 0) if options.shuffle else None
     return Plan(
         options=options,
         selection=selection,
         engine=engine,
-        total=len(index),
-        records=len(index) - sum(refused.values()),
+        total=there + sum(delivered.refused.values()) + left_out,
+        records=int(spans.counts.sum()),
         refused=refused,
         truncated=delivered.truncated,
-        cropped=int(np.count_nonzero(read < delivered.frames)),
-        over_budget=_over_budget(frames, options),
+        cropped=0 if options.crop is None else int(np.count_nonzero(delivered.frames > options.crop.frames)),
+        over_budget=over_budget,
         buckets=_buckets(uppers, sizes, records, lengths, spans, options),
-        frame_bytes={name: int(np.prod(dimensions[name], dtype=np.int64)) * options.itemsize for name in selection.features},
+        frame_bytes={
+            name: int(np.prod(dimensions[name], dtype=np.int64)) * itemsize_of(selection.dtypes[name]) for name in selection.features
+        },
         most_frames={name: int(index.frames(name).max(initial=0)) for name in selection.features},
         index=index,
-        rows=delivered.rows,
+        pieces=pieces,
         frames=frames,
-        schedule=Schedule(bucket_of, spans, seed=seed, complete=options.remainder == "pad", shard=options.shard),
+        schedule=Schedule(
+            bucket_of,
+            spans,
+            seed=seed,
+            complete=options.remainder == "pad",
+            shard=options.shard,
+            multiple_of=options.multiple_of or 1,
+            drawing=drawing,
+        ),
         frame_plan=frame_plan,
+        parts=parts,
     )
 
 
-def choose_engine(options: Options, *, local: bool = True, compressed: bool = False) -> str:
+def choose_engine(options: Options, *, local: bool = True, compressed: bool = False, mixed: bool = False) -> str:
     """The requested engine, or with "auto" the first one that can read the files.
 
     Args:
         local: the shards are files that can be mapped.
         compressed: a shard is compressed, so that it can only be read from its beginning.
+        mixed: the source is a mix.
 
     Raises:
         ArgumentError: the requested engine does not support the files or the arguments; the message names one that does.
@@ -114,6 +145,10 @@ def choose_engine(options: Options, *, local: bool = True, compressed: bool = Fa
             f"engine={engine!r}: this engine cannot start reading in the middle of a compressed file. Leave engine out, or uncompress or "
             "convert the files (vlpipe convert)."
         )
+    if engine == "stream" and mixed:
+        raise ArgumentError(f"mix: the stream engine delivers every record once an epoch. {instead}.")
+    if engine == "stream" and options.windows is not None:
+        raise ArgumentError(f"windows: the stream engine delivers whole records. {instead}.")
     if engine == "stream" and options.resume is not None:
         raise ArgumentError(f"resume: the stream engine cannot start in the middle of a run. {instead}.")
     if engine == "stream" and options.shard[1] > 1:
@@ -170,6 +205,44 @@ def _within_range(index: Index, selection: Selection, options: Options) -> _Deli
         return _Delivered(rows[inside], np.minimum(frames[inside], options.truncation), refused, int(too_long.sum()))
     inside = ~too_short & ~too_long
     return _Delivered(rows[inside], frames[inside], refused | {"too_long": int(too_long.sum())}, 0)
+
+
+def _with_frames(
+    delivered: _Delivered, pieces: Pieces, frames: np.ndarray, index: Index, selection: Selection, options: Options
+) -> tuple[_Delivered, Pieces, np.ndarray]:
+    """The pieces of which the transform leaves a frame, unless `length_range` includes sequences without any.
+
+    Only that limit holds after a transform, too: the others are in frames as stored, which may be samples.
+    """
+    inside = frames >= min(1, options.length_range[0] or 0)
+    if inside.all():
+        return delivered, pieces, frames
+    if options.out_of_range == "error":
+        first = int(np.flatnonzero(~inside)[0])
+        raise ArgumentError(
+            f'{index.where(int(pieces.rows[first]))}: the transform leaves no frame of the {pieces.frames[first]} of "{selection.key}" '
+            f"({np.count_nonzero(~inside)} of {len(frames)} records are too short for it). Pass a greater length_range[0], "
+            'out_of_range="drop", or length_range=(0, None) if the model takes sequences without frames.'
+        )
+    pieces, longest = pieces.map(lambda column: column[inside]), options.truncation
+    refused = delivered.refused | {"transformed_too_short": int(np.count_nonzero(~inside))}
+    truncated = 0 if longest is None else int(np.count_nonzero(index.frames(selection.key)[np.unique(pieces.rows)] > longest))
+    return delivered._replace(refused=refused, truncated=truncated), pieces, frames[inside]
+
+
+def _check_shared(spans: BatchSpans, options: Options) -> None:
+    """Refuse a batch of which a replica would have no row: layers such as Conv1D fail on it, at the end of the first epoch.
+
+    Raises:
+        ArgumentError: there is one.
+    """
+    multiple = options.multiple_of or 1
+    fewest = int(spans.counts.min(initial=multiple))
+    if options.remainder == "keep" and fewest < multiple:
+        raise ArgumentError(
+            f"multiple_of={multiple}: a short batch has {fewest} of {multiple} rows, so that a replica of the strategy would have none. "
+            'Pass remainder="pad" or "drop", or multiple_of=1 if no strategy splits the batches.'
+        )
 
 
 def _over_budget(frames: np.ndarray, options: Options) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
@@ -13,10 +14,13 @@ import numpy as np
 
 from vlpipe.arguments import MAX_FRAMES, integer
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.class_weights import checked_class_weight
 from vlpipe.planning.paddings import checked_label_padding, checked_padding
+from vlpipe.storage.paths import Opened
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
+from vlpipe.transforms.windows import Windows
 
 if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
@@ -32,6 +36,8 @@ Remainder = Literal["keep", "drop", "pad"]
 OutOfRange = Literal["error", "drop", "truncate"]
 Engine = Literal["auto", "mapped", "graph", "stream"]
 Verify = Literal["first", "always", "never"]
+Weights = Literal["balanced"] | Mapping[int, float]
+ClassWeight = Weights | Mapping[str, Weights] | None
 
 _CHOICES = {
     "batching": get_args(Batching),
@@ -46,12 +52,22 @@ NORMALIZE = ("utterance", "global")
 _FLAGS = ("shuffle", "repeat", "lengths", "ids")
 
 
+class DefaultDtype(str):
+    """A dtype that nobody named: integers that it may not hold are delivered as they are. A dtype that the user names is what they get."""
+
+    __slots__ = ()
+
+
+DEFAULT_DTYPE = DefaultDtype("float32")
+
+
 class Arguments(TypedDict, total=False):
     """The arguments of `make_dataset` after the source, for type checkers."""
 
     batching: Batching
     batch_size: int | None
     frames_per_batch: int | None
+    multiple_of: int | None
     buckets: int | Iterable[int] | None
     pad_to: PadTo
     remainder: Remainder
@@ -63,14 +79,17 @@ class Arguments(TypedDict, total=False):
     resume: dict[str, Any] | None
     features: str | tuple[str, ...] | None
     label: str | tuple[str, ...] | Literal[False] | None
+    aligned: str | tuple[str, ...] | Literal[False] | None
     lengths: bool
     ids: bool
     label_padding: int | Mapping[str, float]
     padding_value: float | Mapping[str, float]
+    class_weight: ClassWeight
     dtype: str
     crop: int | Crop | None
+    windows: int | Windows | None
     transform: Callable[[Any], Any] | Transform | None
-    normalize: str | os.PathLike[str] | None
+    normalize: str | os.PathLike[str] | Opened | None
     augment: SpecAugment | None
     layout: str | Layout | None
     shard: tuple[int, int]
@@ -90,6 +109,7 @@ class Options:
     batching: Batching = "bucket"
     batch_size: int | None = None
     frames_per_batch: int | None = None
+    multiple_of: int | None = None  # None becomes the replicas of the strategy in scope
     buckets: int | tuple[int, ...] | None = None
     pad_to: PadTo = "longest"
     remainder: Remainder = "keep"
@@ -101,14 +121,17 @@ class Options:
     resume: dict[str, Any] | None = None
     features: str | tuple[str, ...] | None = None
     label: str | tuple[str, ...] | Literal[False] | None = None
+    aligned: str | tuple[str, ...] | Literal[False] | None = None
     lengths: bool = False
     ids: bool = False
     label_padding: int | Mapping[str, float] = -1
     padding_value: float | Mapping[str, float] = 0.0
-    dtype: str = "float32"
+    class_weight: ClassWeight = None
+    dtype: str = DEFAULT_DTYPE
     crop: Crop | None = None
+    windows: Windows | None = None
     transform: Transform | None = None
-    normalize: str | None = None  # "utterance", "global", or an absolute path
+    normalize: str | Opened | None = None  # "utterance", "global", an absolute path, or an open source
     augment: SpecAugment | None = None
     layout: str | Layout | None = None
     shard: tuple[int, int] = (0, 1)
@@ -139,16 +162,20 @@ class Options:
         for name, most in (("batch_size", MAX_BATCH_SIZE), ("frames_per_batch", 2**62), ("num_parallel_calls", 2**16)):
             if getattr(self, name) is not None:
                 self._set(name, integer(name, getattr(self, name), 1, most))
+        replicas = replicas_in_scope() if self.multiple_of is None else self.multiple_of
+        self._set("multiple_of", integer("multiple_of", replicas, 1, MAX_BATCH_SIZE))
         if self.seed is not None:
             self._set("seed", integer("seed", self.seed, 0))
         self._set("label_padding", checked_label_padding(self.label_padding))
+        self._set("class_weight", checked_class_weight(self.class_weight))
         self._set("buckets", checked_buckets(self.buckets))
         self._set("length_range", _checked_range(self.length_range))
         self._set("shard", _checked_shard(self.shard))
         self._set("padding_value", checked_padding(self.padding_value, self.dtype))
         self._set("features", _checked_names("features", self.features))
-        if self.label is not False:
-            self._set("label", _checked_names("label", self.label))
+        for name in ("label", "aligned"):
+            if getattr(self, name) is not False:
+                self._set(name, _checked_names(name, getattr(self, name)))
         self._check_transforms()
         self._check_together()
 
@@ -159,13 +186,16 @@ class Options:
         """The arguments that change frames."""
         if self.crop is not None and not isinstance(self.crop, Crop):
             self._set("crop", Crop(integer("crop", self.crop, 1, MAX_FRAMES)))
+        if self.windows is not None and not isinstance(self.windows, Windows):
+            expected = "a number of frames, or a vlpipe.Windows(...)"
+            self._set("windows", Windows(integer("windows", self.windows, 1, MAX_FRAMES, expected=expected)))
         if self.transform is not None and not isinstance(self.transform, Transform):
             self._set("transform", Transform(self.transform))
         self._set("normalize", _checked_normalize(self.normalize))
         if self.augment is not None and not isinstance(self.augment, SpecAugment):
             raise ArgumentError(f"augment: came as {self.augment!r}, expected a vlpipe.SpecAugment(...) or None.")
-        if self.dtype in INTEGER_DTYPES and (self.normalize or (self.augment and self.augment.fill == "mean")):
-            name = "normalize" if self.normalize else "augment"
+        if self.dtype in INTEGER_DTYPES and (self.normalize is not None or (self.augment and self.augment.fill == "mean")):
+            name = "normalize" if self.normalize is not None else "augment"
             raise ArgumentError(f'{name}: results are fractions, which dtype={self.dtype!r} cannot hold. Use dtype="float32".')
 
     def _check_together(self) -> None:
@@ -173,6 +203,10 @@ class Options:
             raise ArgumentError(f'buckets: only batching="bucket" has buckets, but batching is {self.batching!r}. Leave buckets out.')
         if self.pad_to == "boundary" and self.batching in ("ragged", "same_length"):
             raise ArgumentError(f'pad_to="boundary": batching={self.batching!r} does not pad. Leave pad_to out, or use "bucket" or "pad".')
+        if self.windows is not None and self.crop is not None:
+            raise ArgumentError(f"windows: {self.windows!r} limits the frames already; leave crop={self.crop.frames} out, or windows.")
+        if self.windows is not None and self.windows.tail == "pad" and self.batching == "ragged":
+            raise ArgumentError('windows: batching="ragged" does not pad, but tail is "pad". Use tail="keep", or another batching.')
         if self.shard[1] > 1 and self.remainder == "keep":
             raise ArgumentError(
                 f'shard={self.shard}: with remainder="keep" the ranks would have different numbers of steps. Use remainder="pad" (short '
@@ -184,19 +218,20 @@ class Options:
             raise ArgumentError("resume: needs the seed of the run that it continues. Pass seed=...")
 
     @property
-    def itemsize(self) -> int:
-        """Bytes of one delivered value of a feature."""
-        return itemsize_of(self.dtype)
+    def label_lengths(self) -> bool:
+        """Whether the true lengths of labels are needed, to be delivered or to weigh no padding."""
+        return self.lengths or self.class_weight is not None
 
     @property
     def is_random(self) -> bool:
         """Whether the delivered batches depend on the seed."""
-        return bool(self.shuffle or self.augment or (self.crop and self.crop.random))
+        moved = (self.crop and self.crop.random) or (self.windows and self.windows.jitter)
+        return bool(self.shuffle or self.augment or moved)
 
     @property
     def has_transforms(self) -> bool:
         """Whether frames are changed between reading and padding (a crop only leaves frames out)."""
-        return bool(self.transform or self.normalize or self.augment)
+        return bool(self.transform or self.normalize is not None or self.augment)
 
     @property
     def truncation(self) -> int | None:
@@ -211,11 +246,21 @@ class Options:
         return DEFAULT_BATCH_SIZE
 
     def batch_size_for(self, frames: int) -> int:
-        """Sequences in a batch that is padded to `frames` frames: `batch_cap`, or fewer to stay within the budget of frames."""
+        """Sequences in a batch that is padded to `frames` frames: `batch_cap`, or fewer to stay within the budget of frames.
+
+        A multiple of `multiple_of`: at least that many, whatever the others say.
+        """
         sizes = [MAX_BATCH_SIZE if self.batch_cap is None else self.batch_cap]
         if self.frames_per_batch is not None:
             sizes.append(max(1, self.frames_per_batch // max(1, frames)))
-        return min(sizes)
+        size, multiple = min(sizes), self.multiple_of or 1
+        return max(multiple, size - size % multiple)
+
+
+def replicas_in_scope() -> int:
+    """Replicas of the `tf.distribute` strategy in scope; 1 without one. A process that has not loaded TensorFlow has none."""
+    tensorflow = sys.modules.get("tensorflow")
+    return int(tensorflow.distribute.get_strategy().num_replicas_in_sync) if tensorflow is not None else 1
 
 
 def checked_buckets(buckets: Any) -> int | tuple[int, ...] | None:
@@ -257,15 +302,15 @@ def _checked_shard(shard: Any) -> tuple[int, int]:
     return rank, world
 
 
-def _checked_normalize(normalize: Any) -> str | None:
-    """None, a method, or the absolute path of statistics; being absolute, it never equals the name of a method."""
-    if normalize is None or (isinstance(normalize, str) and normalize in NORMALIZE):
+def _checked_normalize(normalize: Any) -> str | Opened | None:
+    """None, a method, an open source, or the absolute path of statistics; being absolute, it never equals the name of a method."""
+    if normalize is None or isinstance(normalize, Opened) or (isinstance(normalize, str) and normalize in NORMALIZE):
         return normalize
     if isinstance(normalize, (str, os.PathLike)) and os.path.exists(normalize):
         return os.path.abspath(os.fsdecode(normalize))
     raise ArgumentError(
         f"normalize: came as {normalize!r}, expected one of None, {', '.join(map(repr, NORMALIZE))}, or a path that exists: a dataset "
-        "directory, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote."
+        "directory, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote; or an open source."
     )
 
 

@@ -25,7 +25,7 @@ Value = int | float | str
 DEFAULTS: dict[str, int | float] = {"padding_value": 0.0, "label_padding": -1}
 KINDS = {"padding_value": "features", "label_padding": "labels"}
 # The greatest finite number of the dtypes that hold fractions; a complex number is padded by its real part.
-_GREATEST = {
+GREATEST = {
     "bfloat16": (2 - 2**-7) * 2.0**127,
     **{name: float(np.finfo(name).max) for name in ("float16", "float32", "float64", "complex64", "complex128")},
 }
@@ -110,8 +110,8 @@ def fitting(value: Any, dtype: str) -> int | float | None:
         return int(value) if value in (0, 1) else None
     if isinstance(value, bool):
         return None
-    if dtype in _GREATEST:
-        most = _GREATEST[dtype]
+    if dtype in GREATEST:
+        most = GREATEST[dtype]
         return float(value) if value in (math.inf, -math.inf) or value != value or -most <= value <= most else None
     if dtype in _INTEGERS:
         limits = np.iinfo(dtype)

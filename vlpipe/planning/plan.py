@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.conversions import can_lose
+from vlpipe.planning.drawing import MixedPart
 from vlpipe.planning.frame_plan import FramePlan
 from vlpipe.planning.options import Options, itemsize_of
+from vlpipe.planning.paddings import label_dtype
+from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.resume import Identity, make_state, run_identity
 from vlpipe.planning.schedule import Schedule
 from vlpipe.planning.selection import Selection
@@ -48,9 +52,10 @@ class Plan:
         options: the arguments.
         selection: the fields that are delivered.
         engine: "mapped", "graph" or "stream".
-        total: records in the source.
+        total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`).
         records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records.
-        refused: number of records that are not delivered, by reason: "too_short", "too_long", "remainder".
+        refused: number of records that are not delivered, by reason: "too_short", "too_long",
+            "transformed_too_short" (the transform leaves no frame), "tail" (windows left out), "remainder".
         truncated: records that lose frames to `length_range`.
         cropped: records that lose frames to `crop`.
         over_budget: records that alone exceed `frames_per_batch`; each makes its own batch.
@@ -58,10 +63,11 @@ class Plan:
         frame_bytes: bytes of a delivered frame, by feature.
         most_frames: frames of the longest record, by feature.
         index: of the source.
-        rows: int64 `[n]`, rows in the index of the records within `length_range`.
-        frames: int64 `[n]`, their delivered lengths.
-        schedule: which of these records make which batch, in every epoch.
+        pieces: what is read of the records within `length_range`; each becomes one sequence.
+        frames: `[n]`, the delivered lengths of the pieces.
+        schedule: which pieces make which batch, in every epoch.
         frame_plan: what happens to their frames between reading and padding.
+        parts: those of a mix, with how many of their pieces come in an epoch; empty for other sources.
     """
 
     options: Options
@@ -77,10 +83,26 @@ class Plan:
     frame_bytes: dict[str, int]
     most_frames: dict[str, int]
     index: Index = field(repr=False)
-    rows: np.ndarray = field(repr=False)
+    pieces: Pieces = field(repr=False)
     frames: np.ndarray = field(repr=False)
     schedule: Schedule = field(repr=False)
     frame_plan: FramePlan = field(repr=False)
+    parts: tuple[MixedPart, ...] = ()
+
+    @property
+    def rows(self) -> np.ndarray:
+        """`[n]`: the rows in the index of the records of the pieces."""
+        return self.pieces.rows
+
+    @property
+    def windows(self) -> int:
+        """Windows delivered in an epoch (to all ranks together). Without the argument `windows`, each record is one."""
+        return self.records
+
+    @property
+    def unit(self) -> str:
+        """What `total`, `records` and `refused` count: "records" or "windows"."""
+        return "records" if self.options.windows is None else "windows"
 
     @property
     def steps_per_epoch(self) -> int:
@@ -102,51 +124,79 @@ class Plan:
         """The distinct shapes `(B, T, d)` of the batches; T is None where batches are padded to their longest sequence."""
         static = self.options.pad_to == "boundary" or self.options.batching == "same_length"
         key = self.dimensions(self.selection.key)
-        shapes = {(size, bucket.upper if static else None, *key) for bucket in self.buckets for size in bucket.rows}
+        shapes = {(size, bucket.upper if static else self._window_frames, *key) for bucket in self.buckets for size in bucket.rows}
         return tuple(sorted(shapes, key=lambda shape: (shape[1] or 0, -(shape[0] or 0))))
 
     @property
     def static_shape(self) -> tuple[int | None, int | None]:
         """Rows and frames of every batch; None where batches differ."""
         rows = {count for bucket in self.buckets for count in bucket.rows}
-        boundary = self.options.pad_to == "boundary" and len(self.buckets) == 1
+        boundary = self.options.pad_to == "boundary"
         return (
             rows.pop() if len(rows) == 1 and self.options.remainder != "keep" else None,
-            self.buckets[0].upper if boundary else None,
+            (self.buckets[0].upper if len(self.buckets) == 1 else None) if boundary else self._window_frames,
         )
 
+    @property
+    def _window_frames(self) -> int | None:
+        """Frames of every batch that is padded to its longest sequence, where windows make all of them equal."""
+        if self.options.windows is None or not len(self.frames):
+            return None
+        longest = max(bucket.longest for bucket in self.buckets)
+        return longest if max(self.frame_plan.least, int(self.frames.min())) >= longest else None
+
+    @cached_property
+    def least_frames(self) -> np.ndarray:
+        """int64 `[buckets]`: the frames to which each batch of a bucket is padded at least; 0: to its longest sequence."""
+        if self.options.pad_to == "boundary":
+            return np.array(self.boundaries, np.int64)
+        return np.full(len(self.buckets), self.frame_plan.least, np.int64)
+
     def dimensions(self, name: str) -> tuple[int, ...]:
-        """Shape of a delivered frame of a feature."""
-        return self.frame_plan.dimensions if name == self.selection.key else self.index.schema.sequences[name].dimensions
+        """Shape of a delivered frame of a sequence."""
+        return self.frame_plan.dimensions_of(name, self.index.schema)
 
     def reading_dtype(self, name: str) -> str:
-        """The dtype in which a feature is read: the stored one where normalisation converts it to float64, else that of the options."""
-        transformed = self.options.transform is not None and name == self.selection.key
-        as_stored = self.options.normalize and not transformed and self.index.stored(name).scale is None
-        return self.index.schema.sequences[name].dtype if as_stored else self.options.dtype
+        """The dtype in which a sequence is read: a label in its own; a feature in the stored one where normalisation converts it to
+        float64, or where the delivered one can lose values, else in that one.
+        """
+        if name not in self.selection.features:
+            return label_dtype(self.index.schema.sequences[name])
+        as_stored = self.index.stored(name).scale is None and (self.normalizes_stored(name) or self.can_lose(name))
+        return self.index.schema.sequences[name].dtype if as_stored else self.selection.dtypes[name]
+
+    def normalizes_stored(self, name: str) -> bool:
+        """Whether a feature is normalised before anything else is computed from its frames."""
+        return self.options.normalize is not None and name not in self.frame_plan.traced
+
+    def can_lose(self, name: str) -> bool:
+        """Whether the delivered dtype of a feature may not hold one of its stored values."""
+        return self.index.stored(name).scale is None and can_lose(self.index.schema.sequences[name].dtype, self.selection.dtypes[name])
 
     @property
     def has_transforms(self) -> bool:
-        """Whether frames are parsed or changed between reading and padding."""
-        return self.options.has_transforms or any(self.index.access(name, as_feature=True).is_parsed for name in self.selection.features)
+        """Whether frames are parsed, changed or tested between reading and padding."""
+        parts = self.selection.frame_parts
+        parsed = any(self.index.access(part.name, as_feature=part.is_feature).is_parsed for part in parts)
+        return self.options.has_transforms or parsed or any(map(self.can_lose, self.selection.features))
 
     @property
     def peak_batch_bytes(self) -> int:
         """Maximum bytes of the features of a batch."""
-        key = self.selection.key
-        others = sum(self.most_frames[name] * size for name, size in self.frame_bytes.items() if name != key)
-        return max((rows * (frames * self.frame_bytes[key] + others) for rows, frames in self._largest), default=0)
+        with_key = sum(size for name, size in self.frame_bytes.items() if self.selection.part(name).with_key)
+        others = sum(self.most_frames[name] * size for name, size in self.frame_bytes.items() if not self.selection.part(name).with_key)
+        return max((rows * (frames * with_key + others) for rows, frames in self._largest), default=0)
 
     def peak_bytes(self, name: str) -> int:
         """Maximum bytes of one feature in a batch."""
         own = self.most_frames[name]
-        frames_and_rows = self._largest if name == self.selection.key else [(rows, own) for rows, _ in self._largest]
+        frames_and_rows = self._largest if self.selection.part(name).with_key else [(rows, own) for rows, _ in self._largest]
         return max((rows * frames * self.frame_bytes[name] for rows, frames in frames_and_rows), default=0)
 
     def peak_bytes_read(self, name: str) -> int:
         """Maximum bytes of one feature in a batch as it is read, before a transform."""
         frames = self.peak_bytes(name) // self.frame_bytes[name]
-        if name == self.selection.key and self.frame_plan.lengths is not None and len(self.rows):
+        if name in self.frame_plan.traced and self.frame_plan.lengths is not None and len(self.pieces):
             frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.frame_plan.lengths.before[-1])
         stored = self.index.schema.sequences[name]
         return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize_of(self.reading_dtype(name))
@@ -167,7 +217,7 @@ class Plan:
     def _frames_delivered(self) -> tuple[int, int]:
         """Real frames and all frames of the first epoch, for all ranks together."""
         options, spans = self.options, self.schedule.spans
-        frames = self.frames[self.schedule.records_in_order(0)]
+        frames = self.frames[self.schedule.pieces_of(0, self.schedule.slots_in_order(0))]
         ends = spans.starts + spans.counts
         totals = np.concatenate([[0], np.cumsum(frames)])
         valid = int((totals[ends] - totals[spans.starts]).sum())
@@ -176,25 +226,26 @@ class Plan:
         if options.pad_to == "boundary":
             rows = spans.sizes if options.remainder == "pad" else spans.counts
             return valid, int((rows * np.asarray(self.boundaries, np.int64)[spans.buckets]).sum())
-        full = spans.counts == spans.sizes
+        full, least = spans.counts == spans.sizes, self.frame_plan.least
         delivered = 0
         for rank in range(options.shard[1]):
             rows = spans.sizes[full] // options.shard[1]
             firsts = spans.starts[full] + rank * rows
             # reduceat reduces [edge, next edge) for every edge: every second of these intervals is a batch.
             edges = np.stack([firsts, firsts + rows], axis=1).ravel()
-            longest = np.maximum.reduceat(np.append(frames, 0), edges)[::2] if len(edges) else rows
+            longest = np.maximum(np.maximum.reduceat(np.append(frames, 0), edges)[::2], least) if len(edges) else rows
             delivered += int((rows * longest).sum())
             for step in np.flatnonzero(~full):
                 rows_of_rank = self.schedule.rows_of(int(step), rank)
-                delivered += len(rows_of_rank) * int(frames[rows_of_rank].max())
+                delivered += len(rows_of_rank) * max(least, int(frames[rows_of_rank].max()))
         return valid, delivered
 
     def state(self, epoch: int, batch: int) -> dict[str, Any]:
         """The state of a run, with which `make_dataset(..., repeat=True, resume=state)` continues at exactly the next batch.
 
         A small dict of JSON scalars: the position, a fingerprint of the data, and every argument that changes the order. All ranks share
-        it: it contains the number of ranks, not the rank.
+        it: it contains the number of ranks, not the rank. Without `frames_per_batch`, a run of more or fewer ranks continues it if
+        batch_size * world stays the same: `batch` then counts the batches of all ranks together.
 
         Args:
             epoch: epochs that were completed.
@@ -216,20 +267,27 @@ class Plan:
     @cached_property
     def identity(self) -> Identity:
         """What a saved state is compared with: everything that the batches of a run depend on."""
+        is_cut = self.cropped or self.truncated or self.options.windows or len(self.frame_plan.traced) > 1
         return run_identity(
             self.options,
             self.frame_plan,
             data=self.index.fingerprint,
-            records=self.total,
+            records=len(self.index),
             key=self.selection.key,
+            aligned=self.selection.aligned if is_cut else (),
             boundaries=self.boundaries,
             frames=self.frames,
+            rates=None if self.schedule.drawing is None else self.schedule.drawing.digest,
         )
 
     def report(self) -> str:
         """The plan as a table for a terminal: `print(plan.report())`."""
         rows = [(bucket.upper, bucket.batch_size, bucket.records, bucket.steps) for bucket in self.buckets]
-        return text(named(_totals(self)), columns("frames up to", "batch size", "records", "steps", rows=rows))
+        tables = [named(_totals(self)), columns("frames up to", "batch size", self.unit, "steps", rows=rows)]
+        if self.parts:
+            mixed = [(part.name, part.pieces, part.delivered, f"{part.rate:.4g} times") for part in self.parts]
+            tables.append(columns("part", self.unit, "an epoch", "each comes", rows=mixed))
+        return text(*tables)
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw the histogram of lengths with the buckets over it, and below it the padding of each bucket, into an image file.
@@ -249,7 +307,7 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
     rows = [
         ("batching", f"{options.batching}, padded to {'the longest of the batch' if options.pad_to == 'longest' else 'the boundary'}"),
         ("engine", plan.engine),
-        ("records", f"{plan.records:,} of {plan.total:,} an epoch"),
+        (plan.unit, f"{plan.records:,} of {plan.total:,} an epoch"),
         ("refused", refused or "none"),
         ("steps", f"{plan.steps_per_epoch:,} an epoch{ranks}, remainder: {options.remainder}"),
         ("valid frames", f"{plan.valid_ratio:.1%} (the rest is padding)"),
@@ -261,10 +319,15 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
         rows.insert(4, ("truncated", f"{plan.truncated:,} to {options.length_range[1]:,} frames"))
     if plan.cropped and options.crop:
         rows.insert(4, ("cropped", f"{plan.cropped:,} to {options.crop.frames:,} frames"))
+    if options.windows is not None:
+        rows.insert(2, ("of", f"{len(plan.index):,} records, {options.windows.frames:,} frames every {options.windows.step:,}"))
     if plan.over_budget:
         rows.insert(
-            4, ("over the budget", f"{plan.over_budget:,} records of more than {options.frames_per_batch:,} frames, alone in their batch")
+            4,
+            ("over the budget", f"{plan.over_budget:,} {plan.unit} of more than {options.frames_per_batch:,} frames, alone in their batch"),
         )
+    if plan.selection.aligned:
+        rows.insert(2, ("aligned", f"{', '.join(plan.selection.aligned)} with {plan.selection.key}"))
     return rows
 
 
@@ -273,9 +336,9 @@ def _draw_plan(figure: Any, plan: Plan) -> None:
     upper.hist(plan.frames, bins=min(80, max(10, len(plan.frames) // 20)), color=BLUE)
     for boundary in plan.boundaries if len(plan.boundaries) <= 64 else ():
         upper.axvline(boundary, color=RED, linewidth=0.8)
-    upper.set_ylabel("records")
+    upper.set_ylabel(plan.unit)
     upper.set_title(
-        f"{plan.records:,} records in {plan.steps_per_epoch:,} batches, {plan.valid_ratio:.1%} valid frames ({plan.options.batching})"
+        f"{plan.records:,} {plan.unit} in {plan.steps_per_epoch:,} batches, {plan.valid_ratio:.1%} valid frames ({plan.options.batching})"
     )
     edges = np.array([0, *plan.boundaries])
     padding = _padding_to_boundary(plan)
@@ -286,6 +349,6 @@ def _draw_plan(figure: Any, plan: Plan) -> None:
 
 def _padding_to_boundary(plan: Plan) -> list[float]:
     """Percent of each bucket's frames that would be padding if every sequence were padded to its boundary."""
-    bucket_of = np.searchsorted(plan.boundaries, plan.frames, side="left")
+    bucket_of = np.searchsorted(plan.boundaries, np.maximum(plan.frames, plan.frame_plan.least), side="left")
     real = np.bincount(bucket_of, weights=plan.frames, minlength=len(plan.buckets))
     return [100 * (1 - real[k] / max(1, bucket.upper * bucket.records)) for k, bucket in enumerate(plan.buckets)]

@@ -15,12 +15,23 @@ from vlpipe.planning.schedule import ORDER
 
 FORMAT = "vlpipe-state"
 VERSION = 1
+# Entries of an identity that are left out where they are None, so that states stay those of earlier versions.
+_OPTIONAL = ("aligned", "windows", "rates")
 
 Identity = dict[str, Any]
 
 
 def run_identity(
-    options: Options, frame_plan: FramePlan, *, data: str, records: int, key: str, boundaries: tuple[int, ...], frames: np.ndarray
+    options: Options,
+    frame_plan: FramePlan,
+    *,
+    data: str,
+    records: int,
+    key: str,
+    aligned: tuple[str, ...],
+    boundaries: tuple[int, ...],
+    frames: np.ndarray,
+    rates: str | None = None,
 ) -> Identity:
     """Everything that the order of the batches and the frames in them depend on, as JSON scalars.
 
@@ -28,8 +39,10 @@ def run_identity(
         data: fingerprint of the index.
         records: in the index.
         key: the feature whose length counts.
+        aligned: the sequences of which other frames are delivered because they go with it.
         boundaries: inclusive upper lengths of the buckets.
         frames: int64 `[n]`, lengths of the delivered records.
+        rates: what identifies how often each record of a mix comes; None for other sources.
     """
     return {
         "order": ORDER,
@@ -51,6 +64,11 @@ def run_identity(
         "transform": options.transform and _transform(frame_plan, frames),
         "normalize": _normalize(options, frame_plan),
         "augment": options.augment and repr(options.augment),
+        # Only where they are used: states that were saved before there were such arguments have none of these.
+        **({"aligned": ",".join(aligned)} if aligned else {}),
+        **({} if options.multiple_of == 1 else {"multiple_of": options.multiple_of}),
+        **({"windows": repr(options.windows)} if options.windows else {}),
+        **({"rates": rates} if rates is not None else {}),
     }
 
 
@@ -86,8 +104,23 @@ def make_state(identity: Identity, steps_per_epoch: int, epoch: int, batch: int)
     return {"format": FORMAT, "version": VERSION, "epoch": epoch, "batch": batch, **identity}
 
 
+_SIZES = ("batch_size", "world")
+
+
+def _is_same_global_batch(identity: Identity, state: dict[str, Any]) -> bool:
+    """Whether all ranks of a run together make the batches of the run of a saved state: they depend on batch_size * world alone.
+
+    Not with a budget of frames, which limits the batch of each rank.
+    """
+    batches = []
+    for run in (identity, state):
+        batch_size, world = run.get("batch_size"), run.get("world")
+        batches.append(batch_size * world if isinstance(batch_size, int) and isinstance(world, int) else None)
+    return identity["frames_per_batch"] is None and batches[0] == batches[1]
+
+
 def check_state(identity: Identity, steps_per_epoch: int, state: Any) -> tuple[int, int]:
-    """The (epoch, batch) of a state that belongs to the run with this identity.
+    """The (epoch, batch) of a state that belongs to the run with this identity, which may have another number of ranks.
 
     Raises:
         ArgumentError: it is not a state, or belongs to other data or arguments; the message lists the differences.
@@ -99,14 +132,18 @@ def check_state(identity: Identity, steps_per_epoch: int, state: Any) -> tuple[i
             f"resume: the state has version {state.get('version')!r}, this vlpipe reads version {VERSION}. "
             "Resume with the vlpipe version that saved it."
         )
-    differences = [
-        f"{name} is {state.get(name)!r} in the state, {value!r} here"
-        for name, value in identity.items()
+    different = [
+        name
+        for name, value in {**dict.fromkeys(_OPTIONAL), **identity}.items()
         if type(state.get(name)) is not type(value) or state.get(name) != value
     ]
-    if differences:
+    if _is_same_global_batch(identity, state):
+        different = [name for name in different if name not in _SIZES]
+    if different:
+        differences = "; ".join(f"{name} is {state.get(name)!r} in the state, {identity.get(name)!r} here" for name in different)
         raise ArgumentError(
-            f"resume: the state belongs to another run: {'; '.join(differences)}. Pass the data and arguments that it was saved with."
+            f"resume: the state belongs to another run: {differences}. Pass the data and arguments that it was saved with (without "
+            "frames_per_batch, any batch_size and world of the same product)."
         )
     epoch, batch = (integer(f"resume[{name!r}]", state.get(name), 0, 2**62 - 1) for name in ("epoch", "batch"))
     if batch >= steps_per_epoch:

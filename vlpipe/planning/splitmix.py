@@ -13,6 +13,7 @@ MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 SHIFTS = (30, 27, 31)
 # The purposes, each with its own random numbers. MASKS is the first of a range: one for each number that SpecAugment draws.
 RECORDS, BATCHES, CROPS, MASKS = 1, 2, 3, 4
+MIXES = 1 << 16
 _MASK = 2**64 - 1
 
 
@@ -34,10 +35,32 @@ def draws(seed: int, epoch: int, purpose: int, records: np.ndarray) -> np.ndarra
     return (_outputs(seed, epoch, purpose, records.astype(np.uint64) + np.uint64(1)) >> np.uint64(32)).astype(np.int64)
 
 
+def hashes_in(seed: int, epochs: np.ndarray, purpose: int) -> np.ndarray:
+    """uint64 `[n]`: output i of SplitMix64, counted from 1, started from a mix of (seed, epochs[i], purpose); epochs are int64 `[n]`."""
+    starts = _mixed(epochs.astype(np.uint64) + np.uint64(mix(seed)))
+    starts += np.uint64(purpose)
+    starts = _mixed(starts)
+    starts += np.arange(1, len(starts) + 1, dtype=np.uint64) * np.uint64(GOLDEN)
+    return _mixed(starts)
+
+
 def _outputs(seed: int, epoch: int, purpose: int, numbers: np.ndarray) -> np.ndarray:
     """The outputs with these numbers (uint64, counted from 1), computed in place."""
     numbers *= np.uint64(GOLDEN)
     numbers += np.uint64(mix(mix(mix(seed) + epoch) + purpose))
+    return _mixed(numbers)
+
+
+def part_numbers(parts: np.ndarray) -> np.ndarray:
+    """int64 `[n]`: what is added to the id of a record for the random numbers of one of its parts (int64 `[n]`); 0 for part 0.
+
+    It is `mix`, which permutes the integers below 2**64 and leaves 0 where it is: parts of different records practically never share one.
+    """
+    return _mixed(parts.astype(np.uint64)).view(np.int64)
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """`mix` of uint64 numbers, computed in place."""
     for shift, multiplier in zip(SHIFTS, (*MULTIPLIERS, 1), strict=True):
         numbers ^= numbers >> np.uint64(shift)
         numbers *= np.uint64(multiplier)

@@ -131,8 +131,60 @@ def messages(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> tuple[Sp
     return Spans(context[0], context[1], irregular), Spans(lists[0], lists[1], irregular)
 
 
-def entries(data: np.ndarray, maps: Spans, keys: Iterable[str]) -> dict[str, Spans]:
-    """Locate the value of each key in a map whose entries may have any order; other keys are skipped."""
+class NewKeys:
+    """Notices keys of maps that are not among the known ones.
+
+    Args:
+        known: the known keys.
+
+    Attributes:
+        first: the new keys, each with the first record that has it.
+    """
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self.first: dict[str, int] = {}
+        names = [key.encode("utf-8") for key in known]
+        ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+        data = np.frombuffer(b"".join(names), np.uint8)
+        self._known = key_hashes(data, np.concatenate([[0], ends[:-1]]).astype(np.int64), ends) if names else np.zeros(0, np.uint64)
+
+    def add(self, data: np.ndarray, begins: np.ndarray, ends: np.ndarray, records: np.ndarray) -> None:
+        """Look at one key of some records: its position, int64 `[n]`, and the record, int64 `[n]`."""
+        hashes = key_hashes(data, begins, ends)
+        new = np.flatnonzero(~np.isin(hashes, self._known))
+        for position in new[np.unique(hashes[new], return_index=True)[1]].tolist():  # the first record of each new key
+            self.add_name(data[begins[position] : ends[position]].tobytes().decode("utf-8", "backslashreplace"), int(records[position]))
+
+    def add_name(self, name: str, record: int) -> None:
+        """Note that a record has a new key."""
+        self.first[name] = min(record, self.first.get(name, record))
+
+
+def key_hashes(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return a hash of the bytes from each begin to its end, uint64 `[n]`: of all bytes, eight at a time."""
+    sizes = ends - begins
+    hashes = sizes.astype(np.uint64)
+    padded = data if len(data) >= 8 else np.concatenate([data, np.zeros(8, np.uint8)])
+    for offset in range(0, int(sizes.max(initial=0)), 8):
+        at = begins + offset
+        inside = np.minimum(at, len(padded) - 8)  # the last word of the file may begin before the key
+        word = words(padded, inside) >> (8 * np.minimum(at - inside, 7)).astype(np.uint64)
+        left = np.clip(sizes - offset, 0, 8)
+        mask = np.where(left == 8, np.uint64(0xFFFFFFFFFFFFFFFF), (np.uint64(1) << (8 * (left % 8)).astype(np.uint64)) - np.uint64(1))
+        mixed = ((hashes ^ (word & mask)) + np.uint64(offset)) * np.uint64(0x9E3779B97F4A7C15)
+        hashes = np.where(left > 0, mixed ^ (mixed >> np.uint64(29)), hashes)
+    return hashes
+
+
+def entries(data: np.ndarray, maps: Spans, keys: Iterable[str], new: NewKeys | None = None) -> dict[str, Spans]:
+    """Locate the value of each key in a map whose entries may have any order; other keys are skipped.
+
+    Args:
+        data: uint8, the file.
+        maps: the map of each record.
+        keys: the keys.
+        new: is told of every other key.
+    """
     count = len(maps.begins)
     present = maps.begins >= 0
     cursors = Cursors(data, np.where(present, maps.begins, 0), np.where(present, maps.ends, 0))
@@ -153,11 +205,15 @@ def entries(data: np.ndarray, maps: Spans, keys: Iterable[str]) -> dict[str, Spa
         entry.skip_tag(0x12)
         value_ends = entry.read_length()
         entry.mark_irregular(value_ends != stops)
+        others = ~entry.irregular
         for key, name in names.items():
             same = np.flatnonzero(~entry.irregular & (key_ends - key_begins == len(name)))
             same = same[(data[key_begins[same, None] + np.arange(len(name))] == name).all(axis=1)]
             entry.irregular[same] |= spans[key][0, active[same]] >= 0  # the key occurs twice
             spans[key][:, active[same]] = entry.at[same], value_ends[same]
+            others[same] = False
+        if new is not None and others.any():
+            new.add(data, key_begins[others], key_ends[others], active[others])
         irregular[active] |= entry.irregular
         cursors.at[active] = stops
     irregular |= cursors.at < cursors.end
@@ -183,6 +239,36 @@ def payloads(data: np.ndarray, features: Spans) -> Payloads:
     result.tags[present] = tags.astype(np.uint8)
     result.begins[present[full]], result.ends[present[full]] = values.at, values.end
     return result
+
+
+def steps(data: np.ndarray, lists: Spans) -> tuple[np.ndarray, Payloads]:
+    """Locate the values of each step of a FeatureList in each record.
+
+    Args:
+        data: uint8, the file.
+        lists: the FeatureList of each record.
+
+    Returns:
+        The record of each step, int64 `[steps]` in ascending order, and its values; all steps of a record that has to be read on its own
+        are irregular, and there is at least one.
+    """
+    present = lists.begins >= 0
+    cursors = Cursors(data, np.where(present, lists.begins, 0), np.where(present, lists.ends, 0))
+    found = [np.zeros((3, 0), np.int64)]
+    while len(active := np.flatnonzero(~cursors.irregular & (cursors.at < cursors.end))):
+        step = cursors.subset(active)
+        step.skip_tag(0x0A)
+        stops = step.read_length()
+        found.append(np.stack([active, step.at, stops]))
+        cursors.at[active] = stops
+        cursors.irregular[active] |= step.irregular
+    records, begins, ends = np.concatenate(found, axis=1)
+    order = np.argsort(records, kind="stable")
+    records = records[order]
+    values = payloads(data, Spans(begins[order], ends[order], cursors.irregular[records]))
+    irregular = np.zeros(len(present), bool)
+    irregular[records[values.irregular]] = True
+    return records, values._replace(irregular=irregular[records])
 
 
 def packed_integers(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

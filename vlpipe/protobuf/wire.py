@@ -105,6 +105,15 @@ def walk(data: bytes) -> Message:
     return message
 
 
+def feature_list(data: bytes) -> list[Feature]:
+    """Read the steps of a serialized FeatureList.
+
+    Raises:
+        WireError: it is none.
+    """
+    return [_feature(data, *step) for step in _messages(data, 0, len(data))]
+
+
 def fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield the fields of a message as (number, wire type, begin and end of the value)."""
     while at < end:

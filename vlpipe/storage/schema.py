@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -53,9 +53,11 @@ class Sequence:
     Args:
         shape: shape of one frame: `80` or `(80,)` for features `[T, 80]`, `()` for a list of numbers `[U]`.
         dtype: type of the numbers on disk. Arrays must be written in exactly this type.
+        aligned: it has one value for each frame of the features (voice activity, pitch, a mask). A record where the lengths differ is
+            refused; `make_dataset` crops, truncates and pads it with the features.
 
     Raises:
-        SchemaError: the shape or the dtype cannot be stored.
+        SchemaError: the shape or the dtype cannot be stored, or `aligned` is not a bool.
 
     Example:
         >>> Sequence(80).check(np.zeros((120, 80), np.float32)).shape
@@ -64,10 +66,18 @@ class Sequence:
 
     shape: int | tuple[int, ...] = ()
     dtype: str = "float32"
+    _: KW_ONLY
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", _dtype(self.dtype, SEQUENCE_DTYPES, "Sequence"))
         object.__setattr__(self, "shape", _shape(self.shape, self.dtype, "Sequence"))
+        if not isinstance(self.aligned, (bool, np.bool_)):
+            raise SchemaError(f"Sequence: aligned is {self.aligned!r}, expected True or False.")
+        object.__setattr__(self, "aligned", bool(self.aligned))
+
+    def __repr__(self) -> str:  # cached statistics are found by it: it must not change where nothing is aligned
+        return f"Sequence(shape={self.shape!r}, dtype={self.dtype!r}{', aligned=True' if self.aligned else ''})"
 
     @property
     def dimensions(self) -> tuple[int, ...]:
@@ -185,7 +195,8 @@ class Schema:
         Schema(features=Sequence(shape=(80,), dtype='float32'), label=Fixed(shape=(), dtype='int64'))
 
     Raises:
-        SchemaError: no field is a `Sequence`, a field is not a `Sequence`, `Fixed` or `Text`, or a name is not printable.
+        SchemaError: no field is a `Sequence`, all sequences are aligned, a field is not a `Sequence`, `Fixed` or `Text`, or a name is not
+            printable.
     """
 
     __slots__ = ("_fields",)
@@ -198,6 +209,10 @@ class Schema:
                 raise SchemaError(f"Schema: the name {name!r} is empty or not printable; name each field with printable characters.")
         if not any(isinstance(field, Sequence) for field in fields.values()):
             raise SchemaError(f"Schema: no field of {sorted(fields)} is a vlpipe.Sequence; a record needs at least one sequence of frames.")
+        if all(field.aligned for field in fields.values() if isinstance(field, Sequence)):
+            raise SchemaError(
+                f"Schema: every sequence of {sorted(fields)} is aligned=True; leave it out of the one that the others go with."
+            )
         self._fields = dict(fields)
 
     @property
@@ -230,7 +245,8 @@ class Schema:
             An array for each `Sequence` and `Fixed`, UTF-8 bytes for each `Text`.
 
         Raises:
-            SchemaError: a field is missing or unknown, or its dtype or shape differs from the schema.
+            SchemaError: a field is missing or unknown, its dtype or shape differs from the schema, or an aligned one has another length
+                than the features.
         """
         if not isinstance(record, Mapping):
             raise SchemaError(f"{where}: came as {describe(record)}, expected a dict with the fields {sorted(self._fields)}.")
@@ -245,6 +261,14 @@ class Schema:
                 values[name] = field.check(record[name])
             except ValueError as error:
                 raise SchemaError(f'{where}: "{name}" has {error}.') from error
+        aligned = [name for name, field in self._fields.items() if isinstance(field, Sequence) and field.aligned]
+        key = default_key(self) if aligned else None
+        for name in aligned:
+            if key is not None and len(values[name]) != len(values[key]):
+                raise SchemaError(
+                    f'{where}: "{name}" has {len(values[name])} values, but the schema has it aligned with "{key}", which has '
+                    f"{len(values[key])} frames. Write one value a frame, or leave aligned=True out of the schema."
+                )
         return values
 
     def to_json(self) -> dict[str, dict[str, Any]]:
@@ -255,6 +279,8 @@ class Schema:
             document[name] = {"kind": kind}
             if not isinstance(field, Text):
                 document[name] |= {"shape": list(field.dimensions), "dtype": field.dtype}
+            if isinstance(field, Sequence) and field.aligned:
+                document[name]["aligned"] = True
         return document
 
     @classmethod
@@ -272,7 +298,8 @@ class Schema:
             if kind is None:
                 raise SchemaError(f'schema: "{name}" is {entry!r}, expected an object with "kind" one of {", ".join(_KINDS)}.')
             arguments = {key: value for key, value in entry.items() if key != "kind"}
-            if set(arguments) != (set() if kind is Text else {"shape", "dtype"}) or not isinstance(arguments.get("shape", []), list):
+            known = set(arguments) - ({"aligned"} if kind is Sequence else set())
+            if known != (set() if kind is Text else {"shape", "dtype"}) or not isinstance(arguments.get("shape", []), list):
                 raise SchemaError(f'schema: "{name}" is {entry!r}, expected "shape" (a list) and "dtype" for a sequence or fixed field.')
             fields[name] = kind(**arguments)
         return cls(**fields)
@@ -294,6 +321,13 @@ class Schema:
         if not isinstance(record, Mapping):
             raise SchemaError(f"first record: came as {describe(record)}, expected a dict of field names and values.")
         return cls(**{str(name): _infer_field(str(name), value) for name, value in record.items()})
+
+
+def default_key(schema: Schema) -> str | None:
+    """The sequence that the aligned ones go with: that of features `[T, d]` (of several, the one named "features"); None: it is unclear."""
+    free = {name: field for name, field in schema.sequences.items() if not field.aligned}
+    candidates = [name for name, field in free.items() if field.dimensions] or list(free)
+    return "features" if "features" in candidates else candidates[0] if len(candidates) == 1 else None
 
 
 def _infer_field(name: str, value: Any) -> Field:

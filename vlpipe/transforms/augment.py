@@ -25,7 +25,8 @@ class SpecAugment:
     Each of the `time_masks` masks is w frames wide, w = 0, 1, ..., W with equal probability, where W = min(time_width, floor(time_share *
     T)), and begins at 0, 1, ..., T - w with equal probability. So a mask never extends beyond the true length, and a sequence of fewer
     than 1 / time_share frames has none. The `frequency_masks` masks are drawn alike, with frequency_width for W and d for T. Masks may
-    overlap. They depend on (seed, epoch, record) alone: they are the same on every machine, rank and engine, and after resuming.
+    overlap. They depend on (seed, epoch, record) alone, and each window has its own: they are the same on every machine, rank and
+    engine, and after resuming.
 
     Park et al., SpecAugment: A Simple Data Augmentation Method for Automatic Speech Recognition, Interspeech 2019, without time warping.
     The defaults are the paper's policy SM.

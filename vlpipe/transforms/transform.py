@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,9 @@ class Transform:
             Random numbers that it draws do not depend on vlpipe's seed, and differ in every run.
         frames: computes T' from T, for an array of lengths (int64 `[n]` -> `[n]`), such as `lambda t: t // 2`; None: T' = T. Buckets and
             `Plan` rely on it, and every sequence is compared with it.
+        aligned: what happens to the sequences that have one value for each frame of x (`make_dataset(aligned=)`): takes theirs `[T, ...]`
+            in the dtype in which they are delivered, and returns `[T', ...]` of the same dtype, such as `lambda y: y[1::2]`; None: they
+            are left alone. Needed where T' differs from T and such sequences are delivered.
 
     Raises:
         ArgumentError: an argument is not a function.
@@ -37,12 +40,18 @@ class Transform:
 
     fn: Callable[[Any], Any]
     frames: Callable[[Any], Any] | None = None
+    _: KW_ONLY
+    aligned: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.fn):
             raise ArgumentError(f"transform: came as {self.fn!r}, expected a function of one sequence x [T, d].")
         if self.frames is not None and not callable(self.frames):
             raise ArgumentError(f"transform: frames came as {self.frames!r}, expected a function of an array of lengths, or None.")
+        if self.aligned is not None and not callable(self.aligned):
+            raise ArgumentError(
+                f"transform: aligned came as {self.aligned!r}, expected a function of one aligned sequence [T, ...], or None."
+            )
 
     def lengths(self, frames: np.ndarray) -> np.ndarray:
         """int64 `[n]`: the lengths after the transform.
@@ -73,29 +82,42 @@ class Transform:
         Raises:
             ArgumentError: it fails, or does not return one tensor `[T', ...]` of that dtype.
         """
-        import tensorflow as tf
+        return traced("transform", self.fn, dimensions, dtype, "the dataset's dtype")
 
-        spec = tf.TensorSpec([None, *dimensions], dtype)
-        try:
-            function = tf.function(self.fn).get_concrete_function(spec)
-        except Exception as error:  # the user's function may raise anything
-            raise ArgumentError(
-                f"transform: fails for x {_shape(spec.shape)} of {dtype} ({type(error).__name__}: {error}). It is traced for sequences of "
-                "any length: use TensorFlow's operations, and tf.shape(x)[0] for T."
-            ) from error
-        result = function.structured_outputs
-        if not isinstance(result, tf.Tensor):
-            raise ArgumentError(f"transform: returns {type(result).__name__}, expected one tensor [T', ...].")
-        if result.dtype != spec.dtype:
-            raise ArgumentError(
-                f"transform: returns {result.dtype.name}, expected {dtype}, as the dataset's dtype. Return tf.cast(..., x.dtype), or pass "
-                "dtype=... to make_dataset."
-            )
-        if not result.shape.rank or None in result.shape[1:]:
-            raise ArgumentError(
-                f"transform: returns {_shape(result.shape)}, expected [T', ...] with every axis but the first known. Use tf.ensure_shape."
-            )
-        return TracedTransform(function, tuple(result.shape[1:]))
+
+def traced(what: str, fn: Callable[[Any], Any], dimensions: tuple[int, ...], dtype: str, whose: str) -> TracedTransform:
+    """A function of one sequence, traced for sequences `[T, *dimensions]` of a dtype. Loads TensorFlow.
+
+    Args:
+        what: names the function in errors.
+        whose: says where the dtype comes from, in errors.
+
+    Raises:
+        ArgumentError: as `Transform.traced`.
+    """
+    import tensorflow as tf
+
+    spec = tf.TensorSpec([None, *dimensions], dtype)
+    try:
+        function = tf.function(fn).get_concrete_function(spec)
+    except Exception as error:  # the user's function may raise anything
+        raise ArgumentError(
+            f"{what}: fails for x {_shape(spec.shape)} of {dtype} ({type(error).__name__}: {error}). It is traced for sequences of "
+            "any length: use TensorFlow's operations, and tf.shape(x)[0] for T."
+        ) from error
+    result = function.structured_outputs
+    if not isinstance(result, tf.Tensor):
+        raise ArgumentError(f"{what}: returns {type(result).__name__}, expected one tensor [T', ...].")
+    if result.dtype != spec.dtype:
+        raise ArgumentError(
+            f"{what}: returns {result.dtype.name}, expected {dtype}, as {whose}. Return tf.cast(..., x.dtype); for features, make_dataset "
+            "also takes dtype=..."
+        )
+    if not result.shape.rank or None in result.shape[1:]:
+        raise ArgumentError(
+            f"{what}: returns {_shape(result.shape)}, expected [T', ...] with every axis but the first known. Use tf.ensure_shape."
+        )
+    return TracedTransform(what, function, tuple(result.shape[1:]))
 
 
 def _shape(shape: Any) -> str:
@@ -107,10 +129,12 @@ class TracedTransform:
     """A transform in the graph.
 
     Attributes:
+        what: names it in errors.
         function: x `[T, ...]` -> `[T', *dimensions]`.
         dimensions: shape of a frame that it returns.
     """
 
+    what: str
     function: Callable[[tf.Tensor], tf.Tensor]
     dimensions: tuple[int, ...]
 
@@ -125,6 +149,10 @@ class LengthMap(NamedTuple):
 
     before: np.ndarray
     after: np.ndarray
+
+    def of(self, frames: np.ndarray) -> np.ndarray:
+        """int64 `[n]`: the length after the transform of each of these."""
+        return self.after[np.searchsorted(self.before, frames)]
 
 
 def transformed(traced: TracedTransform, sequences: tf.RaggedTensor, lengths: LengthMap, ids: tf.Tensor) -> tf.RaggedTensor:
@@ -152,7 +180,7 @@ def transformed(traced: TracedTransform, sequences: tf.RaggedTensor, lengths: Le
 
         def message() -> tf.Tensor:
             came, should, number = (tf.strings.as_string(number) for number in (frames, expected[row], ids[row]))
-            parts = ["transform: record with id ", number, ": returned ", came, " frames, expected ", should]
+            parts = [f"{traced.what}: record with id ", number, ": returned ", came, " frames, expected ", should]
             return tf.strings.join([*parts, ". Declare how it changes lengths: vlpipe.Transform(fn, frames=lambda t: ...)."])
 
         with tf.control_dependencies([require(frames == expected[row], message)]):

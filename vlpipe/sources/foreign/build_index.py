@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.detect import guess
 from vlpipe.layouts.registry import named
-from vlpipe.layouts.resolve import resolve
+from vlpipe.layouts.resolve import left_out, resolve
 from vlpipe.layouts.sample import MAX_FILES, Reader, Sample, read_records, read_sample
 from vlpipe.layouts.sidecars import check_counts, read_sidecars
 from vlpipe.processes import check_workers, worker_count
@@ -27,7 +28,7 @@ from vlpipe.sources.foreign.workers import in_processes
 from vlpipe.sources.statistics_cache import cached_moments
 from vlpipe.storage.field_access import column
 from vlpipe.storage.index import Foreign, Index, Shard
-from vlpipe.storage.paths import Source
+from vlpipe.storage.paths import Opened, Source
 from vlpipe.storage.stored_frames import Stored
 
 _log = logging.getLogger("vlpipe")
@@ -48,7 +49,7 @@ def build_index(
     Args:
         source: files, a glob, or a directory of TFRecord files, which may be one prepared by TensorFlow Datasets or with a task cached by
             SeqIO. For a directory with several splits, pass the files of one split. Paths, or addresses of TensorFlow's file systems
-            (gs://bucket/*.tfrecord).
+            (gs://bucket/*.tfrecord). Of a source that is open already: its index.
         layout: a layout of `vlpipe.layouts`, or the name of one that needs no arguments. None: the description of TensorFlow Datasets or
             SeqIO beside the files, or else the layout of the first records, if it is unambiguous.
         workers: number of processes; None: one per core if there is enough data.
@@ -68,6 +69,8 @@ def build_index(
         >>> len(index), index.frames("mel").tolist()
         (1, [5])
     """
+    if isinstance(source, Opened):
+        return source.index
     paths = files_of(source)
     chosen = choose_layout(paths, layout)
     tables: list[Table | None] = list(each(lambda path: load(path, chosen), paths))
@@ -127,7 +130,9 @@ def choose_layout(paths: list[str], layout: Any = None, read: Reader = read_reco
     sample = _sample(paths, read)
     if layout is None:
         sidecars = read_sidecars(paths)
-        layout = sidecars[0] if sidecars is not None else guess(sample).certain(paths[0])
+        if sidecars is not None:
+            return left_out(resolve(sidecars[0], sample), sample, f"{sidecars[1]} does not describe it as a feature that can be delivered")
+        layout = guess(sample).certain(paths[0])
     return resolve(named(layout), sample)
 
 
@@ -166,11 +171,24 @@ def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
         metadata={"layout": layout.name} | ({"sample_rate": rates[0]} if rates else {}),
         foreign=Foreign(
             label=layout.label,
-            stored=listed | {entry.key: Stored(gap(entry), entry.byteorder, entry.scale, entry.parsed) for entry in layout.frames},
+            stored=listed | {entry.key: Stored(gap(entry), entry.byteorder, entry.scale, entry.parsed) for entry in layout.sequences},
             lists={key: np.concatenate(parts) for key, parts in lists.items()},
             parse=None if layout.given is None else layout.given.parse,
+            features=None if layout.sequences == layout.frames else tuple(entry.key for entry in layout.frames),
+            left_out=_left_out(paths, tables, layout),
         ),
     )
+
+
+def _left_out(paths: list[str], tables: list[Table], layout: Layout) -> dict[str, str]:
+    """Return the keys of the records that the layout does not deliver, each with the reason."""
+    if not layout.reads_every_key:
+        return {}
+    left_out = dict(layout.refused)
+    for path, table in zip(paths, tables, strict=True):
+        for key, record in table.others:
+            left_out.setdefault(key, f"the first records do not have it; it first appears in {os.path.basename(path)}, record {record}")
+    return left_out
 
 
 def _size(path: str, table: Table) -> int:

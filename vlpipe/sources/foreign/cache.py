@@ -110,6 +110,7 @@ def save(path: str, layout: Layout, table: Table, file_identity: dict[str, Any])
         "lists": list(table.lists),
     }
     head["compression"] = table.compression
+    head["others"] = [list(entry) for entry in table.others]
     head["crc32c"] = google_crc32c.value(body.getvalue())
     return layout.is_kept and store(json.dumps(head).encode() + b"\n" + body.getvalue(), cache_paths(path, f"-{layout.digest}"))
 
@@ -177,18 +178,20 @@ def _parse(content: bytes, file_identity: dict[str, Any], layout: Layout) -> Tab
     keys = [field.key for field in layout.fields if isinstance(field, Listed)]
     try:
         head = parse_json(line)
+        compression, others = head["compression"], head["others"]
         expected = {"format": FORMAT, "version": VERSION, "file": file_identity, "layout": layout.digest, "lists": keys}
-        compression = head["compression"]
-        if head != {**expected, "compression": compression, "crc32c": google_crc32c.value(rest)} or compression not in COMPRESSIONS:
+        expected |= {"compression": compression, "others": others, "crc32c": google_crc32c.value(rest)}
+        if head != expected or compression not in COMPRESSIONS:
             return None
         body = io.BytesIO(rest)
         raw, *lists = [np.load(body, allow_pickle=False) for _ in range(1 + len(keys))]
         rows = raw.view(row_dtype(layout))
+        noticed = tuple((str(key), int(record)) for key, record in others)
     except Exception:  # NumPy parses the header of an array as Python source, which may raise anything
         return None
     if raw.dtype != np.uint8 or raw.ndim != 1 or any(values.dtype != np.int64 or values.ndim != 1 for values in lists):
         return None
-    table = Table(rows, dict(zip(keys, lists, strict=True)), compression)
+    table = Table(rows, dict(zip(keys, lists, strict=True)), compression, noticed)
     return table if _is_valid(table, file_identity["bytes"], layout) else None
 
 
@@ -199,7 +202,7 @@ def _is_valid(table: Table, size: int, layout: Layout) -> bool:
     begins = np.concatenate([[np.uint64(0)], ends])
     valid = bool(np.array_equal(begins[:-1], rows["offset"]) and not rows["shard"].any())
     valid &= int(begins[-1]) == size or bool(table.compression)
-    for entry in layout.frames:
+    for entry in layout.sequences:
         if entry.parsed:
             continue
         frames, start = (rows[column(schema, kind, entry.key)].astype(np.uint64) for kind in ("frames", "start"))

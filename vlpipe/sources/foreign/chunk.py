@@ -13,8 +13,8 @@ from vlpipe.errors import DatasetError
 from vlpipe.files.tfrecord import HEADER_BYTES, masked_crc
 from vlpipe.layouts.base import Layout
 from vlpipe.protobuf import vectorized
-from vlpipe.protobuf.vectorized import BYTES_LIST, FLOAT_LIST, INT64_LIST, Payloads, Spans
-from vlpipe.protobuf.wire import Feature, WireError, integers, is_plain, walk
+from vlpipe.protobuf.vectorized import BYTES_LIST, FLOAT_LIST, INT64_LIST, NewKeys, Payloads, Spans
+from vlpipe.protobuf.wire import Feature, Message, WireError, integers, is_plain, walk
 
 _TAGS = {"": 0, "bytes": BYTES_LIST, "float": FLOAT_LIST, "int64": INT64_LIST}
 _PARSED_BY_TENSORFLOW = ("integers", "floats")  # the engines leave these to TensorFlow's own parser
@@ -49,6 +49,7 @@ class Chunk:
         rows: the rows of the file; those of the chunk have `offset`, `bytes` and `checksum`.
         first: the number of the first record of the chunk.
         end: the number after that of its last record.
+        others: is told of the keys that the layout does not have, each with the number of its first record.
 
     Attributes:
         rows: the rows of the chunk.
@@ -63,22 +64,28 @@ class Chunk:
         MisfitError: a record is not an Example, or has an encoding that is not supported.
     """
 
-    def __init__(self, data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int) -> None:
+    def __init__(
+        self, data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int, others: dict[str, int] | None = None
+    ) -> None:
         self.data, self.name, self.layout, self.first = data, name, layout, first
         self.rows = rows[first:end]
         self.begins = self.rows["offset"].astype(np.int64) + HEADER_BYTES
         self.ends = self.begins + self.rows["bytes"]
         self.single_integers: dict[str, dict[int, list[int]]] = {}
-        self.single_floats: dict[str, dict[int, int]] = {entry.key: {} for entry in layout.frames if not entry.packed}
+        self.single_floats: dict[str, dict[int, int]] = {entry.key: {} for entry in layout.sequences if not entry.packed}
         count_keys = [entry.count_key for entry in layout.frames if entry.count_key]
-        frame_keys = [entry.key for entry in layout.frames]
-        keys = [*([] if layout.is_sequence else frame_keys), *count_keys, *(field.key for field in layout.fields)]
+        list_keys = [entry.key for entry in layout.sequences if entry.in_list]
+        keys = dict.fromkeys([*(key for key in layout.keys if key not in list_keys), *count_keys])
+        self._new = NewKeys(keys), NewKeys(list_keys)
         context, lists = vectorized.messages(data, self.begins, self.ends)
-        features = vectorized.entries(data, context, dict.fromkeys(keys))
+        features = vectorized.entries(data, context, keys, self._new[0])
         self.present = {key: span.begins >= 0 for key, span in features.items()}
         self.payloads = {key: vectorized.payloads(data, span) for key, span in features.items()}
-        self.spans = vectorized.entries(data, lists, frame_keys if layout.is_sequence else [])
+        self.spans = vectorized.entries(data, lists, list_keys, self._new[1])
         self._read_irregular([context, *self.spans.values(), *self.payloads.values()])
+        for key, row in ((key, row) for new in self._new for key, row in new.first.items()):
+            if others is not None:
+                others[key] = min(first + row, others.get(key, first + row))
 
     def integers(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the int64 values of a key, one record after another, and the number of values of each record."""
@@ -161,7 +168,8 @@ class Chunk:
                 message = walk(record)
                 for key in self.payloads:
                     self._set_payload(row, key, message.features.get(key), record)
-                parsed = [entry.key for entry in self.layout.frames if entry.parsed in _PARSED_BY_TENSORFLOW]
+                self._note_new(row, message)
+                parsed = [entry.key for entry in self.layout.sequences if entry.parsed in _PARSED_BY_TENSORFLOW]
                 unsupported = [key for key in parsed if not is_plain(record, key)]
             except WireError as error:
                 self.fail(row, f"neither a tf.train.Example nor a SequenceExample: byte {begin + error.at} of the file has {error}")
@@ -172,6 +180,12 @@ class Chunk:
             for key, span in self.spans.items():
                 first, last = message.spans.get(key, (-1 - begin, -1 - begin))
                 span.begins[row], span.ends[row] = begin + first, begin + last
+
+    def _note_new(self, row: int, message: Message) -> None:
+        """Note the keys of an irregular record that the layout does not have."""
+        for new, keys in ((self._new[0], set(message.features) - set(self.payloads)), (self._new[1], set(message.lists) - set(self.spans))):
+            for key in keys:
+                new.add_name(key, row)
 
     def _set_payload(self, row: int, key: str, feature: Feature | None, record: bytes) -> None:
         """Store the values of a feature of an irregular record."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence as Many
 from typing import Any
 
 import numpy as np
 
 from vlpipe.arguments import MAX_FRAMES
-from vlpipe.layouts.base import Layout
+from vlpipe.layouts.base import Layout, LayoutField, Value
 from vlpipe.sources.foreign.chunk import MisfitError
 from vlpipe.storage.field_access import column
+from vlpipe.storage.schema import Sequence
 
 
 def count_frames(layout: Layout, rows: np.ndarray, records: list[bytes], name: str, first: int) -> None:
@@ -28,7 +30,7 @@ def count_frames(layout: Layout, rows: np.ndarray, records: list[bytes], name: s
     Raises:
         MisfitError: a custom function fails or returns an invalid number of frames; the message names the record.
     """
-    names = [column(layout.schema, "frames", entry.key) for entry in layout.frames]
+    names = [column(layout.schema, "frames", key) for key in _counted_keys(layout)]
     results = _by_length(layout, records) if layout.given and layout.given.length else _by_parsing(layout, records)
     for row in range(len(records)):
         counts, problem = _next(results)
@@ -39,7 +41,17 @@ def count_frames(layout: Layout, rows: np.ndarray, records: list[bytes], name: s
             rows[entry][row] = count
 
 
-def _next(results: Iterator[Sequence[int]]) -> tuple[Sequence[int], str]:
+def is_counted(layout: Layout, field: LayoutField) -> bool:
+    """Whether the frames of a field beside those of a custom layout are counted: of a sequence, unless the user's `length_fn` counts."""
+    return isinstance(field, Value) and isinstance(field.kind, Sequence) and layout.given is not None and layout.given.length is None
+
+
+def _counted_keys(layout: Layout) -> list[str]:
+    """The keys whose frames are counted: those of the layout, then the other sequences."""
+    return [entry.key for entry in layout.frames] + [field.key for field in layout.fields if is_counted(layout, field)]
+
+
+def _next(results: Iterator[Many[int]]) -> tuple[Many[int], str]:
     """Return the number of frames of each sequence of the next record, and their problem, "" for none."""
     try:
         counts = next(results)
@@ -71,7 +83,7 @@ def _by_parsing(layout: Layout, records: list[bytes]) -> Iterator[list[int]]:
 
     def count(data: tf.Tensor) -> tf.Tensor:
         values = layout.given.parse(data) if layout.given else {}
-        return tf.stack([tf.shape(values[entry.key], tf.int64)[0] for entry in layout.frames])
+        return tf.stack([tf.shape(values[key], tf.int64)[0] for key in _counted_keys(layout)])
 
     with tf.device("CPU:0"):
         counts = tf.data.Dataset.from_tensor_slices(records).map(count, num_parallel_calls=os.cpu_count() or 1, deterministic=True)

@@ -9,6 +9,7 @@ from vlpipe.audio.containers import read_header
 from vlpipe.errors import AudioError
 from vlpipe.protobuf.vectorized import integers
 from vlpipe.protobuf.wire import Feature, walk
+from vlpipe.sources.foreign.integer_lists import in_records
 from vlpipe.storage.schema import Sequence
 
 
@@ -25,7 +26,9 @@ def frames_in(data: bytes, key: str, field: Sequence, parsed: str) -> np.ndarray
         ValueError: an integer is outside the range of the dtype.
         AudioError: the audio file cannot be decoded.
     """
-    feature = walk(data).features[key]
+    if parsed == "integer_frames":
+        return in_records([data], key).values.reshape(-1, *field.dimensions)
+    feature = walk(data).features.get(key, Feature())
     if parsed == "audio":
         return samples_of(b"".join(data[begin:end] for begin, end in feature.ranges), f'"{key}"')
     values = _floats(data, feature) if parsed == "floats" else _integers(data, feature, key, field.dtype)

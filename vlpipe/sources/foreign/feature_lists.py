@@ -7,6 +7,7 @@ import numpy as np
 from vlpipe.layouts.base import Frames
 from vlpipe.protobuf import vectorized
 from vlpipe.sources.foreign.chunk import Chunk
+from vlpipe.sources.foreign.integer_lists import decode_lists
 from vlpipe.storage.example import varint
 
 
@@ -18,7 +19,7 @@ def frame_header(entry: Frames) -> bytes:
 
 
 def gap(entry: Frames) -> int:
-    """Return the number of bytes before each frame that do not belong to it."""
+    """Return the number of bytes before each frame that do not belong to it; 0 for frames that are parsed."""
     return len(frame_header(entry)) if entry.form in ("byte_frames", "float_frames") else 0
 
 
@@ -29,7 +30,10 @@ def frames_in_list(chunk: Chunk, entry: Frames) -> tuple[np.ndarray, np.ndarray]
         MisfitError: a record does not have the feature list, or its frames have another kind or size.
     """
     span = chunk.spans[entry.key]
-    chunk.refuse(span.begins < 0, lambda row: f'contains no feature list "{entry.key}"')
+    if not entry.optional:
+        chunk.refuse(span.begins < 0, lambda row: f'contains no feature list "{entry.key}"')
+    if entry.form == "integer_frames":
+        return span.begins, _integer_steps(chunk, entry)
     header = frame_header(entry)
     stride = len(header) + entry.frame_bytes
     frames, rest = np.divmod(span.ends - span.begins, stride)
@@ -46,6 +50,17 @@ def frames_in_list(chunk: Chunk, entry: Frames) -> tuple[np.ndarray, np.ndarray]
         ),
     )
     return span.begins + len(header), frames
+
+
+def _integer_steps(chunk: Chunk, entry: Frames) -> np.ndarray:
+    """Return the number of steps of a feature list of integers in each record, int64 `[records]`."""
+    span = chunk.spans[entry.key]
+    lists = decode_lists(chunk.data, span, entry.values)
+    wrong = np.isin(np.arange(len(span.begins)), list(lists.problems))
+    chunk.refuse(
+        wrong, lambda row: f'"{entry.key}", at byte {span.begins[row]}, is no list of {entry.values} integers a step: {lists.problems[row]}'
+    )
+    return lists.steps
 
 
 def _have(data: np.ndarray, at: np.ndarray, header: bytes) -> np.ndarray:

@@ -25,8 +25,8 @@ def fill_rows(chunk: Chunk, lists: dict[str, list[np.ndarray]]) -> None:
         MisfitError: records do not match the layout.
     """
     schema, rows = chunk.layout.schema, chunk.rows
-    for entry in chunk.layout.frames:
-        begins, frames = frames_in_list(chunk, entry) if chunk.layout.is_sequence else _frames_in_feature(chunk, entry)
+    for entry in chunk.layout.sequences:
+        begins, frames = frames_in_list(chunk, entry) if entry.in_list else _frames_in_feature(chunk, entry)
         rows[column(schema, "frames", entry.key)] = frames
         rows[column(schema, "start", entry.key)] = np.where((frames > 0) & (not entry.parsed), begins - chunk.begins, 0)
     for field in chunk.layout.fields:
@@ -44,7 +44,8 @@ def fill_rows(chunk: Chunk, lists: dict[str, list[np.ndarray]]) -> None:
 
 def _frames_in_feature(chunk: Chunk, entry: Frames) -> tuple[np.ndarray, np.ndarray]:
     """Return the position of the first frame in each record, and the number of frames, of a sequence in one feature."""
-    chunk.expect_present(entry.key)
+    if not entry.optional:
+        chunk.expect_present(entry.key)
     chunk.expect_kind(entry.key, {"floats": FLOAT_LIST, "integers": INT64_LIST}.get(entry.form, BYTES_LIST))
     if entry.form == "audio":
         return chunk.begins, _samples(chunk, entry)
@@ -121,7 +122,8 @@ def _check_counts(chunk: Chunk, entry: Frames, frames: np.ndarray) -> None:
 
 def _numbers(chunk: Chunk, field: Number) -> np.ndarray:
     """Return the values of a key with a fixed number of values, `[records, *shape]`."""
-    chunk.expect_present(field.key)
+    if field.default is None:
+        chunk.expect_present(field.key)
     chunk.expect_kind(field.key, FLOAT_LIST if field.dtype == "float32" else INT64_LIST)
     expected = int(np.prod(field.shape, dtype=np.int64))
     payloads = chunk.payloads[field.key]
@@ -129,14 +131,21 @@ def _numbers(chunk: Chunk, field: Number) -> np.ndarray:
         values, counts = np.zeros(0), (payloads.ends - payloads.begins) // 4
     else:
         values, counts = chunk.integers(field.key)
+    defaulted = (counts == 0) & (field.default is not None)
     chunk.refuse(
-        counts != expected,
-        lambda row: f'"{field.key}" has {counts[row]} values, expected {expected} in every record (or name the key in lists=)',
+        (counts != expected) & ~defaulted,
+        lambda row: (
+            f'"{field.key}" has {counts[row]} values, expected {expected} in every record (or name the key in lists=, or its value in '
+            "records without it in default=)"
+        ),
     )
+    result = np.empty((len(counts), expected), field.dtype)
+    result[defaulted] = field.default if field.default is not None else 0
     if field.dtype == "float32":
-        bytes_at = payloads.begins[:, None] + np.arange(4 * expected)
+        bytes_at = payloads.begins[~defaulted, None] + np.arange(4 * expected)
         values = chunk.data[bytes_at].view("<f4")
-    return values.reshape(-1, *field.shape)
+    result[~defaulted] = values.reshape(-1, expected)
+    return result.reshape(-1, *field.shape)
 
 
 def _list(chunk: Chunk, field: Listed) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from vlpipe.files.compression import compression_of, on_disk
 from vlpipe.files.tfrecord import HEADER_BYTES, data_checksums, scan
 from vlpipe.layouts.base import Layout, Listed, Number, Value
 from vlpipe.sources.foreign.chunk import Chunk
-from vlpipe.sources.foreign.custom import count_frames
+from vlpipe.sources.foreign.custom import count_frames, is_counted
 from vlpipe.sources.foreign.fill_rows import fill_rows
 from vlpipe.storage.field_access import column
 
@@ -33,11 +33,13 @@ class Table(NamedTuple):
         rows: `[records]`, dtype `row_dtype(layout)`; `shard` is 0.
         lists: the int64 values of each `Listed` key, one record after another.
         compression: of the file, see `storage.index.Shard`.
+        others: the keys that the layout does not have, each with the number of the first record that has it.
     """
 
     rows: np.ndarray
     lists: dict[str, np.ndarray]
     compression: str = ""
+    others: tuple[tuple[str, int], ...] = ()
 
 
 @functools.lru_cache
@@ -47,6 +49,7 @@ def row_dtype(layout: Layout) -> np.dtype:
     The columns are those of vlpipe's own files (`storage.index.row_dtype`), with `frames` and `start` of every sequence, and in addition:
 
     - for a `Number`: `value:KEY`;
+    - for further sequences (`Frames` among the fields, and those that a custom function returns): `frames:KEY` and `start:KEY`;
     - for a `Listed` key: `frames:KEY`, the number of values, and `start:KEY`, the position of the first one in the values of all records;
     - for `Words`: `frames:KEY`, the number of bytes, and `start:KEY`, their position in the data.
     """
@@ -57,7 +60,7 @@ def row_dtype(layout: Layout) -> np.dtype:
     for field in layout.fields:
         if isinstance(field, Number):
             columns.append((column(schema, "value", field.key), np.dtype(field.dtype).newbyteorder("<").str, field.shape))
-        elif not isinstance(field, Value):
+        elif not isinstance(field, Value) or is_counted(layout, field):
             start = "<u8" if isinstance(field, Listed) else "<u4"
             columns += [(column(schema, "frames", field.key), "<u4"), (column(schema, "start", field.key), start)]
     return np.dtype(columns)
@@ -87,14 +90,17 @@ def extract(path: str | os.PathLike[str], layout: Layout) -> Table:
     rows = np.zeros(len(offsets), row_dtype(layout))
     rows["offset"], rows["bytes"] = offsets, sizes
     rows["checksum"] = data_checksums(data, offsets, sizes)
-    lists = fill(data, name, layout, rows, 0, len(rows))
+    others: dict[str, int] = {}
+    lists = fill(data, name, layout, rows, 0, len(rows), others)
     for key in lists:
         counts = rows[column(layout.schema, "frames", key)].astype(np.int64)
         rows[column(layout.schema, "start", key)] = np.cumsum(counts) - counts
-    return Table(rows, lists, compression)
+    return Table(rows, lists, compression, tuple(others.items()))
 
 
-def fill(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int) -> dict[str, np.ndarray]:
+def fill(
+    data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int, others: dict[str, int] | None = None
+) -> dict[str, np.ndarray]:
     """Fill in `rows[first:end]`.
 
     Args:
@@ -104,6 +110,7 @@ def fill(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: i
         rows: the rows of the file, with `offset`, `bytes` and `checksum`.
         first: the first row to fill in.
         end: the row after the last one to fill in.
+        others: is told of the keys that the layout does not have, each with the number of its first record.
 
     Returns:
         The int64 values of each `Listed` key of these records.
@@ -115,7 +122,7 @@ def fill(data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: i
     lists: dict[str, list[np.ndarray]] = {field.key: [] for field in layout.fields if isinstance(field, Listed)}
     for begin, stop in _chunks(rows["bytes"][first:end], CHUNK_BYTES if layout.given is None else CUSTOM_CHUNK_BYTES):
         if layout.given is None:
-            fill_rows(Chunk(data, name, layout, rows, first + begin, first + stop), lists)
+            fill_rows(Chunk(data, name, layout, rows, first + begin, first + stop, others), lists)
         else:
             _fill_custom(data, name, layout, rows, first + begin, first + stop)
     return {key: np.concatenate([np.zeros(0, np.int64), *parts]) for key, parts in lists.items()}

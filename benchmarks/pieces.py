@@ -1,0 +1,60 @@
+"""What the pieces of records cost: windows of long recordings against whole records of the length of a window, with the same frames.
+
+`benchmarks.throughput` runs it, and adds its figures to those of the ways.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WINDOW, DIMENSIONS, BATCH_SIZE = 300, 80, 32
+PER_RECORDING = 5  # windows in a recording
+
+
+def write(directory: Path, windows: int) -> tuple[Path, Path]:
+    """Write the same frames twice: `windows` records of one window each, and a fifth as many recordings of five each."""
+    import vlpipe
+
+    def records(count: int, frames: int) -> Iterator[dict[str, Any]]:
+        random = np.random.default_rng(0)
+        return ({"features": random.normal(size=(frames, DIMENSIONS)).astype(np.float32), "label": n % 10} for n in range(count))
+
+    whole, long = directory / "whole", directory / "long"
+    vlpipe.write(whole, records(windows, WINDOW), num_shards=4, overwrite=True)
+    vlpipe.write(long, records(windows // PER_RECORDING, WINDOW * PER_RECORDING), num_shards=4, overwrite=True)
+    return whole, long
+
+
+def measure(directory: Path, windows: int, rounds: int, race: Callable[..., dict[str, list[float]]]) -> dict[str, Any]:
+    """The figures of whole records, of windows end to end, and of windows that overlap by half.
+
+    Args:
+        race: times runs in turns.
+    """
+    import vlpipe
+
+    whole, long = write(directory, windows)
+    arguments = {"batch_size": BATCH_SIZE, "seed": 1}
+    datasets = {
+        "whole records": vlpipe.make_dataset(whole, **arguments),
+        "windows": vlpipe.make_dataset(long, windows=WINDOW, **arguments),
+        "overlapping windows": vlpipe.make_dataset(long, windows=vlpipe.Windows(WINDOW, WINDOW // 2), **arguments),
+    }
+    delivered = {name: sum(len(x) for x, _ in dataset.as_numpy_iterator()) for name, dataset in datasets.items()}
+    if delivered["whole records"] != delivered["windows"]:
+        raise SystemExit(f"throughput: not the same frames: {delivered}")
+    times = race({name: (lambda dataset=dataset: [None for _ in dataset]) for name, dataset in datasets.items()}, rounds, lambda text: None)
+    base = times["whole records"]
+    return {
+        name: {
+            "frames_per_second": delivered[name] * WINDOW / statistics.median(taken),
+            "ratio": statistics.median(first / own for first, own in zip(base, taken, strict=True)) * delivered[name] / windows,
+            "seconds": taken,
+        }
+        for name, taken in times.items()
+    }

@@ -1,0 +1,166 @@
+"""The batches that a model is run on: of a source, each record once, or those of a dataset of the user's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vlpipe.dataset import batches_of, with_seed
+from vlpipe.errors import ArgumentError
+from vlpipe.planning.make_plan import make_plan
+from vlpipe.planning.options import Options
+from vlpipe.planning.plan import Plan
+from vlpipe.sources.open import open_anywhere
+from vlpipe.storage.paths import Source
+
+# What would deliver a record twice, never, or in another place than the result says.
+_REFUSED: dict[str, tuple[Any, str]] = {
+    "shuffle": (False, "the order of the result is that of the source"),
+    "repeat": (False, "each record is taken once, not again and again"),
+    "resume": (None, "each record is taken, from the first on"),
+    "remainder": ("keep", 'repeated rows ("pad") would count twice, left-out ones ("drop") not at all'),
+    "shard": ((0, 1), "a rank would take only its own records: select them, or run on one rank"),
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch, with the true lengths in it.
+
+    Attributes:
+        x: as `make_dataset` delivers it with the arguments of the user, or the user's dataset.
+        features: the features by name.
+        parts: all that a model may take by key: the features, their lengths, the ids.
+        frames: int64 `[B]`, the true lengths by feature; only those that are known.
+        y: the labels, NumPy; None without.
+        label_frames: int64 `[B]`, the true lengths of labels that are sequences, by name ("label" for a single one).
+        weight: the sample weights, NumPy, as Keras takes them; None without.
+        starts: int64 `[B]`, the first frame of each window; None without windows.
+        ids: int64 `[B]`; None where the dataset does not deliver them.
+        is_real: bool `[B]`: not a row that only completes the batch.
+    """
+
+    x: Any
+    features: dict[str, Any]
+    parts: dict[str, Any]
+    frames: dict[str, np.ndarray]
+    y: Any
+    label_frames: dict[str, np.ndarray]
+    weight: Any
+    starts: np.ndarray | None
+    ids: np.ndarray | None
+    is_real: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        """Records in the batch."""
+        return len(self.is_real)
+
+    @property
+    def is_unpadded(self) -> bool:
+        """Whether all sequences of each feature have the same length, known to be that of the batch."""
+        return self.features.keys() == self.frames.keys() and all(
+            not isinstance(x, tf.RaggedTensor) and bool((self.frames[name] == x.shape[1]).all()) for name, x in self.features.items()
+        )
+
+
+def plan_of(source: Source, arguments: dict[str, Any], *, exact: bool) -> tuple[Options, Plan]:
+    """The options of the user, and the plan that delivers every record of a source once, with lengths and ids.
+
+    Args:
+        arguments: of `make_dataset`.
+        exact: padding does not change the answers of the model; otherwise the default is batches without padding.
+
+    Raises:
+        ArgumentError: an argument would deliver a record twice or not at all.
+    """
+    if isinstance(source, tf.data.Dataset):
+        raise ArgumentError(
+            "predict: came with a tf.data.Dataset, expected a source, such as a directory: only its index knows every record and their "
+            "order. Pass the source and the arguments of make_dataset."
+        )
+    for name, (expected, reason) in _REFUSED.items():
+        if arguments.get(name, expected) not in (expected, list(expected) if isinstance(expected, tuple) else expected):
+            raise ArgumentError(f"{name}: came as {arguments[name]!r}, which predict and evaluate cannot follow: {reason}. Leave it out.")
+    if not exact:  # several features differ in length even where the first does not
+        alone = {"batch_size": 1} if isinstance(arguments.get("features"), (tuple, list)) else {"batching": "same_length"}
+        arguments = arguments if arguments.keys() & {"batching", "pad_to", "buckets"} else {**alone, **arguments}
+    options = with_seed(Options.of(**{"multiple_of": 1, **arguments, "shuffle": False}))
+    return options, make_plan(open_anywhere(source, options.layout), dataclasses.replace(options, lengths=True, ids=True))
+
+
+def of_plan(plan: Plan, options: Options) -> Iterator[Batch]:
+    """The batches of a plan."""
+    names, single = plan.selection.features, plan.selection.single_feature
+    dataset = batches_of(plan)  # held while it is iterated over
+    for x, *rest in dataset:
+        features = {name: x["features" if single else name] for name in names}
+        frames = {name: x["lengths" if single else f"{name}_lengths"] for name in names}
+        lengths = {key for key in x if key.endswith("lengths")} - set(names)
+        labels = {key.removesuffix("_lengths"): x[key] for key in lengths if key.removesuffix("_lengths") not in (*names, "lengths")}
+        requested = set(x) - (set() if options.lengths else lengths) - (set() if options.ids else {"id", "start"})
+        y, label_frames, weight = _labels(rest, labels)
+        yield Batch(
+            x=x["features"] if requested == {"features"} and single else {key: x[key] for key in x if key in requested},
+            features=features,
+            parts={**x, **features},
+            frames={name: np.asarray(value, np.int64) for name, value in frames.items()},
+            y=y,
+            label_frames=label_frames,
+            weight=weight,
+            starts=np.asarray(x["start"]) if "start" in x else None,
+            ids=np.asarray(x["id"]),
+            is_real=np.ones(len(x["id"]), bool),
+        )
+
+
+def of_dataset(dataset: tf.data.Dataset) -> Iterator[Batch]:
+    """The batches of a dataset of `x`, `(x, y)` or `(x, y, sample_weight)`.
+
+    Raises:
+        ArgumentError: it never ends.
+    """
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ArgumentError("evaluate: the dataset never ends. Make it with repeat=False, or pass dataset.take(steps).")
+    for element in dataset:
+        x, *rest = element if isinstance(element, tuple) else (element,)
+        parts = x if isinstance(x, dict) else {"features": x}
+        known = {key.removesuffix("_lengths"): value for key, value in parts.items() if key.endswith("_lengths")}
+        labels = [name for name in known if name not in parts]
+        companions = {"id", "lengths", *(f"{name}_lengths" for name in known)}
+        features = {key: value for key, value in parts.items() if key not in companions}
+        frames = {name: known[name] for name in known if name in features}
+        if "lengths" in parts:
+            frames |= dict.fromkeys(["features"] if "features" in features else features, parts["lengths"])
+        frames |= {name: value.row_lengths() for name, value in features.items() if isinstance(value, tf.RaggedTensor)}
+        y, label_frames, weight = _labels(rest, {name: known[name] for name in labels})
+        yield Batch(
+            x=x,
+            features=features,
+            parts=dict(parts),
+            frames={name: np.asarray(value, np.int64) for name, value in frames.items()},
+            y=y,
+            label_frames=label_frames,
+            weight=weight,
+            starts=None,
+            ids=np.asarray(parts["id"]) if "id" in parts else None,
+            is_real=_real_rows(weight, next(iter(features.values()))),
+        )
+
+
+def _real_rows(weight: Any, feature: Any) -> np.ndarray:
+    """Which rows have a weight: remainder="pad" completes a batch by rows without."""
+    rows = int(feature.nrows()) if isinstance(feature, tf.RaggedTensor) else feature.shape[0]
+    weights = [] if weight is None else tf.nest.flatten(weight)
+    return np.any([part.reshape(rows, -1).any(axis=1) for part in weights] or [np.ones(rows, bool)], axis=0)
+
+
+def _labels(rest: list[Any], lengths: dict[str, Any]) -> tuple[Any, dict[str, np.ndarray], Any]:
+    """The labels, the lengths of those that are sequences, and the weights, in NumPy."""
+    y, weight = (None if part is None else tf.nest.map_structure(np.asarray, part) for part in (*rest, None, None)[:2])
+    return y, {name: np.asarray(value, np.int64) for name, value in lengths.items()}, weight

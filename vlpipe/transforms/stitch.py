@@ -1,0 +1,167 @@
+"""Stitching: from the outputs of windows to one output a record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from vlpipe.arguments import integer
+from vlpipe.errors import ArgumentError
+from vlpipe.transforms.windows import Windows
+
+Weights = Literal["mean", "hann"]
+
+
+class _Window(NamedTuple):
+    """One window: where it begins in its record, how many frames it has, and the output of the model."""
+
+    start: int
+    frames: int
+    output: np.ndarray
+
+
+def stitch(
+    outputs: Any,
+    ids: Any,
+    starts: Any,
+    *,
+    lengths: Any,
+    windows: Windows | None = None,
+    hop: int = 1,
+    weights: Weights = "mean",
+) -> list[np.ndarray]:
+    """Put the outputs of windows together, to one array for each record, in the order of their ids.
+
+    An output frame that several windows have is their weighted mean; one that no window has is NaN. With `Windows.exact`, each frame is
+    that of the one window that has all of its context. With one vector a window, a record has the mean of its windows. A window that
+    came twice (remainder="pad") counts once.
+
+    Args:
+        outputs: of all windows: `[N, T', ...]` or a list of N arrays `[T', ...]`, padded or not; or one vector each, `[N, C]` (taken as
+            such if C is not the number of output frames of the longest window).
+        ids: integers `[N]`, the record of each window: x["id"] of `make_dataset(windows=, ids=True)`.
+        starts: integers `[N]`, the first frame of each: x["start"].
+        lengths: in input frames: `[N]`, of each window (x["lengths"]); or of each record: `[R]` in the order of the ids (with one for each
+            id from 0 on, records without a window are returned too), or a dict by id.
+        windows: those of the dataset: `Windows.exact(...)`; others only say how long a window is, if `lengths` are those of the records.
+        hop: input frames of one output frame, >= 1 (the total stride of the model); with `Windows.exact` that of the model counts.
+        weights: "mean": all alike; "hann": frames in the middle of a window count more than those at its ends.
+
+    Raises:
+        ArgumentError: the numbers of outputs, ids, starts and lengths differ, or with `Windows.exact` a window is missing.
+
+    Example:
+        >>> outputs = np.array([[0.0, 0, 0, 0], [2, 2, 2, 2]])  # of a record of 6 frames, windows of 4 every 2
+        >>> [y.tolist() for y in vlpipe.stitch(outputs, ids=[7, 7], starts=[0, 2], lengths={7: 6})]
+        [[0.0, 0.0, 1.0, 1.0, 2.0, 2.0]]
+    """
+    hop = integer("stitch: hop", hop, 1)
+    if weights not in get_args(Weights):
+        raise ArgumentError(f"stitch: weights came as {weights!r}, expected one of {', '.join(map(repr, get_args(Weights)))}.")
+    arrays = [np.asarray(output) for output in outputs]
+    ids, starts = np.asarray(ids, np.int64), np.asarray(starts, np.int64)
+    if not len(arrays) == len(ids) == len(starts):
+        raise ArgumentError(
+            f"stitch: got {len(arrays)} outputs, {len(ids)} ids and {len(starts)} starts, expected one of each for a window."
+        )
+    stride = Fraction(hop) if windows is None or windows.context is None else windows.context.stride
+    totals, frames = _lengths(lengths, ids, starts, [len(array) * stride if array.ndim else 0 for array in arrays], windows)
+    is_vector = _are_vectors(arrays, frames, stride, windows)
+    by_record: dict[int, dict[int, _Window]] = {number: {} for number in totals}
+    for number, start, count, array in zip(ids.tolist(), starts.tolist(), frames, arrays, strict=True):
+        by_record[number].setdefault(start, _Window(start, count, array))
+    shape, dtype = (arrays[0].shape[not is_vector :], np.result_type(*arrays, np.float32)) if arrays else ((), np.dtype(np.float32))
+    stitched = []
+    for number, found in by_record.items():
+        ordered = [found[start] for start in sorted(found)]
+        if is_vector:
+            stitched.append(np.mean([window.output for window in ordered], 0, dtype) if ordered else np.full(shape, np.nan, dtype))
+        elif windows is not None and windows.context is not None:
+            stitched.append(_exact(number, ordered, totals[number], windows.context, shape, dtype))
+        else:
+            stitched.append(_averaged(ordered, math.ceil(totals[number] / stride), stride, weights, shape, dtype))
+    return stitched
+
+
+def _lengths(
+    lengths: Any, ids: np.ndarray, starts: np.ndarray, available: list[Any], windows: Windows | None
+) -> tuple[dict[int, int], list[int]]:
+    """The frames of each record by its id, in the order of the ids; and the frames of each window.
+
+    Args:
+        available: input frames that the output of each window covers.
+    """
+    found = np.unique(ids).tolist()
+    if isinstance(lengths, Mapping):
+        totals = {int(number): int(frames) for number, frames in sorted(lengths.items())}
+    else:
+        values = np.asarray(lengths, np.int64).tolist()
+        if len(values) == len(ids) and (len(ids) > len(found) or starts.any() or len(found) <= max(found, default=0)):
+            totals = dict.fromkeys(found, 0)
+            for number, start, frames in zip(ids.tolist(), starts.tolist(), values, strict=True):
+                totals[number] = max(totals[number], start + frames)
+            return totals, values
+        numbers = found if len(values) == len(found) else range(len(values))
+        totals = dict(zip(numbers, values, strict=True))
+    missing = [number for number in found if number not in totals]
+    if missing:
+        raise ArgumentError(
+            f"stitch: lengths has {len(totals)} entries, none for id {missing[0]}; expected one for each of the {len(ids)} windows, or for "
+            f"each of the {len(found)} records."
+        )
+    longest = available if windows is None else [windows.frames] * len(available)
+    return totals, [
+        min(totals[number] - start, int(most)) for number, start, most in zip(ids.tolist(), starts.tolist(), longest, strict=True)
+    ]
+
+
+def _are_vectors(arrays: list[np.ndarray], frames: list[int], stride: Fraction, windows: Windows | None) -> bool:
+    """Whether outputs are one vector (or number) a window."""
+    if not arrays or arrays[0].ndim != 1 or (windows is not None and windows.context is not None):
+        return bool(arrays) and arrays[0].ndim == 0
+    sizes = {len(array) for array in arrays}
+    longest = max(frames) / stride
+    return len(sizes) == 1 and not sizes & {math.floor(longest), math.ceil(longest)}
+
+
+def _averaged(windows: list[_Window], count: int, stride: Fraction, weights: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    total, weight = np.zeros((count, *shape), np.float64), np.zeros((count, *(1 for _ in shape)), np.float64)
+    for window in windows:
+        begin = round(window.start / stride)
+        rows = min(len(window.output), math.ceil(window.frames / stride), count - begin)
+        share = np.ones(rows) if weights == "mean" else np.sin(np.pi * (np.arange(rows) + 0.5) / max(rows, 1)) ** 2
+        share = share.reshape(-1, *(1 for _ in shape))
+        total[begin : begin + rows] += share * window.output[:rows]
+        weight[begin : begin + rows] += share
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: no window has the frame
+        return (total / weight).astype(dtype)
+
+
+def _exact(number: int, windows: list[_Window], total: int, context: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The output of a record whose windows overlap by the context of the model."""
+    parts, done = [np.zeros((0, *shape), dtype)], 0
+    for window in windows:
+        count = int(context.counts(np.array([window.frames]))[0])
+        begin = int(window.start / context.stride)
+        first = begin if window.start == 0 else math.ceil((window.start + context.before) / context.stride)
+        end = begin + count
+        if window.start + window.frames < total:
+            end = min(end, math.ceil((window.start + window.frames - context.after) / context.stride))
+        if first > done:
+            raise ArgumentError(_missing(number, done, context.stride))
+        parts.append(window.output[done - begin : end - begin])
+        done = max(done, end)
+    if done < int(context.counts(np.array([total]))[0]):
+        raise ArgumentError(_missing(number, done, context.stride))
+    return np.concatenate(parts).astype(dtype)
+
+
+def _missing(number: int, done: int, stride: Fraction) -> str:
+    return (
+        f"stitch: the record with id {number} has no window with the context of output frame {done} (input frame {int(done * stride)}). "
+        'Pass the outputs of all windows, of make_dataset(windows=vlpipe.Windows.exact(...)) with remainder="keep" or "pad".'
+    )
