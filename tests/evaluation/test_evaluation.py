@@ -369,6 +369,7 @@ def test_rows_of_an_index_that_are_a_part_or_come_twice_keep_their_ids(source: P
         ({"remainder": "pad"}, r'repeated rows \("pad"\) would count twice, left-out ones \("drop"\) not at all'),
         ({"remainder": "drop"}, "left-out ones"),
         ({"shard": (0, 2)}, "a rank would take only its own records: select them, or run on one rank"),
+        ({"windows": 9}, r"windows: came as 9, .*: each record is taken once and whole \(vlpipe.stitch puts the outputs of windows"),
         ({"batch_sise": 2}, "unknown argument batch_sise"),
     ],
 )
@@ -378,6 +379,13 @@ def test_arguments_that_contradict_every_record_once_are_refused(source: Path, a
         with pytest.raises(vlpipe.ArgumentError, match=message):
             call(model, source, **arguments)
     vlpipe.predict(model, source, shuffle=False, shard=[0, 1], repeat=False, resume=None, remainder="keep")
+
+
+def test_a_dataset_of_windows_is_evaluated_window_by_window(source: Path) -> None:
+    model = compiled(layers.mask_aware(scorer()))
+    arguments: dict[str, Any] = {"windows": 5, "lengths": True, "shuffle": False, "batch_size": 3}
+    figures = [vlpipe.evaluate(model, vlpipe.make_dataset(source, ids=ids, **arguments)) for ids in (False, True)]
+    assert figures[0] == figures[1]
 
 
 def test_what_cannot_be_predicted_is_refused_by_name(source: Path) -> None:

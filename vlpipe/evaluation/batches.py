@@ -24,6 +24,7 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "repeat": (False, "each record is taken once, not again and again"),
     "resume": (None, "each record is taken, from the first on"),
     "remainder": ("keep", 'repeated rows ("pad") would count twice, left-out ones ("drop") not at all'),
+    "windows": (None, "each record is taken once and whole (vlpipe.stitch puts the outputs of windows together)"),
     "shard": ((0, 1), "a rank would take only its own records: select them, or run on one rank"),
 }
 
@@ -130,6 +131,8 @@ def of_dataset(dataset: tf.data.Dataset) -> Iterator[Batch]:
         known = {key.removesuffix("_lengths"): value for key, value in parts.items() if key.endswith("_lengths")}
         labels = [name for name in known if name not in parts]
         companions = {"id", "lengths", *(f"{name}_lengths" for name in known)}
+        if "id" in parts and "start" in parts and parts["start"].shape.rank == 1:  # of windows; a feature has frames
+            companions.add("start")
         features = {key: value for key, value in parts.items() if key not in companions}
         frames = {name: known[name] for name in known if name in features}
         if "lengths" in parts:
