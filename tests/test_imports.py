@@ -55,6 +55,8 @@ MAX_FLAT_FILES = 10
 PUBLIC = {
     "make_dataset",
     "plan",
+    "open",
+    "mix",
     "Plan",
     "Schema",
     "Sequence",
@@ -163,6 +165,8 @@ LIGHT_WORK = {
     "from vlpipe.inspection.head import first_records; from vlpipe.inspection.summary import summarize\n"
     "assert vlpipe.verify(directory, layout).ok; list(first_records(directory, 2, layout))\n"
     "summarize(directory, None, layout, compute=True)",
+    "open": "vlpipe.write(directory, records); source = vlpipe.open(directory)\n"
+    "repr(source.select({'y': [1, 2]})), source[0], source.table()",
     "refusal": "try: vlpipe.plan(directory)\nexcept vlpipe.DatasetError: pass",
     "rooms": "\n".join(f"import vlpipe.{room}" for room in ROOMS[: ROOMS.index("engines")] if room != "layers"),
 }
@@ -199,7 +203,7 @@ def test_each_public_name_is_there_and_documented(name: str) -> None:
 
 def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:
     with pytest.raises(
-        AttributeError, match=r"module 'vlpipe' has no attribute 'make_datset'; it has make_dataset, plan, build_index, Plan, "
+        AttributeError, match=r"module 'vlpipe' has no attribute 'make_datset'; it has make_dataset, plan, open, mix, build_index, Plan, "
     ):
         vlpipe.make_datset  # noqa: B018
     assert not hasattr(vlpipe, "__wrapped__")

@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "make_dataset": "vlpipe.dataset",
     "plan": "vlpipe.planning.make_plan",
+    "open": "vlpipe.sources.open",
+    "mix": "vlpipe.sources.open",
     "build_index": "vlpipe.sources.foreign.build_index",
     "Plan": "vlpipe.planning.plan",
     "Schema": "vlpipe.storage.schema",
@@ -67,6 +69,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.planning.make_plan import plan as plan
     from vlpipe.planning.plan import Plan as Plan
     from vlpipe.sources.foreign.build_index import build_index as build_index
+    from vlpipe.sources.open import mix as mix
+    from vlpipe.sources.open import open as open
     from vlpipe.storage.schema import Fixed as Fixed
     from vlpipe.storage.schema import Schema as Schema
     from vlpipe.storage.schema import Sequence as Sequence

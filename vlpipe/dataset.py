@@ -24,7 +24,7 @@ from vlpipe.planning.options import DEFAULT_DTYPE, Batching, ClassWeight, Engine
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
-from vlpipe.storage.paths import Source
+from vlpipe.storage.paths import Opened, Source
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
 
 _log = logging.getLogger("vlpipe")
+_ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name of resources that are freed with their last handle
 
 
 def make_dataset(
@@ -64,7 +65,7 @@ def make_dataset(
     crop: int | Crop | None = None,
     windows: int | Windows | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
-    normalize: str | os.PathLike[str] | None = None,
+    normalize: str | os.PathLike[str] | Opened | None = None,
     augment: SpecAugment | None = None,
     layout: str | Layout | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -94,7 +95,8 @@ def make_dataset(
     Args:
         source: a dataset directory, a glob, a file, or a list of these; or the address of a dataset directory, such as
             gs://bucket/train, or addresses of third-party files, such as gs://bucket/*.tfrecord. Of datasets whose class names
-            (`metadata["classes"]`) differ, labels have the numbers of the first; names that only later ones have are appended.
+            (`metadata["classes"]`) differ, labels have the numbers of the first; names that only later ones have are appended. Or what
+            `vlpipe.open` returned, a selection of it, or a mix (`vlpipe.mix`).
         batching: "bucket" (sequences of similar length together), "pad" (in any order, padded), "ragged" (in any order, unpadded),
             or "same_length" (only sequences of one length together).
         batch_size: sequences in a batch; None: 32, or no limit with `frames_per_batch`.
@@ -148,7 +150,8 @@ def make_dataset(
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
             statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute`; of several
             datasets, pooled); or, for validation data, a path: with the statistics of the dataset there, of its `vlpipe.json`, or of a
-            file that `vlpipe stats SOURCE --json` wrote. `vlpipe/transforms/normalize.py` has the formula.
+            file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics. `vlpipe/transforms/normalize.py` has the
+            formula.
         augment: a `vlpipe.SpecAugment`: masks of time and frequency, new ones in every epoch.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.
@@ -262,7 +265,7 @@ def _log_refused(plan: Plan) -> None:
     """Log once, before the first batch, which records are not delivered or are truncated."""
     if plan.refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in plan.refused.items())
-        _log.warning("%d of %d %s are not delivered in an epoch: %s", plan.total - plan.records, plan.total, plan.unit, reasons)
+        _log.warning("%d of %d %s are not delivered in an epoch: %s", sum(plan.refused.values()), plan.total, plan.unit, reasons)
     if plan.truncated:
         _log.warning("%d of %d records are truncated to %s frames", plan.truncated, len(plan.index), plan.options.length_range[1])
 
@@ -287,12 +290,14 @@ def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
     # elements draws the number and has no batches; `scan` keeps it; the second has the batches; the third, which a restored iterator
     # makes too, has none.
     with tf.device("CPU:0"):
-        next_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # The raw resource, because in the scope of a strategy a tf.Variable has one for each replica, and no handle.
+        next_epoch = tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[], shared_name=_ANONYMOUS)
+        tf.raw_ops.AssignVariableOp(resource=next_epoch, value=np.int64(0))
         # The raw op, because `Dataset.scan` traces its function for every dataset, and TensorFlow keeps each of these for ever (150 KB).
         scan = tf.raw_ops.ScanDataset(
             input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.range(3)),
             initial_state=[np.int64(-1)],
-            other_arguments=[next_epoch.handle],
+            other_arguments=[next_epoch],
             f=_draw(),
             output_types=[tf.int64, tf.int64],
             output_shapes=[[], []],

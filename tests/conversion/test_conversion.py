@@ -303,10 +303,11 @@ def test_a_text_that_is_not_utf8_is_named_with_a_way_out(tmp_path: Path, count: 
         convert(source, tmp_path / "e", layout=layouts.float_list("x", d=3, label="speaker"), workers=count)
 
 
-def test_a_key_that_is_not_a_valid_name_is_left_out(tmp_path: Path) -> None:
-    # As in every reader: a layout does not deliver it.
+def test_a_key_that_is_not_a_valid_name_is_refused_or_left_out(tmp_path: Path) -> None:
     source = write(tmp_path / "a.tfrecord", [record(1, **{"\x1b[2J": ints(1), "漢 字:": ints(4)})] * 3)
-    convert(source, tmp_path / "d", layout=LAYOUT)
+    with pytest.raises(SchemaError, match=r"'\\x1b\[2J': its name is empty or not printable\. .*\.only\('漢 字:'\)"):
+        convert(source, tmp_path / "d", layout=LAYOUT)
+    convert(source, tmp_path / "d", layout=LAYOUT.only("漢 字:"))
     assert [list(values) for values in values_of(tmp_path / "d")] == [["x", "label", "漢 字:"]] * 3
     assert open_directory(tmp_path / "d").rows["value:漢 字:"].tolist() == [4, 4, 4]
 

@@ -95,7 +95,7 @@ def test_the_weights_of_every_kind_of_label(source: Path, engine: str, batching:
                 got = weights[name][position].numpy()
                 expected = np.asarray(1.0 if name == "target" else weight_of(name, values[row][name], WEIGHTS), np.float32)
                 whole = expected
-                if name in ("phones", "tags"):
+                if name in ("phones", "tags") and isinstance(weights[name], tf.Tensor):  # not ragged
                     whole = np.zeros(y[name].shape[1], np.float32)
                     whole[: len(expected)] = expected
                 whole = np.zeros_like(whole) if repeated else whole
@@ -114,6 +114,35 @@ def test_a_single_label_has_an_array_of_weights_and_balanced_ones_are_those_of_c
         for position, row in enumerate(x["id"].numpy().tolist()):
             expected = np.ravel(weight_of(name, values[row][name], weights))
             np.testing.assert_allclose(np.ravel(got[position])[: len(expected)], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("remainder", ["keep", "pad"])
+def test_ragged_frame_labels_have_ragged_weights(tmp_path: Path, engine: str, remainder: Any) -> None:
+    lengths = [3, 1, 4, 1, 5]
+    vlpipe.write(tmp_path / "d", ({"features": np.ones((t, 2), "f4"), "phones": np.arange(t) % 3} for t in lengths))
+    arguments: dict[str, Any] = {"label": "phones", "features": "features", "batching": "ragged", "batch_size": 3, "seed": 1}
+    frames = 0
+    for _, y, weight in vlpipe.make_dataset(tmp_path / "d", class_weight={0: 2.0, 2: 5.0}, remainder=remainder, engine=engine, **arguments):
+        assert isinstance(weight, tf.RaggedTensor)
+        for phones, weights in zip(y.to_list(), weight.to_list(), strict=True):
+            repeated = not any(weights)
+            assert weights == [0.0] * len(phones) if repeated else weights == [[2.0, 1.0, 5.0][phone] for phone in phones]
+            frames += 0 if repeated else len(phones)
+    assert frames == sum(lengths)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_weights_of_frames_that_a_crop_leaves(source: Path, engine: str) -> None:
+    values = index_order(source)
+    arguments: dict[str, Any] = {"label": "phones", "class_weight": WEIGHTS, "crop": 4, "pad_to": "boundary", "buckets": [2, 5]}
+    for x, y, weights in vlpipe.make_dataset(source, engine=engine, ids=True, seed=1, length_range=(0, None), **arguments):
+        assert y.shape == weights.shape
+        for position, row in enumerate(x["id"].numpy().tolist()):
+            expected = np.zeros(y.shape[1], np.float32)
+            own = weight_of("phones", values[row]["phones"][:4], WEIGHTS)
+            expected[: len(own)] = own
+            np.testing.assert_allclose(weights[position], expected, rtol=1e-6)
 
 
 def test_class_weights_give_each_class_the_same_total_weight_over_frames_and_ones(source: Path) -> None:

@@ -480,3 +480,34 @@ print("once")
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=200, env=environment)
     assert done.stdout.strip() == "once", done.stderr[-3000:]
+
+
+def test_windows_are_answered_one_by_one_and_stitch_to_the_records(source: Path) -> None:
+    x = keras.Input((None, 4))
+    framewise = keras.Model(x, plain.Dense(CLASSES)(x))
+    for engine, jitter in (("mapped", False), ("graph", True)):
+        windows = vlpipe.Windows(5, hop=2, jitter=jitter)
+        answers = vlpipe.predict(framewise, source, windows=windows, batch_size=4, engine=engine, seed=1)
+        for got, row, start in zip(answers, answers.ids.tolist(), answers.starts.tolist(), strict=True):
+            features = records_of(source)[row]["features"]
+            expected = keras.ops.convert_to_numpy(framewise(features[None]))[0][start : start + 5]
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+        assert np.array_equal(np.lexsort((answers.starts, answers.ids)), np.arange(len(answers)))
+        if not jitter:
+            lengths = [len(record["features"]) for record in records_of(source)]
+            stitched = vlpipe.stitch(answers, answers.ids, answers.starts, lengths=lengths, windows=windows)
+            for got, expected in zip(stitched, alone(framewise, source), strict=True):
+                np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(vlpipe.ArgumentError, match="windows: frames that several windows have would count several times in evaluate"):
+        vlpipe.evaluate(compiled(framewise), source, label="phones", windows=5)
+
+
+def test_labels_that_are_cut_with_the_frames_still_belong_to_them(source: Path) -> None:
+    model = tagger()
+    rows = [(record["phones"][:6], record["features"][:6]) for record in records_of(source)]
+    answers = [keras.ops.convert_to_numpy(model(features[None]))[0] for _, features in rows]
+    losses = np.concatenate([cross_entropy(y, label) for y, (label, _) in zip(answers, rows, strict=True)])
+    hits = np.concatenate([y.argmax(-1) == label for y, (label, _) in zip(answers, rows, strict=True)])
+    for arguments in ({}, {"engine": "graph"}, {"engine": "stream"}):
+        results = vlpipe.evaluate(compiled(layers.mask_aware(model)), source, label="phones", crop=6, batch_size=4, **arguments)
+        assert results == pytest.approx({"loss": losses.mean(), "accuracy": hits.mean()}, rel=1e-5)

@@ -223,3 +223,31 @@ def test_packed_integers_that_do_not_end_are_irregular() -> None:
     assert vectorized.packed_integers(data, np.array([0, 2, 13]), np.array([1, 13, 14]))[2].tolist() == [False, True, False]
     with pytest.raises(WireError, match="a varint that does not end"):
         varint(b"\xff" * 10 + b"\x01", 0, 11)
+
+
+@given(st.lists(st.dictionaries(KEYS, VALUES, max_size=4), min_size=1, max_size=6), st.sets(KEYS, max_size=3))
+def test_every_key_that_is_not_known_is_noticed_with_its_first_record(records: list[dict[str, Any]], known: set[str]) -> None:
+    data = [example(record) for record in records]
+    ends = np.cumsum([len(record) for record in data])
+    content = np.frombuffer(b"".join(data), np.uint8)
+    context, _ = vectorized.messages(content, ends - [len(record) for record in data], ends)
+    new = vectorized.NewKeys(known)
+    vectorized.entries(content, context, [], new)
+    expected: dict[str, int] = {}
+    for number, record in enumerate(records):
+        for key in record:
+            expected.setdefault(key, number)
+    assert new.first == {key: number for key, number in expected.items() if key not in known}
+
+
+@given(st.lists(st.binary(max_size=30), min_size=1, max_size=8))
+def test_hashes_are_of_all_bytes(keys: list[bytes]) -> None:
+    ends = np.cumsum([len(key) for key in keys])
+    content = np.frombuffer(b"".join(keys), np.uint8)
+    hashes = vectorized.key_hashes(content, ends - [len(key) for key in keys], ends).tolist()
+    assert len(set(hashes)) == len(set(keys))
+    assert all(
+        (one == other) == (mine == theirs)
+        for one, mine in zip(hashes, keys, strict=True)
+        for other, theirs in zip(hashes, keys, strict=True)
+    )

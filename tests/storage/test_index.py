@@ -89,7 +89,7 @@ def test_the_columns(dataset: Path) -> None:
         "value:label": "<i2",  # wide has 72 bytes, too many for the index
     }
     assert row_dtype(SCHEMA) == np.dtype(list(expected.items()))
-    assert open_source(dataset).rows.dtype == row_dtype(SCHEMA)
+    assert open_source(dataset).rows.dtype == row_dtype(SCHEMA, ["text"])
     vector = Schema(x=Sequence(), v=Fixed(8, "int64"), w=Fixed((3, 2), "float32"))
     assert row_dtype(vector)["value:v"] == np.dtype(("<i8", 8))
     assert row_dtype(vector)["value:w"] == np.dtype(("<f4", (3, 2)))

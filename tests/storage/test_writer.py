@@ -116,9 +116,20 @@ def test_the_golden_dataset_opens() -> None:
         assert values["text"].encode() in data
 
 
+def test_a_dataset_without_text_columns_opens() -> None:
+    """As vlpipe wrote datasets before texts had columns: texts are read from the records."""
+    source = vlpipe.open(GOLDEN.with_name("dataset-v1-without-texts"))
+    assert not source.index.texts
+    texts = [values["text"] for values in GOLDEN_RECORDS]
+    assert source.table()["text"].tolist() == vlpipe.open(GOLDEN).table()["text"].tolist() == texts
+    assert source.select({"text": texts[0]}).table()["id"].tolist() == [0]
+
+
 def test_the_metadata_of_the_golden_dataset() -> None:
     document = json.loads((GOLDEN / "vlpipe.json").read_text("utf-8"))
-    assert list(document) == ["format", "version", "schema", "records", "shards", "index", "statistics", "lengths", "metadata", "digest"]
+    keys = ["format", "version", "schema", "records", "shards", "index", "statistics", "lengths", "texts", "metadata", "digest"]
+    assert list(document) == keys
+    assert document["texts"] == {"text": ["", "third\n", "žluťoučký kůň 🐎"]}
     assert (document["format"], document["version"], document["records"]) == ("vlpipe", 1, 3)
     assert [shard["name"] for shard in document["shards"]] == [f"dataset-v1-{number:05d}-of-00003.tfrecord" for number in range(3)]
     for shard in document["shards"]:

@@ -57,6 +57,32 @@ def one_or_many(source: tuple[str, ...]) -> str | list[str]:
     return source[0] if len(source) == 1 else list(source)
 
 
+where_option = click.option(
+    "--where",
+    multiple=True,
+    metavar="CONDITION",
+    help="Only records with COLUMN=VALUE,... or COLUMN>=NUMBER (also !=, <=, >, <); of several conditions, all.",
+)
+
+
+def selected(source: tuple[str, ...], layout: str | None, where: tuple[str, ...]) -> tuple[Any, Any]:
+    """The arguments SOURCE of a command as a source, with only the records that fulfil all conditions; and the layout to pass with it.
+
+    Raises:
+        VlpipeError: the source cannot be opened, a condition has no meaning, or no record fulfils all of them.
+    """
+    parsed = parse_layout(layout)
+    if not where:
+        return one_or_many(source), parsed
+    from vlpipe.sources.conditions import parse
+    from vlpipe.sources.open import open as open_source
+
+    chosen = open_source(one_or_many(source), layout=parsed)
+    for text in where:
+        chosen = chosen.select(parse(text))
+    return chosen, None
+
+
 layout_option = click.option(
     "--layout",
     metavar="NAME|JSON",

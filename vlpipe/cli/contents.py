@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress, selected, where_option
 
 _source = click.argument("source", nargs=-1, required=True)
 
@@ -52,6 +52,7 @@ def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_
 @click.command()
 @_source
 @layout_option
+@where_option
 @click.option(
     "--by", metavar="LABEL", help="List only the classes of this label, with the lengths of their records.  [default: all labels]"
 )
@@ -59,7 +60,7 @@ def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_
     "--compute", is_flag=True, help="Read the frames whose mean and deviation are unknown, and cache these for normalize='global'."
 )
 @_json_option("tables")
-def stats(source: tuple[str, ...], layout: str | None, by: str | None, compute: bool, as_json: bool) -> None:
+def stats(source: tuple[str, ...], layout: str | None, where: tuple[str, ...], by: str | None, compute: bool, as_json: bool) -> None:
     """Summarise SOURCE (directory, glob or files): records, frames, lengths, mean and deviation, classes and their weights.
 
     Mean and deviation are stored in datasets that vlpipe wrote, for the whole dataset. No record is read without --compute.
@@ -69,13 +70,14 @@ def stats(source: tuple[str, ...], layout: str | None, by: str | None, compute: 
       vlpipe stats data/train
       vlpipe stats data/train --by label
       vlpipe stats 'bal_train/*.tfrecord' --layout audioset --compute
+      vlpipe stats data/train --where speaker=ann,bob --where 'frames>=100'
       vlpipe stats data/train --json > train.json    # for make_dataset(validation, normalize="train.json")
     """
     from vlpipe.inspection.summary import summarize
 
-    parsed = parse_layout(layout)
+    chosen, parsed = selected(source, layout, where)
     with progress("MB", 1e6) if compute else nullcontext(lambda done, total: None) as show:
-        summary = summarize(one_or_many(source), by, parsed, compute=compute, progress=show)
+        summary = summarize(chosen, by, parsed, compute=compute, progress=show)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress
+from vlpipe.cli.common import echo, layout_option, print_json, progress, selected, where_option
 
 if TYPE_CHECKING:
     from vlpipe.conversion import Converted
@@ -19,14 +19,22 @@ if TYPE_CHECKING:
 @click.argument("source", nargs=-1, required=True)
 @click.argument("out", type=click.Path(path_type=Path))
 @layout_option
+@where_option
 @click.option("--num-shards", default=16, show_default=True, help="Number of TFRecord files.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: one per core, fewer for little data]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset once the new one is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def convert(
-    source: tuple[str, ...], out: Path, layout: str | None, num_shards: int, workers: int | None, overwrite: bool, as_json: bool
+    source: tuple[str, ...],
+    out: Path,
+    layout: str | None,
+    where: tuple[str, ...],
+    num_shards: int,
+    workers: int | None,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
-    """Write all records of SOURCE (native or third-party files, globs or directories) as one dataset in the native format into OUT.
+    """Write the records of SOURCE (native or third-party files, globs or directories) as one dataset in the native format into OUT.
 
     Frames, labels and all other fields are unchanged; OUT appears once it is complete, or not at all.
 
@@ -34,15 +42,16 @@ def convert(
     Examples:
       vlpipe convert 'bal_train/*.tfrecord' data/audioset
       vlpipe convert data/2023 data/2024 data/all --num-shards 64
+      vlpipe convert data/all data/long --where 'frames>=100'
       vlpipe convert 'mel/*.tfrecord' data/mel --layout '{"float_list": {"key": "mel", "d": 80, "label": "class", "only": ["speaker"]}}'
     """
     from vlpipe.conversion import convert as convert_to_native
 
     started = time.monotonic()
-    parsed = parse_layout(layout)
+    chosen, parsed = selected(source, layout, where)
     with progress("MB", 1e6) as show:
         converted = convert_to_native(
-            one_or_many(source), out, layout=parsed, num_shards=num_shards, workers=workers, overwrite=overwrite, progress=show
+            chosen, out, layout=parsed, num_shards=num_shards, workers=workers, overwrite=overwrite, progress=show
         )
     seconds = time.monotonic() - started
     if as_json:

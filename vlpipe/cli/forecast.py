@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import vlpipe
-from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json
+from vlpipe.cli.common import echo, layout_option, print_json, selected, where_option
 
 
 def _parse_buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | list[int] | None:
@@ -33,6 +33,7 @@ def _parse_range(_context: click.Context, _parameter: click.Parameter, value: st
 @click.command()
 @click.argument("source", nargs=-1, required=True)
 @layout_option
+@where_option
 @click.option(
     "--batching",
     type=click.Choice(["bucket", "pad", "ragged", "same_length"]),
@@ -96,6 +97,7 @@ def _parse_range(_context: click.Context, _parameter: click.Parameter, value: st
 def plan(
     source: tuple[str, ...],
     layout: str | None,
+    where: tuple[str, ...],
     world: int,
     plot: Path | None,
     as_json: bool,
@@ -109,6 +111,7 @@ def plan(
     \b
     Examples:
       vlpipe plan data/train
+      vlpipe plan data/train --where speaker=ann,bob --where 'frames>=100'
       vlpipe plan data/train --batch-size 64 --buckets 8 --pad-to boundary --plot plan.png
       vlpipe plan data/train --windows 300 --hop 150
     """
@@ -117,7 +120,8 @@ def plan(
     elif hop is not None or tail is not None:
         raise click.UsageError("--hop and --tail say where windows are; pass --windows FRAMES too.")
     # Labels do not affect the plan; without one, a schema with several candidates needs no choice.
-    forecast = vlpipe.plan(one_or_many(source), label=False, shard=(0, world), layout=parse_layout(layout), **arguments)
+    chosen, parsed = selected(source, layout, where)
+    forecast = vlpipe.plan(chosen, label=False, shard=(0, world), layout=parsed, **arguments)
     if as_json:
         names = (
             "engine",

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 @click.option(
     "--split", metavar="NAME=FRACTION,...", help="Write one dataset OUT/NAME per split; a hash of its path assigns each file to a split."
 )
+@click.option(
+    "--split-by",
+    metavar="NAME",
+    help="Keep recordings together that share this column of the manifest or named group of --label-regex, such as speaker.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core]")
 @click.option("--skip-bad", is_flag=True, help="Leave out files that cannot be decoded, and list them, instead of failing.")
 @click.option("--overwrite", is_flag=True, help="Replace existing datasets.")
@@ -52,6 +57,7 @@ def ingest(
     dtype: str,
     num_shards: int,
     split: str | None,
+    split_by: str | None,
     workers: int | None,
     skip_bad: bool,
     overwrite: bool,
@@ -62,11 +68,14 @@ def ingest(
     Examples:
       vlpipe ingest speech data/speech
       vlpipe ingest digits data --label-regex '([0-9])_' --split train=0.9,val=0.1
+      vlpipe ingest speech data --label-regex '(?P<speaker>[a-z]+)_(?P<label>[0-9])' --split train=0.9,val=0.1 --split-by speaker
       vlpipe ingest digits2 data/more --label-regex '([a-z]+)_' --classes data/train
       vlpipe ingest birds data/birds --label-from-parent --mels 64 --sample-rate 22050
     """
     if sum(map(bool, (label_regex, label_from_parent, manifest))) > 1:
         raise click.UsageError("--label-regex, --label-from-parent and --manifest are alternative sources of the label; pass one of them.")
+    if split_by and not split:
+        raise click.UsageError("--split-by keeps groups together in splits: pass --split NAME=FRACTION,... too.")
     from vlpipe.audio import LogMel
     from vlpipe.ingest import ingest as ingest_recordings
     from vlpipe.ingest import parse_splits, read_classes
@@ -74,7 +83,7 @@ def ingest(
     features = LogMel(sample_rate=sample_rate, window_ms=window_ms, hop_ms=hop_ms, mels=mels)
     splits = parse_splits(split) if split else None
     class_list = read_classes(classes) if classes else None
-    recordings, ignored = _find_recordings(audio_dir, label_regex, label_from_parent, manifest)
+    recordings, ignored = _find_recordings(audio_dir, label_regex, label_from_parent, manifest, split_by)
     started = time.monotonic()
     with progress("files") as show:
         done = itertools.count(1)
@@ -85,6 +94,7 @@ def ingest(
             dtype=dtype,
             num_shards=num_shards,
             splits=splits,
+            split_by=split_by,
             classes=class_list,
             workers=workers,
             skip_bad=skip_bad,
@@ -95,7 +105,7 @@ def ingest(
 
 
 def _find_recordings(
-    audio_dir: Path, label_regex: str | None, label_from_parent: bool, manifest: Path | None
+    audio_dir: Path, label_regex: str | None, label_from_parent: bool, manifest: Path | None, split_by: str | None
 ) -> tuple[list[Recording], int]:
     from vlpipe.ingest import find_recordings, label_by_parent, label_by_regex, read_manifest
 
@@ -103,7 +113,7 @@ def _find_recordings(
         return read_manifest(manifest, audio_dir), 0
     recordings, ignored = find_recordings(audio_dir)
     if label_regex:
-        recordings = label_by_regex(recordings, label_regex)
+        recordings = label_by_regex(recordings, label_regex, split_by)
     elif label_from_parent:
         recordings = label_by_parent(recordings)
     return recordings, ignored

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from vlpipe.conversion.work import Part
-from vlpipe.conversion.workers import describe_job, in_processes
+from vlpipe.conversion.workers import in_processes, job_for
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import named
 from vlpipe.processes import check_workers, worker_count
-from vlpipe.sources.open import open_anywhere
+from vlpipe.sources.open import open_anywhere, refuse_address
 from vlpipe.sources.records import Records
 from vlpipe.storage.field_access import column
 from vlpipe.storage.index import DEFAULT_FEATURES, Index
-from vlpipe.storage.paths import Source, expand
+from vlpipe.storage.paths import Opened, Source, expand
 from vlpipe.storage.transaction import DatasetTransaction
 
 BYTES_PER_RECORD = 1 << 14  # converting a record takes at least as long as copying this many bytes, however small it is
@@ -65,7 +66,7 @@ def convert(
     those that `Writer` makes from the same records, whatever the number of processes.
 
     Args:
-        source: as for `make_dataset`, on local file systems.
+        source: as for `make_dataset`, on local file systems; of a selection, its records.
         path: the directory to make.
         layout: as for `make_dataset`.
         num_shards: number of TFRecord files.
@@ -91,16 +92,20 @@ def convert(
         raise ArgumentError(f"source: {source} is an address, and only local files are converted. Copy them here first.")
     check_workers(workers)
     chosen = None if layout is None else named(layout)
-    paths = expand(source)
+    if isinstance(source, Opened):
+        refuse_address(source)
+    paths = source if isinstance(source, Opened) else expand(source)
     transaction = DatasetTransaction(path, num_shards, overwrite=overwrite)
     try:
         index = open_anywhere(paths, chosen)
+        if index.mixture is not None:
+            raise ArgumentError("source: a mix says how often records come in an epoch, which a dataset cannot hold. Convert its parts.")
         _refuse_source_in_target(index, transaction.path)
         _refuse_lost_keys(index)
         work = int(index.rows["bytes"].sum()) + BYTES_PER_RECORD * len(index)
         processes = worker_count(workers, tasks=min(num_shards, len(index)), work_bytes=work)
-        job = describe_job(index, paths, chosen, transaction) if processes > 1 else None
-        return _convert(index, transaction, job, processes, progress)
+        with job_for(index, paths, chosen, transaction) if processes > 1 else nullcontext() as job:
+            return _convert(index, transaction, job, processes, progress)
     finally:
         transaction.abort()
 
@@ -110,13 +115,13 @@ def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] 
     schema, total = Records(index).schema, int(index.rows["bytes"].sum())
     if job is None:
         part = Part(index, transaction.path, transaction.directory, transaction.names)
-        rows, shards = part.convert(lambda: progress(part.bytes, total))
+        rows, texts, shards = part.convert(lambda: progress(part.bytes, total))
     else:
-        rows, shards = in_processes(job, schema, len(index), processes, lambda done: progress(done, total))
+        rows, texts, shards = in_processes(job, schema, len(index), processes, lambda done: progress(done, total))
     metadata = index.metadata if index.label is None else {**index.metadata, "label": index.label}
     if index.default_features is not None:
         metadata = {**metadata, DEFAULT_FEATURES: list(index.default_features)}
-    transaction.commit(schema, rows, shards, metadata)
+    transaction.commit(schema, rows, texts, shards, metadata)
     progress(total, total)
     return Converted(
         records=len(index),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,32 @@ from vlpipe.errors import DatasetError
 from vlpipe.layouts.registry import from_json
 from vlpipe.processes import Progress, run_worker
 from vlpipe.sources.open import open_anywhere
+from vlpipe.storage.index import Index
 
 
-def _convert(task: dict[str, Any], progress: Progress) -> tuple[dict[int, Any], bytes]:
-    """Write some shards; return their states by number, and the bytes of the rows of the index."""
-    index = open_anywhere(task["source"], task["layout"] and from_json(task["layout"]))
+def _convert(task: dict[str, Any], progress: Progress) -> tuple[dict[str, Any], bytes]:
+    """Write some shards; return their states by number and the values of texts, and the bytes of the rows of the index."""
+    index = _index(task)
     if index.fingerprint != task["fingerprint"]:
-        raise DatasetError(f"{task['source'][0]}: was changed while it was converted. Convert it again when it is complete.")
+        raise DatasetError(f"{index.shards[0].path}: was changed while it was converted. Convert it again when it is complete.")
     part = Part(index, task["target"], Path(task["directory"]), dict(enumerate(task["names"])), task["number"], task["parts"])
 
     def report() -> None:
         progress([part.row, part.bytes])
 
     try:
-        rows, shards = part.convert(report)
+        rows, texts, shards = part.convert(report)
     finally:
         report()  # at an error too: of several processes, the first record that failed decides
-    return {number: shard.state() for number, shard in shards.items()}, rows.tobytes()
+    return {"shards": {number: shard.state() for number, shard in shards.items()}, "texts": texts}, rows.tobytes()
+
+
+def _index(task: dict[str, Any]) -> Index:
+    if "index" in task:
+        with open(task["index"], "rb") as file:
+            index: Index = pickle.load(file)
+        return index
+    return open_anywhere(task["source"], task["layout"] and from_json(task["layout"]))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from vlpipe.sources.records import Records, Values
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Text
 from vlpipe.storage.shard_writer import ShardWriter, WrittenShard, shard_numbers
+from vlpipe.storage.text_columns import TextValues
 
 PROGRESS_BYTES = 1 << 20  # of records between two calls of `progress`
 
@@ -40,8 +41,8 @@ class Part:
         self.rows = np.flatnonzero(self._shards % parts == number)
         self.row = self.bytes = 0
 
-    def convert(self, progress: Callable[[], None]) -> tuple[np.ndarray, dict[int, WrittenShard]]:
-        """Write the shards; return the rows of their records in the index of the target, and the shards by number.
+    def convert(self, progress: Callable[[], None]) -> tuple[np.ndarray, TextValues, dict[int, WrittenShard]]:
+        """Write the shards; return the rows of their records in the index of the target, the values of texts, and the shards by number.
 
         Raises:
             DatasetError: a record cannot be read, or a shard cannot be written.

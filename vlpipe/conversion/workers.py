@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,21 +15,39 @@ from vlpipe.errors import VlpipeError
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import to_json
 from vlpipe.processes import Workers
+from vlpipe.storage.field_access import column
 from vlpipe.storage.index import Index, row_dtype
+from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.shard_writer import WrittenShard, shard_numbers
+from vlpipe.storage.text_columns import TextValues, merged_values, text_fields
 from vlpipe.storage.transaction import DatasetTransaction
 
 _DONE = 1 << 62  # greater than the number of any record
 
 
-def describe_job(index: Index, source: list[str], layout: Layout | None, transaction: DatasetTransaction) -> dict[str, Any] | None:
-    """Return the conversion as JSON values, for other processes; None if its layout has functions of the user's, which stay here."""
-    if layout is not None and layout.given is not None:
-        return None
+@contextmanager
+def job_for(
+    index: Index, source: list[str] | Opened, layout: Layout | None, transaction: DatasetTransaction
+) -> Iterator[dict[str, Any] | None]:
+    """Yield the conversion as JSON values, for other processes; None if its layout has functions of the user's, which stay here.
+
+    Other processes open paths again. An open source may be a selection, so they load its index, from a file that is there for so long.
+    """
+    if index.foreign is not None and index.foreign.parse is not None:
+        yield None
+    elif not isinstance(source, Opened):
+        yield _job(index, transaction) | {"source": source, "layout": None if layout is None else to_json(layout)}
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "index.pickle")
+            with open(path, "wb") as file:
+                pickle.dump(index, file, protocol=5)
+            yield _job(index, transaction) | {"index": path}
+
+
+def _job(index: Index, transaction: DatasetTransaction) -> dict[str, Any]:
     return {
-        "source": source,
-        "layout": None if layout is None else to_json(layout),
         "fingerprint": index.fingerprint,
         "target": transaction.path,
         "directory": str(transaction.directory),
@@ -35,11 +57,11 @@ def describe_job(index: Index, source: list[str], layout: Layout | None, transac
 
 def in_processes(
     job: dict[str, Any], schema: Schema, records: int, parts: int, progress: Callable[[int], None]
-) -> tuple[np.ndarray, dict[int, WrittenShard]]:
-    """Convert in several processes; return all rows of the target's index, and its shards by number.
+) -> tuple[np.ndarray, TextValues, dict[int, WrittenShard]]:
+    """Convert in several processes; return all rows of the target's index, the values of its texts, and its shards by number.
 
     Args:
-        job: of `describe_job`.
+        job: of `job_for`.
         schema: of the target.
         records: number of records in the source.
         parts: number of processes.
@@ -48,7 +70,9 @@ def in_processes(
     Raises:
         VlpipeError: a record cannot be converted: the first such record, whatever the number of processes. Or a process died.
     """
-    rows = np.empty(records, row_dtype(schema))
+    names = text_fields(schema)
+    rows = np.empty(records, row_dtype(schema, names))
+    texts: list[TextValues] = [{} for _ in range(parts)]
     part_of_row = shard_numbers(records, len(job["names"])) % parts
     shards: dict[int, WrittenShard] = {}
     at, done = [0] * parts, [0] * parts
@@ -69,13 +93,20 @@ def in_processes(
                 progress(sum(done))
             elif message.kind == "result":
                 rows[part_of_row == number] = np.frombuffer(message.payload, rows.dtype)
-                shards |= {int(shard): WrittenShard.from_state(state) for shard, state in message.value.items()}
+                texts[number] = message.value["texts"]
+                shards |= {int(shard): WrittenShard.from_state(state) for shard, state in message.value["shards"].items()}
             else:
                 failures.append((at[number], message.value))
             if message.kind != "progress":
                 at[number] = _DONE
             _raise_first(failures, at)
-    return rows, shards
+    values: TextValues = {}
+    for name in names:
+        values[name], codes = merged_values([part[name] for part in texts])
+        for number, table in enumerate(codes):
+            place, mine = column(schema, "code", name), part_of_row == number
+            rows[place][mine] = table[rows[place][mine]]
+    return rows, values, shards
 
 
 def _raise_first(failures: list[tuple[int, VlpipeError]], at: list[int]) -> None:

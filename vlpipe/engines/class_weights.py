@@ -13,7 +13,9 @@ from vlpipe.planning.selection import Selection
 
 
 def sample_weights(batch: Flat, selection: Selection, tables: Mapping[str, np.ndarray]) -> Any:
-    """float32 weights in the structure of the labels, `[B]`, or `[B, U]` for a label with several values; 0 for padding and repeated rows.
+    """float32 weights in the structure of the labels: `[B]`, or for the values of a sequence `[B, U]`, ragged where that is.
+
+    Those of padding and repeated rows are 0.
 
     Args:
         batch: with the lengths of labels that are sequences.
@@ -22,10 +24,15 @@ def sample_weights(batch: Flat, selection: Selection, tables: Mapping[str, np.nd
     weights = {}
     for name in selection.labels:
         y, lengths = batch[f"y:{name}"], batch.get(f"n:y:{name}")
-        weight = tf.ones(tf.shape(y)[:1])
+        is_ragged = isinstance(y, tf.RaggedTensor)
+        weight = tf.ones([y.nrows()] if is_ragged else tf.shape(y)[:1])
         if name in tables:
-            weight = _of_classes(y, tables[name], vectors=y.shape.rank > (1 if lengths is None else 2))
-            weight = weight if lengths is None else weight * tf.sequence_mask(lengths, tf.shape(y)[1], tf.float32)
+            sequences = y.values if is_ragged else y
+            weight = _of_classes(sequences, tables[name], vectors=y.shape.rank > (1 if lengths is None else 2))
+            if is_ragged:
+                weight = y.with_values(weight)
+            elif lengths is not None:
+                weight *= tf.sequence_mask(lengths, tf.shape(y)[1], tf.float32)
         if "weight" in batch:
             weight *= tf.reshape(batch["weight"], [-1] + [1] * (weight.shape.rank - 1))
         weights[name] = weight

@@ -22,6 +22,7 @@ from vlpipe.engines.python_calls import keep_alive
 from vlpipe.engines.splitmix_graph import uint64
 from vlpipe.errors import REWRITTEN, printable
 from vlpipe.planning import splitmix
+from vlpipe.planning.drawing import Drawing
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.schedule import Schedule
@@ -88,7 +89,28 @@ class _Order:
 
     def _pieces_of(self, epoch: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
         """`Schedule.pieces_of`."""
-        return slots
+        return slots if self._schedule.drawing is None else tf.gather(self._table(self._schedule.drawing, epoch), slots)
+
+    def _table(self, drawing: Drawing, epoch: tf.Tensor) -> tf.Tensor:
+        """`Drawing.table`."""
+        fixed = tf.range(drawing.fixed, dtype=tf.int64)
+        if not len(drawing.slot_strata):
+            return fixed
+        strata = drawing.strata
+        cycles, blocks, skipped, sizes, firsts = map(
+            tf.constant, (strata.cycles, strata.blocks, strata.skipped, strata.sizes, strata.firsts)
+        )
+        stratum_of, slot_strata = tf.constant(drawing.stratum_of), tf.constant(drawing.slot_strata)
+        left, right, either = tf.bitwise.left_shift, tf.bitwise.right_shift, tf.bitwise.bitwise_or
+        numbers = tf.range(len(drawing.stratum_of), dtype=tf.int64)
+        epochs = tf.gather(epoch // cycles, stratum_of)
+        packed = right(splitmix_graph.hashes(drawing.seed, epochs, uint64(splitmix.MIXES), numbers), uint64(64 - drawing.hash_bits))
+        packed = either(packed, left(tf.cast(stratum_of, tf.uint64), uint64(drawing.hash_bits)))
+        packed = either(left(packed, uint64(drawing.index_bits)), tf.cast(numbers, tf.uint64))
+        order = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << drawing.index_bits) - 1)
+        begins = tf.gather(epoch % cycles * blocks + skipped, slot_strata)
+        places = (begins + tf.constant(drawing.slot_places)) % tf.gather(sizes, slot_strata)
+        return tf.concat([fixed, drawing.fixed + tf.gather(order, tf.gather(firsts, slot_strata) + places)], 0)
 
     def _hashes(self, epoch: tf.Tensor, purpose: int, count: int) -> tf.Tensor:
         """`splitmix.hashes`."""

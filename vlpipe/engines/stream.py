@@ -6,6 +6,7 @@ both, and records of other lengths, by comparing with the index.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable
@@ -42,6 +43,8 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         epochs: pairs of int64: the number of an epoch, and the first batch to deliver of it: 0, or a number beyond the last batch for none.
         deliver: turns a flat batch into the user's element.
     """
+    selected = None if plan.index.taken is None else _selected(plan.index)
+    plan = dataclasses.replace(plan, index=plan.index.whole)  # the files are read from first to last
     index = plan.index
     table = _Table.of(plan)
     if index.foreign is None:
@@ -60,7 +63,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         # eagerly, and would change the user's seed.)
         if not tf.executing_eagerly():
             tf.random.set_seed(1)
-        records = _read(table, plan, number)
+        records = _read(table, plan, number, selected)
         if plan.refused.keys() - {"remainder"}:
             records = records.filter(lambda position, _: table.delivered[position])
         examples = records.map(
@@ -74,6 +77,13 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
     delivered = epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
     keep_alive(example, delivered)
     return delivered
+
+
+def _selected(index: Index) -> np.ndarray:
+    """bool: whether a selection has each record of its whole, in the order of the records in the shards."""
+    mask = np.zeros(len(index.whole), bool)
+    mask[index.taken.rows if index.taken is not None else slice(None)] = True
+    return mask[index.whole.by_shard()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,20 +133,35 @@ class _Table:
         return tf.strings.join([self.names[shard], ", record ", number, " at byte ", tf.strings.as_string(self.offset[position])])
 
 
-def _read(table: _Table, plan: Plan, number: tf.Tensor) -> tf.data.Dataset:
-    """The records of an epoch as (position, serialized Example)."""
-    shards = tf.range(table.count.shape[0], dtype=tf.int64)
+def _read(table: _Table, plan: Plan, number: tf.Tensor, selected: np.ndarray | None) -> tf.data.Dataset:
+    """The records of an epoch as (position, serialized Example).
+
+    Args:
+        selected: bool, which records to deliver, by their position; None: all.
+    """
+    count = table.count.shape[0]
+    shards = tf.range(count, dtype=tf.int64)
+    if selected is not None:  # only files with records to deliver are read
+        positions = np.flatnonzero(selected)
+        used = np.unique(np.searchsorted(np.asarray(table.first), positions, side="right") - 1)
+        count, shards = len(used), tf.constant(used, tf.int64)
+    chosen = None if selected is None else tf.constant(selected)
+
+    def keep(blocks: tf.data.Dataset) -> tf.data.Dataset:
+        records = blocks.unbatch()
+        return records if chosen is None else records.filter(lambda position, _: chosen[position])
+
     if not plan.options.shuffle:
-        return tf.data.Dataset.from_tensor_slices(shards).flat_map(lambda shard: _read_shard(table, shard)).unbatch()
+        return keep(tf.data.Dataset.from_tensor_slices(shards).flat_map(lambda shard: _read_shard(table, shard)))
     seeds = tf.random.stateless_uniform([2], seed=[plan.options.seed or 0, number], minval=None, maxval=None, dtype=tf.int64)
     shards = tf.gather(shards, tf.argsort(tf.random.stateless_uniform(tf.shape(shards), seed=seeds), stable=True))
     blocks = tf.data.Dataset.from_tensor_slices(shards).interleave(
         lambda shard: _read_shard(table, shard),
-        cycle_length=min(INTERLEAVED, table.count.shape[0]),
-        num_parallel_calls=min(default_parallelism(plan.options), INTERLEAVED, table.count.shape[0]),
+        cycle_length=min(INTERLEAVED, count),
+        num_parallel_calls=min(default_parallelism(plan.options), INTERLEAVED, count),
         deterministic=True,
     )
-    return blocks.unbatch().shuffle(_shuffle_buffer(plan.index), seed=seeds[0], reshuffle_each_iteration=False)
+    return keep(blocks).shuffle(_shuffle_buffer(plan.index), seed=seeds[0], reshuffle_each_iteration=False)
 
 
 def _shuffle_buffer(index: Index) -> int:

@@ -41,6 +41,7 @@ class Batch:
         y: the labels, NumPy; None without.
         label_frames: int64 `[B]`, the true lengths of labels that are sequences, by name ("label" for a single one).
         weight: the sample weights, NumPy, as Keras takes them; None without.
+        starts: int64 `[B]`, the first frame of each window; None without windows.
         ids: int64 `[B]`; None where the dataset does not deliver them.
         is_real: bool `[B]`: not a row that only completes the batch.
     """
@@ -52,6 +53,7 @@ class Batch:
     y: Any
     label_frames: dict[str, np.ndarray]
     weight: Any
+    starts: np.ndarray | None
     ids: np.ndarray | None
     is_real: np.ndarray
 
@@ -102,7 +104,7 @@ def of_plan(plan: Plan, options: Options) -> Iterator[Batch]:
         frames = {name: x["lengths" if single else f"{name}_lengths"] for name in names}
         lengths = {key for key in x if key.endswith("lengths")} - set(names)
         labels = {key.removesuffix("_lengths"): x[key] for key in lengths if key.removesuffix("_lengths") not in (*names, "lengths")}
-        requested = set(x) - (set() if options.lengths else lengths) - (set() if options.ids else {"id"})
+        requested = set(x) - (set() if options.lengths else lengths) - (set() if options.ids else {"id", "start"})
         y, label_frames, weight = _labels(rest, labels)
         yield Batch(
             x=x["features"] if requested == {"features"} and single else {key: x[key] for key in x if key in requested},
@@ -112,6 +114,7 @@ def of_plan(plan: Plan, options: Options) -> Iterator[Batch]:
             y=y,
             label_frames=label_frames,
             weight=weight,
+            starts=np.asarray(x["start"]) if "start" in x else None,
             ids=np.asarray(x["id"]),
             is_real=np.ones(len(x["id"]), bool),
         )
@@ -147,6 +150,7 @@ def of_dataset(dataset: tf.data.Dataset) -> Iterator[Batch]:
             y=y,
             label_frames=label_frames,
             weight=weight,
+            starts=None,
             ids=np.asarray(parts["id"]) if "id" in parts else None,
             is_real=_real_rows(weight, next(iter(features.values()))),
         )

@@ -69,6 +69,11 @@ def evaluate(model: Any, source_or_dataset: Source | tf.data.Dataset, **argument
             _log.warning('evaluate: the dataset was made with remainder="pad"; its repeated rows of weight 0 are left out')
         batches = of_dataset(source_or_dataset)
     else:
+        if arguments.get("windows") is not None:
+            raise ArgumentError(
+                "windows: frames that several windows have would count several times in evaluate. Leave windows out, or use "
+                "vlpipe.predict, vlpipe.stitch and a loss of the result."
+            )
         options, plan = plan_of(source_or_dataset, dict(arguments), exact=exact)
         warn_of_padding(runner, options, exact=exact)
         batches = of_plan(plan, options)

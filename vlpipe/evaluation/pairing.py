@@ -66,8 +66,7 @@ class Pairing:
         if name not in plan.index.counted:
             return pair.agrees
         feature = output.feature if output.feature in plan.selection.features else plan.selection.key
-        frames = plan.frames if feature == plan.selection.key else plan.index.frames(feature)[plan.rows]
-        return bool(np.array_equal(output.frames(frames), plan.index.frames(name)[plan.rows]))
+        return bool(np.array_equal(output.frames(_delivered(plan, feature)), _delivered(plan, name)))
 
     def _names(self, answers: Any) -> list[str] | None:
         """The names of the outputs in the order of `keras.tree.flatten`, which sorts the keys of a dict; None: a single one."""
@@ -90,3 +89,9 @@ class Pairing:
             f'evaluate: the {kind} are {came}, expected {names or "a single one"}, as the outputs of model "{self._runner.name}". '
             "Name them: label=..."
         )
+
+
+def _delivered(plan: Plan, name: str) -> np.ndarray:
+    """The delivered lengths of a sequence: with the key feature, those that are aligned are cut and transformed."""
+    with_key = name == plan.selection.key or name in plan.selection.aligned
+    return np.asarray(plan.frames, np.int64) if with_key else plan.index.frames(name)[plan.rows]

@@ -27,9 +27,11 @@ class RecordArray(np.ndarray):
 
     Attributes:
         ids: int64 `[records]`, the row of each in the index of the source; None of a part of the array.
+        starts: int64 `[records]`, with `windows` the first frame of each; else None.
     """
 
     ids: np.ndarray | None = None
+    starts: np.ndarray | None = None
 
 
 class RecordList(list[Any]):
@@ -37,9 +39,11 @@ class RecordList(list[Any]):
 
     Attributes:
         ids: int64 `[records]`, the row of each in the index of the source.
+        starts: int64 `[records]`, with `windows` the first frame of each; else None.
     """
 
     ids: np.ndarray
+    starts: np.ndarray | None = None
 
 
 def predict(model: Any, source: Source, **arguments: Unpack[Arguments]) -> Any:
@@ -61,8 +65,10 @@ def predict(model: Any, source: Source, **arguments: Unpack[Arguments]) -> Any:
 
     Returns:
         An array `[records, ...]` if the model gives one answer a record; a list of arrays `[T', ...]`, one for each record and cut to its
-        true length after the strides of the model, if it gives one a frame. Both have `ids` (int64 `[records]`), the row of each record
-        in the index of the source. For a model with several outputs, a dict or list of these, as from `model.predict`.
+        true length after the strides of the model, if it gives one a frame. Both have `ids` (int64 `[records]`), the row of each record in
+        the index of the source. With `windows`, there is one answer for each window, in the order of their first frames within a record,
+        and `starts` has these, as `vlpipe.stitch` takes them. For a model with several outputs, a dict or list of these, as from
+        `model.predict`.
 
     Raises:
         VlpipeError: as for `make_dataset`; or `shard`, `repeat`, `resume`, `shuffle` or `remainder` would deliver a record twice, not at
@@ -101,6 +107,7 @@ class _Answers:
     def __init__(self, runner: Runner, plan: Plan) -> None:
         self._runner, self._plan = runner, plan
         self._ids: list[np.ndarray] = [np.zeros(0, np.int64)]
+        self._starts: list[np.ndarray] = []
         self._flat: list[list[Any]] = []  # for each output, the answers batch by batch, or record by record where they have frames
         self._structure: Any = None
 
@@ -109,17 +116,18 @@ class _Answers:
         for batch in of_plan(self._plan, options):
             self._add(self._runner(batch), batch)
         if self._structure is None and self._runner.inputs is None:
-            return _with_ids(np.zeros(0, np.float32).view(RecordArray), self._ids[0])  # no record has shown what the model returns
+            return _with_ids(np.zeros(0, np.float32).view(RecordArray), self._ids[0], None)  # no record has shown what the model returns
         structure = self._runner.structure if self._structure is None else self._structure
         delivered = np.concatenate(self._ids)
         # Copies of a record have one id; which of them is which makes no difference.
         ids = np.asarray(self._plan.index.ids[np.sort(self._plan.rows)])
         order = np.empty(len(ids), np.int64)
-        order[np.argsort(ids, kind="stable")] = np.argsort(delivered, kind="stable")
+        starts = np.concatenate(self._starts) if self._starts else None
+        order[np.argsort(ids, kind="stable")] = np.lexsort((delivered,) if starts is None else (starts, delivered))
         collected = self._flat or [[] for _ in self._runner.outputs]
-        return keras.tree.pack_sequence_as(
-            structure, [_ordered(output, answers, order, ids) for output, answers in zip(self._runner.outputs, collected, strict=True)]
-        )
+        parts = [_ordered(output, answers, order) for output, answers in zip(self._runner.outputs, collected, strict=True)]
+        parts = [_with_ids(part, ids, None if starts is None else starts[order]) for part in parts]
+        return keras.tree.pack_sequence_as(structure, parts)
 
     def _add(self, answers: Any, batch: Batch) -> None:
         arrays = keras.tree.flatten(answers)
@@ -132,15 +140,17 @@ class _Answers:
             else:
                 collected.append(array)
         self._ids.append(np.asarray(batch.ids))
+        if batch.starts is not None:
+            self._starts.append(batch.starts)
 
 
-def _ordered(output: Output, collected: list[Any], order: np.ndarray, ids: np.ndarray) -> RecordArray | RecordList:
+def _ordered(output: Output, collected: list[Any], order: np.ndarray) -> RecordArray | RecordList:
     if output.has_frames:
-        return _with_ids(RecordList(collected[position] for position in order.tolist()), ids)
+        return RecordList(collected[position] for position in order.tolist())
     none = np.zeros((0, *(n or 0 for n in output.shape[1:])), np.float32)
-    return _with_ids((np.concatenate(collected)[order] if collected else none).view(RecordArray), ids)
+    return (np.concatenate(collected)[order] if collected else none).view(RecordArray)
 
 
-def _with_ids(result: Any, ids: np.ndarray) -> Any:
-    result.ids = ids
+def _with_ids(result: Any, ids: np.ndarray, starts: np.ndarray | None) -> Any:
+    result.ids, result.starts = ids, starts
     return result

@@ -14,7 +14,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetExistsError, VlpipeError
 from vlpipe.ingest.extraction import Features, IngestError, extract
-from vlpipe.ingest.recordings import Recording, split_of
+from vlpipe.ingest.recordings import Recording, split_of, splits_by_group
 from vlpipe.processes import worker_count
 from vlpipe.storage.index import METADATA_NAME
 from vlpipe.storage.metadata import open_directory
@@ -61,6 +61,7 @@ def ingest(
     dtype: str = "float32",
     num_shards: int = 16,
     splits: dict[str, float] | None = None,
+    split_by: str | None = None,
     classes: list[str] | None = None,
     workers: int | None = None,
     skip_bad: bool = False,
@@ -80,6 +81,8 @@ def ingest(
         dtype: dtype of the stored features, "float32" or "float16".
         num_shards: number of TFRecord files per dataset.
         splits: fraction of each split by name; None: write one dataset.
+        split_by: a text of the recordings, or "label": recordings with the same value come into the same split; None: a hash of its path
+            assigns each recording to a split.
         classes: the classes by number (`read_classes`), for integer labels too; None: those of the recordings, sorted.
         workers: number of processes; None: one per core.
         skip_bad: leave out recordings that cannot be used, instead of failing at the end.
@@ -87,7 +90,7 @@ def ingest(
         progress: called after each file.
 
     Raises:
-        ArgumentError: a label is not among `classes`, or the recordings have no labels to number by them.
+        ArgumentError: a label is not among `classes`, the recordings have no labels to number by them, or cannot be split by `split_by`.
         IngestError: recordings cannot be used (the message lists all of them), or a worker process died. Nothing is committed.
         DatasetExistsError: a target exists, or `out` contains a split of an earlier run that this run does not replace.
         VlpipeError: as `Writer`.
@@ -97,6 +100,7 @@ def ingest(
     targets = {name: Path(out) / name for name in splits} if splits else {"": Path(out)}
     _refuse_other_splits(Path(out), splits or {})
     totals = {name: Totals() for name in targets}
+    split_of_key = _splits(recordings, splits, split_by)
     result = IngestResult({target: totals[name] for name, target in targets.items()}, numbers, classes)
     workers = worker_count(workers, tasks=len(recordings))
     with contextlib.ExitStack() as stack:
@@ -109,7 +113,7 @@ def ingest(
             if isinstance(extraction, str):
                 result.bad.append((recording.key, extraction))
             elif skip_bad or not result.bad:
-                name = split_of(recording.key, splits) if splits else ""
+                name = split_of_key[recording.key]
                 _write(writers[name], totals[name], recording, extraction, numbers)
             progress()
         _refuse_bad(result.bad, len(recordings), skip_bad)
@@ -117,11 +121,21 @@ def ingest(
             writer.metadata |= {"features": features.settings(), "seconds": round(totals[name].seconds, 3)}
             writer.metadata |= {"skipped": [key for key, _ in result.bad]}
             writer.metadata |= {"splits": splits} if splits else {}
+            writer.metadata |= {"split_by": split_by} if split_by else {}
             writer.metadata |= {"classes": classes} if classes else {}
         _commit({target: writers[name] for name, target in targets.items()})
     for target, total in result.datasets.items():
         total.bytes = sum(file.stat().st_size for file in target.iterdir())
     return result
+
+
+def _splits(recordings: list[Recording], splits: dict[str, float] | None, split_by: str | None) -> dict[str, str]:
+    """The split of each recording, by its key; "" without splits."""
+    if not splits:
+        return dict.fromkeys((recording.key for recording in recordings), "")
+    if split_by is None:
+        return {recording.key: split_of(recording.key, splits) for recording in recordings}
+    return dict(zip((recording.key for recording in recordings), splits_by_group(recordings, splits, split_by), strict=True))
 
 
 def _number_labels(recordings: list[Recording]) -> tuple[dict[str, int], list[str] | None]:

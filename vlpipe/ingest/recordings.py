@@ -13,8 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.regular_files import open_regular
+from vlpipe.sources.partition import partition
+from vlpipe.storage.mixture import exact
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aif", ".aiff")
 
@@ -136,8 +140,11 @@ def _read_csv(manifest: str | os.PathLike[str]) -> tuple[list[str], list[dict[st
     return columns, rows
 
 
-def label_by_regex(recordings: list[Recording], pattern: str) -> list[Recording]:
+def label_by_regex(recordings: list[Recording], pattern: str, text: str | None = None) -> list[Recording]:
     """Take labels from the relative path: the group `label` of the first match, else group 1.
+
+    Args:
+        text: a further named group, which becomes a text of the recordings if the pattern has it.
 
     Raises:
         ArgumentError: the pattern is not a regular expression, has no group, or gives no label for some path.
@@ -150,7 +157,12 @@ def label_by_regex(recordings: list[Recording], pattern: str) -> list[Recording]
         raise ArgumentError(f"label-regex: {pattern!r} has no group; put the label in parentheses, as in '([a-z]+)_'.")
     group = "label" if "label" in regex.groupindex else 1
     matches = [(recording, regex.search(recording.key)) for recording in recordings]
-    labelled = [replace(recording, label=match[group]) for recording, match in matches if match and match[group]]
+    texts = [text] if text is not None and text in regex.groupindex and text != "label" else []
+    labelled = [
+        replace(recording, label=match[group], texts={name: match[name] or "" for name in texts})
+        for recording, match in matches
+        if match and match[group]
+    ]
     if len(labelled) < len(recordings):
         missing = [recording.key for recording, match in matches if not (match and match[group])]
         raise ArgumentError(
@@ -193,6 +205,32 @@ def parse_splits(text: str) -> dict[str, float]:
     if not math.isclose(sum(splits.values()), 1.0, abs_tol=1e-6):
         raise ArgumentError(f"split: the fractions of {text!r} sum to {sum(splits.values()):g}, expected 1.")
     return splits
+
+
+def splits_by_group(recordings: list[Recording], splits: dict[str, float], by: str) -> list[str]:
+    """The split of each recording; recordings with the same value of a text, such as those of one speaker, come into the same split.
+
+    The numbers of recordings are as near to the fractions as whole groups allow, as with `RecordSet.split`.
+
+    Raises:
+        ArgumentError: the recordings have no such text or label, a value is empty, or there are fewer values than splits.
+    """
+    values = [recording.label if by == "label" else recording.texts.get(by) for recording in recordings]
+    if None in values:
+        known = [*recordings[0].texts, *(["label"] if recordings[0].label is not None else [])]
+        raise ArgumentError(
+            f"split-by: {by!r} is neither a column of the manifest nor a named group of --label-regex, such as (?P<{by}>[a-z]+); "
+            f"the recordings have {', '.join(known) or 'neither texts nor labels'}."
+        )
+    if "" in values:
+        raise ArgumentError(f"split-by: {by!r} is empty for {recordings[values.index('')].key}. Fill it in, or leave this file out.")
+    different, groups = np.unique(np.array(values), return_inverse=True)
+    if len(different) < len(splits):
+        raise ArgumentError(
+            f"split-by: {by!r} has {len(different)} different values ({', '.join(different)}), fewer than the {len(splits)} splits."
+        )
+    parts = partition(len(values), [exact(share) for share in splits.values()], groups=groups.reshape(-1))
+    return [list(splits)[part] for part in parts.tolist()]
 
 
 def split_of(key: str, splits: dict[str, float]) -> str:

@@ -15,6 +15,7 @@ from vlpipe.planning.selection import only_label
 from vlpipe.sources.classes import class_labels, class_names, is_class_label, named_label
 from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.open import open_anywhere, open_local
+from vlpipe.sources.table import hop_ms
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
 from vlpipe.storage.statistics import Moments
@@ -155,8 +156,9 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
     """Compute weights for `model.fit(class_weight=)` that give every class the same total weight, however rare it is.
 
     The weight of a class is n / (classes * records of the class), as scikit-learn's "balanced"; of a label that is a sequence, frames are
-    counted instead of records, and of vectors of 0 and 1, the ones. Numbers come from the index; sequences and long vectors are read
-    from the records. Keras needs a weight for every class from 0 on: a class without records gets 1, which has no effect.
+    counted instead of records, and of vectors of 0 and 1, the ones. Records of a mix count as often as they come in an epoch. Numbers come
+    from the index; sequences and long vectors are read from the records. Keras needs a weight for every class from 0 on: a class without
+    records gets 1, which has no effect.
 
     Args:
         source: as for `make_dataset`.
@@ -217,7 +219,7 @@ def _summarize_label(index: Index, name: str, with_lengths: bool) -> LabelSummar
         first = next(iter(index.schema.sequences))
         order = np.argsort(index.access(name).row_values(index.rows), kind="stable")
         parts = np.split(index.frames(first)[order], np.cumsum(counts)[:-1])
-        lengths = [LengthSummary.from_lengths(part, _hop_ms(index, first)) for part in parts]
+        lengths = [LengthSummary.from_lengths(part, hop_ms(index, first)) for part in parts]
     classes = tuple(
         ClassCount(value, names[value] if 0 <= value < len(names) else None, count, summary)
         for value, count, summary in zip(values.tolist(), counts.tolist(), lengths, strict=True)
@@ -230,20 +232,9 @@ def _class_names(index: Index, name: str) -> list[str]:
     return (class_names(index.metadata) or []) if name == named_label(index) else []
 
 
-def _hop_ms(index: Index, name: str) -> float | None:
-    """Milliseconds between frames of the first sequence: the hop that `vlpipe ingest` stores, or the period of waveform samples."""
-    features, rate = index.metadata.get("features"), index.metadata.get("sample_rate")
-    hop = features.get("hop_ms") if isinstance(features, dict) else None
-    if type(rate) is int and rate > 0:
-        hop = 1000 / rate
-    if isinstance(hop, bool) or not isinstance(hop, (int, float)) or not 0 < hop < math.inf:
-        return None
-    return float(hop) if name == next(iter(index.schema.sequences)) else None
-
-
 def _summarize_sequence(index: Index, name: str) -> SequenceSummary:
     field, moments = index.schema.sequences[name], index.statistics.get(name)
-    lengths = LengthSummary.from_lengths(index.frames(name), _hop_ms(index, name))
+    lengths = LengthSummary.from_lengths(index.frames(name), hop_ms(index, name))
     if moments is None:
         return SequenceSummary(field.dimensions, field.dtype, lengths, None, None, None, None)
     mean, std = _finite(moments, moments.mean), _finite(moments, np.sqrt(moments.variance))

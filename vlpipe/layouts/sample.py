@@ -18,6 +18,7 @@ from vlpipe.protobuf.wire import Feature, Message, WireError, walk
 Reader = Callable[[str | os.PathLike[str]], Iterable[RecordFrame]]
 
 MAX_FILES, MAX_RECORDS, MAX_BYTES = 4, 32, 1 << 24  # files; records per file; bytes of all records, except that one is always read
+MAX_KEYS = 1 << 16  # of all records, with the same exception: each takes 10 microseconds
 
 
 @dataclass(frozen=True)
@@ -148,16 +149,17 @@ def read_sample(paths: Iterable[str | os.PathLike[str]], read: Reader = read_rec
         DatasetError: one of these records cannot be read, is damaged or is not an Example, or there is no record in any file.
     """
     records: list[SampleRecord] = []
-    size = 0
+    size = keys = 0
     paths = list(paths)
     for path in paths:
         if len(records) >= MAX_FILES * MAX_RECORDS:
             break
         for number, frame in enumerate(itertools.islice(read(path), MAX_RECORDS)):
             size += len(frame.data)
-            if records and size > MAX_BYTES:
+            if records and (size > MAX_BYTES or keys > MAX_KEYS):
                 break
             records.append(_record(os.path.basename(path), number, frame))
+            keys += len(records[-1].message.features) + len(records[-1].message.lists)
     if not records:
         raise DatasetError(f"{paths[0]}: none of {len(paths)} files holds a record. Pass files with records.")
     key_stats: dict[str, KeyStats] = {}

@@ -21,6 +21,19 @@ def histogram(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return lengths, counts.astype(np.int64)
 
 
+def weighted_histogram(frames: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct lengths of sequences that come at all, and about how many of an epoch have each, at least 1.
+
+    Args:
+        frames: integers `[n]`.
+        rates: float64 `[n]`, how often each comes.
+    """
+    comes = rates > 0
+    lengths, inverse = np.unique(np.asarray(frames, np.int64)[comes], return_inverse=True)
+    counts = np.bincount(inverse.reshape(-1), weights=rates[comes], minlength=len(lengths))
+    return lengths, np.maximum(1, np.rint(counts)).astype(np.int64)
+
+
 def buckets_of(frames: np.ndarray, uppers: tuple[int, ...]) -> np.ndarray:
     """Unsigned integers `[n]`: the bucket of each sequence, the first whose upper length (inclusive) it does not exceed."""
     dtype, longest = np.min_scalar_type(len(uppers)), int(frames.max(initial=0))

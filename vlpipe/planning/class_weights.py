@@ -31,6 +31,8 @@ def has_classes(field: Any) -> bool:
 def class_counts(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The classes of a label in ascending order, and how many values (records, or frames of a sequence) each has.
 
+    Values of a mix count as often as they come in an epoch, on average: the counts are fractions then.
+
     From the index where it has the values; those of sequences and long vectors are read from the records.
 
     Raises:
@@ -38,36 +40,46 @@ def class_counts(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
         DatasetError: a record cannot be read.
     """
     field = index.schema.fields[name]
-    counts: dict[int, int] = {}
-    for block in _values(index, name):
+    counts: dict[int, float] = {}
+    for block, rates in _values(index, name):
         if field.dimensions:  # type: ignore[union-attr]  # no text
             wrong = block[(block != 0) & (block != 1)]
             if wrong.size:
                 raise ArgumentError(f'label: "{name}" has the value {wrong[0]} in a vector, expected 1 for each class it names, and 0.')
-            block = np.nonzero(block.reshape(-1, block.shape[-1]))[1]
-        for value, count in zip(*(column.tolist() for column in np.unique(block, return_counts=True)), strict=True):
+            positions, block = np.nonzero(block.reshape(-1, block.shape[-1]))
+            rates = rates if rates is None else rates[positions]
+        different, numbers = np.unique(block, return_inverse=True)
+        times = np.bincount(numbers.reshape(-1), rates, minlength=len(different))
+        for value, count in zip(different.tolist(), times.tolist(), strict=True):
             counts[value] = counts.get(value, 0) + count
-    values = sorted(counts)
-    return np.array(values, np.int64), np.array([counts[value] for value in values], np.int64)
+    values = sorted(value for value, count in counts.items() if count)
+    return np.array(values, np.int64), np.array([counts[value] for value in values])
 
 
-def _values(index: Index, name: str) -> Iterator[np.ndarray]:
-    """The values of a label, in blocks."""
-    access = index.access(name)
+def _values(index: Index, name: str) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The values of a label, in blocks; with how often each comes in an epoch of a mix, float64, None for other sources."""
+    access, rates = index.access(name), None if index.mixture is None else index.mixture.rates()
     if access.location is Location.ROW:
-        yield access.row_values(index.rows)
+        yield access.row_values(index.rows), rates
         return
-    block, size = [], 0
+    block: list[np.ndarray] = []
+    rows: list[int] = []
+    size = 0
     with Records(index) as records:
         for row in index.by_shard().tolist():
             value = np.asarray(records.values(row, [name])[name])
             block.append(value if isinstance(access.field, Sequence) else value[None])
+            rows.append(row)
             size += value.size
             if size > _BLOCK:
-                yield np.concatenate(block)
-                block, size = [], 0
+                yield _joined(block, rows, rates)
+                block, rows, size = [], [], 0
     if block:
-        yield np.concatenate(block)
+        yield _joined(block, rows, rates)
+
+
+def _joined(block: list[np.ndarray], rows: list[int], rates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    return np.concatenate(block), None if rates is None else np.repeat(rates[rows], [len(value) for value in block])
 
 
 def balanced(values: np.ndarray, counts: np.ndarray) -> dict[int, float] | None:

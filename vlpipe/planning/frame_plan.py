@@ -14,9 +14,10 @@ from vlpipe.planning.options import Options
 from vlpipe.planning.paddings import label_dtype
 from vlpipe.planning.selection import Selection
 from vlpipe.storage.index import Index
+from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
 from vlpipe.transforms.crop import Crop
-from vlpipe.transforms.normalize import MeanVariance, of_path, of_source
+from vlpipe.transforms.normalize import MeanVariance, of_opened, of_path, of_source
 from vlpipe.transforms.transform import LengthMap, TracedTransform, Transform, traced
 from vlpipe.transforms.windows import Windows
 
@@ -137,6 +138,8 @@ def frame_plan_for(index: Index, selection: Selection, options: Options, frames:
             _check_same_frames(sequences[name].dimensions, functions[name].dimensions, options.normalize)
         if options.normalize == "global":
             moments = {name: of_source(index, name) for name in selection.features}
+        elif isinstance(options.normalize, Opened):
+            moments = of_opened(options.normalize, {name: sequences[name].dimensions for name in selection.features})
         else:
             moments = of_path(options.normalize, {name: sequences[name].dimensions for name in selection.features})
     if options.augment is not None:
@@ -164,9 +167,10 @@ def _functions(
     return functions, lengths
 
 
-def _check_same_frames(stored: tuple[int, ...], delivered: tuple[int, ...], normalize: str) -> None:
+def _check_same_frames(stored: tuple[int, ...], delivered: tuple[int, ...], normalize: str | Opened) -> None:
     if stored != delivered:
+        named = normalize if isinstance(normalize, str) else "a source"
         raise ArgumentError(
-            f'normalize="{normalize}": the statistics describe stored frames {list(stored)}, but the transform returns frames '
+            f'normalize="{named}": the statistics describe stored frames {list(stored)}, but the transform returns frames '
             f'{list(delivered)}. Use normalize="utterance", or normalise in the transform.'
         )

@@ -12,14 +12,15 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.alignment import with_aligned
-from vlpipe.planning.buckets import boundaries_of, buckets_of, histogram
+from vlpipe.planning.buckets import boundaries_of, buckets_of, histogram, weighted_histogram
 from vlpipe.planning.class_weights import by_label
+from vlpipe.planning.drawing import draw, parts_of, rates_of
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
 from vlpipe.planning.options import INTEGER_DTYPES, Options, itemsize_of
 from vlpipe.planning.pieces import Pieces, pieces_of
 from vlpipe.planning.plan import Bucket, Plan
 from vlpipe.planning.schedule import BatchSpans, Schedule, cut
-from vlpipe.planning.selection import Selection, select
+from vlpipe.planning.selection import Selection, selection_of
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
@@ -57,8 +58,8 @@ def make_plan(index: Index, options: Options) -> Plan:
         ArgumentError: a record is outside `length_range` and `out_of_range` is "error", or the engine does not support the arguments.
         SchemaError: the requested fields are not in the schema, or not of the right kind.
     """
-    engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed)
-    selection = with_aligned(index, select(index.schema, options, index.label, index=index), options)
+    engine = choose_engine(options, local=index.is_local, compressed=index.is_compressed, mixed=index.mixture is not None)
+    selection = with_aligned(index, selection_of(index, options), options)
     _check_scaled(index, selection, options)
     by_label(index, selection.labels, options.class_weight)  # raises now, not when the weights are made
     delivered = _within_range(index, selection, options)
@@ -68,18 +69,24 @@ def make_plan(index: Index, options: Options) -> Plan:
             f"windows: all {len(delivered.rows)} records are shorter than a window of {options.windows.frames} frames, and "
             'tail="drop" leaves them out. Use shorter windows, or another tail.'
         )
+    there = len(pieces)
     frames, frame_plan = frame_plan_for(index, selection, options, pieces.frames)
     delivered, pieces, frames = _with_frames(delivered, pieces, frames, index, selection, options)
     padded = np.maximum(frames, frame_plan.least) if frame_plan.least else frames
-    lengths, counts = histogram(padded)
+    leaf_of, parts = (None, ()) if index.mixture is None else parts_of(index.mixture, pieces)
+    lengths, counts = histogram(padded) if leaf_of is None else weighted_histogram(padded, rates_of(parts)[leaf_of])
     uppers = boundaries_of(lengths, counts, options, engine)
     bucket_of = buckets_of(padded, uppers)
     sizes = [options.batch_size_for(upper) for upper in uppers]
-    records = np.bincount(np.searchsorted(uppers, lengths), weights=counts, minlength=len(uppers)).astype(int).tolist()
+    over_budget, drawing = _over_budget(padded, options), None
+    if index.mixture is not None:
+        positions, pieces, bucket_of, drawing = draw(index.mixture, index.ids, pieces, parts, bucket_of, options.seed or 0)
+        frames = frames[positions]
+    records = np.bincount(bucket_of, minlength=len(uppers)).tolist()
     carry = engine != "stream" and options.batching == "bucket"
     spans = cut(records, [size * options.shard[1] for size in sizes], drop=options.remainder == "drop", carry=carry)
     _check_shared(spans, options)
-    refused = delivered.refused | {"tail": left_out, "remainder": len(frames) - int(spans.counts.sum())}
+    refused = delivered.refused | {"tail": left_out, "remainder": len(bucket_of) - int(spans.counts.sum())}
     refused = {reason: count for reason, count in refused.items() if count}
     dimensions = {name: frame_plan.dimensions_of(name, index.schema) for name in selection.features}
     seed = (options.seed or 0) if options.shuffle else None
@@ -87,12 +94,12 @@ def make_plan(index: Index, options: Options) -> Plan:
         options=options,
         selection=selection,
         engine=engine,
-        total=len(pieces) + sum(delivered.refused.values()) + left_out,
+        total=there + sum(delivered.refused.values()) + left_out,
         records=int(spans.counts.sum()),
         refused=refused,
         truncated=delivered.truncated,
         cropped=0 if options.crop is None else int(np.count_nonzero(delivered.frames > options.crop.frames)),
-        over_budget=_over_budget(padded, options),
+        over_budget=over_budget,
         buckets=_buckets(uppers, sizes, records, lengths, spans, options),
         frame_bytes={
             name: int(np.prod(dimensions[name], dtype=np.int64)) * itemsize_of(selection.dtypes[name]) for name in selection.features
@@ -108,17 +115,20 @@ def make_plan(index: Index, options: Options) -> Plan:
             complete=options.remainder == "pad",
             shard=options.shard,
             multiple_of=options.multiple_of or 1,
+            drawing=drawing,
         ),
         frame_plan=frame_plan,
+        parts=parts,
     )
 
 
-def choose_engine(options: Options, *, local: bool = True, compressed: bool = False) -> str:
+def choose_engine(options: Options, *, local: bool = True, compressed: bool = False, mixed: bool = False) -> str:
     """The requested engine, or with "auto" the first one that can read the files.
 
     Args:
         local: the shards are files that can be mapped.
         compressed: a shard is compressed, so that it can only be read from its beginning.
+        mixed: the source is a mix.
 
     Raises:
         ArgumentError: the requested engine does not support the files or the arguments; the message names one that does.
@@ -135,6 +145,8 @@ def choose_engine(options: Options, *, local: bool = True, compressed: bool = Fa
             f"engine={engine!r}: this engine cannot start reading in the middle of a compressed file. Leave engine out, or uncompress or "
             "convert the files (vlpipe convert)."
         )
+    if engine == "stream" and mixed:
+        raise ArgumentError(f"mix: the stream engine delivers every record once an epoch. {instead}.")
     if engine == "stream" and options.windows is not None:
         raise ArgumentError(f"windows: the stream engine delivers whole records. {instead}.")
     if engine == "stream" and options.resume is not None:

@@ -16,6 +16,7 @@ from vlpipe.arguments import MAX_FRAMES, integer
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.class_weights import checked_class_weight
 from vlpipe.planning.paddings import checked_label_padding, checked_padding
+from vlpipe.storage.paths import Opened
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
@@ -88,7 +89,7 @@ class Arguments(TypedDict, total=False):
     crop: int | Crop | None
     windows: int | Windows | None
     transform: Callable[[Any], Any] | Transform | None
-    normalize: str | os.PathLike[str] | None
+    normalize: str | os.PathLike[str] | Opened | None
     augment: SpecAugment | None
     layout: str | Layout | None
     shard: tuple[int, int]
@@ -130,7 +131,7 @@ class Options:
     crop: Crop | None = None
     windows: Windows | None = None
     transform: Transform | None = None
-    normalize: str | None = None  # "utterance", "global", or an absolute path
+    normalize: str | Opened | None = None  # "utterance", "global", an absolute path, or an open source
     augment: SpecAugment | None = None
     layout: str | Layout | None = None
     shard: tuple[int, int] = (0, 1)
@@ -193,8 +194,8 @@ class Options:
         self._set("normalize", _checked_normalize(self.normalize))
         if self.augment is not None and not isinstance(self.augment, SpecAugment):
             raise ArgumentError(f"augment: came as {self.augment!r}, expected a vlpipe.SpecAugment(...) or None.")
-        if self.dtype in INTEGER_DTYPES and (self.normalize or (self.augment and self.augment.fill == "mean")):
-            name = "normalize" if self.normalize else "augment"
+        if self.dtype in INTEGER_DTYPES and (self.normalize is not None or (self.augment and self.augment.fill == "mean")):
+            name = "normalize" if self.normalize is not None else "augment"
             raise ArgumentError(f'{name}: results are fractions, which dtype={self.dtype!r} cannot hold. Use dtype="float32".')
 
     def _check_together(self) -> None:
@@ -230,7 +231,7 @@ class Options:
     @property
     def has_transforms(self) -> bool:
         """Whether frames are changed between reading and padding (a crop only leaves frames out)."""
-        return bool(self.transform or self.normalize or self.augment)
+        return bool(self.transform or self.normalize is not None or self.augment)
 
     @property
     def truncation(self) -> int | None:
@@ -301,15 +302,15 @@ def _checked_shard(shard: Any) -> tuple[int, int]:
     return rank, world
 
 
-def _checked_normalize(normalize: Any) -> str | None:
-    """None, a method, or the absolute path of statistics; being absolute, it never equals the name of a method."""
-    if normalize is None or (isinstance(normalize, str) and normalize in NORMALIZE):
+def _checked_normalize(normalize: Any) -> str | Opened | None:
+    """None, a method, an open source, or the absolute path of statistics; being absolute, it never equals the name of a method."""
+    if normalize is None or isinstance(normalize, Opened) or (isinstance(normalize, str) and normalize in NORMALIZE):
         return normalize
     if isinstance(normalize, (str, os.PathLike)) and os.path.exists(normalize):
         return os.path.abspath(os.fsdecode(normalize))
     raise ArgumentError(
         f"normalize: came as {normalize!r}, expected one of None, {', '.join(map(repr, NORMALIZE))}, or a path that exists: a dataset "
-        "directory, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote."
+        "directory, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote; or an open source."
     )
 
 

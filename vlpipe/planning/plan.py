@@ -11,6 +11,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.conversions import can_lose
+from vlpipe.planning.drawing import MixedPart
 from vlpipe.planning.frame_plan import FramePlan
 from vlpipe.planning.options import Options, itemsize_of
 from vlpipe.planning.paddings import label_dtype
@@ -66,6 +67,7 @@ class Plan:
         frames: `[n]`, the delivered lengths of the pieces.
         schedule: which pieces make which batch, in every epoch.
         frame_plan: what happens to their frames between reading and padding.
+        parts: those of a mix, with how many of their pieces come in an epoch; empty for other sources.
     """
 
     options: Options
@@ -85,6 +87,7 @@ class Plan:
     frames: np.ndarray = field(repr=False)
     schedule: Schedule = field(repr=False)
     frame_plan: FramePlan = field(repr=False)
+    parts: tuple[MixedPart, ...] = ()
 
     @property
     def rows(self) -> np.ndarray:
@@ -274,12 +277,17 @@ class Plan:
             aligned=self.selection.aligned if is_cut else (),
             boundaries=self.boundaries,
             frames=self.frames,
+            rates=None if self.schedule.drawing is None else self.schedule.drawing.digest,
         )
 
     def report(self) -> str:
         """The plan as a table for a terminal: `print(plan.report())`."""
         rows = [(bucket.upper, bucket.batch_size, bucket.records, bucket.steps) for bucket in self.buckets]
-        return text(named(_totals(self)), columns("frames up to", "batch size", self.unit, "steps", rows=rows))
+        tables = [named(_totals(self)), columns("frames up to", "batch size", self.unit, "steps", rows=rows)]
+        if self.parts:
+            mixed = [(part.name, part.pieces, part.delivered, f"{part.rate:.4g} times") for part in self.parts]
+            tables.append(columns("part", self.unit, "an epoch", "each comes", rows=mixed))
+        return text(*tables)
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw the histogram of lengths with the buckets over it, and below it the padding of each bucket, into an image file.

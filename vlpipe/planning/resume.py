@@ -16,7 +16,7 @@ from vlpipe.planning.schedule import ORDER
 FORMAT = "vlpipe-state"
 VERSION = 1
 # Entries of an identity that are left out where they are None, so that states stay those of earlier versions.
-_OPTIONAL = ("aligned", "windows")
+_OPTIONAL = ("aligned", "windows", "rates")
 
 Identity = dict[str, Any]
 
@@ -31,6 +31,7 @@ def run_identity(
     aligned: tuple[str, ...],
     boundaries: tuple[int, ...],
     frames: np.ndarray,
+    rates: str | None = None,
 ) -> Identity:
     """Everything that the order of the batches and the frames in them depend on, as JSON scalars.
 
@@ -41,6 +42,7 @@ def run_identity(
         aligned: the sequences of which other frames are delivered because they go with it.
         boundaries: inclusive upper lengths of the buckets.
         frames: int64 `[n]`, lengths of the delivered records.
+        rates: what identifies how often each record of a mix comes; None for other sources.
     """
     return {
         "order": ORDER,
@@ -66,6 +68,7 @@ def run_identity(
         **({"aligned": ",".join(aligned)} if aligned else {}),
         **({} if options.multiple_of == 1 else {"multiple_of": options.multiple_of}),
         **({"windows": repr(options.windows)} if options.windows else {}),
+        **({"rates": rates} if rates is not None else {}),
     }
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlpipe.planning.drawing import Drawing
 from vlpipe.planning.splitmix import BATCHES, RECORDS, hashes
 
 ORDER = 1  # version of this recipe, part of saved states: change the number with the recipe
@@ -101,6 +102,7 @@ class Schedule:
         complete: short batches are completed by repeating their pieces (remainder="pad").
         shard: (rank, world).
         multiple_of: batches that are no multiple of it come last: Keras fails under a strategy whose first batch the replicas cannot share.
+        drawing: the pieces of the slots of a mix; None: slot i has piece i.
     """
 
     bucket_of: np.ndarray
@@ -109,6 +111,7 @@ class Schedule:
     complete: bool
     shard: tuple[int, int] = (0, 1)
     multiple_of: int = 1
+    drawing: Drawing | None = None
     _recent: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -130,9 +133,9 @@ class Schedule:
     def pieces_of(self, epoch: int, slots: np.ndarray) -> np.ndarray:
         """int64 `[n]`: the pieces that some slots (int64 `[n]`) stand for in an epoch; `engines.graph` computes the same in the graph.
 
-        Each of the bucket of its slot, so that all epochs have the same steps. Today each piece has one slot, in every epoch.
+        Each of the bucket of its slot, so that all epochs have the same steps. Without a mix, each piece has one slot, in every epoch.
         """
-        return slots
+        return slots if self.drawing is None else self.drawing.table(epoch)[slots]
 
     def slots_in_order(self, epoch: int) -> np.ndarray:
         """int64 `[slots]`: sorted by bucket, and randomly within a bucket."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -119,6 +120,30 @@ def select(schema: Schema, options: Options, label: str | None = None, *, index:
     selection = Selection(names, label_names, not isinstance(features, tuple), isinstance(labels, str), dtypes, paddings_of)
     _check_collisions(schema, selection, options)
     return selection
+
+
+def selection_of(index: Index, options: Options) -> Selection:
+    """The fields of a source that the options select.
+
+    Raises:
+        SchemaError: as `select`; or the parts of a mix have different schemas and would deliver different fields.
+    """
+    if index.written:
+        places = {schema: os.path.dirname(shard.path) for schema, shard in reversed(list(zip(index.written, index.shards, strict=True)))}
+        delivered = {place: _delivered(schema, options, index.label) for schema, place in reversed(places.items())}
+        if len(set(delivered.values())) > 1:
+            each = "; ".join(f"{place}: {fields}" for place, fields in delivered.items())
+            raise SchemaError(f"mix: the sources differ in what they deliver: {each}. Name fields that all have alike (features=, label=).")
+    return select(index.schema, options, index.label, index=index)
+
+
+def _delivered(schema: Schema, options: Options, label: str | None) -> str:
+    """What a schema delivers, for people."""
+    try:
+        selection = select(schema, options, label)
+    except SchemaError as error:
+        return str(error)
+    return ", ".join(f"{name}={schema.fields[name]!r}" for name in (*selection.features, *selection.labels))
 
 
 def _delivered_dtype(stored: str, options: Options, *, is_key: bool) -> str:

@@ -13,6 +13,7 @@ MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 SHIFTS = (30, 27, 31)
 # The purposes, each with its own random numbers. MASKS is the first of a range: one for each number that SpecAugment draws.
 RECORDS, BATCHES, CROPS, MASKS = 1, 2, 3, 4
+MIXES = 1 << 16
 _MASK = 2**64 - 1
 
 
@@ -32,6 +33,15 @@ def hashes(seed: int, epoch: int, purpose: int, count: int) -> np.ndarray:
 def draws(seed: int, epoch: int, purpose: int, records: np.ndarray) -> np.ndarray:
     """int64 `[n]`: a random number below 2**32 for each record (ids >= 0): the upper half of its hash."""
     return (_outputs(seed, epoch, purpose, records.astype(np.uint64) + np.uint64(1)) >> np.uint64(32)).astype(np.int64)
+
+
+def hashes_in(seed: int, epochs: np.ndarray, purpose: int) -> np.ndarray:
+    """uint64 `[n]`: output i of SplitMix64, counted from 1, started from a mix of (seed, epochs[i], purpose); epochs are int64 `[n]`."""
+    starts = _mixed(epochs.astype(np.uint64) + np.uint64(mix(seed)))
+    starts += np.uint64(purpose)
+    starts = _mixed(starts)
+    starts += np.arange(1, len(starts) + 1, dtype=np.uint64) * np.uint64(GOLDEN)
+    return _mixed(starts)
 
 
 def _outputs(seed: int, epoch: int, purpose: int, numbers: np.ndarray) -> np.ndarray:

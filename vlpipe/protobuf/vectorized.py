@@ -138,7 +138,7 @@ class NewKeys:
         known: the known keys.
 
     Attributes:
-        first: the new keys, each with the first record that was seen to have it.
+        first: the new keys, each with the first record that has it.
     """
 
     def __init__(self, known: Iterable[str]) -> None:
@@ -151,11 +151,8 @@ class NewKeys:
     def add(self, data: np.ndarray, begins: np.ndarray, ends: np.ndarray, records: np.ndarray) -> None:
         """Look at one key of some records: its position, int64 `[n]`, and the record, int64 `[n]`."""
         hashes = key_hashes(data, begins, ends)
-        unseen = np.flatnonzero(~np.isin(hashes, self._known))
-        if not len(unseen):
-            return
-        self._known = np.union1d(self._known, hashes[unseen])
-        for position in unseen[np.unique(hashes[unseen], return_index=True)[1]].tolist():
+        new = np.flatnonzero(~np.isin(hashes, self._known))
+        for position in new[np.unique(hashes[new], return_index=True)[1]].tolist():  # the first record of each new key
             self.add_name(data[begins[position] : ends[position]].tobytes().decode("utf-8", "backslashreplace"), int(records[position]))
 
     def add_name(self, name: str, record: int) -> None:

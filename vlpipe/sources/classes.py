@@ -161,7 +161,8 @@ def _mapped(part: Index, label: str, common: list[str]) -> Index:
         )
     rows = np.array(part.rows)
     rows[name] = table[values.astype(np.int64)]
-    return replace(part, rows=rows, renumbered=Renumbered(label, (table,) * len(part.shards)))
+    tables = [table] * len(part.shards) if part.renumbered is None else [table[before] for before in part.renumbered.tables]
+    return replace(part, rows=rows, renumbered=Renumbered(label, tuple(tables)))
 
 
 def _difference(first: Index, other: Index) -> str:

@@ -69,10 +69,15 @@ def with_statistics(index: Index, *, workers: int | None = None, progress: Calla
 
 def _index_of_file(index: Index, number: int, part: np.ndarray) -> Index:
     """The index of a single file, sufficient for reading frames."""
+    if index.taken is not None:  # with all records of the file, which errors count
+        whole, taken = index.taken.whole, index.taken.rows[part]
+        of_file = np.flatnonzero(whole.rows["shard"] == number)
+        return _index_of_file(whole, number, of_file).take(np.searchsorted(of_file, taken))
     rows = np.array(index.rows[part])
     rows["shard"] = 0
     foreign = None if index.foreign is None else replace(index.foreign, lists={})
-    return Index(index.schema, (index.shards[number],), rows, index.ids[part], foreign=foreign)
+    written = index.written[number : number + 1]
+    return Index(index.schema, (index.shards[number],), rows, index.ids[part], foreign=foreign, written=written)
 
 
 def _compute(tasks: list[Index], names: list[str], sizes: list[int], workers: int, report: Report) -> Iterator[MomentsByName]:

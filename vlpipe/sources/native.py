@@ -9,13 +9,14 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.sources.classes import CLASSES, common_numbers, with_common_classes
+from vlpipe.sources.common_texts import with_common_texts
 from vlpipe.storage.index import METADATA_NAME, Index
 from vlpipe.storage.metadata import open_directory
-from vlpipe.storage.paths import Source, expand
+from vlpipe.storage.paths import Paths, expand
 from vlpipe.storage.statistics import merged
 
 
-def open_source(source: Source, *, check_files: bool = True) -> Index:
+def open_source(source: Paths, *, check_files: bool = True) -> Index:
     """The index of a dataset directory, of some of its shards, or of several of these together.
 
     Args:
@@ -43,7 +44,7 @@ def open_source(source: Source, *, check_files: bool = True) -> Index:
         whole = replace(whole, ids=whole.ids + first_id)
         first_id += len(whole)
         parts.append(whole if names is None else _select(whole, directory, names))
-    index = parts[0] if len(parts) == 1 else _combine(parts)
+    index = parts[0] if len(parts) == 1 else combine(parts)
     if check_files:
         index.check_files()
     files = [os.path.realpath(shard.path) for shard in index.shards]
@@ -72,15 +73,23 @@ def _select(index: Index, directory: str, names: list[str]) -> Index:
     return replace(index, shards=shards, rows=rows, ids=index.ids[keep], statistics=index.statistics if len(names) == len(known) else {})
 
 
-def _combine(datasets: list[Index]) -> Index:
+def combine(datasets: list[Index], caller: str = "source") -> Index:
+    """The records of several datasets, one after another.
+
+    Args:
+        caller: the argument or function that got them, for an error.
+
+    Raises:
+        SchemaError: they have different schemas, or classes that cannot be numbered alike.
+    """
     first = datasets[0]
     for other in datasets[1:]:
         if other.schema != first.schema:
             raise SchemaError(
-                f"source: {os.path.dirname(first.shards[0].path)} has {first.schema}, {os.path.dirname(other.shards[0].path)} has "
+                f"{caller}: {os.path.dirname(first.shards[0].path)} has {first.schema}, {os.path.dirname(other.shards[0].path)} has "
                 f"{other.schema}. Datasets that are read together need the same schema."
             )
-    parts, classes = with_common_classes(datasets)
+    parts, classes = with_common_classes(with_common_texts(datasets))
     rows = np.concatenate([part.rows for part in parts])
     shards = np.repeat(np.cumsum([0] + [len(part.shards) for part in parts[:-1]]), [len(part) for part in parts])
     rows["shard"] += shards.astype(np.uint32)
@@ -97,4 +106,6 @@ def _combine(datasets: list[Index]) -> Index:
         | ({} if classes is None else {CLASSES: classes}),
         statistics=merged([part.statistics for part in parts if len(part)]),
         renumbered=common_numbers(parts),
+        texts=parts[0].texts,
+        written=tuple(schema for part in parts for schema in part.written),
     )

@@ -82,7 +82,8 @@ class Records:
 
     def _native_values(self, row: int, data: bytes, names: Iterable[str]) -> Values:
         try:
-            values = decode(self._index.schema, data).values
+            written = self._index.written
+            values = decode(written[int(self._rows["shard"][row])] if written else self._index.schema, data).values
         except ValueError as error:
             raise DatasetError(
                 f"{self._index.where(row)}: does not fit the schema: {error}. `vlpipe verify` shows how many records are affected."

@@ -1,8 +1,8 @@
 """The cache of computed statistics (`compute_statistics`): mean and variance of the frames of each file.
 
 They are stored in `.vlpipe-index/NAME-READING.statistics` beside a third-party file, and in the user's cache for native shards, whose
-directory vlpipe does not change. The file has one line of JSON (which frames it covers, and a checksum of the rest), then the statistics as
-in `vlpipe.json`.
+directory vlpipe does not change; those of some records of a file in `NAME-READING-RECORDS.statistics`. The file has one line of JSON (which
+frames it covers, and a checksum of the rest), then the statistics as in `vlpipe.json`.
 
 Statistics belong to a file as it was indexed: position, length and checksum of every record, and the position of its frames. A file that
 has changed has a different index, and so no cached statistics. Labels and texts are not part of it.
@@ -46,6 +46,13 @@ def cached_moments(index: Index) -> dict[str, Moments]:
     return merged(parts)
 
 
+def known_statistics(index: Index) -> dict[str, Moments]:
+    """The statistics of an index; of a selection, for which none are stored, those that were computed for exactly its records."""
+    if index.taken is None or all(name in index.statistics for name in index.schema.sequences):
+        return index.statistics
+    return {**cached_moments(index), **index.statistics}
+
+
 def load_moments(index: Index, shard: Shard, part: np.ndarray) -> dict[str, Moments] | None:
     """The cached statistics of one file; None if there are none, or the file has changed.
 
@@ -78,7 +85,8 @@ def _head(index: Index, shard: Shard, part: np.ndarray) -> tuple[dict[str, Any],
     head = {"format": FORMAT, "version": VERSION, "reading": reading, "rows": f"crc32c:{crc:08x}"}
     if index.foreign is not None and index.foreign.parse is not None:
         return head, iter(())  # a changed function would return other frames
-    ending = f"-{google_crc32c.value(reading.encode()):08x}.statistics"
+    selected = "" if len(part) == shard.records else f"-{crc:08x}"  # beside those of the whole file
+    ending = f"-{google_crc32c.value(reading.encode()):08x}{selected}.statistics"
     return head, cache_paths(shard.path, ending, beside=index.foreign is not None)
 
 

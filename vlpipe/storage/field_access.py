@@ -24,8 +24,8 @@ class Location(Enum):
 
 
 def column(schema: Schema, kind: str, name: str) -> str:
-    """Name of the column of the index that has the `kind` ("frames", "start" or "value") of the field `name`."""
-    return kind if kind != "value" and name == next(iter(schema.sequences)) else f"{kind}:{name}"
+    """Name of the column of the index that has the `kind` ("frames", "start", "value" or "code") of the field `name`."""
+    return kind if kind in ("frames", "start") and name == next(iter(schema.sequences)) else f"{kind}:{name}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,10 @@
 
 A dataset is a directory (format version 1):
 
-    vlpipe.json     format, schema, table of shards, statistics, lengths, a digest of all of these (read by `metadata.parse_metadata`)
+    vlpipe.json     format, schema, table of shards, statistics, lengths, values of texts, a digest of all of these (read by
+                    `metadata.parse_metadata`)
     index.npy       a structured little-endian NumPy array, one row for each record (columns: `row_dtype`)
+    texts.json      values of texts, where these are long
     *.tfrecord      the shards
 """
 
@@ -13,10 +15,10 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -25,6 +27,7 @@ from vlpipe.errors import RESTORE, REWRITTEN, DatasetError, record_place
 from vlpipe.files.filesystem import is_address
 from vlpipe.regular_files import kind_of
 from vlpipe.storage.field_access import FieldAccess, column, locate
+from vlpipe.storage.mixture import Mixture
 from vlpipe.storage.schema import Fixed, Schema
 from vlpipe.storage.statistics import Moments
 from vlpipe.storage.stored_frames import Stored
@@ -39,19 +42,19 @@ INLINE_BYTES = 64
 DEFAULT_FEATURES = "default_features"  # of the metadata: the sequences that are features if the user names none
 
 
-def row_dtype(schema: Schema) -> np.dtype:
+def row_dtype(schema: Schema, texts: Iterable[str] = ()) -> np.dtype:
     """The columns of an index.
 
     `shard`, `offset` (of the record's header in its file), `bytes` (of its data), `checksum` (masked CRC32C of its data); `frames` and
     `start` (byte of the data at which the frames start) of the first sequence, `frames:NAME` and `start:NAME` of the others; `value:NAME`
-    of every `Fixed` field of at most 64 bytes.
+    of every `Fixed` field of at most 64 bytes; `code:NAME` of the texts that have a column (`storage.text_columns`).
     """
     columns: list[tuple[Any, ...]] = [("shard", "<u4"), ("offset", "<u8"), ("bytes", "<u4"), ("checksum", "<u4")]
     for name in schema.sequences:
         columns += [(column(schema, "frames", name), "<u4"), (column(schema, "start", name), "<u4")]
     for name, entry in inline_fields(schema).items():
         columns.append((column(schema, "value", name), np.dtype(entry.dtype).newbyteorder("<").str, entry.dimensions))
-    return np.dtype(columns)
+    return np.dtype(columns + [(column(schema, "code", name), "<u2") for name in texts])
 
 
 def inline_fields(schema: Schema) -> dict[str, Fixed]:
@@ -125,6 +128,18 @@ class Renumbered:
         return int(np.flatnonzero(self.tables[shard] == number)[0])
 
 
+class Taken(NamedTuple):
+    """Where the records of a selection are in the index of all records of their files.
+
+    Attributes:
+        whole: the index of all records.
+        rows: int64 `[records]`, their rows in it.
+    """
+
+    whole: Index
+    rows: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class Index:
     """Everything about a dataset that does not require reading a record.
@@ -132,12 +147,16 @@ class Index:
     Attributes:
         schema: the fields of every record.
         shards: the files; `shard` of a row is a position in this tuple.
-        rows: `[records]`, dtype `row_dtype(schema)`.
+        rows: `[records]`, dtype `row_dtype(schema, texts)`.
         ids: int64 `[records]`, the row of each record in the index on disk (of several datasets: in the concatenation of their indexes).
         metadata: user data of the writer, such as class names; of several datasets, the entries on which all agree.
         statistics: mean and variance of each sequence; omitted where the figures do not cover exactly these records.
         foreign: additional data for third-party files; None for native ones.
         renumbered: the label whose numbers in the records differ from those in the rows, which are delivered; None: there is none.
+        texts: str `[values]` (object) of each text that has a column: the codes in this column are positions in it.
+        mixture: the parts of a mix, which say how often each record comes in an epoch; None: each comes once.
+        written: of files with different schemas, the schema of the records of each shard; `schema` has what they share. Else empty.
+        taken: the index that these records were taken from, and their rows in it; None: all records of the files are in the rows.
     """
 
     schema: Schema
@@ -148,9 +167,30 @@ class Index:
     statistics: dict[str, Moments] = field(default_factory=dict)
     foreign: Foreign | None = None
     renumbered: Renumbered | None = None
+    texts: dict[str, np.ndarray] = field(default_factory=dict)
+    mixture: Mixture | None = None
+    written: tuple[Schema, ...] = ()
+    taken: Taken | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, rows: np.ndarray) -> Index:
+        """The index of some of these records: they keep their ids, and the statistics are left out unless these are all records.
+
+        Args:
+            rows: int64 `[n]`, rows of this index; different ones, but for a mix of parts that share records.
+        """
+        taken = Taken(self, rows) if self.taken is None else Taken(self.taken.whole, self.taken.rows[rows])
+        statistics = self.statistics if len(rows) == len(self) else {}
+        mixture = self.mixture and self.mixture.take(rows)
+        rows_taken = np.asarray(self.rows).take(rows)
+        return replace(self, rows=rows_taken, ids=self.ids[rows], statistics=statistics, mixture=mixture, taken=taken)
+
+    @property
+    def whole(self) -> Index:
+        """The index of all records of the files."""
+        return self if self.taken is None else self.taken.whole
 
     def access(self, name: str, *, as_feature: bool = False) -> FieldAccess:
         """Where the value of a field is.
@@ -200,6 +240,10 @@ class Index:
         """int64 `[records]`: true length of the sequence `name` in each record, in frames."""
         return self.access(name).counts(self.rows)
 
+    def codes(self, name: str) -> np.ndarray:
+        """uint16 `[records]`: the position in `texts` of a text of each record."""
+        return np.ascontiguousarray(self.rows[column(self.schema, "code", name)], np.uint16)
+
     def by_shard(self) -> np.ndarray:
         """int64 `[records]`: the rows in the order of the records in the shards."""
         rows = np.asarray(self.rows)  # copies of a memmap, which is a subclass, would be memmaps too
@@ -213,6 +257,8 @@ class Index:
 
     def numbers(self) -> np.ndarray:
         """int64 `[records]`: the number of each record in its file, from 0."""
+        if self.taken is not None:
+            return self.taken.whole.numbers()[self.taken.rows]
         order = self.by_shard()
         shards = self.rows["shard"][order]
         numbers = np.empty(len(order), np.int64)
@@ -239,8 +285,9 @@ class Index:
 
     def where(self, row: int) -> str:
         """Name a record in an error: `train-00003-of-00016.tfrecord, record 17 at byte 88120`."""
+        rows = self.whole.rows
         shard, offset = int(self.rows["shard"][row]), int(self.rows["offset"][row])
-        position = int(np.count_nonzero((self.rows["shard"] == shard) & (self.rows["offset"] < offset)))
+        position = int(np.count_nonzero((rows["shard"] == shard) & (rows["offset"] < offset)))
         return record_place(self.shards[shard].name, position, offset)
 
     def check_files(self) -> None:

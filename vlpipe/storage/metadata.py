@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import RESTORE, DatasetError, shortened
+from vlpipe.errors import RESTORE, RESTORE_ALL, DatasetError, shortened
 from vlpipe.files.filesystem import is_address, read_file
 from vlpipe.files.json_files import MAX_JSON_BYTES, parse_json
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
@@ -35,6 +35,7 @@ from vlpipe.storage.index import (
 from vlpipe.storage.rows_file import read_rows
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
+from vlpipe.storage.text_columns import TEXTS_NAME, file_of, parse_file, read_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,8 @@ class Metadata:
         digest: of `index.npy`.
         metadata: what the writer stored for the user.
         statistics: mean and variance of each sequence.
+        texts: str `[values]` of each text that has a column in the index; without those in `texts.json`.
+        texts_digest: of that file; None without one.
         has_digest: whether the document contains a digest of itself, which then was right; directories without it still open.
     """
 
@@ -59,6 +62,8 @@ class Metadata:
     digest: str
     metadata: dict[str, Any]
     statistics: dict[str, Moments]
+    texts: dict[str, np.ndarray]
+    texts_digest: str | None
     has_digest: bool
 
 
@@ -82,12 +87,13 @@ def parse_metadata(content: bytes, path: str) -> Metadata:
         if not isinstance(digest, str):
             raise ValueError(f'the digest of "index" is {digest!r}, expected a string')
         statistics = _read_statistics(schema, document.get("statistics", {}))
+        texts, texts_digest = read_values(schema, document.get("texts", {})), file_of(document)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise DatasetError(f"{path}: not the metadata of a vlpipe dataset: {reason}. {RESTORE}") from error
     # Last: where a value has no meaning, the errors above say which one.
     has_digest = _check_digest(document, path)
-    return Metadata(path, schema, shards, document["records"], digest, metadata, statistics, has_digest)
+    return Metadata(path, schema, shards, document["records"], digest, metadata, statistics, texts, texts_digest, has_digest)
 
 
 def _parse_document(content: bytes, path: str) -> dict[str, Any]:
@@ -135,7 +141,8 @@ def open_directory(directory: str | os.PathLike[str]) -> Index:
     directory = os.fspath(directory)
     metadata = read_metadata(directory)
     path = os.path.join(directory, INDEX_NAME)
-    rows = read_rows(path, row_dtype(metadata.schema), metadata.records)
+    texts = metadata.texts if metadata.texts_digest is None else _read_texts(directory, metadata.schema, metadata.texts_digest)
+    rows = read_rows(path, row_dtype(metadata.schema, texts), metadata.records)
     actual = digest_of_rows(rows)
     if actual != metadata.digest:
         raise DatasetError(
@@ -143,9 +150,18 @@ def open_directory(directory: str | os.PathLike[str]) -> Index:
             f"{RESTORE}"
         )
     ids = np.arange(len(rows), dtype=np.int64)
-    index = Index(metadata.schema, metadata.shards, rows, ids, metadata.metadata, metadata.statistics)
+    index = Index(metadata.schema, metadata.shards, rows, ids, metadata.metadata, metadata.statistics, texts=texts)
     _check_rows(path, index)
     return index
+
+
+def _read_texts(directory: str, schema: Schema, digest: str) -> dict[str, np.ndarray]:
+    path = os.path.join(directory, TEXTS_NAME)
+    try:
+        return read_values(schema, parse_file(read_file(path, MAX_JSON_BYTES), digest))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
+        raise DatasetError(f"{path}: the values of texts cannot be read ({reason}). {RESTORE_ALL}") from error
 
 
 def _absolute(directory: str) -> str:
@@ -242,5 +258,8 @@ def _check_rows(path: str, index: Index) -> None:
         begin, frames = (rows[column(schema, kind, name)].astype(np.uint64) for kind in ("start", "frames"))
         if problem is None and np.any(begin + frames * np.uint64(sequence.frame_bytes) > length):
             problem = f'the frames of "{name}" extend beyond their record'
+    for name, values in index.texts.items():
+        if problem is None and len(rows) and int(index.codes(name).max()) >= len(values):
+            problem = f'a code of the text "{name}" is beyond its {len(values)} values'
     if problem:
         raise DatasetError(f"{path}: {problem}: the index does not belong to these shards. {RESTORE}")

@@ -5,15 +5,34 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.files.filesystem import globbed, is_address
-from vlpipe.storage.index import INDEX_NAME, METADATA_NAME
+from vlpipe.storage.index import INDEX_NAME, METADATA_NAME, Index
 
-Source = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
-def expand(source: Source) -> list[str]:
+@dataclass(frozen=True, eq=False, repr=False)
+class Opened:
+    """A source whose index is known already: what `vlpipe.open` returns (`sources.record_set.RecordSet`).
+
+    Attributes:
+        index: of its records.
+        layout: with which it was opened (`layouts.Layout`, its name, or None), for what reads the files again.
+    """
+
+    index: Index
+    layout: Any = None
+
+
+# What a user may pass as a source.
+Source = Paths | Opened
+
+
+def expand(source: Paths) -> list[str]:
     """The directories and files of a source, on local file systems.
 
     Raises:
@@ -23,7 +42,7 @@ def expand(source: Source) -> list[str]:
     return [path for item in items(source) for path in matches(item)]
 
 
-def items(source: Source) -> list[str]:
+def items(source: Paths) -> list[str]:
     """The paths, globs and addresses of a source, unchanged.
 
     Raises:

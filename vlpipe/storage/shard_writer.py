@@ -22,6 +22,7 @@ from vlpipe.storage.example import encode
 from vlpipe.storage.index import inline_fields, row_dtype
 from vlpipe.storage.schema import Schema, Sequence
 from vlpipe.storage.statistics import Moments
+from vlpipe.storage.text_columns import TextCodes, TextValues, text_fields
 
 MAX_RECORD_BYTES = 2**31 - 1  # the limit of a protocol buffer
 _BUFFER_BYTES = 1 << 20
@@ -86,7 +87,8 @@ class ShardWriter:
     def __init__(self, directory: Path, schema: Schema, names: dict[int, str]) -> None:
         self._schema = schema
         self._sequences = schema.sequences
-        self._dtype = row_dtype(schema)
+        self._texts = {name: TextCodes() for name in text_fields(schema)}
+        self._dtype = row_dtype(schema, self._texts)
         self._inline = list(inline_fields(schema))
         self._shards = {number: _ShardFile(directory / name, self._sequences) for number, name in names.items()}
         self._rows: list[np.ndarray] = []
@@ -114,7 +116,8 @@ class ShardWriter:
         for name, start in zip(self._sequences, starts, strict=True):
             spans += len(values[name]), start
         inline = [values[name] for name in self._inline]
-        self._pending.append((shard, file.bytes, len(data), checksum, *spans, *inline))
+        codes = [entry.code(values[name]) for name, entry in self._texts.items()]  # type: ignore[arg-type]  # a text is bytes
+        self._pending.append((shard, file.bytes, len(data), checksum, *spans, *inline, *codes))
         if len(self._pending) == _ROWS:
             self._pack_rows()
         file.append(data, checksum, spans)
@@ -123,14 +126,18 @@ class ShardWriter:
         self._rows.append(np.array(self._pending, self._dtype))
         self._pending.clear()
 
-    def finish(self) -> tuple[np.ndarray, dict[int, WrittenShard]]:
-        """Complete the shards; return the rows of their records, in the order of `add`, and the shards by number.
+    def finish(self) -> tuple[np.ndarray, TextValues, dict[int, WrittenShard]]:
+        """Complete the shards.
+
+        Returns:
+            The rows of their records, in the order of `add`; the values of texts by code; and the shards by number.
 
         Raises:
             OSError: a file cannot be written.
         """
         self._pack_rows()
-        return np.concatenate(self._rows), {number: shard.finish() for number, shard in self._shards.items()}
+        texts = {name: entry.values() for name, entry in self._texts.items()}
+        return np.concatenate(self._rows), texts, {number: shard.finish() for number, shard in self._shards.items()}
 
 
 class _ShardFile:

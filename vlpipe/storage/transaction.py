@@ -16,14 +16,17 @@ from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_
 from vlpipe.files.json_files import parse_json
 from vlpipe.regular_files import create, open_regular
 from vlpipe.storage.field_access import column
-from vlpipe.storage.index import DIGEST, FORMAT, INDEX_NAME, METADATA_NAME, VERSION, digest_of_document, digest_of_rows
+from vlpipe.storage.index import DIGEST, FORMAT, INDEX_NAME, METADATA_NAME, VERSION, digest_of_document, digest_of_rows, row_dtype
 from vlpipe.storage.rows_file import save_rows
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.shard_writer import WrittenShard
 from vlpipe.storage.statistics import merged
+from vlpipe.storage.text_columns import TEXTS_NAME, TextValues, to_documents, with_columns
 
 MAX_SHARDS = 100_000  # shard names have five digits
-_OUR_FILES = re.compile(rf"{re.escape(METADATA_NAME)}|{re.escape(INDEX_NAME)}|.*-\d{{5}}-of-\d{{5,6}}\.tfrecord", re.DOTALL)
+_OUR_FILES = re.compile(
+    rf"{re.escape(METADATA_NAME)}|{re.escape(INDEX_NAME)}|{re.escape(TEXTS_NAME)}|.*-\d{{5}}-of-\d{{5,6}}\.tfrecord", re.DOTALL
+)
 
 
 class DatasetTransaction:
@@ -55,12 +58,15 @@ class DatasetTransaction:
         self._atomic = AtomicDirectory(path, overwrite=overwrite, replaceable=_why_not_replaceable)
         self.directory = self._atomic.path
 
-    def commit(self, schema: Schema, rows: np.ndarray, shards: dict[int, WrittenShard], metadata: dict[str, Any]) -> None:
+    def commit(
+        self, schema: Schema, rows: np.ndarray, texts: TextValues, shards: dict[int, WrittenShard], metadata: dict[str, Any]
+    ) -> None:
         """Write index and metadata beside the shards, and make the directory the target.
 
         Args:
             schema: of the records.
-            rows: the index, in the order of the records.
+            rows: the index, in the order of the records, with a code for every text.
+            texts: the values of each text, by code.
             shards: all shards, by their number.
             metadata: a dict of JSON values.
 
@@ -72,7 +78,9 @@ class DatasetTransaction:
         """
         self.check_process()
         with os_errors_as_dataset_errors(self.path):
-            self._write_metadata(schema, rows, shards, metadata)
+            kept = [name for name, values in texts.items() if values is not None]
+            rows, values = with_columns(rows, schema, texts, row_dtype(schema, kept))
+            self._write_metadata(schema, rows, values, shards, metadata)
             self._atomic.commit()
 
     def check_process(self) -> None:
@@ -87,7 +95,13 @@ class DatasetTransaction:
         """Remove what was written, and leave the target as it was. Does nothing after a commit."""
         self._atomic.abort()
 
-    def _write_metadata(self, schema: Schema, rows: np.ndarray, shards: dict[int, WrittenShard], metadata: dict[str, Any]) -> None:
+    def _write_metadata(
+        self, schema: Schema, rows: np.ndarray, texts: dict[str, list[str]], shards: dict[int, WrittenShard], metadata: dict[str, Any]
+    ) -> None:
+        entries, texts_file = to_documents(texts)
+        if texts_file is not None:
+            with create(self.directory / TEXTS_NAME) as file:
+                file.write(texts_file)
         save_rows(self.directory / INDEX_NAME, rows)
         numbers, firsts = np.unique(rows["shard"], return_index=True)
         # Merged in the order of the first record of each shard: in another order, sums of floats differ in their last bits.
@@ -101,6 +115,7 @@ class DatasetTransaction:
             "index": {"name": INDEX_NAME, "digest": digest_of_rows(rows)},
             "statistics": {name: moments.to_json() for name, moments in merged(moments).items()},
             "lengths": {name: _lengths(rows[column(schema, "frames", name)]) for name in schema.sequences if len(rows)},
+            **entries,
             "metadata": metadata,
         }
         try:

@@ -20,8 +20,10 @@ import numpy as np
 from vlpipe.errors import DatasetError
 from vlpipe.files.filesystem import read_file
 from vlpipe.files.json_files import MAX_JSON_BYTES, parse_json
+from vlpipe.sources.statistics_cache import known_statistics
 from vlpipe.storage.index import FORMAT, METADATA_NAME, Index
 from vlpipe.storage.metadata import parse_metadata
+from vlpipe.storage.paths import Opened
 from vlpipe.storage.statistics import Moments
 
 if TYPE_CHECKING:
@@ -56,13 +58,34 @@ def of_source(index: Index, name: str) -> MeanVariance:
         DatasetError: they are not known for exactly these records, or are not finite numbers.
     """
     where = f'{os.path.dirname(index.shards[0].path)}: normalize="global"'
-    if name not in index.statistics:
+    statistics = known_statistics(index)
+    if name not in statistics:
         raise DatasetError(
             f'{where}: the statistics of "{name}" are unknown: vlpipe stores those of whole datasets that it writes. Compute them with '
-            "`vlpipe stats SOURCE --compute` (and the same --layout), which reads all frames and keeps the result; pass "
+            "`vlpipe stats SOURCE --compute` (and the same --layout and --where), which reads all frames and keeps the result; pass "
             'normalize="data/train" for the statistics of another dataset; or use normalize="utterance".'
         )
-    return _finite(index.statistics[name], name, index.schema.sequences[name].dimensions, where)
+    return _finite(statistics[name], name, index.schema.sequences[name].dimensions, where)
+
+
+def of_opened(source: Opened, features: dict[str, tuple[int, ...]]) -> dict[str, MeanVariance]:
+    """Mean and variance of sequences over all frames of an open source, such as the training part of a split.
+
+    Args:
+        features: shape of a frame, by name of the sequence.
+
+    Raises:
+        DatasetError: they are not known for exactly its records, it lacks a sequence, or its frames have another shape.
+    """
+    sequences = source.index.schema.sequences
+    for name, dimensions in features.items():
+        if name not in sequences or sequences[name].dimensions != dimensions:
+            found = f"frames {list(sequences[name].dimensions)}" if name in sequences else f"only {list(sequences)}"
+            raise DatasetError(
+                f'normalize: the source has {found}, expected a sequence "{name}" of frames {list(dimensions)}. Pass a source with the '
+                "same features."
+            )
+    return {name: of_source(source.index, name) for name in features}
 
 
 def of_path(path: str, features: dict[str, tuple[int, ...]]) -> dict[str, MeanVariance]:

@@ -120,17 +120,21 @@ class _ContentCheck:
 
     def __init__(self, index: Index, number: int) -> None:
         self._schema = schema = index.schema
+        self._written = index.written[number] if index.written else schema
         self._renumbered, self._number = index.renumbered, number
         self._sequences = [(name, column(schema, "frames", name), column(schema, "start", name)) for name in schema.sequences]
         self._inlined = list(inline_fields(schema))
+        self._texts = index.texts
 
     def __call__(self, row: np.void, data: bytes) -> Iterator[Defect]:
         try:
-            values, starts = decode(self._schema, data)
+            values, starts = decode(self._written, data)
         except ValueError as error:
             yield Defect("example", str(error), "an Example of the schema", RESTORE_ALL)
             return
-        for (name, frames, start), begin in zip(self._sequences, starts, strict=True):
+        start_of = dict(zip(self._written.sequences, starts, strict=True))
+        for name, frames, start in self._sequences:
+            begin = start_of[name]
             read, indexed = (len(values[name]), begin), (int(row[frames]), int(row[start]))
             if read != indexed:
                 expected = f"{indexed[0]} from byte {indexed[1]}, according to the index"
@@ -142,6 +146,10 @@ class _ContentCheck:
             if not _same_bits(value, indexed_value):
                 expected = f"{_text(indexed_value)}, according to the index"
                 yield Defect("index", f'"{name}" is {_text(value)}', expected, RESTORE_ALL)
+        for name, known in self._texts.items():
+            text, indexed_text = bytes(values[name]).decode("utf-8", "replace"), known[int(row[column(self._schema, "code", name)])]
+            if text != indexed_text:
+                yield Defect("index", f'"{name}" is {text[:40]!r}', f"{indexed_text[:40]!r}, according to the index", RESTORE_ALL)
 
 
 def _same_bits(value: np.ndarray, other: np.ndarray) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from vlpipe.errors import WRITE_AGAIN, ArgumentError, DatasetError, SchemaError
 from vlpipe.layouts.base import Layout
@@ -16,7 +19,7 @@ from vlpipe.sources.native import open_source
 from vlpipe.sources.open import refuse_address
 from vlpipe.storage.index import Index
 from vlpipe.storage.metadata import read_metadata
-from vlpipe.storage.paths import Source
+from vlpipe.storage.paths import Opened, Source
 from vlpipe.verification.files import FileCheck, Meter
 from vlpipe.verification.native import ShardCheck
 from vlpipe.verification.report import MAX_PROBLEMS, Problem, Report
@@ -37,7 +40,8 @@ def verify(source: Source, layout: Any = None, *, workers: int | None = None, pr
     with such an index; without one the rest of the file is lost, and counted in bytes. Nothing is written.
 
     Args:
-        source: directory, glob, file, or a list of them, on a local file system.
+        source: directory, glob, file, or a list of them, on a local file system; or an open source: of a selection, the files that have
+            its records are read whole.
         layout: the layout of third-party records, as for `make_dataset`.
         workers: files that are read at the same time, each by a thread that holds one record in memory; None: one per core.
         progress: called now and then with the bytes that were read and their total, by one thread at a time.
@@ -65,13 +69,31 @@ def verify(source: Source, layout: Any = None, *, workers: int | None = None, pr
         raise ArgumentError(f"progress: came as {progress!r}, expected a function of two numbers of bytes, or None.")
     workers = worker_count(workers, limit=MAX_WORKERS)
     refuse_address(source)
+    if isinstance(source, Opened):
+        used = source.index if source.index.taken is None else _used(source.index)
+        if source.index.foreign is None:
+            return _verify_native(used, workers, progress)
+        return _verify_third_party([shard.path for shard in used.shards], layout or source.layout, workers, progress)
     if layout is not None or is_foreign(source):
         return _verify_third_party(files_of(source), layout, workers, progress)
-    return _verify_native(source, workers, progress)
+    return _verify_native(open_source(source, check_files=False), workers, progress)
 
 
-def _verify_native(source: Source, workers: int, progress: Callable[[int, int], None] | None) -> Report:
-    index = open_source(source, check_files=False)
+def _used(index: Index) -> Index:
+    """The index of all records of the files that have records of a selection."""
+    shards, whole = np.unique(index.rows["shard"]), index.whole
+    number = np.full(len(whole.shards), -1)
+    number[shards] = np.arange(len(shards))
+    kept = whole.take(np.flatnonzero(number[whole.rows["shard"]] >= 0))
+    kept.rows["shard"] = number[kept.rows["shard"]]
+    renumbered = kept.renumbered and replace(kept.renumbered, tables=tuple(kept.renumbered.tables[shard] for shard in shards))
+    written = tuple(whole.written[shard] for shard in shards) if whole.written else ()
+    return replace(
+        kept, shards=tuple(whole.shards[shard] for shard in shards), renumbered=renumbered, written=written, mixture=None, taken=None
+    )
+
+
+def _verify_native(index: Index, workers: int, progress: Callable[[int, int], None] | None) -> Report:
     meter = Meter(sum(shard.bytes for shard in index.shards), progress)
     checks = [ShardCheck(index, number, part, meter) for number, part in enumerate(index.parts())]
     _run(checks, workers, meter)

@@ -28,7 +28,7 @@ from vlpipe.sources.foreign.workers import in_processes
 from vlpipe.sources.statistics_cache import cached_moments
 from vlpipe.storage.field_access import column
 from vlpipe.storage.index import Foreign, Index, Shard
-from vlpipe.storage.paths import Source
+from vlpipe.storage.paths import Opened, Source
 from vlpipe.storage.stored_frames import Stored
 
 _log = logging.getLogger("vlpipe")
@@ -49,7 +49,7 @@ def build_index(
     Args:
         source: files, a glob, or a directory of TFRecord files, which may be one prepared by TensorFlow Datasets or with a task cached by
             SeqIO. For a directory with several splits, pass the files of one split. Paths, or addresses of TensorFlow's file systems
-            (gs://bucket/*.tfrecord).
+            (gs://bucket/*.tfrecord). Of a source that is open already: its index.
         layout: a layout of `vlpipe.layouts`, or the name of one that needs no arguments. None: the description of TensorFlow Datasets or
             SeqIO beside the files, or else the layout of the first records, if it is unambiguous.
         workers: number of processes; None: one per core if there is enough data.
@@ -69,6 +69,8 @@ def build_index(
         >>> len(index), index.frames("mel").tolist()
         (1, [5])
     """
+    if isinstance(source, Opened):
+        return source.index
     paths = files_of(source)
     chosen = choose_layout(paths, layout)
     tables: list[Table | None] = list(each(lambda path: load(path, chosen), paths))

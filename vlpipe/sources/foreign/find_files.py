@@ -9,10 +9,10 @@ from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.files.filesystem import FileStat, each, globbed, is_address, is_file, names_in, stat_file
 from vlpipe.layouts.sidecars import files_in
 from vlpipe.storage.index import INDEX_NAME, METADATA_NAME
-from vlpipe.storage.paths import Source, items, matches
+from vlpipe.storage.paths import Paths, items, matches
 
 
-def is_foreign(source: Source) -> bool:
+def is_foreign(source: Paths) -> bool:
     """Return whether a source consists of TFRecord files without the metadata of vlpipe.
 
     Raises:
@@ -45,7 +45,7 @@ def _stat(path: str) -> FileStat:
         return FileStat(0, 0, is_directory=False, is_file=False)
 
 
-def files_of(source: Source) -> list[str]:
+def files_of(source: Paths) -> list[str]:
     """Return the files of a source, each once.
 
     Raises:

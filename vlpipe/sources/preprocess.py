@@ -1,0 +1,109 @@
+"""From a recording to what `make_dataset` delivers of it, for prediction: the features of the ingestion, and normalisation.
+
+NumPy alone: the formula of the normalisation is that of `transforms.normalize`, which computes it in the graph.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vlpipe.arguments import integer
+from vlpipe.audio import from_settings, load, resample
+from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.sources.statistics_cache import known_statistics
+from vlpipe.storage.index import Index
+from vlpipe.storage.schema import default_key
+from vlpipe.storage.statistics import Moments
+
+CONSTANT = 1e-7  # as in `transforms.normalize`: a deviation of at most this share of the mean is none
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocess:
+    """A function from a recording to frames `[T, d]`, float32, as `make_dataset` delivers those of the source.
+
+    Attributes:
+        index: of the source, whose metadata have the settings of its features.
+    """
+
+    index: Index
+
+    def __call__(self, recording: Any, *, sample_rate: int | None = None, normalize: str | None = None) -> np.ndarray:
+        """Compute the frames of one recording.
+
+        Args:
+            recording: the path of an audio file; samples `[N]`, floats in [-1, 1]; or features `[T, d]`, which are only normalised.
+            sample_rate: of the samples, in Hz; None: that of the features.
+            normalize: as for `make_dataset`: None, "utterance", or "global", with the statistics of this source.
+
+        Raises:
+            ArgumentError: the recording or another argument has no meaning here.
+            DatasetError: the source was not made of recordings; or its statistics are unknown.
+            AudioError: the file cannot be decoded.
+        """
+        name = default_key(self.index.schema)
+        if name is None:
+            raise DatasetError(
+                f"preprocess: the source has several sequences, {list(self.index.schema.sequences)}; it is unclear which to make."
+            )
+        field = self.index.schema.sequences[name]
+        frames = self._features(recording, sample_rate)
+        if frames.shape[1:] != field.dimensions:
+            raise ArgumentError(
+                f'preprocess: came as frames {list(frames.shape[1:])}, "{name}" of the source has {list(field.dimensions)}.'
+            )
+        return _normalized(frames.astype(field.dtype), self._moments(name, normalize), normalize)
+
+    def _features(self, recording: Any, sample_rate: int | None) -> np.ndarray:
+        """The frames of a recording, before they are normalised."""
+        is_path = isinstance(recording, (str, os.PathLike))
+        array = np.zeros(0) if is_path else np.asarray(recording)
+        if not is_path and (array.ndim < 1 or array.dtype.kind not in "iuf"):
+            raise ArgumentError(f"preprocess: came as {type(recording).__name__}, expected a path, samples [N] or features [T, d].")
+        if array.ndim > 1:
+            return array
+        settings = self.index.metadata.get("features")
+        if not isinstance(settings, dict) or "kind" not in settings:
+            raise DatasetError(
+                "preprocess: the metadata of the source have no settings of its features, which `vlpipe ingest` stores. Pass features."
+            )
+        features = from_settings(settings)
+        if is_path:
+            return features(load(recording, sample_rate=features.sample_rate)[0])
+        if array.dtype.kind != "f":
+            raise ArgumentError(
+                f"preprocess: came as samples of {array.dtype}, expected floats in [-1, 1], as vlpipe.audio.load returns them."
+            )
+        array = array.astype(np.float32)
+        rate = integer("sample_rate", features.sample_rate if sample_rate is None else sample_rate, 1)
+        return features(array if rate == features.sample_rate else resample(array, rate, features.sample_rate))
+
+    def _moments(self, name: str, normalize: str | None) -> Moments | None:
+        if normalize not in (None, "utterance", "global"):
+            raise ArgumentError(f"preprocess: normalize came as {normalize!r}, expected None, 'utterance' or 'global'.")
+        moments = known_statistics(self.index).get(name)
+        if normalize == "global" and moments is None:
+            raise DatasetError(
+                f'preprocess: normalize="global": the statistics of "{name}" of the source are not known; `vlpipe stats SOURCE --compute` '
+                "computes them, for a selection with its --where."
+            )
+        return moments
+
+
+def _normalized(frames: np.ndarray, moments: Moments | None, normalize: str | None) -> np.ndarray:
+    if normalize is None:
+        return frames.astype(np.float32)
+    values = frames.astype(np.float64)
+    if normalize == "global" and moments is not None:
+        mean, variance = moments.mean.reshape(frames.shape[1:]), moments.variance.reshape(frames.shape[1:])
+    else:
+        finite = np.isfinite(values)
+        count = np.maximum(finite.sum(axis=0), 1)
+        mean = np.where(finite, values, 0.0).sum(axis=0) / count
+        variance = np.where(finite, np.square(values - mean), 0.0).sum(axis=0) / count
+    deviation = np.sqrt(variance)
+    return ((values - mean) / np.where(deviation > CONSTANT * np.abs(mean), deviation, 1.0)).astype(np.float32)

@@ -1,0 +1,367 @@
+"""A source as a value: the records of datasets or files, all of them or a selection, known from the index alone."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, overload
+
+import numpy as np
+
+from vlpipe.arguments import integer, number
+from vlpipe.errors import ArgumentError
+from vlpipe.sources.classes import class_names, named_label
+from vlpipe.sources.conditions import Where, matching, what_there_is
+from vlpipe.sources.mix import mixed
+from vlpipe.sources.partition import partition, random_order
+from vlpipe.sources.preprocess import Preprocess
+from vlpipe.sources.records import Records
+from vlpipe.sources.statistics_cache import known_statistics
+from vlpipe.sources.table import SECONDS, Groups, Table, as_user_value, listed
+from vlpipe.sources.without_damaged import not_damaged
+from vlpipe.storage.mixture import apportion, exact
+from vlpipe.storage.paths import Opened
+from vlpipe.storage.schema import Schema
+from vlpipe.storage.statistics import Moments
+from vlpipe.text_tables import named, text
+
+_log = logging.getLogger("vlpipe")
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RecordSet(Opened):
+    """A source: the records of a dataset or of files, all of them or a selection. Immutable; made by `vlpipe.open`.
+
+    It is accepted wherever a path is. Only the index is in memory: no record is read before one is asked for. In every selection, a record
+    keeps its id, the row in the index on disk.
+
+    Example:
+        >>> records = ({"features": np.zeros((t, 4), np.float32), "speaker": "ann" if t % 2 else "bob"} for t in range(1, 9))
+        >>> vlpipe.write("data/train", records)
+        >>> source = vlpipe.open("data/train")
+        >>> ann = source.select({"speaker": "ann", "frames": (3, None)})
+        >>> len(source), len(ann), ann.table()["frames"].tolist()
+        (8, 3, [3, 5, 7])
+    """
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def schema(self) -> Schema:
+        """The fields of a record."""
+        return self.index.schema
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The names of the classes by number; None where the metadata have none."""
+        return class_names(self.index.metadata)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the writer stored for the user; of several datasets, the entries on which all agree."""
+        return dict(self.index.metadata)
+
+    @property
+    def statistics(self) -> dict[str, Moments]:
+        """Mean and variance of the frames of each sequence, where they are known for exactly these records."""
+        return known_statistics(self.index)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """A function from the path of an audio file, its samples `[N]` or features `[T, d]` to the float32 `[T, d]` of `make_dataset`.
+
+        It computes the features that `vlpipe ingest` computed, whose settings are in the metadata; with `normalize="utterance"`, or
+        "global" by the statistics of this source, it normalises them.
+
+        Example:
+            >>> vlpipe.write("data/train", ({"features": np.full((t, 2), t, np.float32)} for t in (4, 6)))
+            >>> preprocess = vlpipe.open("data/train").preprocess
+            >>> preprocess(np.full((1, 2), 5.2), normalize="global").round(3).tolist()
+            [[0.0, 0.0]]
+        """
+        return Preprocess(self.index)
+
+    @property
+    def rates(self) -> np.ndarray:
+        """float64 `[records]`: how often each record comes in an epoch, on average; 1 unless the source is a mix."""
+        return np.ones(len(self)) if self.index.mixture is None else self.index.mixture.rates()
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """How many records of each part of a mix come in an epoch; {} for other sources."""
+        mixture = self.index.mixture
+        return {} if mixture is None else dict(zip(mixture.names, mixture.counts(mixture.leaf_of).tolist(), strict=True))
+
+    @overload
+    def __getitem__(self, rows: int) -> Record: ...
+    @overload
+    def __getitem__(self, rows: slice | Iterable[int]) -> list[Record]: ...
+    def __getitem__(self, rows: Any) -> Record | list[Record]:
+        """Read one record, or a list of records.
+
+        Args:
+            rows: a position from 0 to `len(self) - 1`, or below 0 from the end; or a list, an array or a slice of positions.
+
+        Returns:
+            The value of each field: a sequence `[T, ...]`, an array or a NumPy scalar, a text as str. `vlpipe.write` takes it.
+
+        Raises:
+            IndexError: there is no such record.
+            DatasetError: the record is damaged; the message names it.
+        """
+        if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"record {rows}: the source has {len(self):,} records, from 0 to {len(self) - 1}.")
+            return next(self._read([int(rows) % len(self)]))
+        positions = np.arange(len(self))[rows] if isinstance(rows, slice) else self._positions("rows", rows)
+        return list(self._read(positions.tolist()))
+
+    def __iter__(self) -> Iterator[Record]:
+        return self._read(range(len(self)))
+
+    def _read(self, rows: Iterable[int]) -> Iterator[Record]:
+        with Records(self.index) as records:
+            for row in rows:
+                yield {name: as_user_value(value) for name, value in records.values(row).items()}
+
+    def table(self) -> dict[str, np.ndarray]:
+        """The index as columns: what is known of each record. `pandas.DataFrame` and `polars.DataFrame` take it.
+
+        Texts that are not in the index (those with more than 65,536 different values, and those of third-party files) are read from the
+        records.
+
+        Returns:
+            Arrays `[records]` by name: "id" (int64, the row in the index on disk), "frames" (int64, of the first sequence), "seconds"
+            (float64, where the metadata have the time between frames), and every scalar and text (str, as objects) by the name of its
+            field. A field called as one of these three is in "field:NAME".
+
+        Raises:
+            DatasetError: a record is damaged; the message names it.
+        """
+        table = Table(self.index)
+        table.read(table)
+        return dict(table)
+
+    def select(
+        self,
+        where: Where | None = None,
+        *,
+        rows: Iterable[int] | None = None,
+        fraction: float | None = None,
+        without: Any = None,
+        seed: int = 0,
+    ) -> RecordSet:
+        """The records that fulfil all conditions, in the order of this source (or of `rows`).
+
+        Args:
+            where: a dict from columns of `table()` to a value, a list of values, or for numbers (least, greatest), both included, None for
+                no limit; class names for numbers of classes. Or a function from the table to bool `[records]`.
+            rows: positions in this source, each once.
+            fraction: above 0 and at most 1: so many of the records that the other conditions leave, chosen at random.
+            without: the result of `vlpipe.verify`: leaves out the records that are damaged.
+            seed: of the random choice.
+
+        Raises:
+            ArgumentError: a column or class is unknown, a condition has no meaning, or no record is left; the message says what there is.
+
+        Example:
+            >>> records = ({"features": np.zeros((t, 4), np.float32), "label": t % 3} for t in range(1, 101))
+            >>> vlpipe.write("data/train", records)
+            >>> source = vlpipe.open("data/train")
+            >>> len(source.select({"label": [0, 2]})), len(source.select(lambda table: table["frames"] > 90, fraction=0.5))
+            (66, 5)
+        """
+        table, mask = Table(self.index), np.ones(len(self), bool)
+        if where is not None:
+            mask &= matching(self.index, table, where)
+            if not mask.any():
+                raise ArgumentError(f"where: {where!r} matches no record of the source: {what_there_is(table, where)}.")
+        if without is not None:
+            mask &= not_damaged(self.index, without)
+        if rows is None:
+            chosen = np.flatnonzero(mask)
+        else:
+            chosen = self._positions("rows", rows)
+            if len(np.unique(chosen)) < len(chosen):
+                raise ArgumentError("rows: a position is there twice; name each record once. To repeat records, mix sources (vlpipe.mix).")
+            chosen = chosen[mask[chosen]]
+        if fraction is not None:
+            share = exact(number("fraction", fraction, 0, 1, expected="a number above 0, at most 1"))
+            count = apportion(len(chosen), [share, 1 - share])[0]
+            chosen = chosen[np.sort(random_order(len(chosen), integer("seed", seed, 0))[:count])]
+        if not len(chosen):
+            raise ArgumentError(f"select: no record is left of the {len(self):,} records of the source. Select by other conditions.")
+        return self._taken(chosen)
+
+    def split(
+        self, parts: Mapping[str, float], *, by: str | None = None, stratify: str | None = None, seed: int = 0
+    ) -> dict[str, RecordSet]:
+        """Divide the records at random into parts: each record comes into one of them.
+
+        Args:
+            parts: the fraction of each part by name, such as {"train": 0.8, "val": 0.1, "test": 0.1}; their sum is 1. Each part has its
+                exact number of records (by the largest remainder), unless there are groups.
+            by: a column: records with the same value, such as those of one speaker, come into the same part. The numbers of records are
+                then as near to the fractions as whole groups allow.
+            stratify: a column: of the records with the same value, such as those of one class, each part has its fraction.
+            seed: of the random choice.
+
+        Raises:
+            ArgumentError: the fractions have no meaning, a column is unknown, there are fewer groups than parts, or a part gets no record.
+
+        Example:
+            >>> vlpipe.write("data/all", ({"features": np.zeros((t, 4), np.float32), "label": t % 2} for t in range(1, 101)))
+            >>> parts = vlpipe.open("data/all").split({"train": 0.8, "val": 0.2}, stratify="label")
+            >>> len(parts["train"]), np.bincount(parts["val"].table()["label"]).tolist()
+            (80, [10, 10])
+        """
+        if not isinstance(parts, Mapping) or not parts:
+            raise ArgumentError(f'split: came as {parts!r}, expected a dict of fractions, such as {{"train": 0.9, "val": 0.1}}.')
+        expected = "a fraction above 0, at most 1"
+        weights = [exact(number(f"split[{name!r}]", share, 5e-324, 1, expected=expected)) for name, share in parts.items()]
+        if abs(float(sum(weights)) - 1) > 1e-6:
+            raise ArgumentError(f"split: the parts {dict(parts)} add up to {float(sum(weights)):g}, expected 1.")
+        part_of = self._part_of("split", weights, by, stratify, seed)
+        rows = [np.flatnonzero(part_of == part) for part in range(len(weights))]
+        for name, chosen in zip(parts, rows, strict=True):
+            if not len(chosen):
+                raise ArgumentError(f"split: {name!r} gets none of the {len(self):,} records. Pass a larger fraction than {parts[name]!r}.")
+        return {str(name): self._taken(chosen) for name, chosen in zip(parts, rows, strict=True)}
+
+    def folds(self, k: int, *, by: str | None = None, stratify: str | None = None, seed: int = 0) -> list[tuple[RecordSet, RecordSet]]:
+        """The k pairs (train, validation) of a cross-validation: each record is in exactly one validation set.
+
+        Args:
+            k: number of folds, at least 2.
+            by, stratify, seed: as for `split`.
+
+        Raises:
+            ArgumentError: a column is unknown, there are fewer groups or records than folds, or with `stratify` a fold has no record of a
+                class.
+
+        Example:
+            >>> vlpipe.write("data/all", ({"features": np.zeros((t, 4), np.float32), "speaker": f"s{t % 6}"} for t in range(1, 61)))
+            >>> folds = vlpipe.open("data/all").folds(3, by="speaker")
+            >>> [(len(train), len(validation)) for train, validation in folds]
+            [(40, 20), (40, 20), (40, 20)]
+        """
+        k = integer("folds", k, 2, max(2, len(self)), expected=f"an integer from 2 to {len(self):,}, the number of records")
+        part_of = self._part_of("folds", [Fraction(1)] * k, by, stratify, seed)
+        return [(self._taken(np.flatnonzero(part_of != fold)), self._taken(np.flatnonzero(part_of == fold))) for fold in range(k)]
+
+    def balance(self, by: str = "label", *, temperature: float = math.inf, records: int | None = None) -> RecordSet:
+        """A mix in which rare classes come more often: a class of n records with a weight of n ** (1 / temperature).
+
+        Args:
+            by: a column of `table()`: the label, the speaker, ...
+            temperature: from 1 (as often as there are records) to infinity (each class equally often).
+            records: of an epoch; None: so many that each record of the largest class comes.
+
+        Raises:
+            ArgumentError: the column is unknown, or the temperature is below 1.
+
+        Example:
+            >>> vlpipe.write("data/train", ({"features": np.ones((t, 4), np.float32), "label": t % 10 // 9} for t in range(1, 101)))
+            >>> balanced = vlpipe.open("data/train").balance("label")
+            >>> balanced.parts, sorted(set(balanced.rates))
+            ({'label 0': 90, 'label 1': 90}, [1.0, 9.0])
+        """
+        number("temperature", temperature, 1, math.inf, expected="a number >= 1, such as 2 or float('inf')")
+        table = Table(self.index)
+        groups = Groups.of(self.index, table, table.check("by", by))
+        sizes = np.bincount(groups.number_of)
+        order = np.argsort(groups.number_of, kind="stable")
+        names = self._names(by, table, groups.values)
+        weights = np.ones(len(sizes)) if math.isinf(temperature) else sizes ** (1 / temperature)
+        parts = zip(np.split(order, np.cumsum(sizes)[:-1]), names, weights.tolist(), strict=True)
+        return replace(self, index=mixed([(self.index.take(rows), name, weight) for rows, name, weight in parts], records))
+
+    def _names(self, by: str, table: Table, values: np.ndarray) -> list[str]:
+        """The names of the parts of `balance`."""
+        classes = self.classes if table.fields().get(by) == named_label(self.index) else None
+        known = classes is not None and all(0 <= value < len(classes) for value in values.tolist())
+        return [classes[value] if known and classes else f"{by} {value}" for value in values.tolist()]
+
+    def _taken(self, rows: np.ndarray) -> RecordSet:
+        return replace(self, index=self.index.take(rows))
+
+    def _part_of(self, option: str, weights: list[Fraction], by: str | None, stratify: str | None, seed: int) -> np.ndarray:
+        """int64 `[records]`: the part of each record."""
+        table = Table(self.index)
+        names = {"by": by, "stratify": stratify}
+        found = {key: Groups.of(self.index, table, table.check(key, name)) for key, name in names.items() if name is not None}
+        groups, strata = found.get("by"), found.get("stratify")
+        if groups is not None and len(groups.values) < len(weights):
+            raise ArgumentError(
+                f'{option}: by="{by}" has {len(groups.values)} different values ({listed(groups.values)}), fewer than the {len(weights)} '
+                "parts, and a group is not divided. Ask for fewer parts."
+            )
+        part_of = partition(
+            len(self),
+            weights,
+            groups=None if groups is None else groups.number_of,
+            strata=None if strata is None else strata.number_of,
+            seed=integer("seed", seed, 0),
+        )
+        if strata is not None:
+            _check_classes(option, str(stratify), strata, part_of, len(weights))
+        return part_of
+
+    def _positions(self, option: str, rows: Any) -> np.ndarray:
+        """int64 `[n]`: positions in this source."""
+        positions = np.asarray(list(rows) if isinstance(rows, Iterable) and not isinstance(rows, np.ndarray) else rows)
+        if positions.ndim != 1 or (len(positions) and positions.dtype.kind not in "iu"):
+            raise ArgumentError(f"{option}: came as {rows!r:.200}, expected positions from 0 to {len(self) - 1}.")
+        positions = positions.astype(np.int64)
+        outside = (positions < -len(self)) | (positions >= len(self))
+        if outside.any():
+            raise IndexError(f"{option}: {positions[outside][0]} is outside the source, which has {len(self):,} records.")
+        return positions % max(1, len(self))
+
+    def __repr__(self) -> str:
+        index, table = self.index, Table(self.index)
+        of = f" of {len(index.whole):,}" if len(index.whole) != len(index) else ""
+        rows = [("records", f"{len(self):,}{of} in {len(index.shards):,} files")]
+        for name in index.counted:
+            frames, field = index.frames(name), self.schema.sequences[name]
+            shape = ", ".join(["T", *map(str, field.dimensions)])
+            lengths = f", T from {frames.min():,} to {frames.max():,}" if len(frames) else ""
+            rows.append((name, f"[{shape}] {field.dtype}{lengths}"))
+        others = [name for name in self.schema.fields if name not in index.counted]
+        rows += [(name, self._described(name)) for name in others]
+        if SECONDS in table:
+            rows.insert(1, ("hours", f"{table[SECONDS].sum() / 3600:,.2f}"))
+        return text(named(rows))
+
+    def _described(self, name: str) -> str:
+        index, field = self.index, self.schema.fields[name]
+        if name in index.texts:
+            used = index.texts[name][np.unique(index.codes(name))]
+            return f"text, {len(used):,} different: {listed(used)}"
+        return repr(field)
+
+
+def _check_classes(option: str, column: str, strata: Groups, part_of: np.ndarray, parts: int) -> None:
+    """Refuse a fold without a record of a class; log a part of a split without one.
+
+    Raises:
+        ArgumentError: there is such a fold.
+    """
+    counts = np.bincount(strata.number_of * parts + part_of, minlength=len(strata.values) * parts).reshape(-1, parts)
+    lacking = np.flatnonzero((counts == 0).any(axis=1))
+    if not len(lacking):
+        return
+    records = counts.sum(axis=1)
+    names = listed(f"{value} ({count:,} records)" for value, count in zip(strata.values[lacking], records[lacking], strict=True))
+    if option == "folds":
+        raise ArgumentError(
+            f'folds: stratify="{column}": there are not enough records of {names} for one in each of {parts} folds. Ask for fewer folds, '
+            "or leave these classes out (select)."
+        )
+    _log.warning('split: stratify="%s": not every part has records of %s', column, names)
