@@ -369,7 +369,6 @@ def test_rows_of_an_index_that_are_a_part_or_come_twice_keep_their_ids(source: P
         ({"remainder": "pad"}, r'repeated rows \("pad"\) would count twice, left-out ones \("drop"\) not at all'),
         ({"remainder": "drop"}, "left-out ones"),
         ({"shard": (0, 2)}, "a rank would take only its own records: select them, or run on one rank"),
-        ({"windows": 9}, r"windows: came as 9, .*: each record is taken once and whole \(vlpipe.stitch puts the outputs of windows"),
         ({"batch_sise": 2}, "unknown argument batch_sise"),
     ],
 )

@@ -24,7 +24,6 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "repeat": (False, "each record is taken once, not again and again"),
     "resume": (None, "each record is taken, from the first on"),
     "remainder": ("keep", 'repeated rows ("pad") would count twice, left-out ones ("drop") not at all'),
-    "windows": (None, "each record is taken once and whole (vlpipe.stitch puts the outputs of windows together)"),
     "shard": ((0, 1), "a rank would take only its own records: select them, or run on one rank"),
 }
 
