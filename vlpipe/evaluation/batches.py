@@ -134,6 +134,8 @@ def of_dataset(dataset: tf.data.Dataset) -> Iterator[Batch]:
         known = {key.removesuffix("_lengths"): value for key, value in parts.items() if key.endswith("_lengths")}
         labels = [name for name in known if name not in parts]
         companions = {"id", "lengths", *(f"{name}_lengths" for name in known)}
+        if "id" in parts and "start" in parts and parts["start"].shape.rank == 1:  # of windows; a feature has frames
+            companions.add("start")
         features = {key: value for key, value in parts.items() if key not in companions}
         frames = {name: known[name] for name in known if name in features}
         if "lengths" in parts:
