@@ -54,6 +54,7 @@ def write_many(directory: Path, records: int, shards: int = 16) -> None:
     np.save(directory / "index.npy", rows)
     document["index"]["digest"] = f"crc32c:{google_crc32c.value(rows.tobytes()):08x}"
     repeat_counts(document, records // PATTERNS)
+    del document["digest"]  # of the content before these changes; without it, a dataset opens too
     (directory / "vlpipe.json").write_text(json.dumps(document), "utf-8")
 
 
