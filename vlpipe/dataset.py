@@ -255,7 +255,7 @@ def _skipped(plan: Plan) -> Skipped | None:
     """What counts the damaged records that are left out, from those on that a resumed run had met; None: they are errors."""
     if not isinstance(plan.options.on_damage, Skip):
         return None
-    return Skipped(plan.index, plan.options.on_damage.most, lambda: plan.identity, skipped_in(plan.options.resume))
+    return Skipped(plan.index, plan.options.on_damage.most, plan.run, skipped_in(plan.options.resume))
 
 
 def with_seed(options: Options) -> Options:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,9 @@ from vlpipe.storage.index import Index
 NAMED = 20  # records that the error of a run names; the log has all of them
 STATE_KEY = "skipped"  # of a resume state
 
-Identity = dict[str, Any]  # of a run
-
 _log = logging.getLogger("vlpipe")
-# The ids that the runs of this process have met, by run: what `Plan.state` saves. A plan and a dataset of the same arguments are one run.
-_met: dict[str, dict[int, None]] = {}
+# What each run of this process has met (by id), so that `Plan.state` can save it: a plan knows its arguments and files, not the dataset.
+_met: dict[str, dict[int, str]] = {}
 
 
 @dataclass(frozen=True)
@@ -65,18 +63,17 @@ class Skipped:
     Args:
         index: of the source.
         most: how many there may be.
-        identity: of the run, needed at the first damaged record only.
+        run: its name (`name_of_run`). An earlier run of the same name in this process is over.
         earlier: ids of those that the run had met before it was resumed.
     """
 
-    def __init__(self, index: Index, most: int, identity: Callable[[], Identity], earlier: Iterable[int] = ()) -> None:
-        self._index, self._most, self._identity = index, most, identity
+    def __init__(self, index: Index, most: int, run: str, earlier: Iterable[int] = ()) -> None:
+        self._index, self._most = index, most
         rows = np.flatnonzero(np.isin(index.ids, list(earlier)))
         self._errors = {int(index.ids[row]): index.where(row) for row in rows.tolist()}  # by id
         self._places = list(self._errors.values())
         self._lock = threading.Lock()
-        if self._errors:
-            _met_in(identity()).update(dict.fromkeys(self._errors))
+        _met[run] = self._errors
 
     @property
     def places(self) -> list[str]:
@@ -95,7 +92,6 @@ class Skipped:
             if number not in self._errors:
                 self._errors[number] = str(error)
                 self._places.append(self._index.where(row))
-                _met_in(self._identity())[number] = None
                 _log.warning("left out, %d of at most %d damaged records: %s", len(self._errors), self._most, error)
             if len(self._errors) > self._most:
                 raise DatasetError(self._too_many())
@@ -110,14 +106,15 @@ class Skipped:
         )
 
 
-def _met_in(identity: Identity) -> dict[int, None]:
-    return _met.setdefault(json.dumps(identity, sort_keys=True), {})
+def name_of_run(identity: dict[str, Any], index: Index, shard: tuple[int, int]) -> str:
+    """Names a run within this process: what it delivers, of which files, on which rank."""
+    return json.dumps([identity, [shard.path for shard in index.shards], shard], sort_keys=True)
 
 
-def state_of_skipped(on_damage: str | Skip, identity: Identity) -> dict[str, str]:
-    """What a state has of the damaged records that the run has met in this process: their ids; nothing where there are none."""
-    met = _met_in(identity) if isinstance(on_damage, Skip) else {}
-    return {STATE_KEY: ",".join(map(str, met))} if met else {}
+def state_of_skipped(run: str) -> dict[str, str]:
+    """What a state has of the damaged records that a run of this process has met: their ids; nothing where there are none."""
+    ids = list(_met.get(run, ()))  # in one step: other threads may add to them
+    return {STATE_KEY: ",".join(map(str, ids))} if ids else {}
 
 
 def skipped_in(state: dict[str, Any] | None) -> list[int]:
