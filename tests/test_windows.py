@@ -242,3 +242,19 @@ def test_the_plan_says_what_is_delivered(tmp_path: Path) -> None:
     for state, windows in zip(states, (10, None), strict=True):
         with pytest.raises(ArgumentError, match=r"windows is (None|\"Windows.*\") in the state, (None|\"Windows.*\") here"):
             vlpipe.make_dataset(source, repeat=True, seed=1, batch_size=4, windows=windows, resume=state)
+
+
+def test_the_windows_of_seed_3_are_written_down(tmp_path: Path) -> None:
+    """A state saved by one version must mean the same in the next: if these change, `ORDER` must change too."""
+    source = write(tmp_path / "data", make_records([11, 4, 18], label="none"), "none")
+    for engine in ("mapped", "graph"):
+        dataset = vlpipe.make_dataset(source, windows=Windows(5, 4, "keep", jitter=True), seed=3, ids=True, batch_size=4, engine=engine)
+        found = [[(x["id"].numpy().tolist(), x["start"].numpy().tolist()) for (x,) in dataset] for _ in range(2)]
+        assert found == GOLDEN_WINDOWS
+
+
+# Batch by batch, (ids, first frames): of epoch 0, and of epoch 1.
+GOLDEN_WINDOWS: list[list[tuple[list[int], list[int]]]] = [
+    [([2, 2, 0, 0], [9, 13, 2, 6]), ([1, 2, 2, 2], [0, 16, 5, 1]), ([0], [8])],
+    [([2, 2, 0, 2], [1, 9, 2, 5]), ([0], [6]), ([2, 2, 1, 0], [13, 16, 0, 8])],
+]

@@ -92,7 +92,7 @@ def make_dataset(
     all of these; a record of which the transform leaves no frame is outside of it too, unless its shortest is 0. Of several features, only
     the key feature (the first) is transformed and augmented; it is cropped together with all that is `aligned`; all features are
     normalised. The plan computes the lengths after crop and transform, so that buckets and steps are exact. All randomness depends on
-    (seed, epoch, record) alone.
+    (seed, epoch, record, window) alone.
 
     Args:
         source: a dataset directory, a glob, a file, or a list of these; or the address of a dataset directory, such as

@@ -24,7 +24,6 @@ from __future__ import annotations
 import importlib
 import logging
 from types import ModuleType
-from typing import Any
 
 # Advice: the last sentence of a message. Each follows the name of the file, to which "it" refers.
 RESTORE = "Restore it from a copy, or write the dataset again."
@@ -78,8 +77,8 @@ def safe_lines(text: str, most: int = MAX_LETTERS) -> str:
 class VlpipeError(Exception):
     """Base class of all errors that vlpipe raises deliberately."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*(safe_lines(entry) if isinstance(entry, str) else entry for entry in args))
+    def __str__(self) -> str:
+        return safe_lines(super().__str__())
 
 
 class _SafeLines(logging.Filter):

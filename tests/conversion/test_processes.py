@@ -155,7 +155,7 @@ def test_a_worker_without_a_task_ends() -> None:
 
 
 def test_a_worker_whose_parent_is_gone_ends_during_any_task(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.tfrecord")  # opening it blocks
+    write(tmp_path / "a.tfrecord", [example({"x": floats(np.ones(3))})] * 100_000)  # indexing it takes a while
     layout = to_json(layouts.float_list("x", d=3))
     with start("vlpipe.conversion") as process:
         process.stdin.write(json.dumps({"source": [str(tmp_path / "a.tfrecord")], "layout": layout}).encode() + b"\n")

@@ -181,7 +181,12 @@ def test_evaluation_counts_them_in_the_loss_alone(source: Path) -> None:
     logits = np.concatenate([model(record["features"][None]).numpy()[0] for record in values]).astype(float)
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
     weights = np.array([WEIGHTS.get(label, 1.0) for label in labels.tolist()])
-    results = vlpipe.evaluate(model, source, label="phones", class_weight=WEIGHTS, length_range=(1, None), out_of_range="drop")
+    arguments: dict[str, Any] = {"label": "phones", "class_weight": WEIGHTS, "length_range": (1, None), "out_of_range": "drop"}
+    expected = {"loss": (weights * losses).mean(), "accuracy": (logits.argmax(1) == labels).mean()}
+    ragged = vlpipe.make_dataset(source, batching="ragged", batch_size=3, **arguments)
+    padded = ragged.map(lambda x, y, w: ({"features": x.to_tensor(), "lengths": x.row_lengths()}, y, w))
+    assert vlpipe.evaluate(model, padded) == pytest.approx(expected, rel=1e-5)
+    results = vlpipe.evaluate(model, source, **arguments)
     assert results == pytest.approx({"loss": (weights * losses).mean(), "accuracy": (logits.argmax(1) == labels).mean()}, rel=1e-5)
 
 

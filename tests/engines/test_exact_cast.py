@@ -89,7 +89,7 @@ def test_wide_integers_stay_integers_unless_the_user_names_a_dtype(tmp_path: Pat
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
-    "arguments", [{}, {"batching": "ragged"}, {"pad_to": "boundary"}, {"transform": lambda x: x + 1}, {"crop": 3}], ids=str
+    "arguments", [{}, {"batching": "ragged"}, {"pad_to": "boundary"}, {"transform": lambda x: x + 1}, {"crop": 3}], ids=range(5)
 )
 def test_the_record_and_the_value_are_named_on_every_engine(tmp_path: Path, engine: str, arguments: dict[str, Any]) -> None:
     records = [example({"tok": ints(1, 2, *([16_777_217] if n == 2 else []))}) for n in range(4)]

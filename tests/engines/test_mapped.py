@@ -291,7 +291,7 @@ def test_a_shard_that_cannot_be_opened_says_what_to_do(source: Path, monkeypatch
     def too_many(*arguments: Any) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("builtins.open", too_many)
+    monkeypatch.setattr(mapped_shards, "open_regular", too_many)
     with pytest.raises(
         vlpipe.DatasetError,
         match=r"cannot be opened \(Too many open files\). All shards of a batch are open at once: if .* raise it \(ulimit -n\)",

@@ -380,6 +380,14 @@ def test_arguments_that_contradict_every_record_once_are_refused(source: Path, a
     vlpipe.predict(model, source, shuffle=False, shard=[0, 1], repeat=False, resume=None, remainder="keep")
 
 
+def test_a_dataset_of_windows_is_evaluated_window_by_window(source: Path) -> None:
+    """Windows of one length are not padded, so that they suit any model."""
+    arguments: dict[str, Any] = {"windows": vlpipe.Windows(2, tail="drop"), "lengths": True, "shuffle": False, "batch_size": 3}
+    model = compiled(scorer())
+    figures = [vlpipe.evaluate(model, vlpipe.make_dataset(source, ids=ids, **arguments)) for ids in (False, True)]
+    assert figures[0] == figures[1]
+
+
 def test_what_cannot_be_predicted_is_refused_by_name(source: Path) -> None:
     with pytest.raises(vlpipe.ArgumentError, match="model: came as str, expected a Keras model"):
         vlpipe.predict("model.keras", source)

@@ -20,6 +20,7 @@ from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
+from vlpipe.transforms.windows import Windows
 
 GOOD: dict[str, list[Any]] = {
     "batching": ["bucket", "pad", "ragged", "same_length"],
@@ -51,6 +52,7 @@ GOOD: dict[str, list[Any]] = {
     "resume": [None],
     "layout": [None],
     "crop": [None, Crop(1), Crop(300, random=True)],
+    "windows": [None, Windows(1), Windows(300, 150, tail="pad", jitter=True)],
     "transform": [None, Transform(abs), Transform(abs, frames=abs)],
     "normalize": [None, "utterance", "global"],
     "augment": [None, SpecAugment(), SpecAugment(fill="zero")],
@@ -92,6 +94,7 @@ BAD: dict[str, tuple[str, list[Any]]] = {
     "label": (NAMES, [3, True, [], (), ("a", "a"), ("a", None)]),
     "aligned": (NAMES, [3, True, [], (), ("a", "a"), {"vad"}]),
     "crop": (NUMBER + "1", [0, -1, 1.5, "300", True, (1, 2), Crop]),
+    "windows": ("expected a number of frames, or a vlpipe.Windows", [0, -1, 1.5, "300", True, (1, 2), Windows]),
     "transform": (r"expected a function of one sequence x \[T, d\]", [3, "abs", True, ()]),
     "normalize": ("expected one of None, 'utterance', 'global'", ["batch", True, 0, ["global"], ""]),
     "augment": (r"expected a vlpipe.SpecAugment\(...\) or None", [True, {}, "mean", SpecAugment]),

@@ -231,6 +231,9 @@ def test_without_the_same_product_or_with_a_budget_of_frames_other_sizes_are_ref
     assert "batch_size is 12 in the state, 6 here" in message
     assert "world is 1 in the state, 2 here" in message
     assert "world is 1 in the state" in resume(source, state(frames_per_batch=100), shard=(0, 2), **budget)
+    # Rounded down to a multiple of 4, 6 rows of two ranks are 8 and not 12.
+    message = resume(source, state(batch_size=12, multiple_of=4), batch_size=6, shard=(0, 2), remainder="pad", multiple_of=4)
+    assert "world is 1 in the state, 2 here" in message
     for size, world in SIZES:
         vlpipe.make_dataset(
             source, repeat=True, seed=1, batch_size=size, shard=(0, world), remainder="pad", resume=state(batch_size=3, shard=(1, 4))

@@ -6,6 +6,7 @@ import collections
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -306,6 +307,26 @@ LONG: Any = {"length_range": (10, None)}
 def test_refusals(parts: dict[str, RecordSet], act: Any, message: str) -> None:
     with pytest.raises(vlpipe.ArgumentError, match=message):
         act(parts)
+
+
+def test_each_record_of_a_selection_or_a_mix_is_predicted_once(parts: dict[str, RecordSet]) -> None:
+    x = keras.Input((None, 2))
+    model = keras.Model(x, keras.layers.Conv1D(1, 1, kernel_initializer="ones")(x))
+    chosen = parts["a"].select(rows=[50, 7, 20])
+    mixed = vlpipe.mix([(chosen, 0.9), (parts["c"], 0.1)])
+    for source in (chosen, mixed, mixed.balance("label")):
+        answers = vlpipe.predict(model, source)
+        assert answers.ids.tolist() == source.index.ids.tolist()
+        for answer, record in zip(answers, source, strict=True):
+            np.testing.assert_allclose(answer[:, 0], record["features"].sum(axis=1), rtol=1e-6)
+
+
+def test_classes_of_a_mix_are_weighed_by_how_often_they_come(parts: dict[str, RecordSet]) -> None:
+    mixed = vlpipe.mix([(parts["a"].select({"label": 0}), 3), (parts["a"].select({"label": 1}), 1)])
+    assert vlpipe.class_weights(mixed) == pytest.approx({0: 4 / 6, 1: 2.0})
+    dataset = vlpipe.make_dataset(mixed, class_weight="balanced", label="label", seed=1)
+    weights = {int(label): float(weight) for _, y, w in dataset for label, weight in zip(y.numpy(), w.numpy(), strict=True)}
+    assert weights == pytest.approx({0: 4 / 6, 1: 2.0})
 
 
 def test_a_mix_is_not_converted(parts: dict[str, RecordSet], tmp_path: Path) -> None:

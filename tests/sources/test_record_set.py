@@ -350,7 +350,7 @@ def test_the_repr_is_a_small_table(source: RecordSet) -> None:
         (lambda s: s.select(lambda t: t["frames"]), r"where: the function returned int64 \[60\], expected bool \[60\]"),
         (lambda s: s.select({"label": "dgo"}), 'where: "label" has no class dgo; its classes are cat, dog, eel, fox'),
         (lambda s: s.select({"score": "dog"}), """where: "score" holds numbers without names, but the condition has 'dog'"""),
-        (lambda s: s.select({"speaker": 3}), 'where: "speaker" is a text, but the condition has 3; expected a str or several'),
+        (lambda s: s.select({"speaker": 3}), 'where: "speaker" is a text, but the condition has 3; expected one text or a list'),
         (lambda s: s.select({"path": [3]}), 'where: "path" is a text, but the condition has 3'),
         (lambda s: s.select({"label": [None]}), 'where: "label" is int64, but the condition has None; expected numbers'),
         (lambda s: s.select({"label": (1, 2, 3)}), r"\(1, 2, 3\), expected \(least, greatest\) as numbers or None. For values pass a list"),

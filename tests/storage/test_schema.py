@@ -428,3 +428,9 @@ def test_an_array_of_a_dtype_that_is_not_stored_is_refused(dtype: str) -> None:
 def test_the_first_record_must_be_a_dict() -> None:
     with pytest.raises(SchemaError, match=r"^first record: came as tuple \(1, 2\), expected a dict of field names and values"):
         Schema.infer((1, 2))  # type: ignore[arg-type]
+
+
+def test_a_text_that_is_no_str_is_refused() -> None:
+    schema = Schema(x=Sequence(), text=Text())
+    with pytest.raises(SchemaError, match=r"expected a str \(the schema has a Text\)"):
+        schema.check({"x": np.zeros(2, np.float32), "text": 3}, "here")

@@ -10,6 +10,7 @@ from vlpipe.conversion.work import Part
 from vlpipe.errors import DatasetError
 from vlpipe.layouts.registry import from_json
 from vlpipe.processes import Progress, run_worker
+from vlpipe.regular_files import open_regular
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.index import Index
 
@@ -33,7 +34,7 @@ def _convert(task: dict[str, Any], progress: Progress) -> tuple[dict[str, Any], 
 
 def _index(task: dict[str, Any]) -> Index:
     if "index" in task:
-        with open(task["index"], "rb") as file:
+        with open_regular(task["index"]) as file:
             index: Index = pickle.load(file)
         return index
     return open_anywhere(task["source"], task["layout"] and from_json(task["layout"]))

@@ -15,6 +15,7 @@ from vlpipe.errors import VlpipeError
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import to_json
 from vlpipe.processes import Workers
+from vlpipe.regular_files import create
 from vlpipe.storage.field_access import column
 from vlpipe.storage.index import Index, row_dtype
 from vlpipe.storage.paths import Opened
@@ -41,7 +42,7 @@ def job_for(
     else:
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "index.pickle")
-            with open(path, "wb") as file:
+            with create(path) as file:
                 pickle.dump(index, file, protocol=5)
             yield _job(index, transaction) | {"index": path}
 

@@ -92,7 +92,8 @@ def plan_of(source: Source, arguments: dict[str, Any], *, exact: bool) -> tuple[
         alone = {"batch_size": 1} if isinstance(arguments.get("features"), (tuple, list)) else {"batching": "same_length"}
         arguments = arguments if arguments.keys() & {"batching", "pad_to", "buckets"} else {**alone, **arguments}
     options = with_seed(Options.of(**{"multiple_of": 1, **arguments, "shuffle": False}))
-    return options, make_plan(open_anywhere(source, options.layout), dataclasses.replace(options, lengths=True, ids=True))
+    index = dataclasses.replace(open_anywhere(source, options.layout), mixture=None)  # of a mix, each record once too
+    return options, make_plan(index, dataclasses.replace(options, lengths=True, ids=True))
 
 
 def of_plan(plan: Plan, options: Options) -> Iterator[Batch]:
@@ -134,6 +135,8 @@ def of_dataset(dataset: tf.data.Dataset) -> Iterator[Batch]:
         known = {key.removesuffix("_lengths"): value for key, value in parts.items() if key.endswith("_lengths")}
         labels = [name for name in known if name not in parts]
         companions = {"id", "lengths", *(f"{name}_lengths" for name in known)}
+        if "id" in parts and "start" in parts and parts["start"].shape.rank == 1:  # of windows; a feature has frames
+            companions.add("start")
         features = {key: value for key, value in parts.items() if key not in companions}
         frames = {name: known[name] for name in known if name in features}
         if "lengths" in parts:
@@ -163,5 +166,9 @@ def _real_rows(weight: Any, feature: Any) -> np.ndarray:
 
 def _labels(rest: list[Any], lengths: dict[str, Any]) -> tuple[Any, dict[str, np.ndarray], Any]:
     """The labels, the lengths of those that are sequences, and the weights, in NumPy."""
-    y, weight = (None if part is None else tf.nest.map_structure(np.asarray, part) for part in (*rest, None, None)[:2])
+    y, weight = (None if part is None else tf.nest.map_structure(_dense, part) for part in (*rest, None, None)[:2])
     return y, {name: np.asarray(value, np.int64) for name, value in lengths.items()}, weight
+
+
+def _dense(part: Any) -> np.ndarray:
+    return np.asarray(part.to_tensor() if isinstance(part, tf.RaggedTensor) else part)

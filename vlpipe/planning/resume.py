@@ -112,11 +112,13 @@ def _is_same_global_batch(identity: Identity, state: dict[str, Any]) -> bool:
 
     Not with a budget of frames, which limits the batch of each rank.
     """
-    batches = []
+    rows = []
     for run in (identity, state):
-        batch_size, world = run.get("batch_size"), run.get("world")
-        batches.append(batch_size * world if isinstance(batch_size, int) and isinstance(world, int) else None)
-    return identity["frames_per_batch"] is None and batches[0] == batches[1]
+        batch_size, world, multiple = run.get("batch_size"), run.get("world"), run.get("multiple_of") or 1
+        if not (isinstance(batch_size, int) and isinstance(world, int) and isinstance(multiple, int)):
+            return False
+        rows.append(max(batch_size // multiple, 1) * multiple * world)  # as `Options.batch_size_for` rounds it
+    return identity["frames_per_batch"] is None and rows[0] == rows[1]
 
 
 def check_state(identity: Identity, steps_per_epoch: int, state: Any) -> tuple[int, int]:

@@ -120,7 +120,7 @@ def _matching(index: Index, table: Table, name: str, wanted: Any) -> np.ndarray:
 
 def _check_texts(name: str, values: list[Any]) -> None:
     if not all(isinstance(value, str) for value in values):
-        raise ArgumentError(f'where: "{name}" is a text, but the condition has {listed(map(repr, values))}; expected a str or several.')
+        raise ArgumentError(f'where: "{name}" is a text, but the condition has {listed(map(repr, values))}; expected one text or a list.')
 
 
 def _between(name: str, column: np.ndarray, limits: tuple[Any, ...]) -> np.ndarray:
