@@ -17,8 +17,10 @@ import soundfile
 import tensorflow as tf
 
 import vlpipe
+from tests.helpers.foreign_files import cases, write
 from vlpipe.engines import mapped_shards
 from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.files.tfrecord import read_frames
 from vlpipe.sources.native import open_source
 from vlpipe.storage.index import Index
 
@@ -363,6 +365,39 @@ def test_values_that_cannot_be_parsed_are_left_out(tmp_path: Path, engine: str) 
         list(vlpipe.make_dataset(tmp_path / "a.tfrecord", **arguments))
     dataset = vlpipe.make_dataset(tmp_path / "a.tfrecord", **arguments, on_damage=vlpipe.Skip(most=1))
     assert sorted(np.concatenate([x["id"].numpy() for (x,) in dataset])) == [0, 1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("layout", sorted(cases()))
+def test_records_of_each_layout_are_left_out_by_both_engines(tmp_path: Path, layout: str) -> None:
+    case = cases(8)[layout]
+    path = write(tmp_path / "a.tfrecord", case.records)
+    arguments: dict[str, Any] = {"layout": case.layout, "features": case.key, "length_range": (0, None), "lengths": True, "ids": True}
+    arguments |= {"batch_size": 3, "seed": 2, "remainder": "pad", "out_of_range": "drop"}
+    found: dict[str, list[Any]] = {}
+    for engine in ENGINES:
+        dataset = vlpipe.make_dataset(path, **arguments, engine=engine, on_damage=vlpipe.Skip(most=2))  # indexes it
+        content = path.read_bytes()
+        flip_frames(path, [2, 5])
+        os.utime(path)
+        found[engine] = list(dataset)
+        path.write_bytes(content)
+        plan = vlpipe.plan(path, **arguments)
+        for step, (x, *_, weight) in enumerate(found[engine]):
+            planned = plan.schedule.batch(0, step)
+            kept = [row for row in plan.rows[planned.pieces[: planned.real]].tolist() if row not in (2, 5)]
+            assert x["id"].numpy()[weight.numpy() > 0].tolist() == kept
+            assert len(x["id"]) == len(planned.pieces)
+    for mapped, graph in zip(*found.values(), strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, mapped, graph)
+
+
+def flip_frames(path: Path, numbers: Iterable[int]) -> None:
+    """Damage records of any file."""
+    frames = list(read_frames(path))
+    with path.open("r+b") as file:
+        for number in numbers:
+            file.seek(frames[number].offset + 12 + len(frames[number].data) - 1)
+            file.write(bytes([frames[number].data[-1] ^ 1]))
 
 
 # What a run has met, and who is told

@@ -82,7 +82,7 @@ class Screen:
         if self._values:
             readable = np.array([row for row in dict.fromkeys(rows.tolist()) if row not in damaged], np.int64)
             self._values.check(readable, self._reader.data, report)
-        return ~np.isin(rows, list(damaged))
+        return ~np.isin(rows, list(damaged)) if damaged else np.ones(len(rows), bool)
 
     def _another(self, epoch: int, bucket: int) -> np.ndarray:
         """int64 `[1]`: an intact piece of a bucket, or where it has none of a shorter one, always the same in an epoch."""
