@@ -67,6 +67,7 @@ PUBLIC = {
     "stitch",
     "Transform",
     "SpecAugment",
+    "Skip",
     "Writer",
     "write",
     "verify",

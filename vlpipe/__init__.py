@@ -31,6 +31,7 @@ _HOMES = {
     "stitch": "vlpipe.transforms.stitch",
     "Transform": "vlpipe.transforms.transform",
     "SpecAugment": "vlpipe.transforms.augment",
+    "Skip": "vlpipe.planning.damage",
     "Writer": "vlpipe.storage.writer",
     "write": "vlpipe.storage.writer",
     "verify": "vlpipe.verification",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.evaluation.evaluate import evaluate as evaluate
     from vlpipe.evaluation.predict import predict as predict
     from vlpipe.inspection.summary import class_weights as class_weights
+    from vlpipe.planning.damage import Skip as Skip
     from vlpipe.planning.make_plan import plan as plan
     from vlpipe.planning.plan import Plan as Plan
     from vlpipe.sources.foreign.build_index import build_index as build_index

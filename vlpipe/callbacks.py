@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from vlpipe.arguments import integer
-from vlpipe.errors import DatasetError
+from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors, refuse_address_as_target
 from vlpipe.files.json_files import read_json
 from vlpipe.planning.plan import Plan
 from vlpipe.regular_files import create
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 STATE_NAME = "state.json"
 WEIGHTS_NAME = "model.weights.h5"
@@ -126,6 +129,50 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
             staged.abort()
             raise
         self.state = state
+
+
+class SkippedRecords(keras.callbacks.Callback):  # type: ignore[misc]
+    """The damaged records that a run has left out, of a dataset made with `on_damage=vlpipe.Skip(...)`.
+
+    At the end of each epoch of `fit` their number is the entry "skipped_records" of its logs and history. Batches are made ahead of the
+    model: a record counts when its batch is made. Each rank knows those of its own batches.
+
+    Args:
+        dataset: what `make_dataset` returned (not what `map` or `prefetch` made of it).
+
+    Raises:
+        ArgumentError: it is something else, or has no such `on_damage`.
+
+    Example:
+        >>> vlpipe.write("data/train", ({"features": np.ones((n, 2), "f4"), "label": n % 2} for n in range(1, 17)))
+        >>> dataset = vlpipe.make_dataset("data/train", remainder="pad", on_damage=vlpipe.Skip(most=10))
+        >>> model = keras.Sequential([keras.Input((None, 2)), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> skipped = vlpipe.callbacks.SkippedRecords(dataset)
+        >>> history = model.fit(dataset, epochs=2, verbose=0, callbacks=[skipped])
+        >>> skipped.places, history.history["skipped_records"]
+        ([], [0, 0])
+    """
+
+    def __init__(self, dataset: tf.data.Dataset) -> None:
+        super().__init__()
+        skipped = getattr(dataset, "vlpipe_skipped", None)
+        if skipped is None:
+            raise ArgumentError(
+                f"SkippedRecords: came with {type(dataset).__name__}, expected the dataset that make_dataset(on_damage=vlpipe.Skip(...)) "
+                "returned, before any map or prefetch."
+            )
+        self._skipped = skipped
+
+    @property
+    def places(self) -> list[str]:
+        """Where the records are, such as "train-00003-of-00016.tfrecord, record 17 at byte 88120", in the order in which they were met."""
+        return list(self._skipped.places)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add the number of records to the logs."""
+        if logs is not None:
+            logs["skipped_records"] = len(self.places)
 
 
 def _not_a_backup(path: Path) -> str | None:

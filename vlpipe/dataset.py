@@ -19,8 +19,9 @@ from vlpipe.engines.grouping import Flat
 from vlpipe.engines.python_calls import keep_alive
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.class_weights import tables
+from vlpipe.planning.damage import Skip, Skipped, skipped_in
 from vlpipe.planning.make_plan import make_plan
-from vlpipe.planning.options import DEFAULT_DTYPE, Batching, ClassWeight, Engine, Options, OutOfRange, PadTo, Remainder, Verify
+from vlpipe.planning.options import DEFAULT_DTYPE, Batching, ClassWeight, Engine, OnDamage, Options, OutOfRange, PadTo, Remainder, Verify
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
@@ -71,6 +72,7 @@ def make_dataset(
     shard: tuple[int, int] = (0, 1),
     engine: Engine = "auto",
     verify: Verify = "first",
+    on_damage: OnDamage = "error",
     num_parallel_calls: int | None = None,
 ) -> tf.data.Dataset:
     """A `tf.data.Dataset` of batches of variable-length sequences, ready for `model.fit`.
@@ -161,11 +163,18 @@ def make_dataset(
         engine: "mapped", "graph", "stream", or "auto": the first one that can read the files.
         verify: when the mapped engine compares a record with its checksum in the index: at the "first" read, "always", or "never". The
             other engines test the checksum that is stored with each record, at every read.
+        on_damage: what to do with a record that is damaged when it is read (its checksum differs, it cannot be read, its values cannot be
+            parsed or decoded, or disagree with the index): "error", or `vlpipe.Skip(most=10)`: leave it out of its batch, with its labels,
+            log its place, and end the run with an error that names all once more than `most` different ones are met. With remainder="pad"
+            intact rows of the batch are repeated with weight 0 in its place, so that all shapes stay; otherwise the batch has fewer rows.
+            A batch that loses all rows has another record of its bucket, so that steps stay: with weight 0 under "pad", else as one row. A
+            shard that is missing or has another size stays an error. `vlpipe.callbacks.SkippedRecords` has the places; states name them.
+            To know before, take `source.select(without=vlpipe.verify(source))`. Not in the stream engine.
         num_parallel_calls: batches (stream: records) that are made in parallel; None: as many as the engine makes use of.
 
     Raises:
         VlpipeError: one of its subclasses, before iteration: the source is missing or damaged, or an argument cannot be served.
-        tf.errors.InvalidArgumentError: while iterating, if a record is damaged; the text names the file and the record.
+        tf.errors.InvalidArgumentError: while iterating, if a record is damaged (see `on_damage`); the text names the file and the record.
 
     Example:
         >>> vlpipe.write("data/train", ({"features": np.ones((t, 8), np.float32), "label": t % 2} for t in range(1, 101)))
@@ -206,6 +215,7 @@ def make_dataset(
             shard=shard,
             engine=engine,
             verify=verify,
+            on_damage=on_damage,
             num_parallel_calls=num_parallel_calls,
         )
     )
@@ -224,15 +234,28 @@ def batches_of(plan: Plan) -> tf.data.Dataset:
     _log_refused(plan)
     _log_left_out(plan)
     start = (0, 0) if options.resume is None else check_state(plan.identity, plan.steps_per_epoch, options.resume)
-    make_batches = {"mapped": mapped.batches, "graph": graph.batches, "stream": stream.batches}[plan.engine]
+    skipped = _skipped(plan)
+    engines: dict[str, Callable[..., tf.data.Dataset]] = {
+        "mapped": functools.partial(mapped.batches, skipped=skipped),
+        "graph": functools.partial(graph.batches, skipped=skipped),
+        "stream": stream.batches,
+    }
     class_weights = tables(plan.index, plan.selection.labels, options.class_weight)
-    batches = make_batches(plan, _epochs(options.repeat, start), lambda batch: deliver(batch, plan, class_weights))
+    batches = engines[plan.engine](plan, _epochs(options.repeat, start), lambda batch: deliver(batch, plan, class_weights))
     batches = batches.apply(
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if options.repeat else plan.steps_per_epoch)
     )
     dataset = batches.with_options(_tf_options(plan))
     dataset.vlpipe_remainder = options.remainder  # for the warning of `layers.Model.evaluate`
+    dataset.vlpipe_skipped = skipped  # for `callbacks.SkippedRecords`
     return dataset
+
+
+def _skipped(plan: Plan) -> Skipped | None:
+    """What counts the damaged records that are left out, from those on that a resumed run had met; None: they are errors."""
+    if not isinstance(plan.options.on_damage, Skip):
+        return None
+    return Skipped(plan.index, plan.options.on_damage.most, plan.run, skipped_in(plan.options.resume))
 
 
 def with_seed(options: Options) -> Options:

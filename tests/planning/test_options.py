@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from vlpipe import make_dataset
 from vlpipe.errors import ArgumentError, SchemaError
+from vlpipe.planning.damage import Skip
 from vlpipe.planning.options import Arguments, Options, default_parallelism
 from vlpipe.planning.selection import select
 from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
@@ -44,6 +45,7 @@ GOOD: dict[str, list[Any]] = {
     "dtype": ["float32", "float16", "float64", "bfloat16", "uint8", "int64"],
     "engine": ["auto", "mapped", "graph", "stream"],
     "verify": ["first", "always", "never"],
+    "on_damage": ["error", Skip(), Skip(most=0)],
     "num_parallel_calls": [None, 1, 64],
     "length_range": [(1, None), (0, 0), (5, 5), (2, 100)],
     "shard": [(0, 1)],
@@ -65,6 +67,7 @@ BAD: dict[str, tuple[str, list[Any]]] = {
     "out_of_range": (CHOICE, ["ignore", None]),
     "engine": (CHOICE, ["fast", None]),
     "verify": (CHOICE, ["yes", True]),
+    "on_damage": (r'expected "error" or a vlpipe.Skip\(most=...\)', ["skip", None, 10, Skip, {"most": 3}]),
     "dtype": (CHOICE, ["float31", np.float32, None, "string", "bool", "complex64"]),
     "batch_size": (NUMBER + "1", [0, -1, 1.0, "32", True, [32], 2**63, float("nan")]),
     "frames_per_batch": (NUMBER + "1", [0, -1, 1e5, "100", False]),

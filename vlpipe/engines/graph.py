@@ -6,7 +6,6 @@ each of its records from its byte offset and tests its checksum; then the frames
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,32 +16,34 @@ from vlpipe.engines import splitmix_graph
 from vlpipe.engines.apply_transforms import transform_batch
 from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.graph_pieces import GraphPieces
+from vlpipe.engines.graph_records import GraphRecords
 from vlpipe.engines.grouping import Flat
-from vlpipe.engines.python_calls import keep_alive
+from vlpipe.engines.python_calls import keep_alive, wait_at_exit
+from vlpipe.engines.screen import Screen
 from vlpipe.engines.splitmix_graph import uint64
-from vlpipe.errors import REWRITTEN, printable
 from vlpipe.planning import splitmix
+from vlpipe.planning.damage import Skipped
 from vlpipe.planning.drawing import Drawing
 from vlpipe.planning.options import default_parallelism
 from vlpipe.planning.plan import Plan
-from vlpipe.planning.schedule import Schedule
-from vlpipe.sources.records import check_ends
-from vlpipe.storage.example import require
+from vlpipe.planning.schedule import Batch, Schedule
+from vlpipe.sources.records import RecordFiles, check_ends
 
 
-def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
+def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any], skipped: Skipped | None = None) -> tf.data.Dataset:
     """The batches of the epochs.
 
     Args:
         epochs: pairs of int64: the number of an epoch, and the first batch to deliver of it; beyond the last batch: none.
         deliver: turns a flat batch into the user's element.
+        skipped: counts the damaged records, which are left out; None: the first one is an error.
     """
     if plan.options.verify != "never" and plan.index.is_local:
-        check_ends(plan.index)
+        check_ends(plan.index, skips=skipped is not None)
     untouched = tf.autograph.experimental.do_not_convert
     order = _Order(plan.schedule)
     with tf.device("CPU:0"):  # where tf.data runs, even on a machine with a GPU
-        reader = _Reader(plan)
+        reader = _Reader(plan, skipped)
     steps = epochs.flat_map(untouched(order.steps))
     delivered = steps.map(
         untouched(lambda *step: deliver(reader.read(*step))),
@@ -125,80 +126,45 @@ class _Order:
         return tf.gather(pieces, start + within), tf.clip_by_value(count - first, 0, rows), self._bucket_of[span]
 
 
-def _records_from(paths: tf.Tensor, offsets: tf.Tensor) -> tf.data.Dataset:
-    """The serialized records of some files, each file from a byte offset on."""
-    # buffer_size=0: only the requested records are read.
-    variant = tf.raw_ops.TFRecordDatasetV2(filenames=paths, compression_type="", buffer_size=tf.constant(0, tf.int64), byte_offsets=offsets)
-    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-
-
 class _Reader:
     """Reads the records of the pieces of a batch, and decodes them into a flat batch."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan, index = plan, plan.index
-        rows = index.rows
-        self._shard, self._offset, self._bytes = (tf.constant(rows[name].astype(np.int64)) for name in ("shard", "offset", "bytes"))
-        self._paths = tf.constant([os.fsencode(shard.path) for shard in index.shards])
-        self._sizes = tf.constant([shard.bytes for shard in index.shards], tf.int64)
-        self._names = tf.constant([printable(shard.name) for shard in index.shards])
-        self._numbers = tf.constant(index.numbers())
-        self._pieces, self._decode = GraphPieces(plan), BatchDecoder(plan, np.arange(len(index)))
+    def __init__(self, plan: Plan, skipped: Skipped | None) -> None:
+        self._plan, self._records = plan, GraphRecords(plan.index)
+        self._pieces, self._decode = GraphPieces(plan), BatchDecoder(plan, np.arange(len(plan.index)))
+        self._screen = None if skipped is None else Screen(plan, skipped, RecordFiles(plan.index))
 
     def read(self, pieces: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
         """The flat batch of some pieces, given by their positions in the plan."""
+        taken = self._pieces.take(pieces, epoch)
+        data = self._records.attempt(taken.records)
+        if self._screen is not None:
+            readable = self._records.are_whole(data, taken.records)
+            kept, real = _screened(self._screen, Batch(pieces, real, bucket), epoch, readable)
+            same = readable & (tf.size(kept) == tf.size(pieces)) & tf.reduce_all(kept[: tf.size(pieces)] == pieces[: tf.size(kept)])
+            taken = self._pieces.take(kept, epoch)
+            data = tf.cond(same, lambda: data, lambda: self._records.attempt(taken.records))
+            pieces = kept
         pieces.set_shape([self._plan.static_shape[0]])
         taken = self._pieces.take(pieces, epoch)
-        flat = self._decode(self._serialized(taken.records), taken, real, bucket)
+        flat = self._decode(self._records.checked(data, taken.records), taken, real, bucket)
         return transform_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}) if self._plan.has_transforms else flat
 
-    def _serialized(self, records: tf.Tensor) -> tf.Tensor:
-        """string `[B]`: the records, each compared with the checksum that is stored with it."""
-        shards, offsets = tf.gather(self._shard, records), tf.gather(self._offset, records)
-        used, _ = tf.unique(shards)
-        # Each file from the end that the index knows: yields nothing, unless the file has grown.
-        beyond = _records_from(tf.gather(self._paths, used), tf.gather(self._sizes, used))
-        untouched = tf.autograph.experimental.do_not_convert
-        positions = tf.data.Dataset.from_tensor_slices((tf.gather(self._paths, shards), offsets))
-        read = positions.interleave(untouched(lambda path, offset: _records_from(path[None], offset[None]).take(1)), cycle_length=1)
-        count = tf.size(records, tf.int64)
-        # All reads in one call of a map, so that an error ends that call: a reader repeats its error forever if the file cannot be opened.
-        attempt = tf.data.Dataset.from_tensors(0).map(
-            untouched(lambda _: beyond.concatenate(read).batch(2 * count + 1).get_single_element())
-        )
-        empty = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
-        data = attempt.ignore_errors().concatenate(empty).take(1).get_single_element()
 
-        def message() -> tf.Tensor:
-            return tf.strings.join([self._where(records[self._first_unread(records)]), ": TensorFlow cannot read the record. ", REWRITTEN])
+def _screened(screen: Screen, batch: Batch, epoch: tf.Tensor, readable: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The pieces of a batch without those of damaged records, and how many have weight 1. Python is called only where it is needed."""
+    unchanged = tf.cast(batch.pieces, tf.int64), tf.cast(batch.real, tf.int64)
+    scalars = [tf.cast(scalar, tf.int64) for scalar in (batch.real, batch.bucket, epoch, ~readable)]
 
-        with tf.control_dependencies([require(tf.size(data, tf.int64) == count, message)]):
-            data = tf.identity(data)
-        same = tf.strings.length(data) == tf.cast(tf.gather(self._bytes, records), tf.int32)
+    def in_python() -> tuple[tf.Tensor, tf.Tensor]:
+        pieces, real = tf.numpy_function(wait_at_exit(_leave_out, screen), [unchanged[0], *scalars], [tf.int64, tf.int64])
+        return tf.ensure_shape(pieces, [None]), tf.ensure_shape(real, [])
 
-        def changed() -> tf.Tensor:
-            which = records[tf.argmin(tf.cast(same, tf.int32))]
-            return tf.strings.join([self._where(which), ": is not the record that was indexed. ", REWRITTEN])
+    pieces, real = in_python() if screen.has_values else tf.cond(readable, lambda: unchanged, in_python)
+    return pieces, real
 
-        with tf.control_dependencies([require(tf.reduce_all(same), changed)]):
-            return tf.identity(data)
 
-    def _first_unread(self, records: tf.Tensor) -> tf.Tensor:
-        """Position in the batch of the first record that cannot be read: TensorFlow's own errors name neither file nor record."""
-
-        def position_if_readable(position: tf.Tensor) -> tf.Tensor:
-            record = records[position]
-            data = _records_from(self._paths[self._shard[record]][None], self._offset[record][None]).take(1).get_single_element()
-            with tf.control_dependencies([data]):
-                return tf.identity(position)
-
-        count = tf.size(records, tf.int64)
-        readable = tf.data.Dataset.range(count).map(tf.autograph.experimental.do_not_convert(position_if_readable)).ignore_errors()
-        positions = readable.concatenate(tf.data.Dataset.from_tensors(count)).batch(count + 1).get_single_element()
-        return tf.math.count_nonzero(positions == tf.range(tf.size(positions, tf.int64))) % count
-
-    def _where(self, record: tf.Tensor) -> tf.Tensor:
-        """Names a record as `Index.where` does."""
-        shard, offset = self._shard[record], self._offset[record]
-        number = tf.strings.as_string(self._numbers[record])
-        return tf.strings.join([self._names[shard], ", record ", number, " at byte ", tf.strings.as_string(offset)])
+def _leave_out(screen: Screen, pieces: np.ndarray, *scalars: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    real, bucket, epoch, unread = map(int, scalars)
+    batch = screen(Batch(pieces, real, bucket), epoch, unread=bool(unread))
+    return np.asarray(batch.pieces, np.int64), np.array(batch.real, np.int64)

@@ -22,10 +22,13 @@ from vlpipe.engines.mapped_lists import ListCopier
 from vlpipe.engines.mapped_shards import Shards
 from vlpipe.engines.parse import Parser
 from vlpipe.engines.python_calls import keep_alive, wait_at_exit
+from vlpipe.engines.screen import Report, Screen
 from vlpipe.files.tfrecord import HEADER_BYTES
+from vlpipe.planning.damage import Skipped
 from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.plan import Plan
+from vlpipe.planning.schedule import Batch
 from vlpipe.planning.selection import FramePart
 from vlpipe.planning.splitmix import CROPS, draws, part_numbers
 from vlpipe.storage.example import parse_batch
@@ -42,14 +45,15 @@ AHEAD = 4
 IN_TRANSIT = 4  # batches between the call that made them and the end of the user's step: delivered, in use, not yet returned to the pool
 
 
-def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
+def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any], skipped: Skipped | None = None) -> tf.data.Dataset:
     """The batches of the epochs.
 
     Args:
         epochs: pairs of int64: the number of an epoch, and the first batch to deliver of it; beyond the last batch: none.
         deliver: turns a flat batch into the user's element.
+        skipped: counts the damaged records, which are left out; None: the first one is an error.
     """
-    reader = _BatchReader(plan)
+    reader = _BatchReader(plan, skipped)
     untouched = tf.autograph.experimental.do_not_convert
     steps = plan.steps_per_epoch
     # One number for epoch and batch: each further function that tf.data calls for a batch takes longer than copying 100 short records.
@@ -67,6 +71,19 @@ def _parallelism(plan: Plan) -> int:
     return plan.options.num_parallel_calls or AHEAD
 
 
+class _Records:
+    """A `Reader` of mapped records."""
+
+    def __init__(self, shards: Shards, rows: np.ndarray) -> None:
+        self._shards, self._rows = shards, rows
+
+    def check(self, rows: np.ndarray, report: Report) -> None:
+        self._shards.check(rows, self._rows.take(rows), report)
+
+    def data(self, rows: np.ndarray) -> list[bytes]:
+        return list(self._shards.records(self._rows.take(rows)))
+
+
 class _Part(NamedTuple):
     """One tensor of a flat batch, made in two steps: inputs for all batches of a block at once, the array when the batch is requested."""
 
@@ -80,10 +97,11 @@ class _Part(NamedTuple):
 class _BatchReader:
     """Reads the batch with a given number, as arrays and as tensors. Batches are numbered from the first one of epoch 0."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, skipped: Skipped | None) -> None:
         self._plan, self._index, self._options = plan, plan.index, plan.options
         self._rows = np.asarray(plan.index.rows)  # slices of a memmap, which is a subclass, take ten times as long
         self._shards = Shards(plan.index, plan.options.verify)
+        self._screen = None if skipped is None else Screen(plan, skipped, _Records(self._shards, self._rows))
         self._static_rows = plan.static_shape[0]  # rows of a batch, where all have the same number
         # Inputs of a batch may hold any shard open: where not all can be open at once, one batch at a time.
         self._block_size = BLOCK_STEPS if self._shards.can_all_be_open else 1
@@ -132,28 +150,31 @@ class _BatchReader:
         epoch, step = divmod(int(number), self._plan.steps_per_epoch)
         self._shards.begin(epoch, first=step == 0)
         block, position = divmod(step, self._block_size)
-        rows, table, *inputs = self._inputs(epoch, block)[position]
-        self._shards.check(rows, table)
+        batch, rows, table, *inputs = self._inputs(epoch, block)[position]
+        if self._screen is None:
+            self._shards.check(rows, table)
+        elif (screened := self._screen(batch, epoch)) is not batch:
+            _, _, _, *inputs = self._looked_up(epoch, [screened])[0]
         return [part.make(part_inputs) for part, part_inputs in zip(self._parts, inputs, strict=True)]
 
     def _inputs(self, epoch: int, block: int) -> list[tuple[Any, ...]]:
-        """For each batch of a block: its rows, their entries in the index, and the inputs of its parts."""
+        """For each batch of a block: itself, its rows, their entries in the index, and the inputs of its parts."""
         key = (self._shards.changes, epoch, block)
         with self._lock:  # the call that makes the next batch needs the same block
             if key not in self._blocks:
                 while len(self._blocks) >= MAX_BLOCKS:
                     del self._blocks[next(iter(self._blocks))]
-                self._blocks[key] = self._look_up(epoch, block * self._block_size)
+                first, schedule = block * self._block_size, self._plan.schedule
+                steps = range(first, min(first + self._block_size, self._plan.steps_per_epoch))
+                self._blocks[key] = self._looked_up(epoch, [schedule.batch(epoch, step) for step in steps])
             return self._blocks[key]
 
-    def _look_up(self, epoch: int, first: int) -> list[tuple[Any, ...]]:
-        schedule = self._plan.schedule
-        batches = [schedule.batch(epoch, step) for step in range(first, min(first + self._block_size, self._plan.steps_per_epoch))]
+    def _looked_up(self, epoch: int, batches: list[Batch]) -> list[tuple[Any, ...]]:
         planned = self._plan.pieces.take(np.concatenate([batch.pieces for batch in batches]))
         ends = np.cumsum([len(batch.pieces) for batch in batches])
         table, ids = self._rows.take(planned.rows), np.asarray(self._index.ids[planned.rows])
         block = Block(epoch, batches, ends, planned, table, ids, self._pieces(epoch, planned, table, ids))
-        columns = [block.split(planned.rows), block.split(block.table), *(part.inputs(block) for part in self._parts)]
+        columns = [batches, block.split(planned.rows), block.split(block.table), *(part.inputs(block) for part in self._parts)]
         return list(zip(*columns, strict=True))
 
     def _pieces(self, epoch: int, planned: Pieces, table: np.ndarray, ids: np.ndarray) -> PieceFrames:

@@ -7,6 +7,7 @@ import os
 import resource
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -29,6 +30,10 @@ class Padding(NamedTuple):
 
     pattern: np.ndarray
     sizes: np.ndarray
+
+
+class UnreadableError(DatasetError):
+    """Bytes of a shard that has its size cannot be read."""
 
 
 class _Mapped(NamedTuple):
@@ -56,6 +61,10 @@ class Segments(NamedTuple):
     def part(self, begin: int, end: int) -> Segments:
         """Segments `begin` to before `end`."""
         return Segments(self.table[begin:end], self.shards[begin:end], self.begins[begin:end], self.keep_alive)
+
+
+def _raise(_: int, error: DatasetError) -> None:
+    raise error
 
 
 class Shards:
@@ -156,7 +165,7 @@ class Shards:
             self._index.check_files()
             wrong = int(np.searchsorted(np.cumsum(segments.table[..., 1].sum(1)), copied, side="right"))
             begin, size = int(segments.begins[wrong]), int(segments.table[wrong, 0, 1])
-            raise DatasetError(
+            raise UnreadableError(
                 f"{self._path(segments.shards[wrong])}: bytes {begin} to {begin + size} cannot be read: the file was cut meanwhile, or its "
                 f"disk fails. {RESTORE}"
             )
@@ -177,11 +186,14 @@ class Shards:
         texts[:] = [joined[end - size : end] for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)]
         return texts
 
-    def check(self, rows: np.ndarray, table: np.ndarray) -> None:
+    def check(self, rows: np.ndarray, table: np.ndarray, report: Callable[[int, DatasetError], None] = _raise) -> None:
         """Compare the records' checksums with those of the index, as `verify` says.
 
+        Args:
+            report: gets the row and the error of each record that is not the one that was written; the default raises the first.
+
         Raises:
-            DatasetError: a record is not the one that was written; the message names it.
+            DatasetError: a shard is missing or has another size, or what `report` raises.
         """
         if self._verify == "never":
             return
@@ -190,12 +202,28 @@ class Shards:
             if not new.any():
                 return
             rows, table = rows[new], table[new]
-        for row, record, expected in zip(rows.tolist(), self._records(table), table["checksum"].tolist(), strict=True):
-            checksum = masked_crc(record)
-            if checksum != expected:
-                self._index.check_record(row, checksum)
+        damaged = []
+        for row, record, expected in zip(rows.tolist(), self._records_or_errors(table), table["checksum"].tolist(), strict=True):
+            try:
+                if isinstance(record, DatasetError):
+                    raise DatasetError(f"{self._index.where(row)}: {record}") from record
+                checksum = masked_crc(record)
+                if checksum != expected:
+                    self._index.check_record(row, checksum)
+            except DatasetError as error:
+                damaged.append(row)
+                report(row, error)
         if self._verify == "first":
-            self._verified[rows] = True
+            self._verified[rows[~np.isin(rows, damaged)] if damaged else rows] = True
+
+    def _records_or_errors(self, table: np.ndarray) -> list[np.ndarray | UnreadableError]:
+        """`_records`, with the error of each that cannot be read in its place."""
+        try:
+            return [*self._records(table)]
+        except UnreadableError as error:
+            if len(table) == 1:
+                return [error]
+            return [record for row in range(len(table)) for record in self._records_or_errors(table[row : row + 1])]
 
     def _records(self, table: np.ndarray) -> list[np.ndarray]:
         """uint8 `[bytes]` of each record's data."""

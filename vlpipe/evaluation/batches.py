@@ -22,6 +22,7 @@ from vlpipe.storage.paths import Source
 _REFUSED: dict[str, tuple[Any, str]] = {
     "shuffle": (False, "the order of the result is that of the source"),
     "repeat": (False, "each record is taken once, not again and again"),
+    "on_damage": ("error", "a record that is left out has no answer. Leave it out before: source.select(without=vlpipe.verify(source))"),
     "resume": (None, "each record is taken, from the first on"),
     "remainder": ("keep", 'repeated rows ("pad") would count twice, left-out ones ("drop") not at all'),
     "shard": ((0, 1), "a rank would take only its own records: select them, or run on one rank"),

@@ -149,6 +149,8 @@ def choose_engine(options: Options, *, local: bool = True, compressed: bool = Fa
         raise ArgumentError(f"mix: the stream engine delivers every record once an epoch. {instead}.")
     if engine == "stream" and options.windows is not None:
         raise ArgumentError(f"windows: the stream engine delivers whole records. {instead}.")
+    if engine == "stream" and options.skips:
+        raise ArgumentError(f"on_damage: the stream engine cannot read on behind a damaged record. {instead}.")
     if engine == "stream" and options.resume is not None:
         raise ArgumentError(f"resume: the stream engine cannot start in the middle of a run. {instead}.")
     if engine == "stream" and options.shard[1] > 1:

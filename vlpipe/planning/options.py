@@ -15,6 +15,7 @@ import numpy as np
 from vlpipe.arguments import MAX_FRAMES, integer
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.class_weights import checked_class_weight
+from vlpipe.planning.damage import Skip, checked_on_damage
 from vlpipe.planning.paddings import checked_label_padding, checked_padding
 from vlpipe.storage.paths import Opened
 from vlpipe.transforms.augment import SpecAugment
@@ -36,6 +37,7 @@ Remainder = Literal["keep", "drop", "pad"]
 OutOfRange = Literal["error", "drop", "truncate"]
 Engine = Literal["auto", "mapped", "graph", "stream"]
 Verify = Literal["first", "always", "never"]
+OnDamage = Literal["error"] | Skip
 Weights = Literal["balanced"] | Mapping[int, float]
 ClassWeight = Weights | Mapping[str, Weights] | None
 
@@ -95,6 +97,7 @@ class Arguments(TypedDict, total=False):
     shard: tuple[int, int]
     engine: Engine
     verify: Verify
+    on_damage: OnDamage
     num_parallel_calls: int | None
 
 
@@ -137,6 +140,7 @@ class Options:
     shard: tuple[int, int] = (0, 1)
     engine: Engine = "auto"
     verify: Verify = "first"
+    on_damage: OnDamage = "error"
     num_parallel_calls: int | None = None
 
     @classmethod
@@ -169,6 +173,7 @@ class Options:
         self._set("label_padding", checked_label_padding(self.label_padding))
         self._set("class_weight", checked_class_weight(self.class_weight))
         self._set("buckets", checked_buckets(self.buckets))
+        self._set("on_damage", checked_on_damage(self.on_damage))
         self._set("length_range", _checked_range(self.length_range))
         self._set("shard", _checked_shard(self.shard))
         self._set("padding_value", checked_padding(self.padding_value, self.dtype))
@@ -212,6 +217,13 @@ class Options:
                 f'shard={self.shard}: with remainder="keep" the ranks would have different numbers of steps. Use remainder="pad" (short '
                 'batches are completed by repeated rows of weight 0) or remainder="drop" (left-out records are counted).'
             )
+        if self.skips and self.verify == "never":
+            raise ArgumentError(f'on_damage: verify="never" looks for no damage, so {self.on_damage!r} finds none. Use verify="first".')
+        if self.skips and self.remainder != "pad" and (self.multiple_of or 1) > 1:
+            raise ArgumentError(
+                f"on_damage: a batch without its damaged records is no multiple of {self.multiple_of} (multiple_of, or the replicas of the "
+                'strategy). Pass remainder="pad", which repeats rows with weight 0 in their place.'
+            )
         if self.resume is not None and not self.repeat:
             raise ArgumentError("resume: needs repeat=True, an endless run of epochs that can start at any batch.")
         if self.resume is not None and self.seed is None and self.is_random:
@@ -221,6 +233,11 @@ class Options:
     def label_lengths(self) -> bool:
         """Whether the true lengths of labels are needed, to be delivered or to weigh no padding."""
         return self.lengths or self.class_weight is not None
+
+    @property
+    def skips(self) -> bool:
+        """Whether damaged records are left out."""
+        return isinstance(self.on_damage, Skip)
 
     @property
     def is_random(self) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.conversions import can_lose
+from vlpipe.planning.damage import name_of_run, state_of_skipped
 from vlpipe.planning.drawing import MixedPart
 from vlpipe.planning.frame_plan import FramePlan
 from vlpipe.planning.options import Options, itemsize_of
@@ -131,9 +132,9 @@ class Plan:
     def static_shape(self) -> tuple[int | None, int | None]:
         """Rows and frames of every batch; None where batches differ."""
         rows = {count for bucket in self.buckets for count in bucket.rows}
-        boundary = self.options.pad_to == "boundary"
+        boundary, remainder = self.options.pad_to == "boundary", self.options.remainder
         return (
-            rows.pop() if len(rows) == 1 and self.options.remainder != "keep" else None,
+            rows.pop() if len(rows) == 1 and (remainder == "pad" or (remainder == "drop" and not self.options.skips)) else None,
             (self.buckets[0].upper if len(self.buckets) == 1 else None) if boundary else self._window_frames,
         )
 
@@ -245,7 +246,9 @@ class Plan:
 
         A small dict of JSON scalars: the position, a fingerprint of the data, and every argument that changes the order. All ranks share
         it: it contains the number of ranks, not the rank. Without `frames_per_batch`, a run of more or fewer ranks continues it if
-        batch_size * world stays the same: `batch` then counts the batches of all ranks together.
+        batch_size * world stays the same: `batch` then counts the batches of all ranks together. With `on_damage=vlpipe.Skip(...)` it also
+        names the damaged records that the latest dataset of these arguments, in this process, has met ("skipped": their ids), so that a
+        resumed run counts on.
 
         Args:
             epoch: epochs that were completed.
@@ -262,7 +265,13 @@ class Plan:
             raise ArgumentError(
                 f"state({epoch}, {batch}): seed=None draws a different order in every process. Pass seed=... here and to make_dataset."
             )
-        return make_state(self.identity, self.steps_per_epoch, epoch, batch)
+        state = make_state(self.identity, self.steps_per_epoch, epoch, batch)
+        return state | (state_of_skipped(self.run) if self.options.skips else {})
+
+    @cached_property
+    def run(self) -> str:
+        """The name of the run in this process: that of the latest dataset made with the same arguments."""
+        return name_of_run(self.identity, self.index, self.options.shard)
 
     @cached_property
     def identity(self) -> Identity:
