@@ -26,7 +26,7 @@ def transform_batch(plan: Plan, batch: Flat) -> Flat:
     Args:
         batch: these are ragged, of `plan.reading_dtype(NAME)`. In addition to the parts of a flat batch it has "id", "epoch" (int64
             scalar), with `augment` "number" (int64 `[B]`, from which masks are drawn),
-            and where the plan has `least_frames` "bucket" (int64 scalar).
+            and where the plan `has_least_frames` "bucket" (int64 scalar).
     """
     epoch, bucket, numbers = batch.pop("epoch"), batch.pop("bucket", None), batch.pop("number", None)
     result = dict(batch)
@@ -92,8 +92,9 @@ def _padded(plan: Plan, part: FramePart, sequences: tf.RaggedTensor, bucket: tf.
     dimensions = plan.dimensions(part.name)
     padding = padding_tensor(plan.selection.paddings.of(part.flat), sequences.dtype)
     frames = tf.reduce_max(sequences.row_lengths())
-    if bucket is not None and part.with_key and plan.least_frames.any():
-        frames = tf.maximum(frames, tf.constant(plan.least_frames)[bucket])
+    least = plan.least_by_part[part.flat]
+    if bucket is not None and least.any():
+        frames = tf.maximum(frames, tf.constant(least)[bucket])
     shape = tf.stack([sequences.nrows(), frames, *(tf.constant(n, tf.int64) for n in dimensions)])
     static = sequences.shape[0]
     return tf.ensure_shape(sequences.to_tensor(padding, shape=shape), [static, None, *dimensions])

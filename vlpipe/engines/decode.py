@@ -34,7 +34,8 @@ class BatchDecoder:
         self._ragged = whole or plan.options.batching == "ragged"
         self._weighted = plan.options.remainder == "pad" and not whole
         self._rows = tf.constant(rows)
-        self._least = None if whole or not plan.least_frames.any() else tf.constant(plan.least_frames)
+        least = {} if whole else plan.least_by_part
+        self._least = {name: tf.constant(frames) for name, frames in least.items() if frames.any()}
         self._parser = Parser(plan)
         table = index.rows[rows]
         self._parsed_lengths = {name: tf.constant(access.counts(table)) for name, access in self._parser.lengths.items()}
@@ -54,7 +55,7 @@ class BatchDecoder:
         flat: Flat = {}
         if self._parser:
             frames = {name: tf.gather(lengths, records) for name, lengths in self._parsed_lengths.items()}
-            flat |= self._parser(data, tf.gather(self._rows, records), frames, pieces)
+            flat |= self._parser(data, tf.gather(self._rows, records), frames, pieces, bucket if self._least else None)
         values = parse_batch(self._schema, self._example_labels, data) if self._example_labels else {}
         flat |= {f"y:{name}": value for name, value in values.items()}
         for name, columns in self._columns.items():
@@ -95,8 +96,8 @@ class BatchDecoder:
             values = _flat(columns, data, records, frames, first, dtype)
             return {part.flat: tf.RaggedTensor.from_row_lengths(values, frames, validate=False), **lengths}
         upper = tf.reduce_max(frames)
-        if part.with_key and self._least is not None:
-            upper = tf.maximum(upper, self._least[bucket])
+        if part.flat in self._least:
+            upper = tf.maximum(upper, self._least[part.flat][bucket])
         padding = self._plan.selection.paddings.number(part.flat)
         if columns.access.location is Location.LIST:
             values = padded_in_graph(columns.values, _starts(columns, records, first), frames, padding, upper)

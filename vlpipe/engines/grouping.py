@@ -11,7 +11,8 @@ All engines pass a record, or a batch of records, on as one flat dict of tensors
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +34,7 @@ class Grouping:
         boundaries: inclusive upper lengths of the buckets, ascending; no record is longer than the last.
         batch_sizes: sequences in a batch of each bucket.
         aligned: the parts that have one value for each frame of the key feature.
+        longest: for each bucket, the length to which other sequences are padded with pad_to="boundary", where it is known.
     """
 
     options: Options
@@ -41,6 +43,7 @@ class Grouping:
     boundaries: tuple[int, ...]
     batch_sizes: tuple[int, ...]
     aligned: tuple[str, ...] = ()
+    longest: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def drop_remainder(self) -> bool:
@@ -136,19 +139,20 @@ def padding_tensor(value: Value, dtype: tf.DType) -> tf.Tensor:
 
 
 def _to_boundary(batch: Flat, grouping: Grouping) -> Flat:
-    """Pad the key feature, and what is aligned with it, further: to the upper length of its bucket."""
+    """Pad the key feature, and what is aligned with it, further: to the upper length of its bucket; other sequences to their own."""
     if grouping.options.pad_to != "boundary":
         return batch
-    upper = tf.constant(grouping.boundaries)[_bucket_of(batch, grouping)]
-    frames = grouping.boundaries[0] if len(grouping.boundaries) == 1 else None
+    bucket = _bucket_of(batch, grouping)
 
-    def padded(name: str) -> tf.Tensor:
+    def padded(name: str, uppers: tuple[int, ...]) -> tf.Tensor:
         part, shape = batch[name], batch[name].shape
+        upper, frames = tf.constant(uppers)[bucket], uppers[0] if len(uppers) == 1 else None
         paddings = [[0, 0], [0, upper - tf.shape(part)[1]]] + [[0, 0]] * (shape.rank - 2)
         part = tf.pad(part, paddings, constant_values=padding_tensor(grouping.paddings.of(name), part.dtype))
         return tf.ensure_shape(part, [shape[0], frames, *shape[2:]])
 
-    return {**batch, **{name: padded(name) for name in (grouping.key, *grouping.aligned)}}
+    uppers = {**grouping.longest, **dict.fromkeys((grouping.key, *grouping.aligned), grouping.boundaries)}
+    return {**batch, **{name: padded(name, lengths) for name, lengths in uppers.items()}}
 
 
 def _bucket_of(batch: Flat, grouping: Grouping) -> tf.Tensor:

@@ -139,11 +139,14 @@ class _BatchReader:
         if self._parser:
             frames = {name: batch.pop(f"frames:{name}") for name in self._parser.lengths}
             pieces = PieceFrames(batch.pop("firsts", None), batch.pop("counts"))
-            batch |= self._parser(data, batch.pop("rows"), frames, pieces)
+            batch |= self._parser(data, batch.pop("rows"), frames, pieces, batch.get("bucket"))
         for name in [name for name in batch if name.startswith("splits:")]:
             values = batch[name.removeprefix("splits:")]
             batch[name.removeprefix("splits:")] = tf.RaggedTensor.from_row_splits(values, batch.pop(name), validate=False)
-        return transform_batch(self._plan, {**batch, "epoch": epoch}) if self._plan.has_transforms else batch
+        if self._plan.has_transforms:
+            return transform_batch(self._plan, {**batch, "epoch": epoch})
+        batch.pop("bucket", None)
+        return batch
 
     def __call__(self, number: np.ndarray) -> list[np.ndarray]:
         """The arrays of the batch with a number, part by part."""
@@ -210,7 +213,7 @@ class _BatchReader:
             parts.append(_Part("weight", tf.float32, [None], _weights))
         if options.ids and options.windows is not None:
             parts.append(_Part("start", tf.int64, [None], lambda block: block.split(block.pieces.firsts)))
-        if self._plan.has_transforms and self._plan.least_frames.any():
+        if (self._plan.has_transforms or self._parser.labels) and self._plan.has_least_frames:
             parts.append(_Part("bucket", tf.int64, [], lambda block: [np.asarray(batch.bucket) for batch in block.batches]))
         return parts
 
@@ -236,12 +239,12 @@ class _BatchReader:
         span = FrameSpan(access, of_pieces=part.with_key)
         copy = self._copier(part, span, dtype, padding)
         dimensions = list(access.sequence.dimensions)
-        least = plan.least_frames if part.with_key and plan.least_frames.any() else None
+        least = plan.least_by_part[name]
 
         def padded_jobs(block: Block) -> list[Any]:
             counts = span.counts(block)
             upper = block.longest(counts)
-            if least is not None:
+            if least.any():
                 upper = np.maximum(upper, least[[batch.bucket for batch in block.batches]])
             return copy.padded(block, counts, upper)
 

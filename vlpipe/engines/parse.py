@@ -51,7 +51,9 @@ class Parser:
     def __bool__(self) -> bool:
         return bool(self.lengths or self.labels)
 
-    def __call__(self, data: tf.Tensor, rows: tf.Tensor, frames: dict[str, tf.Tensor], pieces: PieceFrames) -> Flat:
+    def __call__(
+        self, data: tf.Tensor, rows: tf.Tensor, frames: dict[str, tf.Tensor], pieces: PieceFrames, bucket: tf.Tensor | None
+    ) -> Flat:
         """The parts of a flat batch; features and aligned labels are ragged, truncated and cropped.
 
         Args:
@@ -59,6 +61,7 @@ class Parser:
             rows: int64 `[B]`, their rows in the index.
             frames: int64 `[B]` by the names in `lengths`, the frames that the index has.
             pieces: which frames are kept of the key feature, and of all that is aligned with it.
+            bucket: int64 scalar; None where labels are padded to their longest.
 
         Raises:
             tf.errors.InvalidArgumentError: while iterating, a record does not agree with the index; the text names it.
@@ -76,7 +79,7 @@ class Parser:
             flat[part.flat] = sequences.with_values(values)
             flat[f"n:{part.flat}"] = tf.cast(sequences.row_lengths(), tf.int32)
         for name in self.labels:
-            flat |= self._label(name, custom[name] if name in custom else self._parsed(name, data, rows))
+            flat |= self._label(name, custom[name] if name in custom else self._parsed(name, data, rows), bucket)
         return flat
 
     def _parsed(self, name: str, data: tf.Tensor, rows: tf.Tensor) -> tf.RaggedTensor:
@@ -168,12 +171,17 @@ class Parser:
 
         return tf.numpy_function(wait_at_exit(where, self), [row], tf.string, stateful=False)
 
-    def _label(self, name: str, value: Any) -> Flat:
+    def _label(self, name: str, value: Any, bucket: tf.Tensor | None) -> Flat:
         if not isinstance(value, tf.RaggedTensor):
             return {f"y:{name}": value}
         values = value.with_values(tf.cast(value.values, list_dtype(self._index.schema.sequences[name])))
         padding = padding_tensor(self._plan.selection.paddings.of(f"y:{name}"), values.dtype)
-        return {f"y:{name}": values.to_tensor(padding), f"n:y:{name}": tf.cast(values.row_lengths(), tf.int32)}
+        lengths = values.row_lengths()
+        upper = tf.reduce_max(lengths)
+        if bucket is not None:
+            upper = tf.maximum(upper, tf.constant(self._plan.least_by_part[f"y:{name}"])[bucket])
+        shape = tf.concat([[values.nrows(), upper], values.values.shape[1:]], 0)
+        return {f"y:{name}": values.to_tensor(padding, shape=shape), f"n:y:{name}": tf.cast(lengths, tf.int32)}
 
 
 def _spec(field: Sequence | Fixed | Text) -> Any:

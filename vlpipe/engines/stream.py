@@ -43,6 +43,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         epochs: pairs of int64: the number of an epoch, and the first batch to deliver of it: 0, or a number beyond the last batch for none.
         deliver: turns a flat batch into the user's element.
     """
+    longest = {name: tuple(frames.tolist()) for name, frames in plan.least_by_part.items() if frames.any()}
     selected = None if plan.index.taken is None else _selected(plan.index)
     plan = dataclasses.replace(plan, index=plan.index.whole)  # the files are read from first to last
     index = plan.index
@@ -55,7 +56,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
     # Without records the plan has no buckets; a grouping needs one.
     key, paddings = f"x:{plan.selection.key}", plan.selection.paddings
     aligned = tuple(plan.selection.part(name).flat for name in plan.selection.aligned)
-    grouping = Grouping(plan.options, paddings, key, plan.boundaries or (1,), plan.batch_sizes or (1,), aligned)
+    grouping = Grouping(plan.options, paddings, key, plan.boundaries or (1,), plan.batch_sizes or (1,), aligned, longest)
 
     @tf.autograph.experimental.do_not_convert  # not needed here, and converting takes most of the tracing time
     def epoch(number: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:

@@ -19,7 +19,7 @@ from vlpipe.planning.paddings import label_dtype
 from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.resume import Identity, make_state, run_identity
 from vlpipe.planning.schedule import Schedule
-from vlpipe.planning.selection import Selection
+from vlpipe.planning.selection import FramePart, Selection
 from vlpipe.storage.index import Index
 from vlpipe.text_tables import BLUE, RED, columns, named, picture, text
 
@@ -152,6 +152,29 @@ class Plan:
         if self.options.pad_to == "boundary":
             return np.array(self.boundaries, np.int64)
         return np.full(len(self.buckets), self.frame_plan.least, np.int64)
+
+    @cached_property
+    def least_by_part(self) -> dict[str, np.ndarray]:
+        """The same for each sequence of a batch, by its name in a flat batch ("x:features", "y:words").
+
+        With pad_to="boundary", sequences with lengths of their own are padded to the longest that a batch of the bucket may have, so that
+        each bucket has one shape. It covers the shorter buckets, too: their left-over records complete its batches.
+        """
+        selection, schema = self.selection, self.index.schema
+        names = [name for name in (*selection.features, *selection.labels) if name in schema.sequences]
+        return {part.flat: self.least_frames if part.with_key else self._longest_of(part) for part in map(selection.part, names)}
+
+    @cached_property
+    def has_least_frames(self) -> bool:
+        """Whether a part of a batch is padded further than to its longest sequence."""
+        return any(least.any() for least in self.least_by_part.values())
+
+    def _longest_of(self, part: FramePart) -> np.ndarray:
+        longest, access = np.zeros(len(self.buckets), np.int64), self.index.access(part.name, as_feature=part.is_feature)
+        if self.options.pad_to == "boundary" and access.is_counted and len(self.pieces):
+            bucket_of = np.searchsorted(self.boundaries, np.maximum(self.frames, self.frame_plan.least))
+            np.maximum.at(longest, bucket_of, access.counts(self.index.rows)[self.pieces.rows])
+        return np.maximum.accumulate(longest)
 
     def dimensions(self, name: str) -> tuple[int, ...]:
         """Shape of a delivered frame of a sequence."""
