@@ -107,8 +107,8 @@ def make_dataset(
             None: the replicas of the `tf.distribute` strategy in scope. Keras fails if they cannot share the first batch evenly, or if a
             batch has no row for each: with remainder="keep", the latter is refused.
         buckets: upper lengths of the buckets (inclusive, in frames), or their number, or None; without lengths, those that pad least.
-        pad_to: "longest" sequence of the batch, or "boundary" of the bucket: few static shapes, for XLA. Labels and features with lengths of
-            their own are then padded to the longest that the bucket has.
+        pad_to: "longest" sequence of the batch, or "boundary" of the bucket: few static shapes, for XLA. Labels and features with
+            lengths of their own are then padded to the longest that the bucket has.
         remainder: what to do with a short last batch of a bucket: "keep" it, "drop" it (counted), or "pad" it: repeat rows with sample
             weight 0. Keras' `evaluate` counts these in the denominator of the loss and in every unweighted metric; evaluate with
             "keep" or `vlpipe.evaluate`.

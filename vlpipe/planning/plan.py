@@ -54,7 +54,8 @@ class Plan:
         selection: the fields that are delivered.
         engine: "mapped", "graph" or "stream".
         total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`).
-        records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records.
+        records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records; of a
+            mix, in which records may come several times or not at all, it is not.
         refused: number of records that are not delivered, by reason: "too_short", "too_long",
             "transformed_too_short" (the transform leaves no frame), "tail" (windows left out), "remainder".
         truncated: records that lose frames to `length_range`.
@@ -339,7 +340,7 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
     rows = [
         ("batching", f"{options.batching}, padded to {'the longest of the batch' if options.pad_to == 'longest' else 'the boundary'}"),
         ("engine", plan.engine),
-        (plan.unit, f"{plan.records:,} of {plan.total:,} an epoch"),
+        (plan.unit, f"{plan.records:,} {'an epoch, drawn from' if plan.parts else 'of'} {plan.total:,}{'' if plan.parts else ' an epoch'}"),
         ("refused", refused or "none"),
         ("steps", f"{plan.steps_per_epoch:,} an epoch{ranks}, remainder: {options.remainder}"),
         ("valid frames", f"{plan.valid_ratio:.1%} (the rest is padding)"),
