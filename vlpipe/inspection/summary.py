@@ -202,7 +202,7 @@ def _class_label(index: Index, label: str | None) -> str:
     if label is None:
         label = index.label
     if label is None:
-        label = only_label(schema, class_labels(index), index)
+        label = "label" if "label" in schema.fields else only_label(schema, class_labels(index), index)
     field = schema.fields.get(label) if isinstance(label, str) else None
     if label is None or field is None or not is_class_label(index, label):
         kind = "not a field of the schema" if field is None else repr(field)
