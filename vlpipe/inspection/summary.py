@@ -162,8 +162,8 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
 
     Args:
         source: as for `make_dataset`.
-        label: name of an integer field, a sequence of integers, or a vector with 0 or 1 for each class (or a sequence of these); None:
-            the label of the layout, else the field `label`, else the only scalar integer field.
+        label: name of an integer field, a sequence of integers, or a vector with 0 or 1 for each class (or a sequence of vectors of
+            integers); None: the label of the layout, else the field `label`, else the only scalar integer field.
         layout: layout of third-party files, as for `make_dataset`.
 
     Returns:
