@@ -268,7 +268,7 @@ class Layout:
         for key in keys:
             _check_key("only", key)
         if self.given is not None:
-            raise ArgumentError(f"only: came as {keys}, but parse_fn of a custom layout says what is delivered: leave the others out there.")
+            raise ArgumentError(f"only: came as {keys}, but parse_fn of a custom layout says what is delivered: leave others out there.")
         return dataclasses.replace(self, kept=keys)
 
     @property
