@@ -315,7 +315,7 @@ def test_third_party_files(name: str, engine: str, tmp_path: Path) -> None:
         assert [record[column.removeprefix("field:")] for record in records] == table[column].tolist()
     chosen = source.select(rows=[9, 4, 0, 17])
     np.testing.assert_equal(list(chosen), [records[row] for row in (9, 4, 0, 17)])
-    frames, _, _ = read(chosen, engine)
+    frames, _, _ = read(chosen, engine, features=case.key)
     assert sorted(frames) == [0, 4, 9, 17]
     for row, values in frames.items():
         np.testing.assert_array_equal(values, case.frames[row])
