@@ -73,7 +73,11 @@ def test_plan_stats_and_convert_take_conditions(dataset: str, tmp_path: Path, co
         ("speaker>3", "--where: \"speaker\" in 'speaker>3' is a text, which has no order here"),
         ("frames>many", "--where: 'many' in 'frames>many' is not a number, which < and > compare with"),
         ("frames>99", 'where: frames>99 matches no record of the source: "frames" has 1 to 40'),
-        ("speaker=zoe", "where: {'speaker': zoe} matches no record of the source: \"speaker\" has 10, ann, bob"),
+        ("speaker=zoe", "where: \"speaker\" has no 'zoe'; it has 10, ann, bob"),
+        ("speaker!=zoe", "where: \"speaker\" has no 'zoe'; it has 10, ann, bob"),
+        ("speaker=ann,bbo", "where: \"speaker\" has no 'bbo' (did you mean 'bob'?); it has 10, ann, bob"),
+        ("label=0,99", 'where: "label" has no 99; it has 0, 1'),
+        ('speaker="ann', "--where: the values in 'speaker=\"ann' are no line of CSV"),
         ("label=eel", 'where: "label" has no class eel; its classes are cat, dog'),
     ],
 )

@@ -94,7 +94,7 @@ def test_records_are_read_by_row_in_lists_and_in_turn(source: RecordSet, tmp_pat
     ("where", "keeps"),
     [
         ({"speaker": "ann"}, lambda r, t: r["speaker"] == "ann"),
-        ({"speaker": ["ann", "ém", "nobody"]}, lambda r, t: r["speaker"] in ("ann", "ém")),
+        ({"speaker": ["ann", "ém"]}, lambda r, t: r["speaker"] in ("ann", "ém")),
         ({"label": 3}, lambda r, t: r["label"] == 3),
         ({"label": "dog"}, lambda r, t: r["label"] == 1),
         ({"label": ["dog", 0]}, lambda r, t: r["label"] in (0, 1)),
@@ -342,11 +342,11 @@ def test_the_repr_is_a_small_table(source: RecordSet) -> None:
             lambda s: s.select({"speeker": "ann"}),
             "where: 'speeker' is not a column of the source; its columns are id, frames,",
         ),
-        (lambda s: s.select(lambda t: t["speeker"]), "speeker"),
-        (lambda s: s.select({"speaker": "zoe"}), 'matches no record of the source: "speaker" has ann, bob, cleo, dora, ém'),
+        (lambda s: s.select(lambda t: t["speeker"]), "where: 'speeker' is not a column of the source; its columns are id, frames,"),
+        (lambda s: s.select({"speaker": "zoe"}), """where: "speaker" has no 'zoe'; it has ann, bob, cleo, dora, ém"""),
         (lambda s: s.select({"frames": (1000, None)}), 'matches no record of the source: "frames" has 1 to 50'),
         (lambda s: s.select(lambda t: t["frames"] < 0), "matches no record of the source: there are 60 records"),
-        (lambda s: s.select({}), "where: came as {}, expected a dict such as"),
+        (lambda s: s.select([3]), r"where: came as \[3\], expected a dict such as"),
         (lambda s: s.select(lambda t: t["frames"]), r"where: the function returned int64 \[60\], expected bool \[60\]"),
         (lambda s: s.select({"label": "dgo"}), 'where: "label" has no class dgo; its classes are cat, dog, eel, fox'),
         (lambda s: s.select({"score": "dog"}), """where: "score" holds numbers without names, but the condition has 'dog'"""),
@@ -378,7 +378,7 @@ def test_the_repr_is_a_small_table(source: RecordSet) -> None:
     ],
 )
 def test_refusals(source: RecordSet, act: Any, message: str) -> None:
-    with pytest.raises((vlpipe.ArgumentError, KeyError), match=message):
+    with pytest.raises(vlpipe.ArgumentError, match=message):
         act(source)
 
 

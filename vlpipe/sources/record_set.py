@@ -161,14 +161,15 @@ class RecordSet(Opened):
 
         Args:
             where: a dict from columns of `table()` to a value, a list of values, or for numbers (least, greatest), both included, None for
-                no limit; class names for numbers of classes. Or a function from the table to bool `[records]`.
+                no limit; class names for numbers of classes. Or a function from the table to bool `[records]`. {} is no condition.
             rows: positions in this source, each once.
             fraction: above 0 and at most 1: so many of the records that the other conditions leave, chosen at random.
             without: the result of `vlpipe.verify`: leaves out the records that are damaged.
             seed: of the random choice.
 
         Raises:
-            ArgumentError: a column or class is unknown, a condition has no meaning, or no record is left; the message says what there is.
+            ArgumentError: a column, class number, class or text is unknown, also one of a list (a `range` may have more numbers than the
+                column), a condition has no meaning, or no record is left; the message says what there is.
 
         Example:
             >>> records = ({"features": np.zeros((t, 4), np.float32), "label": t % 3} for t in range(1, 101))
