@@ -128,6 +128,9 @@ def test_a_state_of_other_data_or_arguments_is_refused_with_the_difference(sourc
         "world is 1 in the state, 2",
     ):
         assert difference in message
+    named = re.findall(r"(\w+) is \S+ in the state", message)
+    assert named[:3] == ["remainder", "batch_size", "world"]  # before what follows from them
+    assert named[-1] == "boundaries"
     assert "shuffle is True in the state, False here" in resume(source, state, shuffle=False)
     other = write(tmp_path / "other", make_records([3] * 60), num_shards=3)
     assert "data is 'crc32c:" in resume(other, state, length_range=(1, None))
