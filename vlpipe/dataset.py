@@ -151,8 +151,8 @@ def make_dataset(
             `vlpipe.Transform`, which declares how T changes and what then happens to aligned sequences. With it, `vlpipe.plan`
             loads TensorFlow to trace it.
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
-            statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute`; of several
-            datasets, pooled); or, for validation data, a path: with the statistics of the dataset there, of its `vlpipe.json`, or of a
+            statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute` or
+            `source.with_statistics()`; of several datasets, pooled); or, for validation data, a path: with the statistics of the dataset there, of its `vlpipe.json`, or of a
             file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics. `vlpipe/transforms/normalize.py` has the
             formula.
         augment: a `vlpipe.SpecAugment`: masks of time and frequency, new ones in every epoch.
