@@ -60,6 +60,10 @@ def test_frames_are_the_weighted_mean_of_their_windows(
     for totals, given_lengths in ((windowed, counts), (dict(enumerate(lengths)), lengths), (windowed, windowed)):
         if given_lengths is lengths and len(lengths) == len(ids):
             continue  # would be taken for those of the windows
+        if given_lengths is lengths and len(lengths) != len(windowed):  # some have no window: a dict says which
+            with pytest.raises(ArgumentError, match="or for each of the . different ids. Where records have no window, pass a dict"):
+                vlpipe.stitch(given_outputs, ids, starts, lengths=lengths, hop=stride)
+            given_lengths = totals
         windows = vlpipe.Windows(frames, hop, tail)  # type: ignore[arg-type]
         found_by = vlpipe.stitch(
             given_outputs, ids, starts, lengths=given_lengths, hop=stride, windows=windows, weights="hann" if hann else "mean"
@@ -90,8 +94,10 @@ def test_refusals() -> None:
     y = np.zeros((2, 3))
     with pytest.raises(ArgumentError, match="stitch: got 2 outputs, 1 ids and 2 starts, expected one of each"):
         vlpipe.stitch(y, [0], [0, 1], lengths=[3, 3])
-    with pytest.raises(ArgumentError, match=r"stitch: lengths has 1 entries, none for id 5; expected one for each of the 2 windows"):
+    with pytest.raises(ArgumentError, match=r"stitch: lengths has 1 entries, none for id 5; expected one for each of the 2 different ids"):
         vlpipe.stitch(y, [5, 6], [0, 1], lengths={6: 3})
+    with pytest.raises(ArgumentError, match="stitch: lengths came with 4 entries, expected one for each of the 3 windows"):
+        vlpipe.stitch(np.zeros((3, 3)), [0, 0, 2], [0, 1, 0], lengths=[4, 9, 3, 1])  # of record 2 would be 9
     with pytest.raises(ArgumentError, match="stitch: weights came as 'sum', expected one of 'mean', 'hann'"):
         vlpipe.stitch(y, [0, 0], [0, 1], lengths=[3, 3], weights="sum")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="stitch: hop: came as 0"):

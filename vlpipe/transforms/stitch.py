@@ -45,14 +45,15 @@ def stitch(
             such if C is not the number of output frames of the longest window).
         ids: integers `[N]`, the record of each window: x["id"] of `make_dataset(windows=, ids=True)`.
         starts: integers `[N]`, the first frame of each: x["start"].
-        lengths: in input frames: `[N]`, of each window (x["lengths"]); or of each record: `[R]` in the order of the ids (with one for each
-            id from 0 on, records without a window are returned too), or a dict by id.
+        lengths: in input frames: `[N]`, of each window (x["lengths"]); or of each record: `[R]`, one for each different id, in ascending
+            order of the ids; or a dict by id, such as {7: 310, 9: 95}. Records without any window (dropped as too short) are missing among
+            the ids: pass the dict, and they are returned too, as NaN.
         windows: those of the dataset: `Windows.exact(...)`; others only say how long a window is, if `lengths` are those of the records.
         hop: input frames of one output frame, >= 1 (the total stride of the model); with `Windows.exact` that of the model counts.
         weights: "mean": all alike; "hann": frames in the middle of a window count more than those at its ends.
 
     Raises:
-        ArgumentError: the numbers of outputs, ids, starts and lengths differ, or with `Windows.exact` a window is missing.
+        ArgumentError: the numbers of outputs, ids and starts differ, `lengths` has neither one for each window nor for each id, or with `Windows.exact` a window is missing.
 
     Example:
         >>> outputs = np.array([[0.0, 0, 0, 0], [2, 2, 2, 2]])  # of a record of 6 frames, windows of 4 every 2
@@ -105,13 +106,16 @@ def _lengths(
             for number, start, frames in zip(ids.tolist(), starts.tolist(), values, strict=True):
                 totals[number] = max(totals[number], start + frames)
             return totals, values
-        numbers = found if len(values) == len(found) else range(len(values))
-        totals = dict(zip(numbers, values, strict=True))
+        if len(values) != len(found):  # which of them belong to the ids that are there is not known
+            raise ArgumentError(
+                f"stitch: lengths came with {len(values)} entries, expected one for each of the {len(ids)} windows (x['lengths']), or for "
+                f"each of the {len(found)} different ids. Where records have no window, pass a dict from id to length."
+            )
+        totals = dict(zip(found, values, strict=True))
     missing = [number for number in found if number not in totals]
     if missing:
         raise ArgumentError(
-            f"stitch: lengths has {len(totals)} entries, none for id {missing[0]}; expected one for each of the {len(ids)} windows, or for "
-            f"each of the {len(found)} records."
+            f"stitch: lengths has {len(totals)} entries, none for id {missing[0]}; expected one for each of the {len(found)} different ids."
         )
     longest = available if windows is None else [windows.frames] * len(available)
     return totals, [
