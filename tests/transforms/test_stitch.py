@@ -62,9 +62,15 @@ def test_frames_are_the_weighted_mean_of_their_windows(
     for totals, given_lengths in ((windowed, counts), (dict(enumerate(lengths)), lengths), (windowed, windowed)):
         if given_lengths is lengths and len(lengths) == len(ids):
             continue  # would be taken for those of the windows
+        if given_lengths is lengths and len(lengths) != len(windowed):  # some have no window: a dict says which
+            with pytest.raises(
+                ArgumentError, match="or for each record if their ids are 0, 1, 2, .* or a record has no window, pass a dict"
+            ):
+                vlpipe.stitch(given_outputs, ids, starts, lengths=lengths, hop=stride)
+            given_lengths = totals
         windows = vlpipe.Windows(frames, hop, tail)  # type: ignore[arg-type]
-        if given_lengths is counts and sorted(ids) == list(range(len(ids))) and not starts.any() and (counts[ids] != counts).any():
-            with pytest.raises(ArgumentError, match="for as many windows as records, whose ids are not in order"):
+        if given_lengths is counts and sorted(ids) == list(range(len(ids))) and (starts.any() or (counts[ids] != counts).any()):
+            with pytest.raises(ArgumentError, match="for as many windows as records, which may be those of the windows or"):
                 vlpipe.stitch(given_outputs, ids, starts, lengths=counts, windows=windows)
             continue
         found_by = vlpipe.stitch(
@@ -126,10 +132,10 @@ PAIR = np.zeros((2, 4, 1))
         ({"lengths": {"a": 9}}, "an id in lengths: came as 'a'"),
         ({"lengths": [4.0, 4.0]}, "lengths came as"),
         ({"lengths": [5, 4], "ids": [0, 7], "windows": W4}, r"lengths\[0\] is 5, but a window has at most 4 frames"),
-        ({"ids": [3, 9], "lengths": [9, 9, 9]}, r"lengths has 3 values for 2 windows of ids up to 9; .* pass a dict \{id: frames\}"),
+        ({"ids": [3, 9], "lengths": [9, 9, 9]}, r"lengths has 3 values for 2 windows of 2 records; .* pass a dict \{id: frames\}"),
         (
             {"ids": [1, 0], "starts": [0, 0], "lengths": [3, 4]},
-            r"for as many windows as records, whose ids are not in order.* \{id: frames\}",
+            r"for as many windows as records, which may be.* \{id: frames\}",
         ),
         (
             {"lengths": [9, 4]},
@@ -153,11 +159,13 @@ def test_what_does_not_fit(change: dict[str, object], message: str) -> None:
 
 
 def test_lengths_of_records_by_id() -> None:
-    """An array has one value for each id from 0 on; one value a window is that of the window."""
+    """An array is that of the records where their ids are 0, 1, 2, ...; one value a window is that of the window."""
     outputs = [np.full((2, 1), value) for value in (1.0, 2.0)]
-    by_id = vlpipe.stitch(outputs, [2, 0], [0, 0], lengths=[2, 3, 2])
-    assert [len(y) for y in by_id] == [2, 3, 2]
-    assert [float(y[0, 0]) for y in by_id if not np.isnan(y).all()] == [2, 1]
+    by_id = vlpipe.stitch([*outputs, outputs[0]], [1, 0, 1], [0, 0, 2], lengths=[2, 5])
+    assert [len(y) for y in by_id] == [2, 5]
+    assert by_id[1][:4, 0].tolist() == [1] * 4
+    with pytest.raises(ArgumentError, match="lengths has 4 values for 3 windows of 2 records"):  # of a selection, record 2 is another
+        vlpipe.stitch([*outputs, outputs[0]], [0, 0, 2], [0, 1, 0], lengths=[4, 9, 3, 1])
     assert [len(y) for y in vlpipe.stitch(outputs, [7, 3], [0, 0], lengths=[1, 2])] == [2, 1]
     assert [len(y) for y in vlpipe.stitch(outputs, [0, 1], [0, 0], lengths=[2, 5], windows=vlpipe.Windows(2))] == [2, 5]
     assert [len(y) for y in vlpipe.stitch(outputs, [7, 3], [0, 0], lengths={3: 4, 5: 1, 7: 2})] == [4, 1, 2]

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress, selected, where_option
+
+if TYPE_CHECKING:
+    from vlpipe.verification import Report
 
 _source = click.argument("source", nargs=-1, required=True)
 
@@ -43,10 +46,15 @@ def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_
     with progress("MB", 1e6) as show:
         report = verification.verify(one_or_many(source), parsed, workers=workers, progress=show)
     if as_json:
-        print_json({"ok": report.ok} | dataclasses.asdict(report))
+        print_json({"ok": report.ok} | _without_numbers(report))
     else:
         echo(report.report())
     sys.exit(0 if report.ok else 1)
+
+
+def _without_numbers(report: Report) -> dict[str, Any]:
+    """A report for JSON, with the problems that it lists, but not the number of every damaged record."""
+    return {name: value for name, value in dataclasses.asdict(dataclasses.replace(report, damage=())).items() if name != "damage"}
 
 
 @click.command()

@@ -24,6 +24,8 @@ from vlpipe.storage.paths import Opened, Source, items
 def open(source: Source, *, layout: str | Layout | None = None) -> RecordSet:
     """Open a source, to look at its records, to select and divide them, and to pass it on: it is accepted wherever a path is.
 
+    A list has paths only: open sources are joined by `vlpipe.mix`.
+
     Only the index is read, and TensorFlow is not loaded. `print(source)` shows a small table.
 
     Args:

@@ -14,6 +14,7 @@ import numpy as np
 from vlpipe.arguments import integer, number
 from vlpipe.errors import ArgumentError
 from vlpipe.sources.classes import class_names, named_label
+from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.conditions import Where, matching, what_there_is
 from vlpipe.sources.mix import mixed
 from vlpipe.sources.partition import partition, random_order
@@ -69,8 +70,38 @@ class RecordSet(Opened):
 
     @property
     def statistics(self) -> dict[str, Moments]:
-        """Mean and variance of the frames of each sequence, where they are known for exactly these records."""
+        """Mean and variance of the frames of each sequence, where they are known for exactly these records (`with_statistics`)."""
         return known_statistics(self.index)
+
+    def with_statistics(self, *, workers: int | None = None) -> RecordSet:
+        """The same source with the statistics of exactly its records, for `normalize="global"`, or `normalize=source` of validation data.
+
+        Where they are unknown, all frames are read once, and the result is kept beside the index or in the user's cache: the next call,
+        `vlpipe stats --where`, and the same selection of another process find it. Of a mix, each record counts once, not by its rate.
+
+        Args:
+            workers: processes; None: one for each core if there is enough work.
+
+        Raises:
+            ArgumentError: the files are at an address.
+            DatasetError: a record is damaged; the message names it.
+
+        Example:
+            >>> vlpipe.write("data/all", ({"features": np.full((3, 2), n, np.float32), "label": n % 2} for n in range(8)))
+            >>> train, validation = vlpipe.open("data/all").folds(4, stratify="label")[0]
+            >>> train = train.with_statistics()
+            >>> train.statistics["features"].mean.shape
+            (2,)
+            >>> for x, y in vlpipe.make_dataset(validation, normalize=train):
+            ...     print(x.shape)
+            (2, 3, 2)
+        """
+        if not self.index.is_local:
+            raise ArgumentError(
+                f"with_statistics: {self.index.shards[0].path} is at an address, but all frames are read, of local files only. Copy the "
+                "files to this machine first."
+            )
+        return replace(self, index=with_statistics(replace(self.index, statistics=self.statistics), workers=workers))
 
     @property
     def preprocess(self) -> Preprocess:

@@ -46,8 +46,9 @@ def stitch(
             such if C is not the number of output frames of the longest window).
         ids: integers `[N]`, the record of each window: x["id"] of `make_dataset(windows=, ids=True)`.
         starts: integers `[N]`, the first frame of each: x["start"].
-        lengths: in input frames: `[N]`, of each window (x["lengths"]); or of each record: a dict {id: frames}, or an array with one value
-            for each id from 0 on. Records without a window are returned too.
+        lengths: in input frames: `[N]`, of each window (x["lengths"]); or of each record: a dict {id: frames}, such as {7: 310, 9: 95}; or
+            `[R]` if the ids are 0 to R - 1. Records without any window (dropped as too short) are missing among the ids: pass the dict, and
+            they are returned too, as NaN.
         windows: those of the dataset: `Windows.exact(...)`; others only say how long a window is, if `lengths` are those of the records.
         hop: input frames of one output frame, >= 1 (the total stride of the model); with `Windows.exact` that of the model counts. All
             windows begin at its multiples: their hop is one, and tail="keep" or "pad".

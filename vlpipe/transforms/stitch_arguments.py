@@ -94,29 +94,29 @@ def _from_array(values: np.ndarray, ids: np.ndarray, windows: Windows | None, st
     if (values < 0).any():
         place = int(np.argmax(values < 0))
         raise ArgumentError(f"stitch: lengths[{place}] is {values[place]}, expected a number of frames, 0 or more.")
-    is_by_id = bool(ids.min(initial=0) >= 0 and ids.max(initial=-1) < len(values))
+    found = np.unique(ids)
+    is_by_id = np.array_equal(found, np.arange(len(values)))
     too_long = np.zeros(len(values), bool) if windows is None else values > windows.frames
-    if len(values) != len(ids) or (is_by_id and too_long.any()):
-        if not is_by_id:
-            raise ArgumentError(
-                f"stitch: lengths has {len(values)} values for {len(ids)} windows of ids up to {ids.max(initial=0)}; "
-                "expected one for each window, or one for each id from 0 on. For other records pass a dict {id: frames}."
-            )
+    if is_by_id and (len(values) != len(ids) or too_long.any()):
         return dict(enumerate(values.tolist()))
-    if windows is not None and too_long.any():
+    if len(values) != len(ids):
+        raise ArgumentError(
+            f"stitch: lengths has {len(values)} values for {len(ids)} windows of {len(found)} records; expected one for each window "
+            '(x["lengths"]), or for each record if their ids are 0, 1, 2, ... Where they are others, or a record has no window, pass a '
+            "dict {id: frames}."
+        )
+    if too_long.any():
         place = int(np.argmax(too_long))
         raise ArgumentError(
-            f"stitch: lengths[{place}] is {values[place]}, but a window has at most {windows.frames} frames. Pass the lengths of the "
-            'windows (x["lengths"]), or those of the records as a dict {id: frames}.'
+            f"stitch: lengths[{place}] is {values[place]}, but a window has at most {windows.frames if windows else 0} frames. Pass the "
+            'lengths of the windows (x["lengths"]), or those of the records as a dict {id: frames}.'
         )
-    if is_by_id and not starts.any() and len(np.unique(ids)) == len(ids):  # one window a record
-        if not np.array_equal(values[ids], values):
-            raise ArgumentError(
-                f"stitch: lengths has {len(values)} values for as many windows as records, whose ids are not in order, so they may be "
-                "those of the windows or of the records. Pass a dict {id: frames}."
-            )
-        return dict(enumerate(values.tolist()))
-    return values
+    if is_by_id and (starts.any() or not np.array_equal(values[ids], values)):
+        raise ArgumentError(
+            f"stitch: lengths has {len(values)} values for as many windows as records, which may be those of the windows or of the "
+            "records. Pass a dict {id: frames}."
+        )
+    return dict(enumerate(values.tolist())) if is_by_id else values
 
 
 def _check_starts(ids: np.ndarray, starts: np.ndarray, totals: dict[int, int]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from vlpipe.errors import record_place
 from vlpipe.text_tables import WIDE, columns, text
@@ -47,6 +49,21 @@ class Problem:
         return f"{place}: {self.found}, expected {self.expected}. {self.action}"
 
 
+@dataclass(frozen=True, eq=False)
+class Damage:
+    """The damaged records of one file, all of them: unlike problems, they are only numbers.
+
+    Attributes:
+        shard: path of the file.
+        records: int64 `[n]`, their numbers in the file, ascending.
+        lost_from: from this record on, all are lost too: 0 where the whole file is; None: none.
+    """
+
+    shard: str
+    records: np.ndarray
+    lost_from: int | None
+
+
 @dataclass(frozen=True)
 class Report:
     """The result of `vlpipe.verify`.
@@ -60,6 +77,8 @@ class Report:
         problems: the first 100, in the order of shards and records.
         unlisted: number of further problems.
         layout: what the records were compared with: "vlpipe", or the name of a layout; None: only with their checksums.
+        damage: of each file that has damaged records, which they are, whether their problems are listed or not: what
+            `source.select(without=report)` leaves out.
     """
 
     shards: int
@@ -70,6 +89,7 @@ class Report:
     problems: tuple[Problem, ...]
     unlisted: int
     layout: str | None
+    damage: tuple[Damage, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
