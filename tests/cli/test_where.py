@@ -137,7 +137,11 @@ def test_ingest_keeps_the_groups_of_a_manifest_together(recordings: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--label-regex", "([a-z]+)", "--split", "a=0.5,b=0.5", "--split-by", "speaker"], "such as (?P<speaker>[a-z]+)"),
+        (
+            ["--label-regex", "(?P<who>[a-z]+)_(?P<label>[0-9])_(?P<take>[0-9])", "--split", "a=0.5,b=0.5", "--split-by", "nope"],
+            "split-by: 'nope' is no named group of --label-regex, such as (?P<nope>[a-z]+); its groups are who, label, take.",
+        ),
+        (["--label-regex", "([a-z]+)", "--split", "a=0.5,b=0.5", "--split-by", "speaker"], "its groups are label."),
         (["--split", "a=0.5,b=0.5", "--split-by", "speaker"], "the recordings have neither texts nor labels"),
         (
             ["--label-regex", "_([0-9])_", "--split", "a=0.5,b=0.3,c=0.2", "--split-by", "label"],

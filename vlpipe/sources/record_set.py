@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, overload
@@ -23,7 +23,7 @@ from vlpipe.sources.records import Records
 from vlpipe.sources.statistics_cache import known_statistics
 from vlpipe.sources.table import SECONDS, Groups, Table, as_user_value, listed
 from vlpipe.sources.without_damaged import not_damaged
-from vlpipe.storage.mixture import apportion, exact
+from vlpipe.storage.mixture import apportion, exact, tempered
 from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
@@ -32,6 +32,10 @@ from vlpipe.text_tables import named, text
 _log = logging.getLogger("vlpipe")
 
 Record = dict[str, Any]
+
+
+class _OutsideError(ArgumentError):
+    """A position is outside the source."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,13 +148,25 @@ class RecordSet(Opened):
 
         Raises:
             IndexError: there is no such record.
+            TypeError: `rows` is a text, a dict or a set.
             DatasetError: the record is damaged; the message names it.
         """
+        if isinstance(rows, np.ndarray) and rows.ndim == 0:
+            rows = rows[()]
+        if isinstance(rows, (str, bytes, Mapping, Set)):
+            raise TypeError(
+                f"{type(rows).__name__} {rows!r:.100} is no position of a record; expected an integer, a list, an array or a slice."
+            )
         if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
             if not -len(self) <= rows < len(self):
                 raise IndexError(f"record {rows}: the source has {len(self):,} records, from 0 to {len(self) - 1}.")
             return next(self._read([int(rows) % len(self)]))
-        positions = np.arange(len(self))[rows] if isinstance(rows, slice) else self._positions("rows", rows)
+        if isinstance(rows, slice):
+            return list(self._read(range(len(self))[rows]))
+        try:
+            positions = self._positions("rows", rows)
+        except _OutsideError as error:
+            raise IndexError(str(error)) from None
         return list(self._read(positions.tolist()))
 
     def __iter__(self) -> Iterator[Record]:
@@ -195,12 +211,13 @@ class RecordSet(Opened):
                 no limit; class names for numbers of classes. Or a function from the table to bool `[records]`. {} is no condition.
             rows: positions in this source, each once.
             fraction: above 0 and at most 1: so many of the records that the other conditions leave, chosen at random.
-            without: the result of `vlpipe.verify`: leaves out the records that are damaged.
+            without: the result of `vlpipe.verify` of these files: leaves out the records that are damaged.
             seed: of the random choice.
 
         Raises:
             ArgumentError: a column, class number, class or text is unknown, also one of a list (a `range` may have more numbers than the
-                column), a condition has no meaning, or no record is left; the message says what there is.
+                column), a position is outside the source, the report is of other files, a condition has no meaning, or no record is left;
+                the message says what there is.
 
         Example:
             >>> records = ({"features": np.zeros((t, 4), np.float32), "label": t % 3} for t in range(1, 101))
@@ -310,8 +327,7 @@ class RecordSet(Opened):
         sizes = np.bincount(groups.number_of)
         order = np.argsort(groups.number_of, kind="stable")
         names = self._names(by, table, groups.values)
-        weights = np.ones(len(sizes)) if math.isinf(temperature) else sizes ** (1 / temperature)
-        parts = zip(np.split(order, np.cumsum(sizes)[:-1]), names, weights.tolist(), strict=True)
+        parts = zip(np.split(order, np.cumsum(sizes)[:-1]), names, tempered(sizes.tolist(), temperature), strict=True)
         return replace(self, index=mixed([(self.index.take(rows), name, weight) for rows, name, weight in parts], records))
 
     def _names(self, by: str, table: Table, values: np.ndarray) -> list[str]:
@@ -347,14 +363,17 @@ class RecordSet(Opened):
 
     def _positions(self, option: str, rows: Any) -> np.ndarray:
         """int64 `[n]`: positions in this source."""
-        positions = np.asarray(list(rows) if isinstance(rows, Iterable) and not isinstance(rows, np.ndarray) else rows)
+        many = isinstance(rows, Iterable) and not isinstance(rows, (np.ndarray, str, bytes, Mapping))
+        positions = np.asarray(list(rows) if many else rows)
         if positions.ndim != 1 or (len(positions) and positions.dtype.kind not in "iu"):
             raise ArgumentError(f"{option}: came as {rows!r:.200}, expected positions from 0 to {len(self) - 1}.")
-        positions = positions.astype(np.int64)
         outside = (positions < -len(self)) | (positions >= len(self))
         if outside.any():
-            raise IndexError(f"{option}: {positions[outside][0]} is outside the source, which has {len(self):,} records.")
-        return positions % max(1, len(self))
+            raise _OutsideError(
+                f"{option}: {positions[outside][0]} is outside the source, which has {len(self):,} records; expected positions from "
+                f"{-len(self)} to {len(self) - 1}."
+            )
+        return positions.astype(np.int64) % max(1, len(self))
 
     def __repr__(self) -> str:
         index, table = self.index, Table(self.index)
