@@ -72,6 +72,7 @@ def test_a_list_may_have_what_another_selection_has(source: RecordSet) -> None:
     few = source.select(rows=[0, 1, 3])
     assert ids(few.select({"speaker": ["ann", "bob"], "year": [2000, 2002], "label": [0, 1, 3]})) == [0]
     assert ids(source.select({"year": range(2002, 2050), "label": range(9)})) == [n for n in range(40) if n % 4 > 1]
+    assert ids(source.select({"frames": [3, 99], "id": [2, 77]})) == [2]  # only texts, classes and other stored integers are checked
     assert ids(source.select({})) == list(range(40))
     assert ids(source.select({}, rows=[4])) == [4]
 

@@ -137,7 +137,7 @@ def _matching(index: Index, table: Table, name: str, wanted: Any) -> np.ndarray:
         return _between(name, column, wanted)
     if not all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in values):
         raise ArgumentError(f'where: "{name}" is {column.dtype}, but the condition has {listed(map(repr, values))}; expected numbers.')
-    if not isinstance(wanted, range) and is_class_label(index, field):
+    if field and not isinstance(wanted, range) and is_class_label(index, field):
         names = class_names(index.metadata) if field == named_label(index) else None
         _check_known(name, values, [*range(len(names or ())), *np.unique(Table(index.whole)[name]).tolist()])
     return np.isin(column, np.array(values, column.dtype if column.dtype.kind == "f" else None))

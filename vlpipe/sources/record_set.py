@@ -34,10 +34,6 @@ _log = logging.getLogger("vlpipe")
 Record = dict[str, Any]
 
 
-class _OutsideError(ArgumentError):
-    """A position is outside the source."""
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class RecordSet(Opened):
     """A source: the records of a dataset or of files, all of them or a selection. Immutable; made by `vlpipe.open`.
@@ -163,11 +159,7 @@ class RecordSet(Opened):
             return next(self._read([int(rows) % len(self)]))
         if isinstance(rows, slice):
             return list(self._read(range(len(self))[rows]))
-        try:
-            positions = self._positions("rows", rows)
-        except _OutsideError as error:
-            raise IndexError(str(error)) from None
-        return list(self._read(positions.tolist()))
+        return list(self._read(self._positions("rows", rows, IndexError).tolist()))
 
     def __iter__(self) -> Iterator[Record]:
         return self._read(range(len(self)))
@@ -361,15 +353,20 @@ class RecordSet(Opened):
             _check_classes(option, str(stratify), strata, part_of, len(weights))
         return part_of
 
-    def _positions(self, option: str, rows: Any) -> np.ndarray:
-        """int64 `[n]`: positions in this source."""
+    def _positions(self, option: str, rows: Any, outside_error: type[Exception] = ArgumentError) -> np.ndarray:
+        """int64 `[n]`: positions in this source.
+
+        Raises:
+            ArgumentError: they are no positions.
+            outside_error: one is outside the source.
+        """
         many = isinstance(rows, Iterable) and not isinstance(rows, (np.ndarray, str, bytes, Mapping))
         positions = np.asarray(list(rows) if many else rows)
         if positions.ndim != 1 or (len(positions) and positions.dtype.kind not in "iu"):
             raise ArgumentError(f"{option}: came as {rows!r:.200}, expected positions from 0 to {len(self) - 1}.")
         outside = (positions < -len(self)) | (positions >= len(self))
         if outside.any():
-            raise _OutsideError(
+            raise outside_error(
                 f"{option}: {positions[outside][0]} is outside the source, which has {len(self):,} records; expected positions from "
                 f"{-len(self)} to {len(self) - 1}."
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -161,13 +160,14 @@ def check_counts(outputs: list[np.ndarray], frames: list[int], stride: Fraction,
                     f"Windows.exact makes {expected}. Pass the outputs of that model, and the lengths of the same windows."
                 )
         return
-    lost = [math.ceil(count / stride) - len(output) for output, count in zip(outputs, frames, strict=True)]
-    most = max(lost, default=0)
-    for window, count in enumerate(frames):
-        if most > 0 and count and math.ceil(count / stride) <= most:
-            place = lost.index(most)
+    # A model that makes c frames of n looks at more than n - c * stride at once; of so few it makes none.
+    reach = [count - len(output) * stride for output, count in zip(outputs, frames, strict=True)]
+    most = max(reach, default=Fraction(0))
+    for window, (output, count) in enumerate(zip(outputs, frames, strict=True)):
+        if 0 < count <= most and len(output):
+            place = reach.index(most)
             raise ArgumentError(
-                f"stitch: the output of window {place} has {len(outputs[place])} frames for a length of {frames[place]}, {most} fewer than "
-                f"with hop={stride}; a model that leaves out so many makes none of window {window}, of length {count}. Pass the lengths "
-                'of the same windows, or windows with tail="shift" or "drop".'
+                f"stitch: the output of window {place} has {len(outputs[place])} frames for a length of {frames[place]} with hop={stride}; "
+                f"a model that makes so few has none for window {window}, of length {count}, but there are {len(output)}. Pass the lengths "
+                'of the same windows; or windows with tail="shift" or "drop".'
             )
