@@ -101,10 +101,18 @@ def parse_layout(text: str | None) -> Any:
     if text is None or text in TABLE:
         return text
     try:
-        ((name, arguments),) = json.loads(text).items()
+        document = json.loads(text)
+        (name,) = [key for key in document if key in TABLE]
+        others = {key: document[key] for key in document if key != name}
+        arguments = document[name]
+        if others:
+            raise ArgumentError(
+                f"--layout: {text} has {', '.join(map(repr, others))} beside the name of the layout. Its arguments, and \"only\", go inside: "
+                f"{json.dumps({name: arguments | others})}."
+            )
+        only = arguments.pop("only", None)
         key = arguments.pop("key", None)
         keys = arguments.pop("keys", [] if key is None else [key])
-        only = arguments.pop("only", None)
         arguments = {option: tuple(value) if isinstance(value, list) else value for option, value in arguments.items()}
         layout = TABLE[name](*keys, **arguments)
         return layout if only is None else layout.only(*only)

@@ -53,7 +53,8 @@ def stitch(
         weights: "mean": all alike; "hann": frames in the middle of a window count more than those at its ends.
 
     Raises:
-        ArgumentError: the numbers of outputs, ids and starts differ, `lengths` has neither one for each window nor for each id, or with `Windows.exact` a window is missing.
+        ArgumentError: the numbers of outputs, ids and starts differ, `lengths` has neither one for each window nor for each id, or with
+            `Windows.exact` a window is missing.
 
     Example:
         >>> outputs = np.array([[0.0, 0, 0, 0], [2, 2, 2, 2]])  # of a record of 6 frames, windows of 4 every 2
