@@ -19,7 +19,7 @@ from vlpipe.engines.grouping import Flat
 from vlpipe.engines.python_calls import keep_alive
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.class_weights import tables
-from vlpipe.planning.damage import Skip, Skipped, skipped_in
+from vlpipe.planning.damage import Skip, Skipped, name_of_run, skipped_in
 from vlpipe.planning.make_plan import make_plan
 from vlpipe.planning.options import DEFAULT_DTYPE, Batching, ClassWeight, Engine, OnDamage, Options, OutOfRange, PadTo, Remainder, Verify
 from vlpipe.planning.plan import Plan
@@ -258,7 +258,8 @@ def _skipped(plan: Plan) -> Skipped | None:
     """What counts the damaged records that are left out, from those on that a resumed run had met; None: they are errors."""
     if not isinstance(plan.options.on_damage, Skip):
         return None
-    return Skipped(plan.index, plan.options.on_damage.most, plan.run, skipped_in(plan.options.resume))
+    run = name_of_run(plan.identity, plan.index, plan.options.shard)
+    return Skipped(plan.index, plan.options.on_damage.most, run, skipped_in(plan.options.resume))
 
 
 def with_seed(options: Options) -> Options:

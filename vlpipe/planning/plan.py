@@ -290,12 +290,8 @@ class Plan:
                 f"state({epoch}, {batch}): seed=None draws a different order in every process. Pass seed=... here and to make_dataset."
             )
         state = make_state(self.identity, self.steps_per_epoch, epoch, batch)
-        return state | (state_of_skipped(self.run) if self.options.skips else {})
-
-    @cached_property
-    def run(self) -> str:
-        """The name of the run in this process: that of the latest dataset made with the same arguments."""
-        return name_of_run(self.identity, self.index, self.options.shard)
+        run = name_of_run(self.identity, self.index, self.options.shard)
+        return state | (state_of_skipped(run) if self.options.skips else {})
 
     @cached_property
     def identity(self) -> Identity:
