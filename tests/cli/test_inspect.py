@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 import vlpipe
 from tests.helpers.foreign_files import audio_file, cases, example, floats, ints, prepared_directory, raw, sequence_example, write
-from vlpipe import cli
+from vlpipe import cli, layouts
 from vlpipe.cli.common import parse_layout
 
 CASES = cases()
@@ -256,7 +256,14 @@ def test_files_with_different_layouts(tmp_path: Path) -> None:
     assert "the file is empty" not in result.stdout
 
 
-@pytest.mark.parametrize("text", ["nosuch", "float_list(x)", '{"float_list": 3}', "{", '{"nosuch": {}}'])
+def test_only_is_read_beside_the_layout_and_inside(tmp_path: Path) -> None:
+    inside = parse_layout('{"float_list": {"key": "x", "d": 5, "label": "label", "only": ["speaker"]}}')
+    assert inside != layouts.float_list("x", d=5, label="label")
+    assert parse_layout('{"float_list": {"key": "x", "d": 5, "label": "label"}, "only": ["speaker"]}') == inside
+    assert layouts.float_list("x", d=5, label="label").only("speaker") == inside
+
+
+@pytest.mark.parametrize("text", ["nosuch", "{}", "float_list(x)", '{"float_list": 3}', "{", '{"nosuch": {}}'])
 def test_a_layout_that_cannot_be_parsed(tmp_path: Path, text: str) -> None:
     result = run("plan", str(write(tmp_path / "a.tfrecord", CASES["length"].records)), "--layout", text)
     assert result.exit_code == 1

@@ -86,7 +86,7 @@ def selected(source: tuple[str, ...], layout: str | None, where: tuple[str, ...]
 layout_option = click.option(
     "--layout",
     metavar="NAME|JSON",
-    help='Layout of third-party files: a name, such as audioset, or {"NAME": {arguments}}, where "only" lists the keys to keep.',
+    help='Layout of third-party files: a name, such as audioset, or {"NAME": {arguments}}, where "only": [keys] keeps only these keys.',
 )
 
 
@@ -102,15 +102,9 @@ def parse_layout(text: str | None) -> Any:
         return text
     try:
         document = json.loads(text)
-        (name,) = [key for key in document if key in TABLE]
-        others = {key: document[key] for key in document if key != name}
-        arguments = document[name]
-        if others:
-            raise ArgumentError(
-                f"--layout: {text} has {', '.join(map(repr, others))} beside the name of the layout. Its arguments, and \"only\", go inside: "
-                f"{json.dumps({name: arguments | others})}."
-            )
-        only = arguments.pop("only", None)
+        only = document.pop("only", None)  # beside the name of the layout, or among its arguments
+        ((name, arguments),) = document.items()
+        only = arguments.pop("only", only)
         key = arguments.pop("key", None)
         keys = arguments.pop("keys", [] if key is None else [key])
         arguments = {option: tuple(value) if isinstance(value, list) else value for option, value in arguments.items()}

@@ -62,7 +62,9 @@ def _without_numbers(report: Report) -> dict[str, Any]:
 @layout_option
 @where_option
 @click.option(
-    "--by", metavar="LABEL", help="List only the classes of this label or text column, with the lengths of their records.  [default: all labels]"
+    "--by",
+    metavar="LABEL",
+    help="List only the classes of this label or text column, with the lengths of their records.  [default: all labels]",
 )
 @click.option(
     "--compute", is_flag=True, help="Read the frames whose mean and deviation are unknown, and cache these for normalize='global'."

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 )
 @click.option("--num-shards", default=16, show_default=True, help="Number of TFRecord files per dataset.")
 @click.option(
-    "--split", metavar="NAME=FRACTION,...", help="Write one dataset OUT/NAME per split; a hash of its path (with --split-by, of its group) assigns each file to a split."
+    "--split",
+    metavar="NAME=FRACTION,...",
+    help="Write one dataset OUT/NAME per split; a hash of its path assigns each file to a split; --split-by divides whole groups.",
 )
 @click.option(
     "--split-by",

@@ -280,7 +280,7 @@ def _sequence_rows(name: str, sequence: SequenceSummary) -> list[tuple[str, str]
 
 def _class_table(label: LabelSummary) -> Any:
     total = sum(entry.records for entry in label.classes)
-    weights = label.class_weight or {}
+    weights: dict[Any, float] = dict(label.class_weight or {})
     rows = []
     for entry in label.classes:
         lengths = entry.lengths
