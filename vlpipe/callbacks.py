@@ -39,7 +39,8 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
         save_every: batches between two saves; None: save once per epoch.
 
     Attributes:
-        state: pass it to `make_dataset` as `resume`: a dict, or None where nothing was saved yet. On ranks above 0, the state that was read.
+        state: pass it to `make_dataset` as `resume`: a dict, or None where nothing was saved yet. On ranks above 0, what
+            was read.
         epoch: pass it to `fit` as `initial_epoch`.
 
     Raises:

@@ -361,6 +361,7 @@ def test_the_repr_is_a_small_table(source: RecordSet) -> None:
     assert repr(source.select({"label": 1})).splitlines() == [
         "records   15 of 60 in 3 files",
         "hours     0.00",
+        "selected  label=1",
         "features  [T, 2] float32, T from 4 to 50",
         "label     Fixed(shape=(), dtype='int64')",
         "speaker   text, 5 different: ann, bob, cleo, dora, ém",

@@ -56,7 +56,7 @@ def test_the_table_has_the_place_of_a_problem_and_what_to_do(dataset: Path) -> N
     content[begin + 20] ^= 1
     path.write_bytes(content)
     lines = vlpipe.verify(dataset).report().splitlines()
-    assert lines[0] == "8 records in 2 shards, 0.0 MB read: 1 records are damaged or lost, 1 problems"
+    assert lines[0] == "8 records in 2 shards, 0.0 MB read: 1 record is damaged or lost, 1 problem"
     assert lines[2].split() == ["shard", "record", "at", "byte", "problem", "found", "expected"]
     assert lines[3].split()[:4] == [path.name, "1", f"{begin:,}", "data"]
     assert lines[-1] == "data: Restore it from a copy, or write the dataset again."

@@ -62,7 +62,9 @@ def _without_numbers(report: Report) -> dict[str, Any]:
 @layout_option
 @where_option
 @click.option(
-    "--by", metavar="LABEL", help="List only the classes of this label, with the lengths of their records.  [default: all labels]"
+    "--by",
+    metavar="LABEL",
+    help="List only the classes of this label or text column, with the lengths of their records.  [default: all labels]",
 )
 @click.option(
     "--compute", is_flag=True, help="Read the frames whose mean and deviation are unknown, and cache these for normalize='global'."
@@ -77,6 +79,7 @@ def stats(source: tuple[str, ...], layout: str | None, where: tuple[str, ...], b
     Examples:
       vlpipe stats data/train
       vlpipe stats data/train --by label
+      vlpipe stats data/train --by speaker
       vlpipe stats 'bal_train/*.tfrecord' --layout audioset --compute
       vlpipe stats data/train --where speaker=ann,bob --where 'frames>=100'
       vlpipe stats data/train --json > train.json    # for make_dataset(validation, normalize="train.json")

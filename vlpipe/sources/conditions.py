@@ -58,6 +58,30 @@ def what_there_is(table: Table, where: Where) -> str:
     return "; ".join(f'"{name}" has {described(table[name])}' for name in names) or f"there are {len(table['id']):,} records"
 
 
+def in_words(where: Where | None = None, rows: Any = None, fraction: float | None = None, without: Any = None) -> str:
+    """A selection for people, by the arguments of `RecordSet.select`: "speaker=ann,bob frames>=100, a fraction of 0.1"."""
+    if isinstance(where, Mapping):
+        condition = " ".join(f"{name}{_in_words(wanted)}" for name, wanted in where.items())
+    else:
+        condition = repr(where) if isinstance(where, _Order) else "by a function"
+    parts = {
+        condition: where is not None,
+        "rows": rows is not None,
+        "not damaged": without is not None,
+        f"a fraction of {fraction}": fraction is not None,
+    }
+    return ", ".join(text for text, is_there in parts.items() if is_there)
+
+
+def _in_words(wanted: Any) -> str:
+    if isinstance(wanted, _Written):
+        return f"{'!=' if wanted.negated else '='}{listed(wanted.texts)}"
+    if isinstance(wanted, tuple) and len(wanted) == 2:
+        low, high = wanted
+        return f">={low}" if high is None else f"<={high}" if low is None else f" {low} to {high}"
+    return f"={listed(wanted) if isinstance(wanted, (list, tuple, set, frozenset, range, np.ndarray)) else wanted}"
+
+
 def parse(text: str) -> Where:
     """A condition of the command line: `speaker=ann,bob`, `speaker="a,b",c`, `label!=3` or `frames>=100`.
 

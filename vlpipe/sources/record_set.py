@@ -12,11 +12,11 @@ from typing import Any, overload
 import numpy as np
 
 from vlpipe.arguments import integer, number
-from vlpipe.errors import ArgumentError
+from vlpipe.errors import ArgumentError, counted, shortened
 from vlpipe.sources.classes import class_names, named_label
 from vlpipe.sources.compute_statistics import with_statistics
-from vlpipe.sources.conditions import Where, matching, what_there_is
-from vlpipe.sources.mix import mixed
+from vlpipe.sources.conditions import Where, in_words, matching, what_there_is
+from vlpipe.sources.mix import MAX_LETTERS, mixed
 from vlpipe.sources.partition import partition, random_order
 from vlpipe.sources.preprocess import Preprocess
 from vlpipe.sources.records import Records
@@ -27,7 +27,7 @@ from vlpipe.storage.mixture import apportion, exact, tempered
 from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
-from vlpipe.text_tables import named, text
+from vlpipe.text_tables import MAX_ROWS, named, text
 
 _log = logging.getLogger("vlpipe")
 
@@ -238,7 +238,7 @@ class RecordSet(Opened):
             chosen = chosen[np.sort(random_order(len(chosen), integer("seed", seed, 0))[:count])]
         if not len(chosen):
             raise ArgumentError(f"select: no record is left of the {len(self):,} records of the source. Select by other conditions.")
-        return self._taken(chosen)
+        return self._taken(chosen, in_words(where, rows, fraction, without))
 
     def split(
         self, parts: Mapping[str, float], *, by: str | None = None, stratify: str | None = None, seed: int = 0
@@ -273,7 +273,7 @@ class RecordSet(Opened):
         for name, chosen in zip(parts, rows, strict=True):
             if not len(chosen):
                 raise ArgumentError(f"split: {name!r} gets none of the {len(self):,} records. Pass a larger fraction than {parts[name]!r}.")
-        return {str(name): self._taken(chosen) for name, chosen in zip(parts, rows, strict=True)}
+        return {str(name): self._taken(chosen, str(name)) for name, chosen in zip(parts, rows, strict=True)}
 
     def folds(self, k: int, *, by: str | None = None, stratify: str | None = None, seed: int = 0) -> list[tuple[RecordSet, RecordSet]]:
         """The k pairs (train, validation) of a cross-validation: each record is in exactly one validation set.
@@ -294,7 +294,13 @@ class RecordSet(Opened):
         """
         k = integer("folds", k, 2, max(2, len(self)), expected=f"an integer from 2 to {len(self):,}, the number of records")
         part_of = self._part_of("folds", [Fraction(1)] * k, by, stratify, seed)
-        return [(self._taken(np.flatnonzero(part_of != fold)), self._taken(np.flatnonzero(part_of == fold))) for fold in range(k)]
+        return [
+            (
+                self._taken(np.flatnonzero(part_of != fold), f"all but fold {fold}"),
+                self._taken(np.flatnonzero(part_of == fold), f"fold {fold}"),
+            )
+            for fold in range(k)
+        ]
 
     def balance(self, by: str = "label", *, temperature: float = math.inf, records: int | None = None) -> RecordSet:
         """A mix in which rare classes come more often: a class of n records with a weight of n ** (1 / temperature).
@@ -328,8 +334,8 @@ class RecordSet(Opened):
         known = classes is not None and all(0 <= value < len(classes) for value in values.tolist())
         return [classes[value] if known and classes else f"{by} {value}" for value in values.tolist()]
 
-    def _taken(self, rows: np.ndarray) -> RecordSet:
-        return replace(self, index=self.index.take(rows))
+    def _taken(self, rows: np.ndarray, selected: str) -> RecordSet:
+        return replace(self, index=self.index.take(rows), selected=", ".join(filter(None, (self.selected, selected))))
 
     def _part_of(self, option: str, weights: list[Fraction], by: str | None, stratify: str | None, seed: int) -> np.ndarray:
         """int64 `[records]`: the part of each record."""
@@ -375,12 +381,16 @@ class RecordSet(Opened):
     def __repr__(self) -> str:
         index, table = self.index, Table(self.index)
         of = f" of {len(index.whole):,}" if len(index.whole) != len(index) else ""
-        rows = [("records", f"{len(self):,}{of} in {len(index.shards):,} files")]
+        rows = [("records", f"{len(self):,}{of} in {counted(len(index.shards), 'file')}")]
+        rows += [("selected", shortened(self.selected, MAX_LETTERS))] if self.selected else []
         for name in index.counted:
             frames, field = index.frames(name), self.schema.sequences[name]
             shape = ", ".join(["T", *map(str, field.dimensions)])
             lengths = f", T from {frames.min():,} to {frames.max():,}" if len(frames) else ""
             rows.append((name, f"[{shape}] {field.dtype}{lengths}"))
+        parts = list(self.parts.items())
+        rows += [("part", f"{name}: {count:,} an epoch") for name, count in parts[:MAX_ROWS]]
+        rows += [("parts", f"and {len(parts) - MAX_ROWS:,} more")] if len(parts) > MAX_ROWS else []
         others = [name for name in self.schema.fields if name not in index.counted]
         rows += [(name, self._described(name)) for name in others]
         if SECONDS in table:

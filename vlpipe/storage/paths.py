@@ -22,10 +22,12 @@ class Opened:
     Attributes:
         index: of its records.
         layout: with which it was opened (`layouts.Layout`, its name, or None), for what reads the files again.
+        selected: how its records were selected, for people; "" where all are there.
     """
 
     index: Index
     layout: Any = None
+    selected: str = ""
 
 
 # What a user may pass as a source.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vlpipe.errors import record_place
+from vlpipe.errors import counted, record_place
 from vlpipe.text_tables import WIDE, columns, text
 
 MAX_PROBLEMS = 100  # listed in a report; a shard that was replaced has as many as records
@@ -100,7 +100,7 @@ class Report:
 
     def report(self) -> str:
         """Return the report as a table: a line of totals, the problems, and what to do about them."""
-        files = f"{self.records:,} records in {self.shards:,} shards, {self.bytes / 1e6:,.1f} MB read"
+        files = f"{counted(self.records, 'record')} in {counted(self.shards, 'shard')}, {self.bytes / 1e6:,.1f} MB read"
         if self.ok:
             return f"{files}: {_what_was_compared(self.layout)}"
         rows = [
@@ -108,10 +108,11 @@ class Report:
             for problem in self.problems
         ]
         table = columns("shard", "record", "at byte", "problem", "found", "expected", rows=rows, most=len(rows))
-        more = [f"… and {self.unlisted:,} more problems"] if self.unlisted else []
+        more = [f"… and {counted(self.unlisted, 'more problem')}"] if self.unlisted else []
         notes = [f"note: {_NOT_COMPARED}"] if self.layout is None else []
-        lost = f" and {self.lost:,} bytes that cannot be reached" if self.lost else ""
-        totals = f"{files}: {self.damaged:,} records{lost} are damaged or lost, {len(self.problems) + self.unlisted:,} problems"
+        lost = f" and {counted(self.lost, 'byte')} that cannot be reached" if self.lost else ""
+        damaged = f"{counted(self.damaged, 'record')}{lost} {'is' if self.damaged == 1 and not lost else 'are'} damaged or lost"
+        totals = f"{files}: {damaged}, {counted(len(self.problems) + self.unlisted, 'problem')}"
         return text(totals, table, *more, "\n".join([*self._actions(), *notes]), width=WIDE)
 
     def _actions(self) -> list[str]:
