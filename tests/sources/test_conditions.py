@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import vlpipe
-from vlpipe.sources.conditions import parse
+from vlpipe.sources.conditions import in_words, parse
 from vlpipe.sources.record_set import RecordSet
 
 SPEAKERS = ("ann", "a,b", "", 'say "hi"', "bob")
@@ -75,6 +75,7 @@ def test_a_list_may_have_what_another_selection_has(source: RecordSet) -> None:
     assert ids(source.select({"frames": [3, 99], "id": [2, 77]})) == [2]  # only texts, classes and other stored integers are checked
     assert ids(source.select({})) == list(range(40))
     assert ids(source.select({}, rows=[4])) == [4]
+    assert (in_words({}, rows=[4]), in_words({"year": (2000, None)})) == ("rows", "year>=2000")
 
 
 def test_errors_of_a_function_are_its_own(source: RecordSet) -> None:

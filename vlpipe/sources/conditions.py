@@ -65,7 +65,7 @@ def in_words(where: Where | None = None, rows: Any = None, fraction: float | Non
     else:
         condition = repr(where) if isinstance(where, _Order) else "by a function"
     parts = {
-        condition: where is not None,
+        condition: where is not None and where != {},
         "rows": rows is not None,
         "not damaged": without is not None,
         f"a fraction of {fraction}": fraction is not None,
