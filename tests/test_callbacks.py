@@ -86,6 +86,35 @@ def test_a_failed_save_leaves_the_previous_one(source: Path, tmp_path: Path, mon
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
 
 
+def test_ranks_share_a_directory_that_rank_0_writes(source: Path, tmp_path: Path) -> None:
+    """What one rank began with batches of 4 is continued by two ranks with batches of 2; only the first of them saves."""
+    layers = keras.layers
+
+    def run(shard: tuple[int, int], batch_size: int, epochs: int) -> tuple[int, dict[str, Any] | None]:
+        arguments: dict[str, Any] = {"batch_size": batch_size, "seed": 1, "remainder": "pad", "shard": shard}
+        plan = vlpipe.plan(source, **arguments)
+        backup = Backup(tmp_path / "b", plan, save_every=5)
+        model = keras.Sequential([keras.Input((None, 2)), layers.GlobalAveragePooling1D(), layers.Dense(1)])
+        model.compile("sgd", "mse")
+        dataset = vlpipe.make_dataset(source, repeat=True, resume=backup.state, **arguments)
+        read, before = backup.state, [entry.read_bytes() for entry in sorted((tmp_path / "b").glob("*"))]
+        fit: dict[str, Any] = {"initial_epoch": backup.epoch, "steps_per_epoch": plan.steps_per_epoch}
+        model.fit(dataset, epochs=epochs, callbacks=[backup], verbose=0, **fit)
+        if shard[0]:
+            assert backup.state == read
+            assert [entry.read_bytes() for entry in sorted((tmp_path / "b").glob("*"))] == before
+        return int(model.optimizer.iterations), backup.state
+
+    steps, state = run((0, 1), 4, epochs=1)
+    assert state is not None
+    assert (state["epoch"], state["batch"]) == (1, 0)
+    follower, _ = run((1, 2), 2, epochs=2)
+    leader, state = run((0, 2), 2, epochs=2)
+    assert follower == leader == 2 * steps  # both began with the optimizer of the first run, and end after the second epoch
+    assert state is not None
+    assert (state["epoch"], state["batch"]) == (2, 0)
+
+
 def test_all_batches_of_an_execution_are_counted(tmp_path: Path) -> None:
     vlpipe.write(tmp_path / "d", [{"features": np.ones((3, 2), "f4"), "label": n % 2} for n in range(80)])
     arguments: dict[str, Any] = {"batch_size": 2, "seed": 1}

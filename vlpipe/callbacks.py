@@ -30,13 +30,17 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
     training begins, the saved weights and optimizer variables are loaded into the model. Training ends after `epochs` epochs of the plan
     in total, over this run and the previous ones.
 
+    Of several ranks, each has a `Backup` of the same directory, which all of them see, with the plan of its own `shard`: all ranks read the
+    state and the weights, and only rank 0 writes them. (Weights of a model whose ranks train alike are those of any rank.)
+
     Args:
         directory: the directory of the backup; where it holds one, training resumes from it.
-        plan: the plan of the dataset, made with the same arguments (`seed` among them).
+        plan: the plan of the dataset, made with the same arguments (`seed` and `shard` among them).
         save_every: batches between two saves; None: save once per epoch.
 
     Attributes:
-        state: pass it to `make_dataset` as `resume`: a dict, or None where nothing was saved yet.
+        state: pass it to `make_dataset` as `resume`: a dict, or None where nothing was saved yet. On ranks above 0, what
+            was read.
         epoch: pass it to `fit` as `initial_epoch`.
 
     Raises:
@@ -112,11 +116,13 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.stop_training = True
 
     def save(self) -> None:
-        """Save the weights and the position in the data now.
+        """Save the weights and the position in the data now; on ranks above 0, do nothing: rank 0 writes the directory of all.
 
         Raises:
             DatasetError: the directory cannot be written.
         """
+        if self._plan.options.shard[0] > 0:
+            return
         state = self._plan.state(*divmod(self._trained, self._plan.steps_per_epoch))
         staged = AtomicDirectory(self._directory, overwrite=True, replaceable=_not_a_backup)
         try:

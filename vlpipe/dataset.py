@@ -77,8 +77,9 @@ def make_dataset(
     Elements are `(x, y)`; `(x, y, sample_weight)` with remainder="pad" (y is None without a label) or `class_weight`; `(x,)` without a
     label.
     x is `[B, T, d]` (under "ragged" a `tf.RaggedTensor`), or with `lengths` or `ids` a dict {"features": x, "lengths": int32 [B],
-    "id": int64 [B]}. Several features make a dict of their names, each with NAME_lengths. A label that is a sequence is int64
-    `[B, U]`, padded with `label_padding`; its true lengths are then x["label_lengths"]. One that is `aligned` is `[B, T]`.
+    "id": int64 [B]}. Several features make a dict of their names; with `lengths`, also NAME_lengths for each. A label that is a
+    sequence is int64 `[B, U]`, padded with `label_padding`; with `lengths`, its true lengths are x["label_lengths"]. One that is `aligned`
+    is `[B, T]`.
 
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
@@ -148,10 +149,10 @@ def make_dataset(
             `vlpipe.Transform`, which declares how T changes and what then happens to aligned sequences. With it, `vlpipe.plan`
             loads TensorFlow to trace it.
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
-            statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute`; of several
-            datasets, pooled); or, for validation data, a path: with the statistics of the dataset there, of its `vlpipe.json`, or of a
-            file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics. `vlpipe/transforms/normalize.py` has the
-            formula.
+            statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute` or
+            `source.with_statistics()`; of several datasets, pooled); or, for validation data, a path: with the statistics of the dataset
+            there, of its `vlpipe.json`, or of a file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics.
+            `vlpipe/transforms/normalize.py` has the formula.
         augment: a `vlpipe.SpecAugment`: masks of time and frequency, new ones in every epoch.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.
@@ -172,7 +173,8 @@ def make_dataset(
 
     Raises:
         VlpipeError: one of its subclasses, before iteration: the source is missing or damaged, or an argument cannot be served.
-        tf.errors.InvalidArgumentError: while iterating, if a record is damaged (see `on_damage`); the text names the file and the record.
+        tf.errors.OpError: while iterating, if a record is damaged (see `on_damage`), or has a value that the arguments cannot serve; the
+            text names the file and the record. Most often it is the subclass `tf.errors.InvalidArgumentError`: catch OpError.
 
     Example:
         >>> vlpipe.write("data/train", ({"features": np.ones((t, 8), np.float32), "label": t % 2} for t in range(1, 101)))

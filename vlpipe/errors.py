@@ -52,6 +52,17 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def counted(number: float, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1.
+
+    Example:
+        >>> counted(1, "file"), counted(2000, "file"), counted(0, "class"), counted(1.25, "time")
+        ('1 file', '2,000 files', '0 classes', '1.25 times')
+    """
+    text = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
+    return f"{text} {noun if text == '1' else noun + ('es' if noun.endswith('s') else 's')}"
+
+
 def shortened(text: object, most: int) -> str:
     """Return a text, printable, with at most this many letters: the middle of a longer one is left out.
 

@@ -137,9 +137,25 @@ def test_stats(dataset: Path) -> None:
 
 
 def test_stats_by_a_field_that_is_not_a_label(dataset: Path) -> None:
-    result = run("stats", dataset, "--by", "text")
+    result = run("stats", dataset, "--by", "x")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("vlpipe: label: 'text' is Text(), expected a scalar integer field (Fixed)")
+    assert result.stderr.startswith("vlpipe: label: 'x' is Sequence(")
+    assert "expected a scalar integer field (Fixed)" in result.stderr
+
+
+def test_stats_by_a_text(tmp_path: Path) -> None:
+    """Texts that are a column of the index and texts of records; a field called as a column of its own has its own values."""
+    records = [{"x": np.zeros((n + 1, 2), "f4"), "speaker": "ann" if n % 3 else "bob", "id": f"{n % 2} é"} for n in range(9)]
+    vlpipe.write(tmp_path / "d", records, num_shards=2)
+    for field in ("speaker", "id"):
+        classes = document("stats", tmp_path / "d", "--by", field)["labels"][field]["classes"]
+        for entry in classes:
+            lengths = [len(record["x"]) for record in records if record[field] == entry["label"]]
+            assert (entry["records"], entry["lengths"]["frames"], entry["lengths"]["max"]) == (len(lengths), sum(lengths), max(lengths))
+        assert sum(entry["records"] for entry in classes) == 9
+    shown = run("stats", tmp_path / "d", "--by", "speaker").stdout
+    assert "label speaker: 2 classes" in shown
+    assert "class_weight=" not in shown
 
 
 # vlpipe head

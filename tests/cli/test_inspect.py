@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 import vlpipe
 from tests.helpers.foreign_files import audio_file, cases, example, floats, ints, prepared_directory, raw, sequence_example, write
-from vlpipe import cli
+from vlpipe import cli, layouts
 from vlpipe.cli.common import parse_layout
 
 CASES = cases()
@@ -54,7 +54,7 @@ def test_each_layout_is_detected(tmp_path: Path, name: str) -> None:
 def test_the_printed_report(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tfrecord", CASES["audioset"].records)
     text = run("inspect", str(path)).stdout
-    assert "1 files, " in text
+    assert "1 file, " in text
     assert "the first 23 records are SequenceExamples" in text
     assert re.search(r"^audio_embedding +feature list +bytes +23 +0 to 28 +128$", text, re.MULTILINE)
     assert "layout: audioset, 99% sure: feature list audio_embedding of 128 bytes" in text
@@ -228,7 +228,7 @@ def test_index(tmp_path: Path) -> None:
     assert len(list((tmp_path / ".vlpipe-index").iterdir())) == 2
     write(tmp_path / "f" / "a.tfrecord", CASES["float_list"].records)
     result = run("index", str(tmp_path / "f"), "--layout", '{"float_list": {"key": "x", "d": 5, "label": "label"}}')
-    assert "1 files, 23 records" in result.stdout
+    assert "1 file, 23 records" in result.stdout
     result = run("index", str(tmp_path / "f"), "--layout", '{"float_frames": {"keys": ["x"], "d": 5}}')
     assert 'lacks the feature list "x"; its keys are ' in result.stderr
     for text in ("{", '{"kaldi": {}}', '{"float_list": 3}'):
@@ -256,7 +256,14 @@ def test_files_with_different_layouts(tmp_path: Path) -> None:
     assert "the file is empty" not in result.stdout
 
 
-@pytest.mark.parametrize("text", ["nosuch", "float_list(x)", '{"float_list": 3}', "{", '{"nosuch": {}}'])
+def test_only_is_read_beside_the_layout_and_inside(tmp_path: Path) -> None:
+    inside = parse_layout('{"float_list": {"key": "x", "d": 5, "label": "label", "only": ["speaker"]}}')
+    assert inside != layouts.float_list("x", d=5, label="label")
+    assert parse_layout('{"float_list": {"key": "x", "d": 5, "label": "label"}, "only": ["speaker"]}') == inside
+    assert layouts.float_list("x", d=5, label="label").only("speaker") == inside
+
+
+@pytest.mark.parametrize("text", ["nosuch", "{}", "float_list(x)", '{"float_list": 3}', "{", '{"nosuch": {}}'])
 def test_a_layout_that_cannot_be_parsed(tmp_path: Path, text: str) -> None:
     result = run("plan", str(write(tmp_path / "a.tfrecord", CASES["length"].records)), "--layout", text)
     assert result.exit_code == 1

@@ -121,6 +121,7 @@ def resume(source: Path, state: Any, **arguments: Any) -> str:
 def test_a_state_of_other_data_or_arguments_is_refused_with_the_difference(source: Path, tmp_path: Path) -> None:
     state = vlpipe.plan(source, seed=1).state(0, 1)
     assert "the state belongs to another run: seed is 1 in the state, 2 here. Pass the data" in resume(source, state, seed=2)
+    state = {**state, "boundaries": "1,2"}
     message = resume(source, state, batch_size=8, remainder="drop", shard=(0, 2))
     for difference in (
         "batch_size is 32 in the state, 8 here",
@@ -128,6 +129,10 @@ def test_a_state_of_other_data_or_arguments_is_refused_with_the_difference(sourc
         "world is 1 in the state, 2",
     ):
         assert difference in message
+    named = re.findall(r"(\w+) is \S+ in the state", message)
+    assert named[:3] == ["remainder", "batch_size", "world"]  # before what follows from them
+    assert named[-1] == "boundaries"
+    state = vlpipe.plan(source, seed=1).state(0, 1)
     assert "shuffle is True in the state, False here" in resume(source, state, shuffle=False)
     other = write(tmp_path / "other", make_records([3] * 60), num_shards=3)
     assert "data is 'crc32c:" in resume(other, state, length_range=(1, None))

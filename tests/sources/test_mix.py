@@ -254,7 +254,7 @@ def test_the_report_shows_the_parts(parts: dict[str, RecordSet]) -> None:
     report = vlpipe.plan(vlpipe.mix([(parts["a"], 0.5), (parts["c"], 0.5)]), label=False).report()
     assert [line.split() for line in report.splitlines()[-3:]] == [
         ["part", "records", "an", "epoch", "each", "comes"],
-        ["a", "90", "90", "1", "times"],
+        ["a", "90", "90", "1", "time"],
         ["c", "7", "90", "12.86", "times"],
     ]
 
@@ -273,6 +273,17 @@ def test_parts_by_path_and_parts_of_the_same_name(tmp_path: Path, parts: dict[st
     assert vlpipe.mix({path: 1}).parts == {"c": 7}
     assert vlpipe.mix([(path, 1), (path, 1)]).parts == {"c (1)": 7, "c (2)": 7}
     assert vlpipe.mix([(path, 1), (path, 1)]).statistics == {}
+    c = parts["c"]
+    some = [c.select({"frames": (2, None)}), c.select(fraction=0.5), c.select(rows=[0, 1]), c.select(lambda table: table["id"] > 0), c]
+    named = ["c: frames>=2", "c: a fraction of 0.5", "c: rows", "c: by a function", path]
+    assert list(vlpipe.mix([(source, 1) for source in some]).parts) == named
+    divided = c.select({"frames": (2, 99)}).split({"train": 0.5, "val": 0.5})
+    mixed = vlpipe.mix(dict.fromkeys(divided.values(), 1))
+    assert list(mixed.parts) == ["c: frames 2 to 99, train", "c: frames 2 to 99, val"]
+    assert list(vlpipe.mix([(c.folds(2)[1][1], 1), (path, 1)]).parts) == ["c: fold 1", path]
+    shown = [" ".join(line.split()) for line in repr(mixed).splitlines()]
+    assert {f"part {name}: {count:,} an epoch" for name, count in mixed.parts.items()} <= set(shown)
+    assert "selected frames 2 to 99, val" in [" ".join(line.split()) for line in repr(divided["val"]).splitlines()]
     one = vlpipe.mix({parts["c"]: 1})
     assert one.statistics.keys() == {"features"}
     assert parts["a"].rates.tolist() == [1.0] * 90

@@ -24,6 +24,29 @@ def test_the_list_of_problems_is_limited(tmp_path: Path) -> None:
     assert [problem.record for problem in report.problems] == list(range(100))
     assert "300 records are damaged or lost, 300 problems" in report.report()
     assert "… and 200 more problems" in report.report()
+    with pytest.raises(ArgumentError, match="select: no record is left of the 300 records"):
+        vlpipe.open(tmp_path / "d").select(without=report)  # not only of the 100 that are listed
+
+
+def test_all_damaged_records_are_left_out_however_many(tmp_path: Path) -> None:
+    """As a plain list of what was damaged: 250 records of one shard, all after a cut in another, and a whole missing third one."""
+    vlpipe.write(tmp_path / "d", [make_record(n, 1) for n in range(1200)], SCHEMA, num_shards=4)
+    source = vlpipe.open(tmp_path / "d")
+    number_of, shard_of_row = source.index.numbers(), source.index.rows["shard"]
+    rewrite_index(tmp_path / "d", lambda rows: rows["value:label"].__setitem__((rows["shard"] == 0) & (number_of < 250), -5))
+    paths = [Path(shard.path) for shard in source.index.shards]
+    begin, _ = record_spans(tmp_path / "d", 1)[40]
+    paths[1].write_bytes(paths[1].read_bytes()[: begin + 20])
+    paths[2].unlink()
+    report = vlpipe.verify(tmp_path / "d")
+    assert report.unlisted > 100
+    expected = [
+        row
+        for row in range(1200)
+        if (shard_of_row[row] == 0 and number_of[row] >= 250) or (shard_of_row[row] == 1 and number_of[row] < 40) or shard_of_row[row] == 3
+    ]
+    assert source.select(without=report).table()["id"].tolist() == expected
+    assert report.damaged == 1200 - len(expected)
 
 
 def test_the_table_has_the_place_of_a_problem_and_what_to_do(dataset: Path) -> None:
@@ -33,7 +56,7 @@ def test_the_table_has_the_place_of_a_problem_and_what_to_do(dataset: Path) -> N
     content[begin + 20] ^= 1
     path.write_bytes(content)
     lines = vlpipe.verify(dataset).report().splitlines()
-    assert lines[0] == "8 records in 2 shards, 0.0 MB read: 1 records are damaged or lost, 1 problems"
+    assert lines[0] == "8 records in 2 shards, 0.0 MB read: 1 record is damaged or lost, 1 problem"
     assert lines[2].split() == ["shard", "record", "at", "byte", "problem", "found", "expected"]
     assert lines[3].split()[:4] == [path.name, "1", f"{begin:,}", "data"]
     assert lines[-1] == "data: Restore it from a copy, or write the dataset again."

@@ -91,7 +91,7 @@ def test_after_a_corrupt_length_the_rest_is_counted_as_lost(path: Path) -> None:
         "and its checksum. Restore it from a copy, or write the dataset again."
     )
     report = vlpipe.verify(path, LAYOUT).report()
-    assert f": 1 records and {left:,} bytes that cannot be reached are damaged or lost, 1 problems" in report
+    assert f": 1 record and {left:,} bytes that cannot be reached are damaged or lost, 1 problem" in report
     flip(path, begin + 1)
     flip(path, 0)
     for layout in (None, LAYOUT):

@@ -61,7 +61,8 @@ where_option = click.option(
     "--where",
     multiple=True,
     metavar="CONDITION",
-    help="Only records with COLUMN=VALUE,... or COLUMN>=NUMBER (also !=, <=, >, <); of several conditions, all.",
+    help="Only records with COLUMN=VALUE,... or COLUMN>=NUMBER (also !=, <=, >, <); of several conditions, all. A value with a comma is "
+    'quoted as in CSV: speaker="a,b",c.',
 )
 
 
@@ -86,7 +87,7 @@ def selected(source: tuple[str, ...], layout: str | None, where: tuple[str, ...]
 layout_option = click.option(
     "--layout",
     metavar="NAME|JSON",
-    help='Layout of third-party files: a name, such as audioset, or {"NAME": {arguments}}, where "only" lists the keys to keep.',
+    help='Layout of third-party files: a name, such as audioset, or {"NAME": {arguments}}, where "only": [keys] keeps only these keys.',
 )
 
 
@@ -101,10 +102,12 @@ def parse_layout(text: str | None) -> Any:
     if text is None or text in TABLE:
         return text
     try:
-        ((name, arguments),) = json.loads(text).items()
+        document = json.loads(text)
+        only = document.pop("only", None)  # beside the name of the layout, or among its arguments
+        ((name, arguments),) = document.items()
+        only = arguments.pop("only", only)
         key = arguments.pop("key", None)
         keys = arguments.pop("keys", [] if key is None else [key])
-        only = arguments.pop("only", None)
         arguments = {option: tuple(value) if isinstance(value, list) else value for option, value in arguments.items()}
         layout = TABLE[name](*keys, **arguments)
         return layout if only is None else layout.only(*only)

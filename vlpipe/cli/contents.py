@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress, selected, where_option
+
+if TYPE_CHECKING:
+    from vlpipe.verification import Report
 
 _source = click.argument("source", nargs=-1, required=True)
 
@@ -43,10 +46,15 @@ def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_
     with progress("MB", 1e6) as show:
         report = verification.verify(one_or_many(source), parsed, workers=workers, progress=show)
     if as_json:
-        print_json({"ok": report.ok} | dataclasses.asdict(report))
+        print_json({"ok": report.ok} | _without_numbers(report))
     else:
         echo(report.report())
     sys.exit(0 if report.ok else 1)
+
+
+def _without_numbers(report: Report) -> dict[str, Any]:
+    """A report for JSON, with the problems that it lists, but not the number of every damaged record."""
+    return {name: value for name, value in dataclasses.asdict(dataclasses.replace(report, damage=())).items() if name != "damage"}
 
 
 @click.command()
@@ -54,7 +62,9 @@ def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_
 @layout_option
 @where_option
 @click.option(
-    "--by", metavar="LABEL", help="List only the classes of this label, with the lengths of their records.  [default: all labels]"
+    "--by",
+    metavar="LABEL",
+    help="List only the classes of this label or text column, with the lengths of their records.  [default: all labels]",
 )
 @click.option(
     "--compute", is_flag=True, help="Read the frames whose mean and deviation are unknown, and cache these for normalize='global'."
@@ -69,6 +79,7 @@ def stats(source: tuple[str, ...], layout: str | None, where: tuple[str, ...], b
     Examples:
       vlpipe stats data/train
       vlpipe stats data/train --by label
+      vlpipe stats data/train --by speaker
       vlpipe stats 'bal_train/*.tfrecord' --layout audioset --compute
       vlpipe stats data/train --where speaker=ann,bob --where 'frames>=100'
       vlpipe stats data/train --json > train.json    # for make_dataset(validation, normalize="train.json")

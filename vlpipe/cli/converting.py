@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vlpipe.cli.common import echo, layout_option, print_json, progress, selected, where_option
+from vlpipe.errors import counted
 
 if TYPE_CHECKING:
     from vlpipe.conversion import Converted
@@ -61,13 +62,14 @@ def convert(
 
 
 def _report(out: Path, converted: Converted, seconds: float) -> str:
-    frames = ", ".join(f"{count:,} frames of {name}" for name, count in converted.frames.items())
+    frames = ", ".join(f"{counted(count, 'frame')} of {name}" for name, count in converted.frames.items())
     read, written = converted.bytes
     sources, shards = converted.files
-    processes = f"{converted.workers} {'process' if converted.workers == 1 else 'processes'}"
+    processes = counted(converted.workers, "process")
+    layout, label = converted.layout or "vlpipe", converted.label or "unknown"
     lines = [
-        f"{out}: {converted.records:,} records, {frames}; {shards:,} files, {written / 1e6:,.1f} MB",
-        f"from {sources:,} files, {read / 1e6:,.1f} MB, layout {converted.layout or 'vlpipe'}, label {converted.label or 'unknown'}",
+        f"{out}: {counted(converted.records, 'record')}, {frames}; {counted(shards, 'file')}, {written / 1e6:,.1f} MB",
+        f"from {counted(sources, 'file')}, {read / 1e6:,.1f} MB, layout {layout}, label {label}",
         f"in {seconds:.1f} s by {processes} ({read / 1e6 / seconds:,.0f} MB/s)",
     ]
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress
-from vlpipe.errors import ArgumentError, printable, shortened
+from vlpipe.errors import ArgumentError, counted, printable, shortened
 
 if TYPE_CHECKING:
     from vlpipe.layouts.guesses import Guess
@@ -106,8 +106,10 @@ def _as_text(report: dict[str, Any]) -> str:
         spans = [_span(fact.get(name)) for name in ("counts", "bytes", "values")]
         table.add_row(shortened(fact["key"], 60), place, fact["kind"], f"{fact['records']:,}", *spans)
     compressed = f", compressed with {report['compression']}" if report["compression"] else ""
-    files = f"{report['files']:,} files, {report['bytes']:,} bytes{compressed}"
-    lines = [f"{files}; the first {report['records_read']:,} records are {report['message']}s"]
+    files = f"{counted(report['files'], 'file')}, {counted(report['bytes'], 'byte')}{compressed}"
+    read = report["records_read"]
+    kind = f"record is a {report['message']}" if read == 1 else f"{read:,} records are {report['message']}s"
+    lines = [f"{files}; the first {kind}"]
     lines += ["", text(table, width=120), ""]
     undeliverable = report.get("cannot_be_delivered", {})
     lines += [f"{printable(key)} cannot be delivered beside the frames: {reason}" for key, reason in undeliverable.items()]
@@ -159,9 +161,10 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
     seconds = time.monotonic() - started
     size = sum(shard.bytes for shard in built.shards)
     echo(
-        f"{len(built.shards):,} files, {len(built):,} records, {size / 1e6:,.1f} MB, layout {built.metadata['layout']}, in {seconds:.1f} s"
+        f"{counted(len(built.shards), 'file')}, {counted(len(built), 'record')}, {size / 1e6:,.1f} MB, "
+        f"layout {built.metadata['layout']}, in {seconds:.1f} s"
     )
     for name in built.foreign.stored if built.foreign else ():
         if name not in built.lists:
             sequence = built.schema.sequences[name]
-            echo(f"{name}: {int(built.frames(name).sum()):,} frames of {list(sequence.dimensions)} {sequence.dtype}")
+            echo(f"{name}: {counted(int(built.frames(name).sum()), 'frame')} of {list(sequence.dimensions)} {sequence.dtype}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vlpipe.cli.common import echo, progress
+from vlpipe.errors import counted
 
 if TYPE_CHECKING:
     from vlpipe.ingest import IngestResult, Recording
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 )
 @click.option("--num-shards", default=16, show_default=True, help="Number of TFRecord files per dataset.")
 @click.option(
-    "--split", metavar="NAME=FRACTION,...", help="Write one dataset OUT/NAME per split; a hash of its path assigns each file to a split."
+    "--split",
+    metavar="NAME=FRACTION,...",
+    help="Write one dataset OUT/NAME per split; a hash of its path assigns each file to a split; --split-by divides whole groups.",
 )
 @click.option(
     "--split-by",
@@ -122,15 +125,15 @@ def _find_recordings(
 def _print_result(result: IngestResult, files: int, ignored: int, seconds: float) -> None:
     for target, total in result.datasets.items():
         audio = f"{total.seconds / 3600:,.2f} hours of audio"
-        echo(f"{target}: {total.records:,} records, {total.frames:,} frames, {audio}, {total.bytes / 1e6:,.1f} MB")
+        echo(f"{target}: {counted(total.records, 'record')}, {counted(total.frames, 'frame')}, {audio}, {total.bytes / 1e6:,.1f} MB")
     if result.classes is not None:
         names = ", ".join(result.classes[:10]) + (", …" if len(result.classes) > 10 else "")
-        echo(f"{len(result.classes)} classes: {names}")
+        echo(f"{counted(len(result.classes), 'class')}: {names}")
     elif result.numbers:
         numbers = result.numbers.values()
-        echo(f"{len(numbers)} labels: integers from {min(numbers)} to {max(numbers)}")
+        echo(f"{counted(len(numbers), 'label')}: integers from {min(numbers)} to {max(numbers)}")
     if ignored:
-        echo(f"{ignored:,} other files were ignored")
+        echo(f"{counted(ignored, 'other file')} {'was' if ignored == 1 else 'were'} ignored")
     for _, reason in result.bad:
         echo(f"skipped: {reason}")
-    echo(f"{files:,} files in {seconds:.1f} s ({files / seconds:,.0f} files/s), {len(result.bad):,} skipped")
+    echo(f"{counted(files, 'file')} in {seconds:.1f} s ({files / seconds:,.0f} files/s), {len(result.bad):,} skipped")

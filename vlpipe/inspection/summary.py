@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import DatasetError, SchemaError, printable
+from vlpipe.errors import DatasetError, SchemaError, counted, printable
 from vlpipe.planning.class_weights import balanced, balanced_weights, has_classes
 from vlpipe.planning.selection import only_label
 from vlpipe.sources.classes import class_labels, class_names, is_class_label, named_label
 from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.open import open_anywhere, open_local
-from vlpipe.sources.table import hop_ms
+from vlpipe.sources.table import Groups, Table, hop_ms
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
+from vlpipe.storage.schema import Text
 from vlpipe.storage.statistics import Moments
 from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, text
 
@@ -53,16 +54,16 @@ class LengthSummary:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """One class of a label.
+    """One class of a label, or the records with one text.
 
     Attributes:
-        label: value of the label.
+        label: value of the label: an integer, or the text.
         name: name of the class in `metadata["classes"]`; None if it has none.
         records: number of records of this class.
         lengths: lengths of the first sequence of these records; None unless requested.
     """
 
-    label: int
+    label: int | str
     name: str | None
     records: int
     lengths: LengthSummary | None = None
@@ -114,7 +115,7 @@ class Summary:
         for name, sequence in self.sequences.items():
             parts.append(named(_sequence_rows(name, sequence)))
         for name, label in self.labels.items():
-            parts += [f"label {printable(name)}: {len(label.classes):,} classes", _class_table(label)]
+            parts += [f"label {printable(name)}: {counted(len(label.classes), 'class')}", _class_table(label)]
             if label.class_weight and len(label.class_weight) <= MAX_ROWS:
                 parts.append(f"class_weight={ {key: float(f'{weight:.4g}') for key, weight in label.class_weight.items()} }")
         return text(*parts, width=WIDE)
@@ -132,17 +133,18 @@ def summarize(
 
     Args:
         source, layout: as for `make_dataset`.
-        by: name of a scalar integer label: list only its classes, each with the lengths of its records; None: list all such labels.
+        by: name of a scalar integer label, or of a text such as the speaker: list only its classes, each with the lengths of its records;
+            None: list all such labels. Texts that are not in the index are read from the records.
         compute: read the frames whose mean and deviation are unknown, and cache the result (`sources.compute_statistics`).
         progress: called with the number of bytes read so far, and the number of bytes to read.
 
     Raises:
-        SchemaError: `by` is not a scalar integer label.
+        SchemaError: `by` is neither a scalar integer label nor a text.
         DatasetError: the source is not a dataset, or a record read for `compute` is damaged.
         ArgumentError: `compute` is set and the source is an address.
     """
     index = with_statistics(open_local(source, layout), progress=progress) if compute else open_anywhere(source, layout)
-    names = class_labels(index) if by is None else [_class_label(index, by)]
+    names = class_labels(index) if by is None else [by if _is_text(index, by) else _class_label(index, by)]
     return Summary(
         records=len(index),
         shards=len(index.shards),
@@ -191,9 +193,17 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
     return balanced_weights(index, name)
 
 
-def _counts(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct values of a label in ascending order, and the number of records with each."""
-    return np.unique(index.access(name).row_values(index.rows), return_counts=True)
+def _is_text(index: Index, name: str) -> bool:
+    return isinstance(name, str) and isinstance(index.schema.fields.get(name), Text)
+
+
+def _groups(index: Index, name: str) -> Groups:
+    """The distinct values of a label or a text in ascending order, and which of them each record has."""
+    if _is_text(index, name):
+        table = Table(index)
+        return Groups.of(index, table, next(shown for shown, field in table.fields().items() if field == name))
+    values, numbers = np.unique(index.access(name).row_values(index.rows), return_inverse=True)
+    return Groups(values, numbers.reshape(-1))
 
 
 def _class_label(index: Index, label: str | None) -> str:
@@ -212,19 +222,20 @@ def _class_label(index: Index, label: str | None) -> str:
 
 
 def _summarize_label(index: Index, name: str, with_lengths: bool) -> LabelSummary:
-    values, counts = _counts(index, name)
-    names = _class_names(index, name)
+    values, number_of = _groups(index, name)
+    counts, is_text = np.bincount(number_of, minlength=len(values)), _is_text(index, name)
+    names = [] if is_text else _class_names(index, name)
     lengths: list[LengthSummary | None] = [None] * len(values)
     if with_lengths and len(values):
         first = next(iter(index.schema.sequences))
-        order = np.argsort(index.access(name).row_values(index.rows), kind="stable")
+        order = np.argsort(number_of, kind="stable")
         parts = np.split(index.frames(first)[order], np.cumsum(counts)[:-1])
         lengths = [LengthSummary.from_lengths(part, hop_ms(index, first)) for part in parts]
     classes = tuple(
-        ClassCount(value, names[value] if 0 <= value < len(names) else None, count, summary)
+        ClassCount(value, names[value] if names and 0 <= value < len(names) else None, count, summary)
         for value, count, summary in zip(values.tolist(), counts.tolist(), lengths, strict=True)
     )
-    return LabelSummary(classes, balanced(values, counts))
+    return LabelSummary(classes, None if is_text else balanced(values, counts))
 
 
 def _class_names(index: Index, name: str) -> list[str]:
@@ -259,17 +270,17 @@ def _sequence_rows(name: str, sequence: SequenceSummary) -> list[tuple[str, str]
     for heading, numbers in (("mean", sequence.mean), ("deviation", sequence.std)):
         known = [number for number in numbers or () if number is not None]
         if known:
-            rows.append((heading, f"{min(known):.4g} to {max(known):.4g} over {len(known):,} dimensions"))
+            rows.append((heading, f"{min(known):.4g} to {max(known):.4g} over {counted(len(known), 'dimension')}"))
     if sequence.statistics is None and sequence.shape and sequence.lengths:
         rows.append(("mean", "unknown; --compute computes it from the frames"))
     if sequence.not_finite:
-        rows.append(("not finite", f"{sequence.not_finite:,} numbers, excluded from mean and deviation"))
+        rows.append(("not finite", f"{counted(sequence.not_finite, 'number')}, excluded from mean and deviation"))
     return rows
 
 
 def _class_table(label: LabelSummary) -> Any:
     total = sum(entry.records for entry in label.classes)
-    weights = label.class_weight or {}
+    weights: dict[Any, float] = dict(label.class_weight or {})
     rows = []
     for entry in label.classes:
         lengths = entry.lengths

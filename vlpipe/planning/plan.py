@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import ArgumentError
+from vlpipe.errors import ArgumentError, counted
 from vlpipe.planning.conversions import can_lose
 from vlpipe.planning.damage import name_of_run, state_of_skipped
 from vlpipe.planning.drawing import MixedPart
@@ -314,7 +314,7 @@ class Plan:
         rows = [(bucket.upper, bucket.batch_size, bucket.records, bucket.steps) for bucket in self.buckets]
         tables = [named(_totals(self)), columns("frames up to", "batch size", self.unit, "steps", rows=rows)]
         if self.parts:
-            mixed = [(part.name, part.pieces, part.delivered, f"{part.rate:.4g} times") for part in self.parts]
+            mixed = [(part.name, part.pieces, part.delivered, counted(part.rate, "time")) for part in self.parts]
             tables.append(columns("part", self.unit, "an epoch", "each comes", rows=mixed))
         return text(*tables)
 

@@ -105,6 +105,8 @@ def make_state(identity: Identity, steps_per_epoch: int, epoch: int, batch: int)
 
 
 _SIZES = ("batch_size", "world")
+_FIRST = ("remainder", *_SIZES)  # of the differences: several ranks need another remainder than the default
+_LAST = ("boundaries",)  # where they follow from other arguments, those are what to change
 
 
 def _is_same_global_batch(identity: Identity, state: dict[str, Any]) -> bool:
@@ -142,10 +144,11 @@ def check_state(identity: Identity, steps_per_epoch: int, state: Any) -> tuple[i
     if _is_same_global_batch(identity, state):
         different = [name for name in different if name not in _SIZES]
     if different:
+        different.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST) + (name in _LAST))
         differences = "; ".join(f"{name} is {state.get(name)!r} in the state, {identity.get(name)!r} here" for name in different)
         raise ArgumentError(
             f"resume: the state belongs to another run: {differences}. Pass the data and arguments that it was saved with (without "
-            "frames_per_batch, any batch_size and world of the same product)."
+            "frames_per_batch, any batch_size and world, the number of ranks, of the same product)."
         )
     epoch, batch = (integer(f"resume[{name!r}]", state.get(name), 0, 2**62 - 1) for name in ("epoch", "batch"))
     if batch >= steps_per_epoch:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from vlpipe.arguments import integer, number
-from vlpipe.errors import ArgumentError, SchemaError
+from vlpipe.errors import ArgumentError, SchemaError, shortened
 from vlpipe.sources.classes import place
 from vlpipe.sources.foreign.combine import combine_foreign
 from vlpipe.sources.native import combine
@@ -21,6 +22,7 @@ from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
 
 MAX_RECORDS = 2**31 - 1  # of an epoch
+MAX_LETTERS = 60  # of how a source was selected
 
 
 def mixed(sources: Iterable[tuple[Index, str, Any]], records: Any = None) -> Index:
@@ -38,7 +40,10 @@ def mixed(sources: Iterable[tuple[Index, str, Any]], records: Any = None) -> Ind
     if not parts:
         raise ArgumentError("mix: there is no source, expected at least one with its weight.")
     expected = "a number >= 0 and below 2**1023"
-    weights = [exact(number(f"mix: the weight of {name}", weight, 0, 2.0**1023, expected=expected)) for _, name, weight in parts]
+    weights = [
+        weight if isinstance(weight, Fraction) else exact(number(f"mix: the weight of {name}", weight, 0, 2.0**1023, expected=expected))
+        for _, name, weight in parts
+    ]
     if not any(weights):
         raise ArgumentError(f"mix: all {len(weights)} weights are 0, so no record would come. Pass a weight above 0.")
     if records is not None:
@@ -173,19 +178,36 @@ def named_parts(sources: Any) -> list[tuple[Any, str, Any]]:
     pairs = list(sources.items()) if isinstance(sources, Mapping) else sources
     if isinstance(pairs, (str, os.PathLike)) or not isinstance(pairs, Iterable):
         raise ArgumentError(f"mix: came as {sources!r:.200}, expected a dict from sources to weights, or a list of pairs (source, weight).")
-    parts: list[tuple[Any, str, Any]] = []
+    parts: list[tuple[Any, Any]] = []
     for position, pair in enumerate(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise ArgumentError(f"mix: entry {position} is {type(pair).__name__}, expected a pair (source, weight).")
-        parts.append((pair[0], _name(pair[0]), pair[1]))
-    names = [name for _, name, _ in parts]
-    return [
-        (source, name if names.count(name) == 1 else f"{name} ({names[:position].count(name) + 1})", weight)
-        for position, (source, name, weight) in enumerate(parts)
-    ]
+        parts.append((pair[0], pair[1]))
+    names = _names([source for source, _ in parts])
+    return [(source, name, weight) for name, (source, weight) in zip(names, parts, strict=True)]
+
+
+def _names(sources: list[Any]) -> list[str]:
+    """The names of the parts, for people: of its directory; where several have this name, also how it was selected, or the whole path."""
+    short = [_name(source) for source in sources]
+    long = [_longer_name(source) for source in sources]
+    names = []
+    for position, name in enumerate(short):
+        if short.count(name) == 1:
+            names.append(name)
+        elif long.count(long[position]) == 1:
+            names.append(long[position])
+        else:
+            names.append(f"{name} ({short[:position].count(name) + 1})")
+    return names
 
 
 def _name(source: Any) -> str:
-    """The name of a part, for people: that of its directory."""
     path = place(source.index) if isinstance(source, Opened) else source
     return os.path.basename(os.fspath(path).rstrip("/")) if isinstance(path, (str, os.PathLike)) else "several"
+
+
+def _longer_name(source: Any) -> str:
+    if isinstance(source, Opened):
+        return f"{_name(source)}: {shortened(source.selected, MAX_LETTERS)}" if source.selected else place(source.index)
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else ", ".join(map(str, source))

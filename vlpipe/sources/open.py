@@ -24,6 +24,8 @@ from vlpipe.storage.paths import Opened, Source, items
 def open(source: Source, *, layout: str | Layout | None = None) -> RecordSet:
     """Open a source, to look at its records, to select and divide them, and to pass it on: it is accepted wherever a path is.
 
+    A list has paths only: open sources are joined by `vlpipe.mix`.
+
     Only the index is read, and TensorFlow is not loaded. `print(source)` shows a small table.
 
     Args:
@@ -63,7 +65,9 @@ def mix(sources: Mapping[Any, float] | Iterable[tuple[Source, float]], *, record
             records can come.
 
     Returns:
-        A `RecordSet` with the records of all parts, their `rates` and its `parts`. The stream engine cannot deliver it.
+        A `RecordSet` with the records of all parts, their `rates` and its `parts`. Its ids (`ids=True`, `table()["id"]`) are rows of the
+        datasets joined in the order of the parts: those of the second begin behind the last of the first. A dataset that is in several
+        parts is there once, so that a record has the same id in each of them. The stream engine cannot deliver a mix.
 
     Raises:
         ArgumentError: a weight is negative or all are 0.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, overload
@@ -12,21 +12,22 @@ from typing import Any, overload
 import numpy as np
 
 from vlpipe.arguments import integer, number
-from vlpipe.errors import ArgumentError
+from vlpipe.errors import ArgumentError, counted, shortened
 from vlpipe.sources.classes import class_names, named_label
-from vlpipe.sources.conditions import Where, matching, what_there_is
-from vlpipe.sources.mix import mixed
+from vlpipe.sources.compute_statistics import with_statistics
+from vlpipe.sources.conditions import Where, in_words, matching, what_there_is
+from vlpipe.sources.mix import MAX_LETTERS, mixed
 from vlpipe.sources.partition import partition, random_order
 from vlpipe.sources.preprocess import Preprocess
 from vlpipe.sources.records import Records
 from vlpipe.sources.statistics_cache import known_statistics
 from vlpipe.sources.table import SECONDS, Groups, Table, as_user_value, listed
 from vlpipe.sources.without_damaged import not_damaged
-from vlpipe.storage.mixture import apportion, exact
+from vlpipe.storage.mixture import apportion, exact, tempered
 from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
-from vlpipe.text_tables import named, text
+from vlpipe.text_tables import MAX_ROWS, named, text
 
 _log = logging.getLogger("vlpipe")
 
@@ -69,8 +70,38 @@ class RecordSet(Opened):
 
     @property
     def statistics(self) -> dict[str, Moments]:
-        """Mean and variance of the frames of each sequence, where they are known for exactly these records."""
+        """Mean and variance of the frames of each sequence, where they are known for exactly these records (`with_statistics`)."""
         return known_statistics(self.index)
+
+    def with_statistics(self, *, workers: int | None = None) -> RecordSet:
+        """The same source with the statistics of exactly its records, for `normalize="global"`, or `normalize=source` of validation data.
+
+        Where they are unknown, all frames are read once, and the result is kept beside the index or in the user's cache: the next call,
+        `vlpipe stats --where`, and the same selection of another process find it. Of a mix, each record counts once, not by its rate.
+
+        Args:
+            workers: processes; None: one for each core if there is enough work.
+
+        Raises:
+            ArgumentError: the files are at an address.
+            DatasetError: a record is damaged; the message names it.
+
+        Example:
+            >>> vlpipe.write("data/all", ({"features": np.full((3, 2), n, np.float32), "label": n % 2} for n in range(8)))
+            >>> train, validation = vlpipe.open("data/all").folds(4, stratify="label")[0]
+            >>> train = train.with_statistics()
+            >>> train.statistics["features"].mean.shape
+            (2,)
+            >>> for x, y in vlpipe.make_dataset(validation, normalize=train):
+            ...     print(x.shape)
+            (2, 3, 2)
+        """
+        if not self.index.is_local:
+            raise ArgumentError(
+                f"with_statistics: {self.index.shards[0].path} is at an address, but all frames are read, of local files only. Copy the "
+                "files to this machine first."
+            )
+        return replace(self, index=with_statistics(replace(self.index, statistics=self.statistics), workers=workers))
 
     @property
     def preprocess(self) -> Preprocess:
@@ -113,14 +144,22 @@ class RecordSet(Opened):
 
         Raises:
             IndexError: there is no such record.
+            TypeError: `rows` is a text, a dict or a set.
             DatasetError: the record is damaged; the message names it.
         """
+        if isinstance(rows, np.ndarray) and rows.ndim == 0:
+            rows = rows[()]
+        if isinstance(rows, (str, bytes, Mapping, Set)):
+            raise TypeError(
+                f"{type(rows).__name__} {rows!r:.100} is no position of a record; expected an integer, a list, an array or a slice."
+            )
         if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
             if not -len(self) <= rows < len(self):
                 raise IndexError(f"record {rows}: the source has {len(self):,} records, from 0 to {len(self) - 1}.")
             return next(self._read([int(rows) % len(self)]))
-        positions = np.arange(len(self))[rows] if isinstance(rows, slice) else self._positions("rows", rows)
-        return list(self._read(positions.tolist()))
+        if isinstance(rows, slice):
+            return list(self._read(range(len(self))[rows]))
+        return list(self._read(self._positions("rows", rows, IndexError).tolist()))
 
     def __iter__(self) -> Iterator[Record]:
         return self._read(range(len(self)))
@@ -161,14 +200,16 @@ class RecordSet(Opened):
 
         Args:
             where: a dict from columns of `table()` to a value, a list of values, or for numbers (least, greatest), both included, None for
-                no limit; class names for numbers of classes. Or a function from the table to bool `[records]`.
+                no limit; class names for numbers of classes. Or a function from the table to bool `[records]`. {} is no condition.
             rows: positions in this source, each once.
             fraction: above 0 and at most 1: so many of the records that the other conditions leave, chosen at random.
-            without: the result of `vlpipe.verify`: leaves out the records that are damaged.
+            without: the result of `vlpipe.verify` of these files: leaves out the records that are damaged.
             seed: of the random choice.
 
         Raises:
-            ArgumentError: a column or class is unknown, a condition has no meaning, or no record is left; the message says what there is.
+            ArgumentError: a column, class number, class or text is unknown, also one of a list (a `range` may have more numbers than the
+                column), a position is outside the source, the report is of other files, a condition has no meaning, or no record is left;
+                the message says what there is.
 
         Example:
             >>> records = ({"features": np.zeros((t, 4), np.float32), "label": t % 3} for t in range(1, 101))
@@ -197,7 +238,7 @@ class RecordSet(Opened):
             chosen = chosen[np.sort(random_order(len(chosen), integer("seed", seed, 0))[:count])]
         if not len(chosen):
             raise ArgumentError(f"select: no record is left of the {len(self):,} records of the source. Select by other conditions.")
-        return self._taken(chosen)
+        return self._taken(chosen, in_words(where, rows, fraction, without))
 
     def split(
         self, parts: Mapping[str, float], *, by: str | None = None, stratify: str | None = None, seed: int = 0
@@ -232,7 +273,7 @@ class RecordSet(Opened):
         for name, chosen in zip(parts, rows, strict=True):
             if not len(chosen):
                 raise ArgumentError(f"split: {name!r} gets none of the {len(self):,} records. Pass a larger fraction than {parts[name]!r}.")
-        return {str(name): self._taken(chosen) for name, chosen in zip(parts, rows, strict=True)}
+        return {str(name): self._taken(chosen, str(name)) for name, chosen in zip(parts, rows, strict=True)}
 
     def folds(self, k: int, *, by: str | None = None, stratify: str | None = None, seed: int = 0) -> list[tuple[RecordSet, RecordSet]]:
         """The k pairs (train, validation) of a cross-validation: each record is in exactly one validation set.
@@ -253,7 +294,13 @@ class RecordSet(Opened):
         """
         k = integer("folds", k, 2, max(2, len(self)), expected=f"an integer from 2 to {len(self):,}, the number of records")
         part_of = self._part_of("folds", [Fraction(1)] * k, by, stratify, seed)
-        return [(self._taken(np.flatnonzero(part_of != fold)), self._taken(np.flatnonzero(part_of == fold))) for fold in range(k)]
+        return [
+            (
+                self._taken(np.flatnonzero(part_of != fold), f"all but fold {fold}"),
+                self._taken(np.flatnonzero(part_of == fold), f"fold {fold}"),
+            )
+            for fold in range(k)
+        ]
 
     def balance(self, by: str = "label", *, temperature: float = math.inf, records: int | None = None) -> RecordSet:
         """A mix in which rare classes come more often: a class of n records with a weight of n ** (1 / temperature).
@@ -278,8 +325,7 @@ class RecordSet(Opened):
         sizes = np.bincount(groups.number_of)
         order = np.argsort(groups.number_of, kind="stable")
         names = self._names(by, table, groups.values)
-        weights = np.ones(len(sizes)) if math.isinf(temperature) else sizes ** (1 / temperature)
-        parts = zip(np.split(order, np.cumsum(sizes)[:-1]), names, weights.tolist(), strict=True)
+        parts = zip(np.split(order, np.cumsum(sizes)[:-1]), names, tempered(sizes.tolist(), temperature), strict=True)
         return replace(self, index=mixed([(self.index.take(rows), name, weight) for rows, name, weight in parts], records))
 
     def _names(self, by: str, table: Table, values: np.ndarray) -> list[str]:
@@ -288,8 +334,8 @@ class RecordSet(Opened):
         known = classes is not None and all(0 <= value < len(classes) for value in values.tolist())
         return [classes[value] if known and classes else f"{by} {value}" for value in values.tolist()]
 
-    def _taken(self, rows: np.ndarray) -> RecordSet:
-        return replace(self, index=self.index.take(rows))
+    def _taken(self, rows: np.ndarray, selected: str) -> RecordSet:
+        return replace(self, index=self.index.take(rows), selected=", ".join(filter(None, (self.selected, selected))))
 
     def _part_of(self, option: str, weights: list[Fraction], by: str | None, stratify: str | None, seed: int) -> np.ndarray:
         """int64 `[records]`: the part of each record."""
@@ -313,26 +359,38 @@ class RecordSet(Opened):
             _check_classes(option, str(stratify), strata, part_of, len(weights))
         return part_of
 
-    def _positions(self, option: str, rows: Any) -> np.ndarray:
-        """int64 `[n]`: positions in this source."""
-        positions = np.asarray(list(rows) if isinstance(rows, Iterable) and not isinstance(rows, np.ndarray) else rows)
+    def _positions(self, option: str, rows: Any, outside_error: type[Exception] = ArgumentError) -> np.ndarray:
+        """int64 `[n]`: positions in this source.
+
+        Raises:
+            ArgumentError: they are no positions.
+            outside_error: one is outside the source.
+        """
+        many = isinstance(rows, Iterable) and not isinstance(rows, (np.ndarray, str, bytes, Mapping))
+        positions = np.asarray(list(rows) if many else rows)
         if positions.ndim != 1 or (len(positions) and positions.dtype.kind not in "iu"):
             raise ArgumentError(f"{option}: came as {rows!r:.200}, expected positions from 0 to {len(self) - 1}.")
-        positions = positions.astype(np.int64)
         outside = (positions < -len(self)) | (positions >= len(self))
         if outside.any():
-            raise IndexError(f"{option}: {positions[outside][0]} is outside the source, which has {len(self):,} records.")
-        return positions % max(1, len(self))
+            raise outside_error(
+                f"{option}: {positions[outside][0]} is outside the source, which has {len(self):,} records; expected positions from "
+                f"{-len(self)} to {len(self) - 1}."
+            )
+        return positions.astype(np.int64) % max(1, len(self))
 
     def __repr__(self) -> str:
         index, table = self.index, Table(self.index)
         of = f" of {len(index.whole):,}" if len(index.whole) != len(index) else ""
-        rows = [("records", f"{len(self):,}{of} in {len(index.shards):,} files")]
+        rows = [("records", f"{len(self):,}{of} in {counted(len(index.shards), 'file')}")]
+        rows += [("selected", shortened(self.selected, MAX_LETTERS))] if self.selected else []
         for name in index.counted:
             frames, field = index.frames(name), self.schema.sequences[name]
             shape = ", ".join(["T", *map(str, field.dimensions)])
             lengths = f", T from {frames.min():,} to {frames.max():,}" if len(frames) else ""
             rows.append((name, f"[{shape}] {field.dtype}{lengths}"))
+        parts = list(self.parts.items())
+        rows += [("part", f"{name}: {count:,} an epoch") for name, count in parts[:MAX_ROWS]]
+        rows += [("parts", f"and {len(parts) - MAX_ROWS:,} more")] if len(parts) > MAX_ROWS else []
         others = [name for name in self.schema.fields if name not in index.counted]
         rows += [(name, self._described(name)) for name in others]
         if SECONDS in table:

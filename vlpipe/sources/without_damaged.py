@@ -18,24 +18,23 @@ def not_damaged(index: Index, report: Any) -> np.ndarray:
         report: the result of `vlpipe.verify`. (Its class is in a room that comes after this one.)
 
     Raises:
-        ArgumentError: it is something else, or does not list all problems.
+        ArgumentError: it is something else, or of other files.
     """
-    if not hasattr(report, "problems") or not hasattr(report, "unlisted"):
+    if not hasattr(report, "damage"):
         raise ArgumentError(f"without: came as {type(report).__name__} {report!r:.100}, expected what vlpipe.verify returned.")
-    if report.unlisted:
-        raise ArgumentError(
-            f"without: the report lists only {len(report.problems)} of {len(report.problems) + report.unlisted:,} problems, so the other "
-            "damaged records are unknown. Restore the files that it names from a copy."
-        )
     numbers, shards = index.numbers(), np.asarray(index.rows["shard"])
+    verified, used = {os.path.realpath(path) for path in report.files}, np.unique(shards).tolist()
+    if verified and used and not any(os.path.realpath(index.shards[shard].path) in verified for shard in used):
+        raise ArgumentError(
+            f"without: the report is of other files, such as {report.files[0]}; the source has none of them, but files such as "
+            f"{index.shards[used[0]].path}. Pass the result of vlpipe.verify(source)."
+        )
     paths = {os.path.realpath(shard.path): number for number, shard in enumerate(index.shards)}
     intact = np.ones(len(index), bool)
-    for problem in report.problems:
-        in_file = shards == paths.get(os.path.realpath(problem.shard), -1)
-        if problem.kind in ("cut", "header") and problem.record is not None:
-            intact &= ~(in_file & ((numbers == problem.record) if problem.kind == "header" else (numbers >= problem.record)))
-        elif problem.record is not None:
-            intact &= ~(in_file & (numbers == problem.record))
-        elif problem.kind in ("unreadable", "digest"):
-            intact &= ~in_file
+    for damage in report.damage:
+        in_file = np.flatnonzero(shards == paths.get(os.path.realpath(damage.shard), -1))
+        damaged = np.isin(numbers[in_file], damage.records)
+        if damage.lost_from is not None:
+            damaged |= numbers[in_file] >= damage.lost_from
+        intact[in_file[damaged]] = False
     return intact

@@ -22,10 +22,12 @@ class Opened:
     Attributes:
         index: of its records.
         layout: with which it was opened (`layouts.Layout`, its name, or None), for what reads the files again.
+        selected: how its records were selected, for people; "" where all are there.
     """
 
     index: Index
     layout: Any = None
+    selected: str = ""
 
 
 # What a user may pass as a source.
@@ -52,13 +54,18 @@ def items(source: Paths) -> list[str]:
     if isinstance(source, (str, os.PathLike)):
         source = [source]
     if isinstance(source, bytes) or not isinstance(source, Iterable) or hasattr(source, "dtype"):
-        raise ArgumentError(f"source: came as {type(source).__name__} {source!r}, {expected}.")
+        raise ArgumentError(f"source: came as {type(source).__name__} {source!r:.200}, {expected}.")
     paths = list(source)
     if not paths:
         raise ArgumentError("source: an empty list, expected at least one directory, glob or file.")
-    for item in paths:
+    for position, item in enumerate(paths):
+        if isinstance(item, Opened):
+            raise ArgumentError(
+                f"source: entry {position} of the list is an open source of {len(item.index):,} records, and a list has paths only. Pass "
+                "it alone, or all as paths; or join open sources, each record once an epoch: vlpipe.mix([(a, len(a)), (b, len(b))])."
+            )
         if not isinstance(item, (str, os.PathLike)) or not os.fspath(item):
-            raise ArgumentError(f"source: contains {type(item).__name__} {item!r}, {expected}.")
+            raise ArgumentError(f"source: contains {type(item).__name__} {item!r:.200}, {expected}.")
     return [os.fspath(item) for item in paths]
 
 

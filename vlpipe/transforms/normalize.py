@@ -62,7 +62,8 @@ def of_source(index: Index, name: str) -> MeanVariance:
     if name not in statistics:
         raise DatasetError(
             f'{where}: the statistics of "{name}" are unknown: vlpipe stores those of whole datasets that it writes. Compute them with '
-            "`vlpipe stats SOURCE --compute` (and the same --layout and --where), which reads all frames and keeps the result; pass "
+            "`vlpipe.open(SOURCE).with_statistics()` (of a selection: `selection.with_statistics()`) or `vlpipe stats SOURCE --compute` "
+            "(and the same --layout and --where), which read all frames and keep the result; pass "
             'normalize="data/train" for the statistics of another dataset; or use normalize="utterance".'
         )
     return _finite(statistics[name], name, index.schema.sequences[name].dimensions, where)

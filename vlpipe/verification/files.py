@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
+
+import numpy as np
 
 from vlpipe import regular_files
 from vlpipe.errors import RESTORE, RESTORE_ALL
 from vlpipe.files.tfrecord import length_in, masked_crc
-from vlpipe.verification.report import MAX_PROBLEMS, Problem
+from vlpipe.verification.report import MAX_PROBLEMS, Damage, Problem
 
 REPORT_EVERY = 1 << 23  # bytes between two calls of `progress`
 
@@ -61,6 +64,7 @@ class FileCheck:
         self.path, self.meter = path, meter
         self.problems: list[Problem] = []
         self.count = self.records = self.damaged = self.lost = 0
+        self._damaged_records, self._lost_from = array("q"), -1
         self._bytes_read = self._bytes_reported = 0
 
     def run(self) -> None:
@@ -104,6 +108,17 @@ class FileCheck:
         self.count += 1
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(Problem(self.path, record, offset, *defect))
+        if defect.kind in ("cut", "unreadable", "digest"):  # that and all that follows, or without a record the whole file
+            self._lost_from = record or 0
+        elif record is not None:
+            self._damaged_records.append(record)
+
+    def damage(self) -> Damage | None:
+        """Return which records are damaged; None: none is known to be."""
+        if not self._damaged_records and self._lost_from < 0:
+            return None
+        records = np.unique(np.frombuffer(self._damaged_records, np.int64))
+        return Damage(self.path, records, None if self._lost_from < 0 else self._lost_from)
 
 
 def open_regular(path: str) -> BinaryIO:

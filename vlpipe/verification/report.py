@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from vlpipe.errors import record_place
+import numpy as np
+
+from vlpipe.errors import counted, record_place
 from vlpipe.text_tables import WIDE, columns, text
 
 MAX_PROBLEMS = 100  # listed in a report; a shard that was replaced has as many as records
@@ -47,6 +49,21 @@ class Problem:
         return f"{place}: {self.found}, expected {self.expected}. {self.action}"
 
 
+@dataclass(frozen=True, eq=False)
+class Damage:
+    """The damaged records of one file, all of them: unlike problems, they are only numbers.
+
+    Attributes:
+        shard: path of the file.
+        records: int64 `[n]`, their numbers in the file, ascending.
+        lost_from: from this record on, all are lost too: 0 where the whole file is; None: none.
+    """
+
+    shard: str
+    records: np.ndarray
+    lost_from: int | None
+
+
 @dataclass(frozen=True)
 class Report:
     """The result of `vlpipe.verify`.
@@ -60,6 +77,9 @@ class Report:
         problems: the first 100, in the order of shards and records.
         unlisted: number of further problems.
         layout: what the records were compared with: "vlpipe", or the name of a layout; None: only with their checksums.
+        damage: of each file that has damaged records, which they are, whether their problems are listed or not: what
+            `source.select(without=report)` leaves out.
+        files: the paths of all files that were verified.
     """
 
     shards: int
@@ -70,6 +90,8 @@ class Report:
     problems: tuple[Problem, ...]
     unlisted: int
     layout: str | None
+    damage: tuple[Damage, ...] = field(default=(), repr=False, compare=False)
+    files: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -78,7 +100,7 @@ class Report:
 
     def report(self) -> str:
         """Return the report as a table: a line of totals, the problems, and what to do about them."""
-        files = f"{self.records:,} records in {self.shards:,} shards, {self.bytes / 1e6:,.1f} MB read"
+        files = f"{counted(self.records, 'record')} in {counted(self.shards, 'shard')}, {self.bytes / 1e6:,.1f} MB read"
         if self.ok:
             return f"{files}: {_what_was_compared(self.layout)}"
         rows = [
@@ -86,10 +108,11 @@ class Report:
             for problem in self.problems
         ]
         table = columns("shard", "record", "at byte", "problem", "found", "expected", rows=rows, most=len(rows))
-        more = [f"… and {self.unlisted:,} more problems"] if self.unlisted else []
+        more = [f"… and {counted(self.unlisted, 'more problem')}"] if self.unlisted else []
         notes = [f"note: {_NOT_COMPARED}"] if self.layout is None else []
-        lost = f" and {self.lost:,} bytes that cannot be reached" if self.lost else ""
-        totals = f"{files}: {self.damaged:,} records{lost} are damaged or lost, {len(self.problems) + self.unlisted:,} problems"
+        lost = f" and {counted(self.lost, 'byte')} that cannot be reached" if self.lost else ""
+        damaged = f"{counted(self.damaged, 'record')}{lost} {'is' if self.damaged == 1 and not lost else 'are'} damaged or lost"
+        totals = f"{files}: {damaged}, {counted(len(self.problems) + self.unlisted, 'problem')}"
         return text(totals, table, *more, "\n".join([*self._actions(), *notes]), width=WIDE)
 
     def _actions(self) -> list[str]:

@@ -160,4 +160,6 @@ def _report(checks: Sequence[FileCheck], meter: Meter, layout: str | None, other
         problems=tuple(problems),
         unlisted=len(others) + sum(check.count for check in checks) - len(problems),
         layout=layout,
+        damage=tuple(damage for check in checks if (damage := check.damage()) is not None),
+        files=tuple(check.path for check in checks),
     )
