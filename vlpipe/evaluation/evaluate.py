@@ -75,7 +75,7 @@ def evaluate(model: Any, source_or_dataset: Source | tf.data.Dataset, **argument
                 "vlpipe.predict, vlpipe.stitch and a loss of the result."
             )
         options, plan = plan_of(source_or_dataset, dict(arguments), exact=exact)
-        warn_of_padding(runner, options, exact=exact)
+        warn_of_padding(runner, arguments, options, plan, exact=exact)
         batches = of_plan(plan, options)
     model.reset_metrics()
     losses, pairing = Losses(model), Pairing(runner, plan)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from vlpipe.evaluation.batches import Batch, of_plan, plan_of
+from vlpipe.evaluation.batches import Batch, of_plan, padding_of, plan_of
 from vlpipe.evaluation.runner import Output, Runner, is_exact
 from vlpipe.planning.options import Options
 from vlpipe.planning.plan import Plan
@@ -86,18 +87,21 @@ def predict(model: Any, source: Source, **arguments: Unpack[Arguments]) -> Any:
     runner = Runner(model)
     exact = is_exact(model)
     options, plan = plan_of(source, {**arguments, "label": False}, exact=exact)
-    warn_of_padding(runner, options, exact=exact)
+    warn_of_padding(runner, arguments, options, plan, exact=exact)
     return _Answers(runner, plan).of(options)
 
 
-def warn_of_padding(runner: Runner, options: Options, *, exact: bool) -> None:
+def warn_of_padding(runner: Runner, arguments: Mapping[str, Any], options: Options, plan: Plan, *, exact: bool) -> None:
     """Log that the user chose batches in which padding may change the answers of the model."""
-    if not exact and options.batching in ("bucket", "pad") and options.batch_cap != 1:
+    # Batches of one length may differ in the lengths of further features.
+    pads = options.batching in ("bucket", "pad") or (options.batching == "same_length" and len(plan.selection.features) > 1)
+    if not exact and pads and options.batch_cap != 1:
+        chosen = " and ".join(f"{name}={arguments[name]!r}" for name in padding_of(dict(arguments)))
         _log.warning(
-            'model "%s": padding changes its answers (vlpipe.layers.check_model), and batching=%r pads. Leave batching out, or use '
+            'model "%s": padding may change its answers (vlpipe.layers.check_model), and %s pads. Leave this out, or use '
             "vlpipe.layers.mask_aware(model)",
             runner.name,
-            options.batching,
+            chosen,
         )
 
 
