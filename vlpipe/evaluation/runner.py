@@ -16,7 +16,7 @@ from vlpipe.layers.timewise import FrameCount, frame_counts
 
 
 # What the three backends raise where shapes do not fit.
-_RAW = (ValueError, TypeError, RuntimeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
+RAW = (ValueError, TypeError, RuntimeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
 
 class Output(NamedTuple):
@@ -116,7 +116,7 @@ class Runner:
             answers = self._answered(x)
         except VlpipeError:
             raise
-        except _RAW as error:
+        except RAW as error:
             shapes = ", ".join(_shape(tuple(part.shape)) for part in keras.tree.flatten(x))
             raise ArgumentError(
                 f'model "{self.name}": cannot answer a batch of the shape {shapes} (records of {_lengths(batch)} frames): {error}. Pass '

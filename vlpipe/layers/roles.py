@@ -145,6 +145,8 @@ def role_of_layer(layer: Any, kind: type, rank: int) -> Role:
     if kind is plain.TimeDistributed and is_framewise(layer.layer):
         leak = "may answer a batch with the number of frames of an earlier one (in fit, evaluate and predict of Keras)"
         return Role(lambda: entry.TimeDistributed(layer.layer, name=layer.name), True, True, leak, leak, "mismatch")
+    if kind is entry.ToPadded:  # outside of a mask-aware model, never in one
+        return replace(refuse_unknown(), counted=True)
     return refuse_unknown()
 
 
