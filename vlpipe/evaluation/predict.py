@@ -27,7 +27,7 @@ class RecordArray(np.ndarray):
     """An array with one answer a record.
 
     Attributes:
-        ids: int64 `[records]`, the row of each in the index of the source; None of a part of the array.
+        ids: int64 `[records]`, the row of each in the index on disk, as "id" in `source.table()`; None of a part of the array.
         starts: int64 `[records]`, with `windows` the first frame of each; else None.
     """
 
@@ -54,7 +54,9 @@ def predict(model: Any, source: Source, **arguments: Unpack[Arguments]) -> Any:
 
     By default, records are batched so that each gets the answer that it would get alone: by similar length ("bucket") if padding changes
     no answer of the model (`vlpipe.layers.check_model` finds nothing, as after `mask_aware`), else by equal length ("same_length"; of
-    several features, alone), which pads nothing. Pass `batching` to choose: padding then does to a plain model what it does in `fit`.
+    several features, alone, whatever `batch_size` says), which pads nothing. Pass `batching`, `pad_to` or `buckets` to choose: padding then
+    does to a plain model what it does in `fit`. Models with `keras.layers.TimeDistributed`, which in a graph of Keras may answer with the
+    frames of an earlier batch, run eagerly.
 
     Args:
         model: a Keras model, on any backend. A model of named inputs gets the parts of a batch by name ("features", "lengths", "id", or
@@ -62,7 +64,8 @@ def predict(model: Any, source: Source, **arguments: Unpack[Arguments]) -> Any:
             `make_dataset` would deliver.
         source: as for `make_dataset`.
         **arguments: as for `make_dataset`, such as `features`, `normalize`, `crop`, `length_range`; labels are not read. Records that
-            `out_of_range` leaves out are logged and not in the result: its `ids` are those of the others.
+            `out_of_range` leaves out are logged and not in the result: its `ids` are those of the others. Of a mix, each record of its
+            parts comes once, whatever the weights and `records`, in the order of the parts.
 
     Returns:
         An array `[records, ...]` if the model gives one answer a record; a list of arrays `[T', ...]`, one for each record and cut to its
@@ -73,8 +76,8 @@ def predict(model: Any, source: Source, **arguments: Unpack[Arguments]) -> Any:
 
     Raises:
         VlpipeError: as for `make_dataset`; or `shard`, `repeat`, `resume`, `shuffle` or `remainder` would deliver a record twice, not at
-            all, or elsewhere; the model has an input that the batches lack; or how many frames of an output are real cannot be known,
-            because layers cannot be followed and `batching` pads.
+            all, or elsewhere; the model has an input that the batches lack, is stateful, or cannot answer a batch of these shapes; or how
+            many frames of an output are real cannot be known, because layers cannot be followed and the batches are padded.
 
     Example:
         >>> vlpipe.write("data/test", ({"features": np.ones((t, 4), np.float32), "label": 0} for t in (5, 2, 9)))

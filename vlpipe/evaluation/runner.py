@@ -14,7 +14,6 @@ from vlpipe.evaluation.batches import Batch
 from vlpipe.layers.check import check_model
 from vlpipe.layers.timewise import FrameCount, frame_counts
 
-
 # What the three backends raise where shapes do not fit.
 RAW = (ValueError, TypeError, RuntimeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
@@ -146,8 +145,8 @@ class Runner:
         for part, tensor in zip(keras.tree.flatten(x), keras.tree.flatten(self.inputs), strict=True):
             if isinstance(part, tf.RaggedTensor) and not getattr(tensor, "ragged", False):
                 raise ArgumentError(
-                    f'model "{self.name}": its input "{tensor.name}" is dense, and batching="ragged" gives it a ragged batch. Leave batching '
-                    "out, or begin the model with keras.Input(..., ragged=True) and vlpipe.layers.ToPadded."
+                    f'model "{self.name}": its input "{tensor.name}" is dense, and batching="ragged" gives it a ragged batch. '
+                    "Leave batching out, or begin the model with keras.Input(..., ragged=True) and vlpipe.layers.ToPadded."
                 )
 
     @property
@@ -230,7 +229,9 @@ def _open(part: Any) -> tuple[int | None, ...]:
 
 
 def _lengths(batch: Batch) -> str:
-    return ", ".join(" to ".join(str(n) for n in sorted({int(frames.min()), int(frames.max())})) for frames in batch.frames.values() if len(frames))
+    return ", ".join(
+        " to ".join(str(n) for n in sorted({int(frames.min()), int(frames.max())})) for frames in batch.frames.values() if len(frames)
+    )
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:

@@ -16,7 +16,18 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.entry import CarryMask, LengthMask
 from vlpipe.layers.roles import Role, role_of
-from vlpipe.layers.walk import PROBE_LENGTHS, FrameAxis, TracedTensor, as_functional, framed, is_sequence, leaves, replay, tensors, with_axis
+from vlpipe.layers.walk import (
+    PROBE_LENGTHS,
+    FrameAxis,
+    TracedTensor,
+    as_functional,
+    framed,
+    is_sequence,
+    leaves,
+    replay,
+    tensors,
+    with_axis,
+)
 
 ADVICE = "Use vlpipe.layers.{twin}, or mask_aware(model) for all layers at once"
 NEEDS_MASK = "Let a mask reach it: start the model with LengthMask, or use mask_aware(model)"
