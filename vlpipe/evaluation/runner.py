@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from vlpipe.errors import ArgumentError, VlpipeError
 from vlpipe.evaluation.batches import Batch
+from vlpipe.layers.base import MaskAware
 from vlpipe.layers.check import check_model
 from vlpipe.layers.timewise import FrameCount, frame_counts
 
 # What the three backends raise where shapes do not fit.
-RAW = (ValueError, TypeError, RuntimeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
+RAW = (ValueError, TypeError, IndexError, RuntimeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
 
 class Output(NamedTuple):
@@ -67,7 +68,7 @@ class Runner:
                 "it with stateful=False."
             )
         # In a graph of Keras, TimeDistributed may answer with the number of frames of an earlier batch.
-        self._is_eager = any(type(layer) is keras.layers.TimeDistributed for layer in layers)
+        self._is_eager = any(isinstance(layer, keras.layers.TimeDistributed) and not isinstance(layer, MaskAware) for layer in layers)
         self._outputs: list[Output] | None = None
 
     @functools.cached_property
