@@ -146,6 +146,17 @@ def test_a_time_distributed_layer_that_mixes_frames_as_one_is_refused() -> None:
         layers.mask_aware(model)
 
 
+def test_mask_aware_time_distributed_trains_on_batches_of_any_shape() -> None:
+    model = layers.mask_aware(keras.Sequential([keras.Input((None, 5)), plain.TimeDistributed(plain.Dense(3))]))
+    model.compile(keras.optimizers.SGD(0.0), loss="mse")
+    kernel = numpy(model.weights[0])
+    for rows, frames in ((2, 7), (1, 9), (8, 4)):
+        x = RNG.normal(size=(rows, frames, 5)).astype("float32")
+        loss = model.train_on_batch({"features": x, "lengths": np.full(rows, frames)}, np.zeros((rows, frames, 3), "float32"))
+        model.reset_metrics()
+        assert float(loss) == pytest.approx(((x @ kernel) ** 2).mean(), rel=1e-4)
+
+
 def test_mask_aware_time_distributed_is_saved_and_loaded(tmp_path: Path) -> None:
     model = layers.mask_aware(keras.Sequential([keras.Input((None, 5)), plain.TimeDistributed(plain.Dense(3))]))
     batch = {"features": np.ones((2, 9, 5), "float32"), "lengths": np.array([9, 4])}
@@ -257,6 +268,7 @@ def test_what_a_model_or_a_loss_cannot_take_is_an_error_of_its_own(source: Path,
     recurrent = keras.Sequential([keras.Input((None, 5)), plain.LSTM(3)])
     with pytest.raises(vlpipe.ArgumentError, match=r"cannot answer a batch of the shape \[1, 0, 5\] \(records of 0 frames\)"):
         vlpipe.predict(recurrent, tmp_path / "empty", length_range=(0, None))
+    assert vlpipe.predict(tagger, tmp_path / "empty", length_range=(0, None))[0].shape == (0, 1)
 
 
 def test_ragged_batches_still_reach_a_model_of_ragged_inputs(source: Path) -> None:

@@ -143,7 +143,9 @@ class _Answers:
         for output, array, collected in zip(self._runner.outputs, arrays, self._flat, strict=True):
             if output.has_frames:
                 counts = self._runner.frames_of(output, array, batch)
-                collected += [row[:count] for row, count in zip(array, counts.tolist(), strict=True)]
+                # Keras passes a sequence without frames through a convolution as it is, with the features of the input.
+                widths = [n or got for n, got in zip(output.shape[2:], array.shape[2:], strict=False)]
+                collected += [row[:n] if n else np.zeros((0, *widths), row.dtype) for row, n in zip(array, counts.tolist(), strict=True)]
             else:
                 collected.append(array)
         self._ids.append(np.asarray(batch.ids))
