@@ -237,6 +237,45 @@ def test_a_record_that_is_repaired_is_delivered_again(source: Path, engine: str)
     assert vlpipe.callbacks.SkippedRecords(dataset).places == [index.where(5)]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_ends_of_a_shard_and_records_without_frames_are_left_out_like_others(source: Path, engine: str) -> None:
+    index = open_source(source)
+    damaged = {int(index.by_shard()[0]), int(index.by_shard()[-1]), LENGTHS.index(0)}
+    flip(index, damaged)
+    found = vlpipe.make_dataset(source, **FIELDS, engine=engine, on_damage=vlpipe.Skip(most=3))
+    assert sorted(np.concatenate([x["id"] for x, _ in found])) == [row for row in range(len(LENGTHS)) if row not in damaged]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_repeated_rows_have_no_class_weight(source: Path, engine: str) -> None:
+    flip(open_source(source), [5])
+    arguments: dict[str, Any] = {
+        "label": ("label", "voiced"),
+        "remainder": "pad",
+        "engine": engine,
+        "class_weight": {"label": {0: 2.0, 2: 0.5}},
+    }
+    dataset = vlpipe.make_dataset(source, **{**FIELDS, **arguments}, on_damage=vlpipe.Skip())
+    found: list[int] = []
+    for x, y, weight in dataset:
+        real = weight["label"].numpy() > 0
+        np.testing.assert_array_equal(weight["label"].numpy()[real], np.array([2.0, 1.0, 0.5], np.float32)[y["label"].numpy()[real]])
+        found += x["id"].numpy()[real].tolist()
+    assert sorted(found) == [row for row in range(len(LENGTHS)) if row != 5]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_dataset_without_records_and_one_with_a_single_record(tmp_path: Path, engine: str) -> None:
+    schema = vlpipe.Schema(features=vlpipe.Sequence((2,)))
+    for name, number in (("none", 0), ("one", 1)):
+        vlpipe.write(tmp_path / name, [{"features": np.ones((3, 2), np.float32)}] * number, schema=schema)
+    assert list(vlpipe.make_dataset(tmp_path / "none", engine=engine, on_damage=vlpipe.Skip())) == []
+    dataset = vlpipe.make_dataset(tmp_path / "one", engine=engine, on_damage=vlpipe.Skip())
+    flip(open_source(tmp_path / "one"), [0])
+    with pytest.raises(tf.errors.OpError, match="none of at most 3 frames can be delivered"):
+        list(dataset)
+
+
 @pytest.mark.parametrize("byte", [3, 9, -2], ids=["length", "its checksum", "checksum of the data"])
 def test_the_graph_engine_leaves_out_records_whose_framing_is_corrupt(source: Path, byte: int) -> None:
     index = open_source(source)

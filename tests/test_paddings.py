@@ -291,8 +291,10 @@ def check_dataset(random: np.random.Generator, source: Any, pieces: list[Piece],
         upper = next((upper for upper in uppers if longest <= upper), longest)
         for piece in pieces:
             batch = x[piece.name] if piece.kind == "feature" else rest[0][piece.name]
-            is_key = piece.name == features[0]
-            check(piece, rows, batch, rule(piece, arguments)[1], upper if boundary and is_key else None)
+            frames = upper
+            if piece.varies and piece is not pieces[0]:  # the longest that the bucket may have
+                frames = max(len(value) for value, key in zip(piece.values, pieces[0].values, strict=True) if len(key) <= upper)
+            check(piece, rows, batch, rule(piece, arguments)[1], frames if boundary else None)
         seen += rows
     assert sorted(seen) == list(range(len(pieces[0].values))), engine
 

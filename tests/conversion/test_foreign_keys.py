@@ -78,6 +78,10 @@ def test_what_cannot_be_kept_is_refused_by_name(tmp_path: Path, name: str, caplo
         vlpipe.make_dataset(source, layout=keys.layout, length_range=(0, None))
     (said,) = [record.getMessage() for record in caplog.records if "cannot be delivered" in record.getMessage()]
     assert all(f"{key!r}: " in said and reason in said for key, reason in keys.refused.items())
+    for key, reason in keys.refused.items():
+        with pytest.raises(SchemaError, match="(?s)label: the schema has no field .*: this key cannot be delivered \\(") as caught:
+            vlpipe.make_dataset(source, layout=keys.layout, length_range=(0, None), label=key)
+        assert reason in str(caught.value)
     convert(source, tmp_path / "d", layout=keys.layout.only())
     assert list(open_directory(tmp_path / "d").schema.fields) == ["x", "label"]
     caplog.clear()

@@ -153,6 +153,11 @@ def test_a_function_is_traced_once(path: Path) -> None:
     assert sorted(traced) == ["length", "parse"]
 
 
+def test_the_function_alone_says_what_there_is() -> None:
+    with pytest.raises(ArgumentError, match=r"only: came as \('label',\), but parse_fn of a custom layout says what is delivered"):
+        Layout.custom(parse).only("label")
+
+
 def test_only_a_named_layout_is_cached(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     extract = build.extract

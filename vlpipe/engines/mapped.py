@@ -97,7 +97,7 @@ class _Part(NamedTuple):
 class _BatchReader:
     """Reads the batch with a given number, as arrays and as tensors. Batches are numbered from the first one of epoch 0."""
 
-    def __init__(self, plan: Plan, skipped: Skipped | None) -> None:
+    def __init__(self, plan: Plan, skipped: Skipped | None = None) -> None:
         self._plan, self._index, self._options = plan, plan.index, plan.options
         self._rows = np.asarray(plan.index.rows)  # slices of a memmap, which is a subclass, take ten times as long
         self._shards = Shards(plan.index, plan.options.verify)

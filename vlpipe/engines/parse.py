@@ -180,7 +180,7 @@ class Parser:
         upper = tf.reduce_max(lengths)
         if bucket is not None:
             upper = tf.maximum(upper, tf.constant(self._plan.least_by_part[f"y:{name}"])[bucket])
-        shape = tf.concat([[values.nrows(), upper], values.values.shape[1:]], 0)
+        shape = tf.stack([values.nrows(), upper, *(tf.constant(n, tf.int64) for n in values.values.shape[1:])])
         return {f"y:{name}": values.to_tensor(padding, shape=shape), f"n:y:{name}": tf.cast(lengths, tf.int32)}
 
 

@@ -162,8 +162,8 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
 
     Args:
         source: as for `make_dataset`.
-        label: name of an integer field, a sequence of integers, or a vector with 0 or 1 for each class (or a sequence of these); None:
-            the label of the layout, else the field `label`, else the only scalar integer field.
+        label: name of an integer field, a sequence of integers, or a vector with 0 or 1 for each class (or a sequence of vectors of
+            integers); None: the label of the layout, else the field `label`, else the only scalar integer field.
         layout: layout of third-party files, as for `make_dataset`.
 
     Returns:
@@ -202,7 +202,7 @@ def _class_label(index: Index, label: str | None) -> str:
     if label is None:
         label = index.label
     if label is None:
-        label = only_label(schema, class_labels(index), index)
+        label = "label" if "label" in schema.fields else only_label(schema, class_labels(index), index)
     field = schema.fields.get(label) if isinstance(label, str) else None
     if label is None or field is None or not is_class_label(index, label):
         kind = "not a field of the schema" if field is None else repr(field)

@@ -258,7 +258,7 @@ class Layout:
             keys: the keys to keep; none: only the frames and the label.
 
         Raises:
-            ArgumentError: a key is not a non-empty string of printable characters.
+            ArgumentError: a key is not a non-empty string of printable characters, or the layout is a custom one.
 
         Example:
             >>> layout = vlpipe.layouts.float_list("mel", d=80, label="class").only("speaker")
@@ -267,6 +267,8 @@ class Layout:
         """
         for key in keys:
             _check_key("only", key)
+        if self.given is not None:
+            raise ArgumentError(f"only: came as {keys}, but parse_fn of a custom layout says what is delivered: leave others out there.")
         return dataclasses.replace(self, kept=keys)
 
     @property

@@ -69,9 +69,9 @@ def make_plan(index: Index, options: Options) -> Plan:
             f"windows: all {len(delivered.rows)} records are shorter than a window of {options.windows.frames} frames, and "
             'tail="drop" leaves them out. Use shorter windows, or another tail.'
         )
-    there = len(pieces)
     frames, frame_plan = frame_plan_for(index, selection, options, pieces.frames)
     delivered, pieces, frames = _with_frames(delivered, pieces, frames, index, selection, options)
+    there = len(pieces)
     padded = np.maximum(frames, frame_plan.least) if frame_plan.least else frames
     leaf_of, parts = (None, ()) if index.mixture is None else parts_of(index.mixture, pieces)
     lengths, counts = histogram(padded) if leaf_of is None else weighted_histogram(padded, rates_of(parts)[leaf_of])

@@ -54,7 +54,8 @@ class Plan:
         selection: the fields that are delivered.
         engine: "mapped", "graph" or "stream".
         total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`).
-        records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records.
+        records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records; of a
+            mix, in which records may come several times or not at all, it is not.
         refused: number of records that are not delivered, by reason: "too_short", "too_long",
             "transformed_too_short" (the transform leaves no frame), "tail" (windows left out), "remainder".
         truncated: records that lose frames to `length_range`.
@@ -289,12 +290,8 @@ class Plan:
                 f"state({epoch}, {batch}): seed=None draws a different order in every process. Pass seed=... here and to make_dataset."
             )
         state = make_state(self.identity, self.steps_per_epoch, epoch, batch)
-        return state | (state_of_skipped(self.run) if self.options.skips else {})
-
-    @cached_property
-    def run(self) -> str:
-        """The name of the run in this process: that of the latest dataset made with the same arguments."""
-        return name_of_run(self.identity, self.index, self.options.shard)
+        run = name_of_run(self.identity, self.index, self.options.shard)
+        return state | (state_of_skipped(run) if self.options.skips else {})
 
     @cached_property
     def identity(self) -> Identity:
@@ -339,7 +336,7 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
     rows = [
         ("batching", f"{options.batching}, padded to {'the longest of the batch' if options.pad_to == 'longest' else 'the boundary'}"),
         ("engine", plan.engine),
-        (plan.unit, f"{plan.records:,} of {plan.total:,} an epoch"),
+        (plan.unit, f"{plan.records:,} {'an epoch, drawn from' if plan.parts else 'of'} {plan.total:,}{'' if plan.parts else ' an epoch'}"),
         ("refused", refused or "none"),
         ("steps", f"{plan.steps_per_epoch:,} an epoch{ranks}, remainder: {options.remainder}"),
         ("valid frames", f"{plan.valid_ratio:.1%} (the rest is padding)"),

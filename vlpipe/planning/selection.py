@@ -106,7 +106,9 @@ def select(schema: Schema, options: Options, label: str | None = None, *, index:
     for option, option_names in (("features", names), ("label", label_names)):
         for name in option_names:
             if name not in schema.fields:
-                raise SchemaError(f'{option}: the schema has no field "{name}"; its fields are {list(schema.fields)}.')
+                reason = {} if index is None or index.foreign is None else index.foreign.left_out
+                why = f": this key cannot be delivered ({reason[name]})" if name in reason else ""
+                raise SchemaError(f'{option}: the schema has no field "{name}"{why}; its fields are {list(schema.fields)}.')
     for name in names:
         if not isinstance(schema.fields[name], Sequence):
             raise SchemaError(f'features: "{name}" is {schema.fields[name]!r}, expected a Sequence; deliver it as label="{name}".')
