@@ -190,7 +190,8 @@ def test_the_label_is_the_one_that_the_metadata_name(tmp_path: Path) -> None:
 def test_a_dataset_without_records_needs_no_names(sources: list[Path], tmp_path: Path) -> None:
     empty = write(tmp_path / "empty", None, [])
     for paths in ([empty, *sources], [*sources, empty]):
-        assert [COMMON[delivered(paths, engine="stream")[row]] for row in range(47)] == SAID
+        labels = delivered(paths, engine="stream")
+        assert [COMMON[labels[row]] for row in range(47)] == SAID
         assert vlpipe.verify(paths).ok
 
 
