@@ -1,4 +1,4 @@
-"""What the pieces of records cost: windows of long recordings against whole records of the length of a window, with the same frames.
+"""What pieces cost: windows of long recordings and a mix, against whole records of the length of a window, with the same frames.
 
 `benchmarks.throughput` runs it, and adds its figures to those of the ways.
 """
@@ -31,7 +31,7 @@ def write(directory: Path, windows: int) -> tuple[Path, Path]:
 
 
 def measure(directory: Path, windows: int, rounds: int, race: Callable[..., dict[str, list[float]]]) -> dict[str, Any]:
-    """The figures of whole records, of windows end to end, and of windows that overlap by half.
+    """The figures of whole records, of windows end to end, of windows that overlap by half, and of a mix of records.
 
     Args:
         race: times runs in turns.
@@ -40,10 +40,14 @@ def measure(directory: Path, windows: int, rounds: int, race: Callable[..., dict
 
     whole, long = write(directory, windows)
     arguments = {"batch_size": BATCH_SIZE, "seed": 1}
+    source = vlpipe.open(whole)
+    half = len(source) // 2
+    mix = vlpipe.mix([(source.select(rows=range(half)), 2), (source.select(rows=range(half, 2 * half)), 1)], records=windows)
     datasets = {
         "whole records": vlpipe.make_dataset(whole, **arguments),
         "windows": vlpipe.make_dataset(long, windows=WINDOW, **arguments),
         "overlapping windows": vlpipe.make_dataset(long, windows=vlpipe.Windows(WINDOW, WINDOW // 2), **arguments),
+        "mix, two to one": vlpipe.make_dataset(mix, **arguments),
     }
     delivered = {name: sum(len(x) for x, _ in dataset.as_numpy_iterator()) for name, dataset in datasets.items()}
     if delivered["whole records"] != delivered["windows"]:

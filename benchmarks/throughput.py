@@ -7,7 +7,7 @@ Every way delivers the same records as features, lengths and label. The ways tak
 A figure is the median of the rounds: valid frames (padding is not counted) per second over one whole epoch, from the creation of the
 iterator to its end. Before that, one untimed epoch of each way warms the page cache and is compared record by record with what was written.
 
-Windows of long recordings are compared with whole records of the length of a window (benchmarks/pieces.py).
+Windows of long recordings, and a mix, are compared with whole records of the length of a window (benchmarks/pieces.py).
 
 Peers (PyTorch, Lhotse, Grain, Hugging Face; benchmarks/peers.py) run where their packages are installed, each with that number of worker
 processes of `--workers` which was fastest in one epoch before the rounds. With `--data DIR`, a vlpipe dataset of your own, only the ways of
@@ -214,7 +214,7 @@ def measure_data(scratch: Path, arguments: Arguments, console: Console) -> dict:
 
 
 def measure_pieces(scratch: Path, arguments: Arguments, console: Console) -> dict[str, Any]:
-    """Measure windows against whole records of their length."""
+    """Measure windows and a mix against whole records of their length."""
     figures = pieces.measure(scratch, 100 if arguments.quick else 3000, arguments.rounds, race)
     for name, of_one in figures.items():
         console.print(f"{name}: {of_one['frames_per_second'] / 1e6:.1f} M frames/s, x {of_one['ratio']:.2f}")

@@ -10,13 +10,11 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import tensorflow as tf
 
 from vlpipe.engines import graph, mapped, stream
-from vlpipe.engines.class_weights import sample_weights
-from vlpipe.engines.grouping import Flat
-from vlpipe.engines.python_calls import keep_alive
+from vlpipe.engines.deliver import deliver
+from vlpipe.engines.epochs import epochs
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.class_weights import tables
 from vlpipe.planning.damage import Skip, Skipped, name_of_run, skipped_in
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
 
 _log = logging.getLogger("vlpipe")
-_ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name of resources that are freed with their last handle
 
 
 def make_dataset(
@@ -244,7 +241,7 @@ def batches_of(plan: Plan) -> tf.data.Dataset:
         "stream": stream.batches,
     }
     class_weights = tables(plan.index, plan.selection.labels, options.class_weight)
-    batches = engines[plan.engine](plan, _epochs(options.repeat, start), lambda batch: deliver(batch, plan, class_weights))
+    batches = engines[plan.engine](plan, epochs(options.repeat, start), lambda batch: deliver(batch, plan, class_weights))
     batches = batches.apply(
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if options.repeat else plan.steps_per_epoch)
     )
@@ -303,104 +300,6 @@ def _log_left_out(plan: Plan) -> None:
     if left_out:
         keys = "; ".join(f"{key!r}: {reason}" for key, reason in left_out.items())
         _log.warning("%s: these keys cannot be delivered: %s", plan.index.shards[0].path, keys)
-
-
-def _epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
-    """The epochs of an iteration as (number, first batch): all from `start` on, or a single one, the next for each new iterator."""
-    if repeat:
-        epoch, batch = start
-        numbers = tf.data.Dataset.range(epoch, 2**62)
-        return numbers.map(
-            tf.autograph.experimental.do_not_convert(lambda number: (number, tf.where(number == epoch, np.int64(batch), np.int64(0))))
-        )
-    # The number must be part of an iterator's checkpoint, which holds the state of datasets but not variables. So the first of three
-    # elements draws the number and has no batches; `scan` keeps it; the second has the batches; the third, which a restored iterator
-    # makes too, has none.
-    with tf.device("CPU:0"):
-        # The raw resource, because in the scope of a strategy a tf.Variable has one for each replica, and no handle.
-        next_epoch = tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[], shared_name=_ANONYMOUS)
-        tf.raw_ops.AssignVariableOp(resource=next_epoch, value=np.int64(0))
-        # The raw op, because `Dataset.scan` traces its function for every dataset, and TensorFlow keeps each of these for ever (150 KB).
-        scan = tf.raw_ops.ScanDataset(
-            input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.range(3)),
-            initial_state=[np.int64(-1)],
-            other_arguments=[next_epoch],
-            f=_draw(),
-            output_types=[tf.int64, tf.int64],
-            output_shapes=[[], []],
-            preserve_cardinality=True,
-        )
-    numbers = tf.data.experimental.from_variant(scan, (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)))
-    keep_alive(next_epoch, numbers)
-    return numbers
-
-
-@functools.cache
-def _draw() -> Any:
-    """The function that draws the number of an epoch, traced once in a process.
-
-    It gets the number that was drawn before, the position (0 to 2) and the variable with the next number. It returns the number, and again
-    the number with the first batch to deliver.
-    """
-    number, variable = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.resource)
-
-    @tf.function(input_signature=[number, number, variable], autograph=False)
-    def draw(held: tf.Tensor, position: tf.Tensor, next_epoch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        drawing = tf.cast(position == 0, tf.int64)
-        # After a restore in a new process the variable is behind and has to catch up; otherwise it is left alone, because another iterator
-        # may be drawing. Arithmetic instead of tf.cond: each branch would be a function, which costs 2 ms for every new iterator.
-        missing = tf.maximum(drawing, held + 1 - tf.raw_ops.ReadVariableOp(resource=next_epoch, dtype=tf.int64))
-        with tf.control_dependencies([tf.raw_ops.AssignAddVariableOp(resource=next_epoch, value=missing)]):
-            following = tf.raw_ops.ReadVariableOp(resource=next_epoch, dtype=tf.int64)
-        drawn = tf.where(position == 0, following - 1, held)
-        return drawn, drawn, tf.where(position == 1, np.int64(0), np.int64(2**62))
-
-    return draw.get_concrete_function()
-
-
-def deliver(batch: Flat, plan: Plan, class_weights: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
-    """Turn a flat batch into the user's element: (x, y, sample_weight), (x, y) or (x,).
-
-    Args:
-        class_weights: the weight of each class, for each label that is weighed.
-    """
-    selection, options = plan.selection, plan.options
-    batch = _with_static_shape(batch, plan)
-    x: Any = {name: batch[f"x:{name}"] for name in selection.features}
-    if selection.single_feature:
-        x = {"features": x[selection.key]} if options.lengths or options.ids else x[selection.key]
-    if options.lengths:
-        for name in selection.features:
-            x["lengths" if selection.single_feature else f"{name}_lengths"] = batch[f"n:x:{name}"]
-        for name in selection.labels:
-            if f"n:y:{name}" in batch:
-                x["label_lengths" if selection.single_label else f"{name}_lengths"] = batch[f"n:y:{name}"]
-    if options.ids:
-        x["id"] = batch["id"]
-    if "start" in batch:
-        x["start"] = batch["start"]
-    y: Any = {name: batch[f"y:{name}"] for name in selection.labels} or None
-    if selection.single_label:
-        y = batch[f"y:{selection.labels[0]}"]
-    if class_weights:
-        return x, y, sample_weights(batch, selection, class_weights)
-    if "weight" in batch:
-        return x, y, batch["weight"]
-    return (x, y) if selection.labels else (x,)
-
-
-def _with_static_shape(batch: Flat, plan: Plan) -> Flat:
-    """The batch with every dimension that all batches share in its static shape."""
-    rows, frames = plan.static_shape
-    shapes = {part.flat: [rows, frames] for part in plan.selection.frame_parts if part.with_key}
-    if rows is None and frames is None:
-        return batch
-    return {
-        name: value
-        if isinstance(value, tf.RaggedTensor)
-        else tf.ensure_shape(value, (shapes.get(name, [rows]) + [None] * value.shape.rank)[: value.shape.rank])
-        for name, value in batch.items()
-    }
 
 
 def _tf_options(plan: Plan) -> tf.data.Options:

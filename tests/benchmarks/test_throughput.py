@@ -50,7 +50,7 @@ def test_quick_writes_every_way_and_every_round(tmp_path: Path) -> None:
     figures = document["results"]["workloads"]
     assert {name: (result["records"], result["d"]) for name, result in figures.items()} == {"speech": (60, 80), "events": (300, 40)}
     pieces = document["results"]["pieces"]
-    assert list(pieces) == ["whole records", "windows", "overlapping windows"]
+    assert list(pieces) == ["whole records", "windows", "overlapping windows", "mix, two to one"]
     assert all(figure["ratio"] > 0 and len(figure["seconds"]) == 1 for figure in pieces.values())
     for result in figures.values():
         check_figures(result, {*pipelines.WAYS, *peers.PEERS, *FLOORS} - set(missing), rounds=1)

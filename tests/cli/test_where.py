@@ -73,7 +73,11 @@ def test_plan_stats_and_convert_take_conditions(dataset: str, tmp_path: Path, co
         ("speaker>3", "--where: \"speaker\" in 'speaker>3' is a text, which has no order here"),
         ("frames>many", "--where: 'many' in 'frames>many' is not a number, which < and > compare with"),
         ("frames>99", 'where: frames>99 matches no record of the source: "frames" has 1 to 40'),
-        ("speaker=zoe", "where: {'speaker': zoe} matches no record of the source: \"speaker\" has 10, ann, bob"),
+        ("speaker=zoe", "where: \"speaker\" has no 'zoe'; it has 10, ann, bob"),
+        ("speaker!=zoe", "where: \"speaker\" has no 'zoe'; it has 10, ann, bob"),
+        ("speaker=ann,bbo", "where: \"speaker\" has no 'bbo' (did you mean 'bob'?); it has 10, ann, bob"),
+        ("label=0,99", 'where: "label" has no 99; it has 0, 1'),
+        ('speaker="ann', "--where: the values in 'speaker=\"ann' are no line of CSV"),
         ("label=eel", 'where: "label" has no class eel; its classes are cat, dog'),
     ],
 )
@@ -133,7 +137,11 @@ def test_ingest_keeps_the_groups_of_a_manifest_together(recordings: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--label-regex", "([a-z]+)", "--split", "a=0.5,b=0.5", "--split-by", "speaker"], "such as (?P<speaker>[a-z]+)"),
+        (
+            ["--label-regex", "(?P<who>[a-z]+)_(?P<label>[0-9])_(?P<take>[0-9])", "--split", "a=0.5,b=0.5", "--split-by", "nope"],
+            "split-by: 'nope' is no named group of --label-regex, such as (?P<nope>[a-z]+); its groups are who, label, take.",
+        ),
+        (["--label-regex", "([a-z]+)", "--split", "a=0.5,b=0.5", "--split-by", "speaker"], "its groups are label."),
         (["--split", "a=0.5,b=0.5", "--split-by", "speaker"], "the recordings have neither texts nor labels"),
         (
             ["--label-regex", "_([0-9])_", "--split", "a=0.5,b=0.3,c=0.2", "--split-by", "label"],

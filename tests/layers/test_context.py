@@ -149,6 +149,25 @@ def test_from_dataset_to_the_output_of_each_record(tmp_path: Path) -> None:
         vlpipe.stitch(some["y"], some["id"], some["start"], lengths=some["lengths"], windows=windows)
 
 
+def test_outputs_of_other_windows_are_refused() -> None:
+    """One frame less, one frame later: not what the model makes of these windows."""
+    model = functional(valid)
+    windows = Windows.exact(model, 60)
+    places = windows.places(np.array([200]))
+    counts = context_of(model, "test").counts(places.frames)
+    outputs = [np.zeros((count, 8), np.float32) for count in counts.tolist()]
+    ids, starts = places.records, places.firsts
+    (whole,) = vlpipe.stitch(outputs, ids, starts, lengths={0: 200}, windows=windows)
+    assert whole.shape == np.asarray(model(np.zeros((1, 200, D), np.float32)))[0].shape  # fewer than 200 / 2: those of the model
+    short = [output[:-1] for output in outputs]
+    with pytest.raises(
+        ArgumentError, match=f"window 0 has {counts[0] - 1} frames; of a window of 60 frames the model of Windows.exact makes"
+    ):
+        vlpipe.stitch(short, ids, starts, lengths={0: 200}, windows=windows)
+    with pytest.raises(ArgumentError, match="stitch: window 0 starts at frame 1, no multiple of 2"):
+        vlpipe.stitch(outputs, ids, starts + 1, lengths={0: 201}, windows=windows)
+
+
 def pooled_gate(x: Any) -> Any:
     return layers.Multiply()([x, layers.Dense(D)(layers.GlobalAveragePooling1D()(x))])
 

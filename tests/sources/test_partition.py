@@ -18,7 +18,7 @@ WEIGHTS = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=6)
 @given(st.integers(0, 10**7), WEIGHTS)
 def test_shares_are_exact(total: int, weights: list[float]) -> None:
     counts = apportion(total, [exact(weight) for weight in weights])
-    quotas = [total * Fraction(repr(weight)) / sum(Fraction(repr(weight)) for weight in weights) for weight in weights]
+    quotas = [total * exact(weight) / sum(map(exact, weights)) for weight in weights]
     assert sum(counts) == total
     assert all(abs(count - quota) < 1 for count, quota in zip(counts, quotas, strict=True))
     # No part with a greater remainder was rounded down while another one was rounded up.

@@ -61,7 +61,8 @@ where_option = click.option(
     "--where",
     multiple=True,
     metavar="CONDITION",
-    help="Only records with COLUMN=VALUE,... or COLUMN>=NUMBER (also !=, <=, >, <); of several conditions, all.",
+    help="Only records with COLUMN=VALUE,... or COLUMN>=NUMBER (also !=, <=, >, <); of several conditions, all. A value with a comma is "
+    'quoted as in CSV: speaker="a,b",c.',
 )
 
 

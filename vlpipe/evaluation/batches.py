@@ -16,6 +16,7 @@ from vlpipe.planning.make_plan import make_plan
 from vlpipe.planning.options import Options
 from vlpipe.planning.plan import Plan
 from vlpipe.sources.open import open_anywhere
+from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
 
 # What would deliver a record twice, never, or in another place than the result says.
@@ -88,12 +89,30 @@ def plan_of(source: Source, arguments: dict[str, Any], *, exact: bool) -> tuple[
     for name, (expected, reason) in _REFUSED.items():
         if arguments.get(name, expected) not in (expected, list(expected) if isinstance(expected, tuple) else expected):
             raise ArgumentError(f"{name}: came as {arguments[name]!r}, which predict and evaluate cannot follow: {reason}. Leave it out.")
-    if not exact:  # several features differ in length even where the first does not
-        alone = {"batch_size": 1} if isinstance(arguments.get("features"), (tuple, list)) else {"batching": "same_length"}
-        arguments = arguments if arguments.keys() & {"batching", "pad_to", "buckets"} else {**alone, **arguments}
+    arguments = arguments if exact or padding_of(arguments) else _unpadded(arguments)
     options = with_seed(Options.of(**{"multiple_of": 1, **arguments, "shuffle": False}))
-    index = dataclasses.replace(open_anywhere(source, options.layout), mixture=None)  # of a mix, each record once too
-    return options, make_plan(index, dataclasses.replace(options, lengths=True, ids=True))
+    return options, make_plan(_once(open_anywhere(source, options.layout)), dataclasses.replace(options, lengths=True, ids=True))
+
+
+def padding_of(arguments: dict[str, Any]) -> list[str]:
+    """The arguments by which the user chose batches that may be padded; a None chooses nothing."""
+    return [name for name in ("batching", "pad_to", "buckets") if arguments.get(name) is not None]
+
+
+def _unpadded(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for batches without padding: of equal lengths, or of several features, which differ where the first does not, alone."""
+    features = arguments.get("features")
+    if isinstance(features, (tuple, list)) and len(features) > 1:
+        return {**arguments, "batch_size": 1, "frames_per_batch": None}
+    return {**arguments, "batching": "same_length"}
+
+
+def _once(index: Index) -> Index:
+    """Each record of an index once: of a mix without its weights, also where several of its parts have it."""
+    if index.mixture is None:
+        return index
+    _, first = np.unique(index.ids, return_index=True)
+    return dataclasses.replace(index.take(np.sort(first)) if len(first) < len(index) else index, mixture=None)
 
 
 def of_plan(plan: Plan, options: Options) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from vlpipe.evaluation.batches import of_dataset, of_plan, plan_of
 from vlpipe.evaluation.losses import Losses
 from vlpipe.evaluation.pairing import Pairing
 from vlpipe.evaluation.predict import warn_of_padding
-from vlpipe.evaluation.runner import Runner, is_exact
+from vlpipe.evaluation.runner import RAW, Runner, is_exact
 from vlpipe.evaluation.units import steps_of
 from vlpipe.storage.paths import Source
 
@@ -75,7 +75,7 @@ def evaluate(model: Any, source_or_dataset: Source | tf.data.Dataset, **argument
                 "vlpipe.predict, vlpipe.stitch and a loss of the result."
             )
         options, plan = plan_of(source_or_dataset, dict(arguments), exact=exact)
-        warn_of_padding(runner, options, exact=exact)
+        warn_of_padding(runner, arguments, options, plan, exact=exact)
         batches = of_plan(plan, options)
     model.reset_metrics()
     losses, pairing = Losses(model), Pairing(runner, plan)
@@ -84,8 +84,11 @@ def evaluate(model: Any, source_or_dataset: Source | tf.data.Dataset, **argument
         answers = runner(batch)
         for (y, y_pred, weight), units in steps_of(pairing(answers, batch), batch, answers):
             count += units
-            losses.add(y, y_pred, weight)
-            model.compute_metrics(None, y, y_pred, weight)
+            try:
+                losses.add(y, y_pred, weight)
+                model.compute_metrics(None, y, y_pred, weight)
+            except RAW as error:
+                raise _mismatch(model.name, y, y_pred, error) from error
     if not count:
         raise ArgumentError(
             "evaluate: there is no record, or none has a frame; expected at least one. Pass another source or length_range."
@@ -109,6 +112,15 @@ def _check_compiled(model: Any) -> None:
             f'evaluate: model "{model.name}" has its own {", ".join(own)}, which expects batches as they are padded. Use vlpipe.predict, '
             "and compute from its answers."
         )
+
+
+def _mismatch(name: str, y: Any, y_pred: Any, error: Exception) -> ArgumentError:
+    """The error for a loss or a metric that cannot compare labels with answers."""
+    labels, answers = (", ".join(str(np.shape(part)) for part in keras.tree.flatten(parts)) for parts in (y, y_pred))
+    return ArgumentError(
+        f'evaluate: a loss or metric of model "{name}" cannot compare labels of the shape {labels} with answers of the shape {answers}: '
+        f"{error}. Pass the label that belongs to each output (label=...), or another loss."
+    )
 
 
 def _check_losses(model: Any) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from vlpipe.evaluation.batches import Batch, of_plan, plan_of
+from vlpipe.evaluation.batches import Batch, of_plan, padding_of, plan_of
 from vlpipe.evaluation.runner import Output, Runner, is_exact
 from vlpipe.planning.options import Options
 from vlpipe.planning.plan import Plan
@@ -26,7 +27,7 @@ class RecordArray(np.ndarray):
     """An array with one answer a record.
 
     Attributes:
-        ids: int64 `[records]`, the row of each in the index of the source; None of a part of the array.
+        ids: int64 `[records]`, the row of each in the index on disk, as "id" in `source.table()`; None of a part of the array.
         starts: int64 `[records]`, with `windows` the first frame of each; else None.
     """
 
@@ -53,7 +54,9 @@ def predict(model: Any, source: Source, **arguments: Unpack[Arguments]) -> Any:
 
     By default, records are batched so that each gets the answer that it would get alone: by similar length ("bucket") if padding changes
     no answer of the model (`vlpipe.layers.check_model` finds nothing, as after `mask_aware`), else by equal length ("same_length"; of
-    several features, alone), which pads nothing. Pass `batching` to choose: padding then does to a plain model what it does in `fit`.
+    several features, alone, whatever `batch_size` says), which pads nothing. Pass `batching`, `pad_to` or `buckets` to choose: padding then
+    does to a plain model what it does in `fit`. Models with `keras.layers.TimeDistributed`, which in a graph of Keras may answer with the
+    frames of an earlier batch, run eagerly.
 
     Args:
         model: a Keras model, on any backend. A model of named inputs gets the parts of a batch by name ("features", "lengths", "id", or
@@ -61,7 +64,8 @@ def predict(model: Any, source: Source, **arguments: Unpack[Arguments]) -> Any:
             `make_dataset` would deliver.
         source: as for `make_dataset`.
         **arguments: as for `make_dataset`, such as `features`, `normalize`, `crop`, `length_range`; labels are not read. Records that
-            `out_of_range` leaves out are logged and not in the result: its `ids` are those of the others.
+            `out_of_range` leaves out are logged and not in the result: its `ids` are those of the others. Of a mix, each record of its
+            parts comes once, whatever the weights and `records`, in the order of the parts.
 
     Returns:
         An array `[records, ...]` if the model gives one answer a record; a list of arrays `[T', ...]`, one for each record and cut to its
@@ -72,8 +76,8 @@ def predict(model: Any, source: Source, **arguments: Unpack[Arguments]) -> Any:
 
     Raises:
         VlpipeError: as for `make_dataset`; or `shard`, `repeat`, `resume`, `shuffle` or `remainder` would deliver a record twice, not at
-            all, or elsewhere; the model has an input that the batches lack; or how many frames of an output are real cannot be known,
-            because layers cannot be followed and `batching` pads.
+            all, or elsewhere; the model has an input that the batches lack, is stateful, or cannot answer a batch of these shapes; or how
+            many frames of an output are real cannot be known, because layers cannot be followed and the batches are padded.
 
     Example:
         >>> vlpipe.write("data/test", ({"features": np.ones((t, 4), np.float32), "label": 0} for t in (5, 2, 9)))
@@ -86,18 +90,21 @@ def predict(model: Any, source: Source, **arguments: Unpack[Arguments]) -> Any:
     runner = Runner(model)
     exact = is_exact(model)
     options, plan = plan_of(source, {**arguments, "label": False}, exact=exact)
-    warn_of_padding(runner, options, exact=exact)
+    warn_of_padding(runner, arguments, options, plan, exact=exact)
     return _Answers(runner, plan).of(options)
 
 
-def warn_of_padding(runner: Runner, options: Options, *, exact: bool) -> None:
+def warn_of_padding(runner: Runner, arguments: Mapping[str, Any], options: Options, plan: Plan, *, exact: bool) -> None:
     """Log that the user chose batches in which padding may change the answers of the model."""
-    if not exact and options.batching in ("bucket", "pad") and options.batch_cap != 1:
+    # Batches of one length may differ in the lengths of further features.
+    pads = options.batching in ("bucket", "pad") or (options.batching == "same_length" and len(plan.selection.features) > 1)
+    if not exact and pads and options.batch_cap != 1:
+        chosen = " and ".join(f"{name}={arguments[name]!r}" for name in padding_of(dict(arguments)))
         _log.warning(
-            'model "%s": padding changes its answers (vlpipe.layers.check_model), and batching=%r pads. Leave batching out, or use '
+            'model "%s": padding may change its answers (vlpipe.layers.check_model), and %s pads. Leave this out, or use '
             "vlpipe.layers.mask_aware(model)",
             runner.name,
-            options.batching,
+            chosen,
         )
 
 
@@ -136,7 +143,9 @@ class _Answers:
         for output, array, collected in zip(self._runner.outputs, arrays, self._flat, strict=True):
             if output.has_frames:
                 counts = self._runner.frames_of(output, array, batch)
-                collected += [row[:count] for row, count in zip(array, counts.tolist(), strict=True)]
+                # Keras passes a sequence without frames through a convolution as it is, with the features of the input.
+                widths = [n or got for n, got in zip(output.shape[2:], array.shape[2:], strict=False)]
+                collected += [row[:n] if n else np.zeros((0, *widths), row.dtype) for row, n in zip(array, counts.tolist(), strict=True)]
             else:
                 collected.append(array)
         self._ids.append(np.asarray(batch.ids))

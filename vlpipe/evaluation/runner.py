@@ -7,11 +7,16 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from vlpipe.errors import ArgumentError
+from vlpipe.errors import ArgumentError, VlpipeError
 from vlpipe.evaluation.batches import Batch
+from vlpipe.layers.base import MaskAware
 from vlpipe.layers.check import check_model
 from vlpipe.layers.timewise import FrameCount, frame_counts
+
+# What the three backends raise where shapes do not fit.
+RAW = (ValueError, TypeError, IndexError, RuntimeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
 
 class Output(NamedTuple):
@@ -55,6 +60,15 @@ class Runner:
             raise ArgumentError(f"model: came as {type(model).__name__}, expected a Keras model.")
         self.model = model
         self.name = model.name
+        layers = list(model._flatten_layers())  # private, but also finds those in other layers and in a call of the user's
+        stateful = [layer.name for layer in layers if getattr(layer, "stateful", False)]
+        if stateful:
+            raise ArgumentError(
+                f'model "{self.name}": its layer "{stateful[0]}" is stateful, so its answer for a record depends on those before it. Build '
+                "it with stateful=False."
+            )
+        # In a graph of Keras, TimeDistributed may answer with the number of frames of an earlier batch.
+        self._is_eager = any(isinstance(layer, keras.layers.TimeDistributed) and not isinstance(layer, MaskAware) for layer in layers)
         self._outputs: list[Output] | None = None
 
     @functools.cached_property
@@ -95,11 +109,46 @@ class Runner:
         """The answers for a batch, NumPy arrays `[B, ...]` in the structure of the outputs; those of padded frames among them."""
         x = self.taken(batch)
         self._outputs = self._outputs or self._known_outputs(x)
+        self._check_ragged(x)
         if keras.backend.backend() != "tensorflow":
             x = keras.tree.map_structure(np.asarray, x)
-        answers = self.model.predict_on_batch(x)
+        try:
+            answers = self._answered(x)
+        except VlpipeError:
+            raise
+        except RAW as error:
+            shapes = ", ".join(_shape(tuple(part.shape)) for part in keras.tree.flatten(x))
+            raise ArgumentError(
+                f'model "{self.name}": cannot answer a batch of the shape {shapes} (records of {_lengths(batch)} frames): {error}. Pass '
+                "features that fit its inputs, or leave records that are too short out: length_range=(1, None)."
+            ) from error
         # Each replica of a strategy answers the whole batch, and Keras concatenates their answers.
-        return keras.tree.map_structure(lambda y: np.asarray(y)[: batch.rows], answers)
+        return keras.tree.map_structure(lambda y: self._real_rows(np.asarray(y), batch.rows), answers)
+
+    def _real_rows(self, answers: np.ndarray, rows: int) -> np.ndarray:
+        if answers.ndim < 1 or len(answers) < rows:
+            raise ArgumentError(
+                f'model "{self.name}": has an answer of shape {_shape(answers.shape)} for a batch of {rows} records, expected a row for '
+                "each. Do not reduce the batch axis."
+            )
+        return answers[:rows]
+
+    def _answered(self, x: Any) -> Any:
+        if not self._is_eager:
+            return self.model.predict_on_batch(x)
+        inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
+        return keras.tree.map_structure(keras.ops.convert_to_numpy, self.model(inputs, training=False))
+
+    def _check_ragged(self, x: Any) -> None:
+        """Refuse ragged batches for a model that takes dense ones, as far as its inputs can be inspected."""
+        if self.inputs is None:
+            return
+        for part, tensor in zip(keras.tree.flatten(x), keras.tree.flatten(self.inputs), strict=True):
+            if isinstance(part, tf.RaggedTensor) and not getattr(tensor, "ragged", False):
+                raise ArgumentError(
+                    f'model "{self.name}": its input "{tensor.name}" is dense, and batching="ragged" gives it a ragged batch. '
+                    "Leave batching out, or begin the model with keras.Input(..., ragged=True) and vlpipe.layers.ToPadded."
+                )
 
     @property
     def outputs(self) -> list[Output]:
@@ -117,11 +166,20 @@ class Runner:
         """int64 `[B]`: how many answers of each record are real.
 
         Raises:
-            ArgumentError: the batch is padded, and the model does not tell how its frames follow from those of its input.
+            ArgumentError: the batch is padded, and the model does not tell how its frames follow from those of its input; or it has
+                answered with fewer frames than its layers say.
         """
         feature = output.feature if len(batch.frames) > 1 else next(iter(batch.frames), None)
         if output.frames is not None and feature in batch.frames:
-            return np.minimum(np.asarray(output.frames(batch.frames[feature]), np.int64), answers.shape[1])
+            counts: np.ndarray = np.asarray(output.frames(batch.frames[feature]), np.int64)
+            wide = batch.features[feature].shape[1]  # of a ragged feature None
+            expected = int(counts.max(initial=0) if wide is None else output.frames(np.array([wide]))[0])
+            if answers.shape[1] < expected or (wide is not None and answers.shape[1] > max(expected, 1)):
+                raise ArgumentError(
+                    f'model "{self.name}": output "{output.name}" has {answers.shape[1]} frames for a batch of {wide}, and by its layers '
+                    f"{expected}. Correct the layer that answers with another number (output_frames of a layer of your own)."
+                )
+            return counts
         if batch.is_unpadded:
             return np.full(len(answers), answers.shape[1], np.int64)
         if not batch.frames:
@@ -169,6 +227,12 @@ def _open(part: Any) -> tuple[int | None, ...]:
     """The shape of a part of a batch, with its rows and frames left open."""
     shape = tuple(part.shape)
     return (None, None, *shape[2:]) if len(shape) > 1 else (None,)
+
+
+def _lengths(batch: Batch) -> str:
+    return ", ".join(
+        " to ".join(str(n) for n in sorted({int(frames.min()), int(frames.max())})) for frames in batch.frames.values() if len(frames)
+    )
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:

@@ -144,10 +144,10 @@ def label_by_regex(recordings: list[Recording], pattern: str, text: str | None =
     """Take labels from the relative path: the group `label` of the first match, else group 1.
 
     Args:
-        text: a further named group, which becomes a text of the recordings if the pattern has it.
+        text: a further named group, which becomes a text of the recordings; or "label".
 
     Raises:
-        ArgumentError: the pattern is not a regular expression, has no group, or gives no label for some path.
+        ArgumentError: the pattern is not a regular expression, has no group or no group `text`, or gives no label for some path.
     """
     try:
         regex = re.compile(pattern)
@@ -155,9 +155,14 @@ def label_by_regex(recordings: list[Recording], pattern: str, text: str | None =
         raise ArgumentError(f"label-regex: {pattern!r} is not a regular expression ({error}).") from error
     if not regex.groups:
         raise ArgumentError(f"label-regex: {pattern!r} has no group; put the label in parentheses, as in '([a-z]+)_'.")
+    if text is not None and text != "label" and text not in regex.groupindex:
+        raise ArgumentError(
+            f"split-by: {text!r} is no named group of --label-regex, such as (?P<{text}>[a-z]+); its groups are "
+            f"{', '.join(dict.fromkeys([*regex.groupindex, 'label']))}."
+        )
     group = "label" if "label" in regex.groupindex else 1
     matches = [(recording, regex.search(recording.key)) for recording in recordings]
-    texts = [text] if text is not None and text in regex.groupindex and text != "label" else []
+    texts = [text] if text is not None and text != "label" else []
     labelled = [
         replace(recording, label=match[group], texts={name: match[name] or "" for name in texts})
         for recording, match in matches

@@ -16,7 +16,18 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.entry import CarryMask, LengthMask
 from vlpipe.layers.roles import Role, role_of
-from vlpipe.layers.walk import PROBE_LENGTHS, FrameAxis, TracedTensor, as_functional, framed, is_sequence, leaves, replay, tensors
+from vlpipe.layers.walk import (
+    PROBE_LENGTHS,
+    FrameAxis,
+    TracedTensor,
+    as_functional,
+    framed,
+    is_sequence,
+    leaves,
+    replay,
+    tensors,
+    with_axis,
+)
 
 ADVICE = "Use vlpipe.layers.{twin}, or mask_aware(model) for all layers at once"
 NEEDS_MASK = "Let a mask reach it: start the model with LengthMask, or use mask_aware(model)"
@@ -132,11 +143,14 @@ class Checker:
         if isinstance(operation, keras.Model):
             return self.check_nested(operation, arguments)
         outputs = operation.compute_output_spec(*tensors(arguments), **tensors(options))
-        axes = [leaf.frames for leaf in framed(arguments, options) if leaf.frames]
-        output_axis = self.check_operation(operation, arguments, options, axes) if axes else None
+        sequences = framed(arguments, options)
+        axes = [leaf.frames for leaf in sequences if leaf.frames]
+        if not axes:
+            return keras.tree.map_structure(TracedTensor, outputs)
+        output_axis = self.check_operation(operation, arguments, options, axes)
         if output_axis:
             self.check_length(operation, output_axis, axes[0])
-        return keras.tree.map_structure(lambda y: TracedTensor(y, output_axis), outputs)
+        return with_axis(outputs, output_axis, sequences[0].tensor)
 
     def check_operation(self, operation: Any, arguments: Any, options: Any, axes: list[FrameAxis]) -> FrameAxis | None:
         """Record the problems of an operation; return the frame axis of its output, None if it has no frames."""
@@ -147,7 +161,8 @@ class Checker:
         role = role_of(operation, arguments, options)
         if role.refused:
             add(role.problem, role.refused, role.advice.rstrip("."))
-            return None if role.problem == "fixed_length" else replace(axes[0], masked=False)
+            kept = role.frames and role.problem != "fixed_length"
+            return replace(axes[0], masked=False, counted=axes[0].counted and role.counted) if kept else None
         joined = axes[0].joined(axes[1:])
         if joined is None:
             add("mismatch", "merges branches that never have the same number of frames", "Give them the same strides and padding")

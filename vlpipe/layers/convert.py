@@ -13,7 +13,7 @@ from vlpipe.layers.base import registered
 from vlpipe.layers.entry import CarryMask, LengthMask
 from vlpipe.layers.model import Model
 from vlpipe.layers.roles import Role, role_of, share_weights
-from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, framed, is_sequence, leaves, replay, tensors
+from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, framed, is_sequence, leaves, replay, tensors, with_axis
 
 
 def mask_aware(model: Any, *, given: str = "lengths") -> Any:
@@ -115,7 +115,7 @@ class Converter:
             return keras.tree.map_structure(TracedTensor, outputs)
         if not role.carries and layer is operation:
             outputs = CarryMask(name=f"{operation.name}_mask")([outputs, *[leaf.tensor for leaf in sequences]])
-        return keras.tree.map_structure(lambda y: TracedTensor(y, joined.after(layer)), outputs)
+        return with_axis(outputs, joined.after(layer), sequences[0].tensor)
 
     def layer_for(self, operation: Any, make: Callable[[], Any], input_shape: Any) -> Any:
         """Return the layer to call for an operation; `make` creates it at the first call."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keras import layers as plain
@@ -27,6 +27,7 @@ class Role:
         problem: code of the leak or of the refusal.
         refused: why it cannot be made mask-aware, or "".
         advice: what to use instead of a refused operation.
+        counted: whether the number of frames of its output is known; of a layer that vlpipe does not know, it is not.
     """
 
     twin: Callable[[], Any] | None = None
@@ -37,6 +38,7 @@ class Role:
     problem: str = ""
     refused: str = ""
     advice: str = ""
+    counted: bool = True
 
 
 KEEP = Role()
@@ -140,18 +142,25 @@ def role_of_layer(layer: Any, kind: type, rank: int) -> Role:
         return Role(leak="attends to the padding", problem="reads_padding")
     if kind is plain.PReLU:
         return KEEP if 1 in (layer.shared_axes or []) else refuse("has a slope for every frame", "Use shared_axes=[1].")
-    if kind is plain.TimeDistributed:
-        inner = type(layer.layer)
-        return KEEP if inner in FRAMEWISE | ELEMENTWISE | {plain.Activation, plain.LayerNormalization} else refuse_unknown()
+    if kind is plain.TimeDistributed and is_framewise(layer.layer):
+        leak = "may answer a batch with the number of frames of an earlier one (in fit, evaluate and predict of Keras)"
+        return Role(lambda: entry.TimeDistributed(layer.layer, name=layer.name), True, True, leak, leak, "mismatch")
+    if kind is entry.ToPadded:  # outside of a mask-aware model, never in one
+        return replace(refuse_unknown(), counted=True)
     return refuse_unknown()
 
 
+def is_framewise(inner: Any) -> bool:
+    """Return whether a layer in TimeDistributed does with `[B, T, d]` what it does with each frame `[B, d]`."""
+    if isinstance(inner, (plain.LayerNormalization, plain.Normalization)) and {int(axis) for axis in leaves(inner.axis)} != {-1}:
+        return False
+    return type(inner) in ELEMENTWISE | {plain.Dense, plain.Activation, plain.LayerNormalization, plain.Normalization}
+
+
 def refuse_unknown() -> Role:
-    return refuse(
-        "is unknown to vlpipe and may mix frames with padding",
-        "If it respects the mask, add the base class vlpipe.layers.MaskAware to it; otherwise build it from layers of vlpipe.layers.",
-        "unknown",
-    )
+    reason = "is unknown to vlpipe and may mix frames with padding"
+    advice = "If it respects the mask, add the base class vlpipe.layers.MaskAware to it; otherwise build it from layers of vlpipe.layers."
+    return replace(refuse(reason, advice, "unknown"), counted=False)
 
 
 def role_of_twin(layer: Any, kind: type) -> Role:
@@ -209,7 +218,9 @@ def role_of_softmax(axis: int, rank: int, name: str) -> Role:
 def role_of_recurrent(layer: Any) -> Role:
     forward = getattr(layer, "forward_layer", layer)
     if type(forward) not in RECURRENT or forward.stateful or forward.return_state:
-        return refuse("keeps or returns states, which vlpipe does not support", "Use stateful=False and return_state=False.", "unknown")
+        reason = "keeps or returns states, which vlpipe does not support"
+        refused = refuse(reason, "Use stateful=False and return_state=False.", "unknown")
+        return replace(refused, frames=layer.return_sequences, counted=type(forward) in RECURRENT)
     if layer.return_sequences and getattr(layer, "go_backwards", False):
         return refuse("returns the frames in reverse order, with the padding first", "Use Bidirectional, or return_sequences=False.")
     if layer.return_sequences and getattr(layer, "merge_mode", "concat") is None:

@@ -33,7 +33,7 @@ def frame_counts(model: Any) -> list[tuple[int, FrameCount] | None]:
         if is_sequence(source):  # one input at a time, so that the frames of an output are known to come from it
             inputs = [TracedTensor(x, FrameAxis(masked=False) if x is source else None) for x in functional.inputs]
             for number, output in enumerate(leaves(replay(functional, inputs, Checker()))):
-                if output.frames is not None and found[number] is None:
+                if output.frames is not None and output.frames.counted and found[number] is None:
                     found[number] = position, output.frames.count
     return found
 
@@ -59,7 +59,7 @@ def output_lengths(model: Any, lengths: Any) -> Any:
         [4, 0]
     """
     output = leaves(Checker().run(as_functional(model, "output_lengths")))[0]
-    if output.frames is None:
+    if output.frames is None or not output.frames.counted:
         raise ArgumentError(
             f'output_lengths: the output of "{model.name}" has shape {tuple(output.tensor.shape)} and no frame axis that can be followed; '
             "expected one output per frame, [B, T, d]. Use check_model(model) to find the layer that removes the frames."

@@ -29,6 +29,7 @@ class FrameAxis:
         ahead: and at most so many after it.
         masked: whether a Keras mask travels with the tensor.
         dropped: name and class of the operation that has just dropped the mask.
+        counted: whether `count` is known; after a layer that vlpipe does not know, it is a guess.
     """
 
     count: Callable[[Any], Any] = lambda lengths: lengths
@@ -38,6 +39,7 @@ class FrameAxis:
     ahead: Fraction = Fraction(0)
     masked: bool = True
     dropped: tuple[str, str] | None = None
+    counted: bool = True
 
     def after(self, layer: Any) -> FrameAxis:
         """Return the frame axis after a mask-aware layer."""
@@ -70,6 +72,7 @@ class FrameAxis:
                 back=max(joined.back, other.back),
                 ahead=max(joined.ahead, other.ahead),
                 masked=joined.masked and other.masked,
+                counted=joined.counted and other.counted,
             )
         return joined
 
@@ -98,6 +101,22 @@ def tensors(structure: Any) -> Any:
 def framed(*structures: Any) -> list[TracedTensor]:
     """Return the leaves that are traced tensors with frames."""
     return [leaf for leaf in leaves(*structures) if isinstance(leaf, TracedTensor) and leaf.frames]
+
+
+def with_axis(outputs: Any, axis: FrameAxis | None, x: Any) -> Any:
+    """Return the outputs of an operation as traced tensors: those that have frames, unlike the states of an LSTM, with the axis.
+
+    Args:
+        outputs: symbolic tensors, in any structure.
+        axis: the frame axis of those that have one.
+        x: the input with frames. If their number is open, so is that of an output; else an output with frames has no fewer axes.
+    """
+
+    def traced(y: Any) -> TracedTensor:
+        has_frames = len(y.shape) > 1 and (y.shape[1] is None if x.shape[1] is None else len(y.shape) >= len(x.shape))
+        return TracedTensor(y, axis if has_frames else None)
+
+    return keras.tree.map_structure(traced, outputs)
 
 
 def as_functional(model: Any, caller: str) -> Any:

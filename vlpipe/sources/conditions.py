@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import difflib
+import logging
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -10,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError
-from vlpipe.sources.classes import class_names, named_label
-from vlpipe.sources.table import Table, described, listed
+from vlpipe.sources.classes import class_names, is_class_label, named_label
+from vlpipe.sources.table import Table, UnknownColumnError, described, listed
 from vlpipe.storage.index import Index
 
 Where = Mapping[str, Any] | Callable[[Mapping[str, np.ndarray]], Any]
 
 _ORDERS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+_MAX_NEAREST = 10_000  # values among which similar ones are sought: 0.2 s
+_log = logging.getLogger("vlpipe")
 _TEXT = re.compile(r"(.+?)\s*(!=|>=|<=|=|>|<)\s*(.*)", re.DOTALL)
 
 
@@ -25,22 +30,26 @@ def matching(index: Index, table: Table, where: Where) -> np.ndarray:
 
     Args:
         where: for each column its value, a list of values, or for numbers the least and the greatest as a tuple (None: no limit); or a
-            function from the table to bool `[records]`.
+            function from the table to bool `[records]`. {} is no condition.
 
     Raises:
-        ArgumentError: a column or a class is unknown, a value does not fit its column, or the function returns something else.
+        ArgumentError: a column, a class or a text is unknown, a value does not fit its column, or the function returns something else.
     """
     if callable(where):
-        mask = np.asarray(where(table))
+        try:
+            mask = np.asarray(where(table))
+        except UnknownColumnError as error:
+            table.check("where", error.args[0])
+            raise
         if mask.dtype != bool or mask.shape != (len(index),):
             raise ArgumentError(f"where: the function returned {mask.dtype} {list(mask.shape)}, expected bool [{len(index)}].")
         return mask
-    if not isinstance(where, Mapping) or not where:
+    if not isinstance(where, Mapping):
         raise ArgumentError(f'where: came as {where!r}, expected a dict such as {{"speaker": ["ann", "bob"]}}, or a function of the table.')
     for name in where:
         table.check("where", name)
     masks = [_matching(index, table, name, wanted) for name, wanted in where.items()]
-    return np.logical_and.reduce(masks)
+    return np.logical_and.reduce([np.ones(len(index), bool), *masks])
 
 
 def what_there_is(table: Table, where: Where) -> str:
@@ -56,7 +65,7 @@ def in_words(where: Where | None = None, rows: Any = None, fraction: float | Non
     else:
         condition = repr(where) if isinstance(where, _Order) else "by a function"
     parts = {
-        condition: where is not None,
+        condition: where is not None and where != {},
         "rows": rows is not None,
         "not damaged": without is not None,
         f"a fraction of {fraction}": fraction is not None,
@@ -74,7 +83,9 @@ def _in_words(wanted: Any) -> str:
 
 
 def parse(text: str) -> Where:
-    """A condition of the command line: `speaker=ann,bob`, `label!=3` or `frames>=100`.
+    """A condition of the command line: `speaker=ann,bob`, `speaker="a,b",c`, `label!=3` or `frames>=100`.
+
+    Values are written as in a line of CSV: one with a comma, and the empty text, in quotes.
 
     Raises:
         ArgumentError: the text is not of this form.
@@ -85,7 +96,13 @@ def parse(text: str) -> Where:
     name, sign, value = match.groups()
     if sign in _ORDERS:
         return _Order(text, name, sign, value)
-    return {name: _Written(value.split(","), negated=sign == "!=")}
+    try:
+        (texts,) = csv.reader([value], strict=True)
+    except (csv.Error, ValueError):  # a quote that does not end; a line break outside quotes
+        raise ArgumentError(
+            f'--where: the values in {text!r} are no line of CSV. Write a value with a comma or a quote as "a,b" or "say ""a""".'
+        ) from None
+    return {name: _Written(texts, negated=sign == "!=")}
 
 
 class _Written:
@@ -128,10 +145,15 @@ def _matching(index: Index, table: Table, name: str, wanted: Any) -> np.ndarray:
     values = list(wanted) if several else [wanted]
     if field in index.texts:
         _check_texts(name, values)
+        _check_known(name, values, index.texts[field].tolist())
         return np.isin(index.texts[field], np.array(values, object))[index.codes(field)]
     column = table[name]
     if column.dtype.kind == "O":
         _check_texts(name, values)
+        if index.taken is None:
+            _check_known(name, values, column.tolist())
+        elif not (there := set(column)) >= set(values):  # the texts of the records that were not selected are not known
+            _log.warning('where: "%s" has no %s in this selection', name, listed(value for value in values if value not in there))
         return np.fromiter(map(set(values).__contains__, column), bool, len(column))
     if any(isinstance(value, str) for value in values):
         values = _class_numbers(index, name, field, values)
@@ -139,12 +161,41 @@ def _matching(index: Index, table: Table, name: str, wanted: Any) -> np.ndarray:
         return _between(name, column, wanted)
     if not all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in values):
         raise ArgumentError(f'where: "{name}" is {column.dtype}, but the condition has {listed(map(repr, values))}; expected numbers.')
+    if field and not isinstance(wanted, range) and is_class_label(index, field):
+        names = class_names(index.metadata) if field == named_label(index) else None
+        _check_known(name, values, [*range(len(names or ())), *np.unique(Table(index.whole)[name]).tolist()])
     return np.isin(column, np.array(values, column.dtype if column.dtype.kind == "f" else None))
 
 
 def _check_texts(name: str, values: list[Any]) -> None:
     if not all(isinstance(value, str) for value in values):
         raise ArgumentError(f'where: "{name}" is a text, but the condition has {listed(map(repr, values))}; expected one text or a list.')
+
+
+def _check_known(name: str, values: list[Any], known: list[Any]) -> None:
+    """Refuse values that no record of the dataset has.
+
+    Args:
+        known: all that there are.
+
+    Raises:
+        ArgumentError: there is such a value; the message has those that are written alike.
+    """
+    there = set(known)
+    unknown = [value for value in values if value not in there]
+    if unknown:
+        raise ArgumentError(
+            f'where: "{name}" has no {listed(map(repr, unknown))}{_nearest(unknown[0], there)}; it has {listed(sorted(there))}. Leave out '
+            "what is not there."
+        )
+
+
+def _nearest(value: Any, known: set[Any]) -> str:
+    """The values written like another one, for an error."""
+    if not isinstance(value, str) or len(known) > _MAX_NEAREST:
+        return ""
+    nearest = difflib.get_close_matches(value, sorted(known), 3)
+    return f" (did you mean {' or '.join(map(repr, nearest))}?)" if nearest else ""
 
 
 def _between(name: str, column: np.ndarray, limits: tuple[Any, ...]) -> np.ndarray:
@@ -166,7 +217,9 @@ def _class_numbers(index: Index, name: str, field: str, values: list[Any]) -> li
     numbers = {entry: number for number, entry in enumerate(names)}
     unknown = [value for value in values if isinstance(value, str) and value not in numbers]
     if unknown:
-        raise ArgumentError(f'where: "{name}" has no class {listed(unknown)}; its classes are {listed(names)}.')
+        raise ArgumentError(
+            f'where: "{name}" has no class {listed(unknown)}{_nearest(unknown[0], set(names))}; its classes are {listed(names)}.'
+        )
     return [numbers.get(value, value) for value in values]
 
 

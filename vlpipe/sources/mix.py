@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,10 @@ def mixed(sources: Iterable[tuple[Index, str, Any]], records: Any = None) -> Ind
     if not parts:
         raise ArgumentError("mix: there is no source, expected at least one with its weight.")
     expected = "a number >= 0 and below 2**1023"
-    weights = [exact(number(f"mix: the weight of {name}", weight, 0, 2.0**1023, expected=expected)) for _, name, weight in parts]
+    weights = [
+        weight if isinstance(weight, Fraction) else exact(number(f"mix: the weight of {name}", weight, 0, 2.0**1023, expected=expected))
+        for _, name, weight in parts
+    ]
     if not any(weights):
         raise ArgumentError(f"mix: all {len(weights)} weights are 0, so no record would come. Pass a weight above 0.")
     if records is not None:

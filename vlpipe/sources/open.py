@@ -65,7 +65,9 @@ def mix(sources: Mapping[Any, float] | Iterable[tuple[Source, float]], *, record
             records can come.
 
     Returns:
-        A `RecordSet` with the records of all parts, their `rates` and its `parts`. The stream engine cannot deliver it.
+        A `RecordSet` with the records of all parts, their `rates` and its `parts`. Its ids (`ids=True`, `table()["id"]`) are rows of the
+        datasets joined in the order of the parts: those of the second begin behind the last of the first. A dataset that is in several
+        parts is there once, so that a record has the same id in each of them. The stream engine cannot deliver a mix.
 
     Raises:
         ArgumentError: a weight is negative or all are 0.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, overload
@@ -23,7 +23,7 @@ from vlpipe.sources.records import Records
 from vlpipe.sources.statistics_cache import known_statistics
 from vlpipe.sources.table import SECONDS, Groups, Table, as_user_value, listed
 from vlpipe.sources.without_damaged import not_damaged
-from vlpipe.storage.mixture import apportion, exact
+from vlpipe.storage.mixture import apportion, exact, tempered
 from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
@@ -144,14 +144,22 @@ class RecordSet(Opened):
 
         Raises:
             IndexError: there is no such record.
+            TypeError: `rows` is a text, a dict or a set.
             DatasetError: the record is damaged; the message names it.
         """
+        if isinstance(rows, np.ndarray) and rows.ndim == 0:
+            rows = rows[()]
+        if isinstance(rows, (str, bytes, Mapping, Set)):
+            raise TypeError(
+                f"{type(rows).__name__} {rows!r:.100} is no position of a record; expected an integer, a list, an array or a slice."
+            )
         if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
             if not -len(self) <= rows < len(self):
                 raise IndexError(f"record {rows}: the source has {counted(len(self), 'record')}, from 0 to {len(self) - 1}.")
             return next(self._read([int(rows) % len(self)]))
-        positions = np.arange(len(self))[rows] if isinstance(rows, slice) else self._positions("rows", rows)
-        return list(self._read(positions.tolist()))
+        if isinstance(rows, slice):
+            return list(self._read(range(len(self))[rows]))
+        return list(self._read(self._positions("rows", rows, IndexError).tolist()))
 
     def __iter__(self) -> Iterator[Record]:
         return self._read(range(len(self)))
@@ -192,14 +200,16 @@ class RecordSet(Opened):
 
         Args:
             where: a dict from columns of `table()` to a value, a list of values, or for numbers (least, greatest), both included, None for
-                no limit; class names for numbers of classes. Or a function from the table to bool `[records]`.
+                no limit; class names for numbers of classes. Or a function from the table to bool `[records]`. {} is no condition.
             rows: positions in this source, each once.
             fraction: above 0 and at most 1: so many of the records that the other conditions leave, chosen at random.
-            without: the result of `vlpipe.verify`: leaves out the records that are damaged.
+            without: the result of `vlpipe.verify` of these files: leaves out the records that are damaged.
             seed: of the random choice.
 
         Raises:
-            ArgumentError: a column or class is unknown, a condition has no meaning, or no record is left; the message says what there is.
+            ArgumentError: a column, class number, class or text is unknown, also one of a list (a `range` may have more numbers than the
+                column), a position is outside the source, the report is of other files, a condition has no meaning, or no record is left;
+                the message says what there is.
 
         Example:
             >>> records = ({"features": np.zeros((t, 4), np.float32), "label": t % 3} for t in range(1, 101))
@@ -317,8 +327,7 @@ class RecordSet(Opened):
         sizes = np.bincount(groups.number_of)
         order = np.argsort(groups.number_of, kind="stable")
         names = self._names(by, table, groups.values)
-        weights = np.ones(len(sizes)) if math.isinf(temperature) else sizes ** (1 / temperature)
-        parts = zip(np.split(order, np.cumsum(sizes)[:-1]), names, weights.tolist(), strict=True)
+        parts = zip(np.split(order, np.cumsum(sizes)[:-1]), names, tempered(sizes.tolist(), temperature), strict=True)
         return replace(self, index=mixed([(self.index.take(rows), name, weight) for rows, name, weight in parts], records))
 
     def _names(self, by: str, table: Table, values: np.ndarray) -> list[str]:
@@ -352,16 +361,24 @@ class RecordSet(Opened):
             _check_classes(option, str(stratify), strata, part_of, len(weights))
         return part_of
 
-    def _positions(self, option: str, rows: Any) -> np.ndarray:
-        """int64 `[n]`: positions in this source."""
-        positions = np.asarray(list(rows) if isinstance(rows, Iterable) and not isinstance(rows, np.ndarray) else rows)
+    def _positions(self, option: str, rows: Any, outside_error: type[Exception] = ArgumentError) -> np.ndarray:
+        """int64 `[n]`: positions in this source.
+
+        Raises:
+            ArgumentError: they are no positions.
+            outside_error: one is outside the source.
+        """
+        many = isinstance(rows, Iterable) and not isinstance(rows, (np.ndarray, str, bytes, Mapping))
+        positions = np.asarray(list(rows) if many else rows)
         if positions.ndim != 1 or (len(positions) and positions.dtype.kind not in "iu"):
             raise ArgumentError(f"{option}: came as {rows!r:.200}, expected positions from 0 to {len(self) - 1}.")
-        positions = positions.astype(np.int64)
         outside = (positions < -len(self)) | (positions >= len(self))
         if outside.any():
-            raise IndexError(f"{option}: {positions[outside][0]} is outside the source, which has {counted(len(self), 'record')}.")
-        return positions % max(1, len(self))
+            raise outside_error(
+                f"{option}: {positions[outside][0]} is outside the source, which has {counted(len(self), 'record')}; expected positions from "
+                f"{-len(self)} to {len(self) - 1}."
+            )
+        return positions.astype(np.int64) % max(1, len(self))
 
     def __repr__(self) -> str:
         index, table = self.index, Table(self.index)

@@ -18,6 +18,10 @@ ID, FRAMES, SECONDS = "id", "frames", "seconds"
 _MAX_VALUES = 8  # in an error
 
 
+class UnknownColumnError(KeyError):
+    """There is no such column."""
+
+
 class Table(Mapping[str, np.ndarray]):
     """The columns of an index by name; each is made when it is first asked for.
 
@@ -42,7 +46,7 @@ class Table(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:
-            raise KeyError(name)
+            raise UnknownColumnError(name)
         if name not in self._columns:
             self._columns[name] = self._made(name)
         return self._columns[name]

@@ -18,11 +18,17 @@ def not_damaged(index: Index, report: Any) -> np.ndarray:
         report: the result of `vlpipe.verify`. (Its class is in a room that comes after this one.)
 
     Raises:
-        ArgumentError: it is something else.
+        ArgumentError: it is something else, or of other files.
     """
     if not hasattr(report, "damage"):
         raise ArgumentError(f"without: came as {type(report).__name__} {report!r:.100}, expected what vlpipe.verify returned.")
     numbers, shards = index.numbers(), np.asarray(index.rows["shard"])
+    verified, used = {os.path.realpath(path) for path in report.files}, np.unique(shards).tolist()
+    if verified and used and not any(os.path.realpath(index.shards[shard].path) in verified for shard in used):
+        raise ArgumentError(
+            f"without: the report is of other files, such as {report.files[0]}; the source has none of them, but files such as "
+            f"{index.shards[used[0]].path}. Pass the result of vlpipe.verify(source)."
+        )
     paths = {os.path.realpath(shard.path): number for number, shard in enumerate(index.shards)}
     intact = np.ones(len(index), bool)
     for damage in report.damage:

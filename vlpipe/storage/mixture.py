@@ -13,8 +13,28 @@ import numpy as np
 
 
 def exact(number: float) -> Fraction:
-    """A number as it is written: 0.1 is a tenth, not the nearest binary fraction."""
-    return Fraction(repr(float(number)))
+    """A number as it is meant: 0.1 is a tenth and 1 / 6 a sixth, not the nearest binary fraction."""
+    simple = Fraction(float(number)).limit_denominator(10**6)
+    return simple if float(simple) == float(number) else Fraction(repr(float(number)))
+
+
+def tempered(sizes: Sequence[int], temperature: float) -> list[Fraction]:
+    """The weights n ** (1 / temperature) of classes of n records, as a share of that of the largest.
+
+    A root of a ratio of two sizes that is a fraction (the square root of 3 / 12) is exactly this fraction: a float beside it would make the
+    number of records of an epoch one more.
+
+    Example:
+        >>> tempered([3, 12, 27], 2)
+        [Fraction(1, 3), Fraction(2, 3), Fraction(1, 1)]
+    """
+    most = max(sizes)
+    weights = []
+    for size in sizes:
+        weight = float((size / most) ** (1 / temperature))
+        near = Fraction(weight).limit_denominator(most)  # the denominator of such a root divides the larger size
+        weights.append(near if abs(float(near) - weight) <= 1e-15 else exact(weight))
+    return weights
 
 
 def apportion(total: int, weights: Sequence[Fraction]) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError
+from vlpipe.transforms.stitch_arguments import arrays, check_alignment, check_counts, frames_of, integers
 from vlpipe.transforms.windows import Windows
 
 Weights = Literal["mean", "hann"]
@@ -36,25 +36,28 @@ def stitch(
 ) -> list[np.ndarray]:
     """Put the outputs of windows together, to one array for each record, in the order of their ids.
 
-    An output frame that several windows have is their weighted mean; one that no window has is NaN. With `Windows.exact`, each frame is
-    that of the one window that has all of its context. With one vector a window, a record has the mean of its windows. A window that
-    came twice (remainder="pad") counts once.
+    An output frame that several windows have is their weighted mean; one that no window has is NaN. A record of T frames has
+    ceil(T / hop) output frames: those at the end, which a model with padding="valid" does not make, are NaN. With `Windows.exact`, each
+    frame is that of the one window that has all of its context, and a record has as many as the model makes of all its frames. With one
+    vector a window, a record has the mean of its windows. A window that came twice (remainder="pad") counts once.
 
     Args:
         outputs: of all windows: `[N, T', ...]` or a list of N arrays `[T', ...]`, padded or not; or one vector each, `[N, C]` (taken as
             such if C is not the number of output frames of the longest window).
         ids: integers `[N]`, the record of each window: x["id"] of `make_dataset(windows=, ids=True)`.
         starts: integers `[N]`, the first frame of each: x["start"].
-        lengths: in input frames: `[N]`, of each window (x["lengths"]); or of each record: `[R]`, one for each different id, in ascending
-            order of the ids; or a dict by id, such as {7: 310, 9: 95}. Records without any window (dropped as too short) are missing among
-            the ids: pass the dict, and they are returned too, as NaN.
+        lengths: in input frames: `[N]`, of each window (x["lengths"]); or of each record: a dict {id: frames}, such as {7: 310, 9: 95}; or
+            `[R]` if the ids are 0 to R - 1. Records without any window (dropped as too short) are missing among the ids: pass the dict, and
+            they are returned too, as NaN.
         windows: those of the dataset: `Windows.exact(...)`; others only say how long a window is, if `lengths` are those of the records.
-        hop: input frames of one output frame, >= 1 (the total stride of the model); with `Windows.exact` that of the model counts.
+        hop: input frames of one output frame, >= 1 (the total stride of the model); with `Windows.exact` that of the model counts. All
+            windows begin at its multiples: their hop is one, and tail="keep" or "pad".
         weights: "mean": all alike; "hann": frames in the middle of a window count more than those at its ends.
 
     Raises:
-        ArgumentError: the numbers of outputs, ids and starts differ, `lengths` has neither one for each window nor for each id, or with
-            `Windows.exact` a window is missing.
+        ArgumentError: the numbers of outputs, ids, starts and lengths differ, or do not fit each other; an output holds no numbers or is
+            of another shape; a window begins at no multiple of `hop`; or with `Windows.exact` a window is missing. The message names the
+            window, from 0.
 
     Example:
         >>> outputs = np.array([[0.0, 0, 0, 0], [2, 2, 2, 2]])  # of a record of 6 frames, windows of 4 every 2
@@ -64,22 +67,28 @@ def stitch(
     hop = integer("stitch: hop", hop, 1)
     if weights not in get_args(Weights):
         raise ArgumentError(f"stitch: weights came as {weights!r}, expected one of {', '.join(map(repr, get_args(Weights)))}.")
-    arrays = [np.asarray(output) for output in outputs]
-    ids, starts = np.asarray(ids, np.int64), np.asarray(starts, np.int64)
-    if not len(arrays) == len(ids) == len(starts):
+    if windows is not None and not isinstance(windows, Windows):
         raise ArgumentError(
-            f"stitch: got {len(arrays)} outputs, {len(ids)} ids and {len(starts)} starts, expected one of each for a window."
+            f"stitch: windows came as {windows!r:.100}, expected vlpipe.Windows(...) or vlpipe.Windows.exact(...), or None."
+        )
+    found, ids, starts = arrays(outputs), integers("ids", ids), integers("starts", starts)
+    if not len(found) == len(ids) == len(starts):
+        raise ArgumentError(
+            f"stitch: got {len(found)} outputs, {len(ids)} ids and {len(starts)} starts, expected one of each for a window."
         )
     stride = Fraction(hop) if windows is None or windows.context is None else windows.context.stride
-    totals, frames = _lengths(lengths, ids, starts, [len(array) * stride if array.ndim else 0 for array in arrays], windows)
-    is_vector = _are_vectors(arrays, frames, stride, windows)
+    totals, frames = frames_of(lengths, ids, starts, [len(array) * stride if array.ndim else 0 for array in found], windows)
+    is_vector = _are_vectors(found, frames, stride, windows)
+    if not is_vector:
+        check_alignment(starts, windows, hop)
+        check_counts(found, frames, stride, windows)
     by_record: dict[int, dict[int, _Window]] = {number: {} for number in totals}
-    for number, start, count, array in zip(ids.tolist(), starts.tolist(), frames, arrays, strict=True):
+    for number, start, count, array in zip(ids.tolist(), starts.tolist(), frames, found, strict=True):
         by_record[number].setdefault(start, _Window(start, count, array))
-    shape, dtype = (arrays[0].shape[not is_vector :], np.result_type(*arrays, np.float32)) if arrays else ((), np.dtype(np.float32))
+    shape, dtype = (found[0].shape[not is_vector :], np.result_type(*found, np.float32)) if found else ((), np.dtype(np.float32))
     stitched = []
-    for number, found in by_record.items():
-        ordered = [found[start] for start in sorted(found)]
+    for number, by_start in by_record.items():
+        ordered = [by_start[start] for start in sorted(by_start)]
         if is_vector:
             stitched.append(np.mean([window.output for window in ordered], 0, dtype) if ordered else np.full(shape, np.nan, dtype))
         elif windows is not None and windows.context is not None:
@@ -89,46 +98,11 @@ def stitch(
     return stitched
 
 
-def _lengths(
-    lengths: Any, ids: np.ndarray, starts: np.ndarray, available: list[Any], windows: Windows | None
-) -> tuple[dict[int, int], list[int]]:
-    """The frames of each record by its id, in the order of the ids; and the frames of each window.
-
-    Args:
-        available: input frames that the output of each window covers.
-    """
-    found = np.unique(ids).tolist()
-    if isinstance(lengths, Mapping):
-        totals = {int(number): int(frames) for number, frames in sorted(lengths.items())}
-    else:
-        values = np.asarray(lengths, np.int64).tolist()
-        if len(values) == len(ids) and (len(ids) > len(found) or starts.any() or len(found) <= max(found, default=0)):
-            totals = dict.fromkeys(found, 0)
-            for number, start, frames in zip(ids.tolist(), starts.tolist(), values, strict=True):
-                totals[number] = max(totals[number], start + frames)
-            return totals, values
-        if len(values) != len(found):  # which of them belong to the ids that are there is not known
-            raise ArgumentError(
-                f"stitch: lengths came with {len(values)} entries, expected one for each of the {len(ids)} windows (x['lengths']), or for "
-                f"each of the {len(found)} different ids. Where records have no window, pass a dict from id to length."
-            )
-        totals = dict(zip(found, values, strict=True))
-    missing = [number for number in found if number not in totals]
-    if missing:
-        raise ArgumentError(
-            f"stitch: lengths has {len(totals)} entries, none for id {missing[0]}; expected one for each of the {len(found)} different ids."
-        )
-    longest = available if windows is None else [windows.frames] * len(available)
-    return totals, [
-        min(totals[number] - start, int(most)) for number, start, most in zip(ids.tolist(), starts.tolist(), longest, strict=True)
-    ]
-
-
-def _are_vectors(arrays: list[np.ndarray], frames: list[int], stride: Fraction, windows: Windows | None) -> bool:
+def _are_vectors(outputs: list[np.ndarray], frames: list[int], stride: Fraction, windows: Windows | None) -> bool:
     """Whether outputs are one vector (or number) a window."""
-    if not arrays or arrays[0].ndim != 1 or (windows is not None and windows.context is not None):
-        return bool(arrays) and arrays[0].ndim == 0
-    sizes = {len(array) for array in arrays}
+    if not outputs or outputs[0].ndim != 1 or (windows is not None and windows.context is not None):
+        return bool(outputs) and outputs[0].ndim == 0
+    sizes = {len(output) for output in outputs}
     longest = max(frames) / stride
     return len(sizes) == 1 and not sizes & {math.floor(longest), math.ceil(longest)}
 

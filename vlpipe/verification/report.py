@@ -79,6 +79,7 @@ class Report:
         layout: what the records were compared with: "vlpipe", or the name of a layout; None: only with their checksums.
         damage: of each file that has damaged records, which they are, whether their problems are listed or not: what
             `source.select(without=report)` leaves out.
+        files: the paths of all files that were verified.
     """
 
     shards: int
@@ -90,6 +91,7 @@ class Report:
     unlisted: int
     layout: str | None
     damage: tuple[Damage, ...] = field(default=(), repr=False, compare=False)
+    files: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def ok(self) -> bool:

@@ -161,4 +161,5 @@ def _report(checks: Sequence[FileCheck], meter: Meter, layout: str | None, other
         unlisted=len(others) + sum(check.count for check in checks) - len(problems),
         layout=layout,
         damage=tuple(damage for check in checks if (damage := check.damage()) is not None),
+        files=tuple(check.path for check in checks),
     )
