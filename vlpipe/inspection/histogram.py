@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import SchemaError
+from vlpipe.errors import SchemaError, counted
 from vlpipe.planning.buckets import histogram
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.paths import Source
@@ -57,7 +57,7 @@ class Bins:
             axes.bar(self.first, self.records, width=self.width, align="edge", color=BLUE)
             axes.set_ylabel("records")
             axes.set_xlabel(f"frames of {_literal(name)}")
-            axes.set_title(f"{sum(self.records):,} records")
+            axes.set_title(counted(sum(self.records), "record"))
 
 
 def bin_lengths(lengths: np.ndarray, max_bins: int) -> Bins:

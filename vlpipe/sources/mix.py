@@ -210,4 +210,4 @@ def _name(source: Any) -> str:
 def _longer_name(source: Any) -> str:
     if isinstance(source, Opened):
         return f"{_name(source)}: {shortened(source.selected, MAX_LETTERS)}" if source.selected else place(source.index)
-    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else ", ".join(map(str, source))
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else shortened(", ".join(map(str, source)), MAX_LETTERS)

@@ -155,7 +155,7 @@ class RecordSet(Opened):
             )
         if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
             if not -len(self) <= rows < len(self):
-                raise IndexError(f"record {rows}: the source has {len(self):,} records, from 0 to {len(self) - 1}.")
+                raise IndexError(f"record {rows}: the source has {counted(len(self), 'record')}, from 0 to {len(self) - 1}.")
             return next(self._read([int(rows) % len(self)]))
         if isinstance(rows, slice):
             return list(self._read(range(len(self))[rows]))
@@ -237,7 +237,9 @@ class RecordSet(Opened):
             count = apportion(len(chosen), [share, 1 - share])[0]
             chosen = chosen[np.sort(random_order(len(chosen), integer("seed", seed, 0))[:count])]
         if not len(chosen):
-            raise ArgumentError(f"select: no record is left of the {len(self):,} records of the source. Select by other conditions.")
+            raise ArgumentError(
+                f"select: no record is left of the {counted(len(self), 'record')} of the source. Select by other conditions."
+            )
         return self._taken(chosen, in_words(where, rows, fraction, without))
 
     def split(
@@ -373,8 +375,8 @@ class RecordSet(Opened):
         outside = (positions < -len(self)) | (positions >= len(self))
         if outside.any():
             raise outside_error(
-                f"{option}: {positions[outside][0]} is outside the source, which has {len(self):,} records; expected positions from "
-                f"{-len(self)} to {len(self) - 1}."
+                f"{option}: {positions[outside][0]} is outside the source, which has {counted(len(self), 'record')}; expected positions "
+                f"from {-len(self)} to {len(self) - 1}."
             )
         return positions.astype(np.int64) % max(1, len(self))
 
@@ -416,7 +418,9 @@ def _check_classes(option: str, column: str, strata: Groups, part_of: np.ndarray
     if not len(lacking):
         return
     records = counts.sum(axis=1)
-    names = listed(f"{value} ({count:,} records)" for value, count in zip(strata.values[lacking], records[lacking], strict=True))
+    names = listed(
+        f"{value} ({counted(count, 'record')})" for value, count in zip(strata.values[lacking], records[lacking].tolist(), strict=True)
+    )
     if option == "folds":
         raise ArgumentError(
             f'folds: stratify="{column}": there are not enough records of {names} for one in each of {parts} folds. Ask for fewer folds, '

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.errors import ArgumentError, DatasetError, counted
 from vlpipe.files.filesystem import globbed, is_address
 from vlpipe.storage.index import INDEX_NAME, METADATA_NAME, Index
 
@@ -61,8 +61,9 @@ def items(source: Paths) -> list[str]:
     for position, item in enumerate(paths):
         if isinstance(item, Opened):
             raise ArgumentError(
-                f"source: entry {position} of the list is an open source of {len(item.index):,} records, and a list has paths only. Pass "
-                "it alone, or all as paths; or join open sources, each record once an epoch: vlpipe.mix([(a, len(a)), (b, len(b))])."
+                f"source: entry {position} of the list is an open source of {counted(len(item.index), 'record')}, and a list has "
+                "paths only. Pass it alone, or all as paths; or join open sources, each record once an epoch: "
+                "vlpipe.mix([(a, len(a)), (b, len(b))])."
             )
         if not isinstance(item, (str, os.PathLike)) or not os.fspath(item):
             raise ArgumentError(f"source: contains {type(item).__name__} {item!r:.200}, {expected}.")
