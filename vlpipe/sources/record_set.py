@@ -375,8 +375,8 @@ class RecordSet(Opened):
         outside = (positions < -len(self)) | (positions >= len(self))
         if outside.any():
             raise outside_error(
-                f"{option}: {positions[outside][0]} is outside the source, which has {counted(len(self), 'record')}; expected positions from "
-                f"{-len(self)} to {len(self) - 1}."
+                f"{option}: {positions[outside][0]} is outside the source, which has {counted(len(self), 'record')}; expected positions "
+                f"from {-len(self)} to {len(self) - 1}."
             )
         return positions.astype(np.int64) % max(1, len(self))
 
