@@ -36,7 +36,8 @@ def evaluate(model: Any, source_or_dataset: Source | tf.data.Dataset, **argument
     count padded frames or depend on which records share a batch.
 
     Metrics get the real frames or records alone, `weighted_metrics` and losses also their sample weights. Batches are made as for
-    `vlpipe.predict`, so that by default each record gets the answers that it would get alone.
+    `vlpipe.predict`, so that by default each record gets the answers that it would get alone. Of a mix, each record counts once, whatever
+    the weights.
 
     Args:
         model: a compiled Keras model, on any backend, as for `vlpipe.predict`.
