@@ -92,7 +92,7 @@ def expected(clean: dict[str, Any], damaged: Iterable[int], remainder: str, boun
     result = {}
     for name, value in clean.items():
         part = [value[row] for row in rows]
-        if name in longest and isinstance(value, np.ndarray) and not (boundary and name != "y:words"):
+        if name in longest and isinstance(value, np.ndarray) and not boundary:
             part = [frames[: longest[name][rows].max()] for frames in part]
         result[name] = part if isinstance(value, list) else np.array(part)
     if "weight" in clean:
