@@ -230,7 +230,7 @@ def test_without_the_same_product_or_with_a_budget_of_frames_other_sizes_are_ref
     message = resume(source, state(batch_size=12), remainder="pad", batch_size=6, shard=(0, 3))
     assert "batch_size is 12 in the state, 6 here" in message
     assert "world is 1 in the state, 3 here" in message
-    assert "(without frames_per_batch, any batch_size and world of the same product)" in message
+    assert "(without frames_per_batch, any batch_size and world, the number of ranks, of the same product)" in message
     budget: dict[str, Any] = {"frames_per_batch": 100, "remainder": "pad"}
     message = resume(source, state(batch_size=12, frames_per_batch=100), batch_size=6, shard=(0, 2), **budget)
     assert "batch_size is 12 in the state, 6 here" in message
