@@ -208,7 +208,7 @@ def test_by_default_there_are_as_many_buckets_as_their_batches_fill() -> None:
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=24), st.integers(1, 3), st.integers(1, 4), st.sampled_from(["keep", "pad"]))
 def test_no_boundaries_pad_less_in_whole_batches(lengths: list[int], buckets: int, batch_size: int, remainder: str) -> None:
-    """Compared with every choice of boundaries that gives every bucket a full batch. (With "drop" it also depends on which are left out.)"""
+    """Compared with every choice of boundaries that gives every bucket a full batch. ("drop" also depends on what is left out.)"""
     arguments: dict[str, Any] = {"batch_size": batch_size, "remainder": remainder, "pad_to": "boundary"}
     *lower, longest = sorted(set(lengths))
     choices = itertools.chain.from_iterable(itertools.combinations(lower, count) for count in range(buckets))
