@@ -124,8 +124,8 @@ def make_dataset(
         aligned: which labels and further features have one value for each frame of the key feature (voice activity, phones, pitch): a
             name or a tuple of names, besides those that the schema has as `Sequence(..., aligned=True)`; None: also those that are as
             long as it in every record (logged); False: none. They are truncated, cropped and padded with it, to the same T, also with
-            pad_to="boundary", and are ragged under "ragged". SpecAugment leaves them alone. The index does not know the lengths of labels
-            that the function of a custom layout returns: name them; they are compared when they are read.
+            pad_to="boundary", and are ragged under "ragged". SpecAugment leaves them alone. With the `length_fn` of a custom layout
+            the index does not know the lengths of labels: name them; they are compared when they are read.
         lengths: also deliver the true lengths.
         ids: also deliver the row of each record in the index, and with `windows` as x["start"] (int64 `[B]`) the first frame of each.
         label_padding: padding of labels that are sequences: an integer for all, or numbers by name, such as {"words": -1, "phones": 0,
