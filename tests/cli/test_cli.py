@@ -229,7 +229,7 @@ def test_ingest_and_train_on_it(audio: Path, in_threads: None) -> None:
     for name, line in zip(("train", "val"), lines, strict=False):
         index = open_directory(out / name)
         assert line.startswith(f"{out / name}: {len(index)} records, {index.frames('features').sum()} frames, 0.00 hours of audio, 0.0 MB")
-    assert lines[2:4] == ["2 classes: cat, dog", "1 other files were ignored"]
+    assert lines[2:4] == ["2 classes: cat, dog", "1 other file was ignored"]
     assert re.fullmatch(r"4 files in \d+\.\d s \(\d+ files/s\), 0 skipped", lines[4])
     assert len(lines) == 5
     assert index.metadata["features"] == vlpipe.audio.LogMel(sample_rate=8000, mels=8, hop_ms=5.0, window_ms=20.0).settings()

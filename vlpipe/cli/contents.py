@@ -53,8 +53,9 @@ def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_
 
 
 def _without_numbers(report: Report) -> dict[str, Any]:
-    """A report for JSON, with the problems that it lists, but not the number of every damaged record."""
-    return {name: value for name, value in dataclasses.asdict(dataclasses.replace(report, damage=())).items() if name != "damage"}
+    """A report for JSON, with the problems that it lists, but neither the paths of all files nor the number of every damaged record."""
+    document = dataclasses.asdict(dataclasses.replace(report, damage=()))
+    return {name: value for name, value in document.items() if name not in ("damage", "files")}
 
 
 @click.command()
