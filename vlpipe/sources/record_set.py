@@ -318,7 +318,7 @@ class RecordSet(Opened):
         Example:
             >>> vlpipe.write("data/train", ({"features": np.ones((t, 4), np.float32), "label": t % 10 // 9} for t in range(1, 101)))
             >>> balanced = vlpipe.open("data/train").balance("label")
-            >>> balanced.parts, sorted(set(balanced.rates))
+            >>> balanced.parts, np.unique(balanced.rates).tolist()
             ({'label 0': 90, 'label 1': 90}, [1.0, 9.0])
         """
         number("temperature", temperature, 1, math.inf, expected="a number >= 1, such as 2 or float('inf')")
