@@ -158,6 +158,19 @@ def test_class_weights_give_each_class_the_same_total_weight_over_frames_and_one
         assert vlpipe.class_weights(source, name) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("name", ["label", "tags"])
+def test_the_default_label_may_be_a_vector_or_a_sequence(tmp_path: Path, name: str) -> None:
+    tags = [np.array(tag, "f4") for tag in ([1, 0, 1], [0, 0, 1])]
+    schema = vlpipe.Schema(features=vlpipe.Sequence(2), **{name: vlpipe.Fixed(3, "float32")})
+    vlpipe.write(tmp_path / "vectors", ({"features": np.ones((3, 2), "f4"), name: tag} for tag in tags), schema)
+    vlpipe.write(tmp_path / "frames", ({"features": np.ones((3, 2), "f4"), name: np.array(tag)} for tag in ([0, 2, 2], [2])))
+    for source in ("vectors", "frames"):
+        expected = vlpipe.class_weights(tmp_path / source, name)
+        assert expected == ({0: 1.5, 1: 1.0, 2: 0.75} if source == "vectors" else {0: 2.0, 1: 1.0, 2: 2 / 3})
+        if name == "label":
+            assert vlpipe.class_weights(tmp_path / source) == expected
+
+
 def test_keras_trains_with_them_where_its_own_class_weight_cannot(source: Path) -> None:
     x = keras.Input((None, 2))
     frames = keras.layers.Dense(4, name="phones")(x)

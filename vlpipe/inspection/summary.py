@@ -187,7 +187,9 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
         {0: 0.6666666666666666, 1: 2.0}
     """
     index = open_anywhere(source, layout)
-    name = label if isinstance(label, str) and has_classes(index.schema.fields.get(label)) else _class_label(index, label)
+    name = label if label is not None else index.label or "label"
+    if not isinstance(name, str) or not has_classes(index.schema.fields.get(name)):
+        name = _class_label(index, label)
     if not len(index):
         raise DatasetError(f"{source}: has no records, expected at least one, to weigh the classes. Pass a dataset with records.")
     return balanced_weights(index, name)
