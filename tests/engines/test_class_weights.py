@@ -53,12 +53,7 @@ def source(records: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFacto
 
 
 def index_order(source: Path) -> list[dict[str, np.ndarray]]:
-    from vlpipe.sources.open import open_anywhere
-    from vlpipe.sources.records import Records
-
-    index = open_anywhere(source)
-    with Records(index) as records:
-        return [records.values(row) for row in range(len(index))]
+    return list(vlpipe.open(source))
 
 
 def weight_of(name: str, value: Any, weights: dict[int, float]) -> Any:

@@ -54,12 +54,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def records_of(source: Path) -> list[dict[str, np.ndarray]]:
     """The records in the order of the index, read one by one."""
-    from vlpipe.sources.open import open_anywhere
-    from vlpipe.sources.records import Records
-
-    index = open_anywhere(source)
-    with Records(index) as records:
-        return [records.values(row) for row in range(len(index))]
+    return list(vlpipe.open(source))
 
 
 def scorer() -> keras.Model:

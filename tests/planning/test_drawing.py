@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vlpipe.planning.drawing import MixedPart, _shares, draw
 from vlpipe.planning.pieces import Pieces
-from vlpipe.planning.splitmix import MIXES, hashes_in
+from vlpipe.planning.splitmix import MIXES, hashes_in, sort_bits
 from vlpipe.storage.index import Index
 from vlpipe.storage.mixture import Mixture, Part, apportion, exact
 from vlpipe.storage.schema import Schema, Sequence
@@ -94,7 +94,8 @@ def test_the_draw_of_an_epoch(strata: list[tuple[int, int]], counts: list[int], 
         block = extra if 2 * extra <= size else size - extra
         cycle, place = divmod(epoch, size // block)
         start = splitmix(splitmix(splitmix(seed) + cycle) + MIXES)
-        order = sorted(candidates, key=lambda j: (splitmix(start + (j + 1) * 0x9E3779B97F4A7C15) >> 64 - drawing.hash_bits, j))
+        _, hash_bits = sort_bits(len(drawing.stratum_of), len(drawing.strata.sizes))
+        order = sorted(candidates, key=lambda j: (splitmix(start + (j + 1) * 0x9E3779B97F4A7C15) >> 64 - hash_bits, j))
         begin = place * block + (0 if 2 * extra <= size else block)
         expected += [drawing.fixed + (order[begin:] + order[:begin])[t] for t in range(extra)]
     assert drawing.table(epoch).tolist() == expected

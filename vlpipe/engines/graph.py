@@ -77,11 +77,8 @@ class _Order:
         if schedule.seed is None:
             slots, spans = tf.constant(schedule.slots_in_order(0)), tf.constant(schedule.batches_in_order(0))
             return self._pieces_of(epoch, slots), spans
-        left, right, either = tf.bitwise.left_shift, tf.bitwise.right_shift, tf.bitwise.bitwise_or
-        packed = right(self._hashes(epoch, splitmix.RECORDS, len(schedule.bucket_of)), uint64(64 - schedule.hash_bits))
-        packed = either(packed, left(tf.cast(self._buckets, tf.uint64), uint64(schedule.hash_bits)))
-        packed = either(left(packed, uint64(schedule.index_bits)), tf.cast(tf.range(len(schedule.bucket_of), dtype=tf.int64), tf.uint64))
-        slots = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << schedule.index_bits) - 1)
+        count = len(schedule.bucket_of)
+        slots = splitmix_graph.order_in_groups(self._buckets, self._hashes(epoch, splitmix.RECORDS, count), count, schedule.last_bucket)
         spans = tf.argsort(tf.bitcast(self._hashes(epoch, splitmix.BATCHES, schedule.steps), tf.int64), stable=True)
         if schedule.uneven is not None:
             last = tf.constant(schedule.uneven.astype(np.int64))
@@ -102,13 +99,10 @@ class _Order:
             tf.constant, (strata.cycles, strata.blocks, strata.skipped, strata.sizes, strata.firsts)
         )
         stratum_of, slot_strata = tf.constant(drawing.stratum_of), tf.constant(drawing.slot_strata)
-        left, right, either = tf.bitwise.left_shift, tf.bitwise.right_shift, tf.bitwise.bitwise_or
-        numbers = tf.range(len(drawing.stratum_of), dtype=tf.int64)
+        count = len(drawing.stratum_of)
         epochs = tf.gather(epoch // cycles, stratum_of)
-        packed = right(splitmix_graph.hashes(drawing.seed, epochs, uint64(splitmix.MIXES), numbers), uint64(64 - drawing.hash_bits))
-        packed = either(packed, left(tf.cast(stratum_of, tf.uint64), uint64(drawing.hash_bits)))
-        packed = either(left(packed, uint64(drawing.index_bits)), tf.cast(numbers, tf.uint64))
-        order = tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << drawing.index_bits) - 1)
+        hashed = splitmix_graph.hashes(drawing.seed, epochs, uint64(splitmix.MIXES), tf.range(count, dtype=tf.int64))
+        order = splitmix_graph.order_in_groups(stratum_of, hashed, count, len(strata.sizes))
         begins = tf.gather(epoch % cycles * blocks + skipped, slot_strata)
         places = (begins + tf.constant(drawing.slot_places)) % tf.gather(sizes, slot_strata)
         return tf.concat([fixed, drawing.fixed + tf.gather(order, tf.gather(firsts, slot_strata) + places)], 0)

@@ -31,6 +31,15 @@ def hashes(seed: int, epoch: tf.Tensor, purpose: tf.Tensor, numbers: tf.Tensor) 
     return mix(tf.cast(numbers + 1, tf.uint64) * uint64(splitmix.GOLDEN) + start)
 
 
+def order_in_groups(groups: tf.Tensor, hashed: tf.Tensor, count: int, greatest: int) -> tf.Tensor:
+    """int64 `[count]`: `splitmix.order_in_groups` of int64 groups and uint64 hashes."""
+    position_bits, hash_bits = splitmix.sort_bits(count, greatest)
+    left, right, either = tf.bitwise.left_shift, tf.bitwise.right_shift, tf.bitwise.bitwise_or
+    packed = either(right(hashed, uint64(64 - hash_bits)), left(tf.cast(groups, tf.uint64), uint64(hash_bits)))
+    packed = either(left(packed, uint64(position_bits)), tf.cast(tf.range(count, dtype=tf.int64), tf.uint64))
+    return tf.bitwise.bitwise_and(tf.sort(tf.bitcast(packed, tf.int64)), (1 << position_bits) - 1)
+
+
 def part_numbers(parts: tf.Tensor) -> tf.Tensor:
     """int64: `splitmix.part_numbers` of int64 numbers."""
     return tf.bitcast(mix(tf.bitcast(parts, tf.uint64)), tf.int64)

@@ -16,7 +16,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.pieces import Pieces
-from vlpipe.planning.splitmix import MIXES, hashes_in
+from vlpipe.planning.splitmix import MIXES, hashes_in, order_in_groups
 from vlpipe.storage.mixture import Mixture
 
 MAX_SLOTS = 2**31 - 1
@@ -94,30 +94,14 @@ class Drawing:
     slot_strata: np.ndarray
     slot_places: np.ndarray
 
-    @property
-    def index_bits(self) -> int:
-        """Lowest bits of a packed sort key, which hold the number of the candidate."""
-        return max(1, len(self.stratum_of)).bit_length()
-
-    @property
-    def hash_bits(self) -> int:
-        """Bits that hold its hash: those that stratum and number leave of 63."""
-        return 63 - self.index_bits - len(self.strata.sizes).bit_length()
-
     def table(self, epoch: int) -> np.ndarray:
         """int64 `[slots]`: the piece of each slot in an epoch; `engines.graph` computes the same in the graph."""
         fixed = np.arange(self.fixed, dtype=np.int64)
         if not len(self.slot_strata):
             return fixed
         strata = self.strata
-        packed = hashes_in(self.seed, (epoch // strata.cycles)[self.stratum_of], MIXES)
-        packed >>= np.uint64(64 - self.hash_bits)
-        packed |= self.stratum_of.astype(np.uint64) << np.uint64(self.hash_bits)
-        packed <<= np.uint64(self.index_bits)
-        packed |= np.arange(len(packed), dtype=np.uint64)
-        order = packed.view(np.int64)
-        order.sort()
-        order &= (1 << self.index_bits) - 1
+        hashed = hashes_in(self.seed, (epoch // strata.cycles)[self.stratum_of], MIXES)
+        order = order_in_groups(self.stratum_of, hashed, len(strata.sizes))
         begins = epoch % strata.cycles * strata.blocks + strata.skipped
         places = (begins[self.slot_strata] + self.slot_places) % strata.sizes[self.slot_strata]
         return np.concatenate([fixed, self.fixed + order[strata.firsts[self.slot_strata] + places]])

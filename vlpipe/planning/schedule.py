@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlpipe.planning.drawing import Drawing
-from vlpipe.planning.splitmix import BATCHES, RECORDS, hashes
+from vlpipe.planning.splitmix import BATCHES, RECORDS, hashes, order_in_groups
 
 ORDER = 1  # version of this recipe, part of saved states: change the number with the recipe
 
@@ -121,14 +121,9 @@ class Schedule:
         return len(self.spans.starts)
 
     @property
-    def index_bits(self) -> int:
-        """Lowest bits of a packed sort key, which hold the position of the slot."""
-        return max(1, len(self.bucket_of)).bit_length()
-
-    @property
-    def hash_bits(self) -> int:
-        """Bits that hold its hash: those that bucket and position leave of 63. Slots with equal hashes are ordered by position."""
-        return 63 - self.index_bits - int(self.bucket_of.max(initial=0)).bit_length()
+    def last_bucket(self) -> int:
+        """The longest bucket that has slots."""
+        return int(self.bucket_of.max(initial=0))
 
     def pieces_of(self, epoch: int, slots: np.ndarray) -> np.ndarray:
         """int64 `[n]`: the pieces that some slots (int64 `[n]`) stand for in an epoch; `engines.graph` computes the same in the graph.
@@ -141,15 +136,7 @@ class Schedule:
         """int64 `[slots]`: sorted by bucket, and randomly within a bucket."""
         if self.seed is None:
             return self._unshuffled[0]
-        packed = hashes(self.seed, epoch, RECORDS, len(self.bucket_of))
-        packed >>= np.uint64(64 - self.hash_bits)
-        packed |= self.bucket_of.astype(np.uint64) << np.uint64(self.hash_bits)
-        packed <<= np.uint64(self.index_bits)
-        packed |= np.arange(len(packed), dtype=np.uint64)
-        ordered = packed.view(np.int64)
-        ordered.sort()
-        ordered &= (1 << self.index_bits) - 1
-        return ordered
+        return order_in_groups(self.bucket_of, hashes(self.seed, epoch, RECORDS, len(self.bucket_of)), self.last_bucket)
 
     def batches_in_order(self, epoch: int) -> np.ndarray:
         """int64 `[steps]`: the spans in the order of delivery."""

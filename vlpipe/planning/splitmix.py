@@ -44,6 +44,38 @@ def hashes_in(seed: int, epochs: np.ndarray, purpose: int) -> np.ndarray:
     return _mixed(starts)
 
 
+def sort_bits(count: int, greatest: int) -> tuple[int, int]:
+    """The bits of a packed sort key that hold the position, the lowest, and those that hold the hash: what the group leaves of 63.
+
+    Args:
+        count: number of positions.
+        greatest: no group has a greater number.
+    """
+    position = max(1, count).bit_length()
+    return position, 63 - position - greatest.bit_length()
+
+
+def order_in_groups(groups: np.ndarray, hashed: np.ndarray, greatest: int) -> np.ndarray:
+    """int64 `[n]`: positions sorted by group, and randomly within a group: by hash, equal ones by position.
+
+    Each key is packed into one integer, which sorts much faster than three columns.
+
+    Args:
+        groups: integers `[n]`.
+        hashed: uint64 `[n]`, overwritten.
+        greatest: no group has a greater number.
+    """
+    position_bits, hash_bits = sort_bits(len(groups), greatest)
+    hashed >>= np.uint64(64 - hash_bits)
+    hashed |= groups.astype(np.uint64) << np.uint64(hash_bits)
+    hashed <<= np.uint64(position_bits)
+    hashed |= np.arange(len(hashed), dtype=np.uint64)
+    ordered = hashed.view(np.int64)
+    ordered.sort()
+    ordered &= (1 << position_bits) - 1
+    return ordered
+
+
 def _outputs(seed: int, epoch: int, purpose: int, numbers: np.ndarray) -> np.ndarray:
     """The outputs with these numbers (uint64, counted from 1), computed in place."""
     numbers *= np.uint64(GOLDEN)
