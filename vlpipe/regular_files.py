@@ -1,4 +1,4 @@
-"""Open regular files, and nothing else: a pipe would wait for a writer, a device has no end, and a link leads to a file of someone else.
+"""Open regular files, and nothing else: a pipe would wait for a writer, a device has no end, and a link may lead to another user's file.
 
 Every file of a user that vlpipe opens itself is opened here (`tests/test_regular_files.py` holds that); at an address, by
 `files/filesystem.py`.
