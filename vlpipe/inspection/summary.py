@@ -187,7 +187,7 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
         {0: 0.6666666666666666, 1: 2.0}
     """
     index = open_anywhere(source, layout)
-    name = label if label is not None else index.label or "label"
+    name = _default_label(index) if label is None else label
     if not isinstance(name, str) or not has_classes(index.schema.fields.get(name)):
         name = _class_label(index, label)
     if not len(index):
@@ -208,13 +208,16 @@ def _groups(index: Index, name: str) -> Groups:
     return Groups(values, numbers.reshape(-1))
 
 
+def _default_label(index: Index) -> str | None:
+    """The label of the layout, or the field called label, whatever its kind; None if there is neither."""
+    return index.label or ("label" if "label" in index.schema.fields else None)
+
+
 def _class_label(index: Index, label: str | None) -> str:
     """The name of the scalar integer label that the caller selected, or the default."""
     schema = index.schema
     if label is None:
-        label = index.label
-    if label is None:
-        label = "label" if "label" in schema.fields else only_label(schema, class_labels(index), index)
+        label = _default_label(index) or only_label(schema, class_labels(index), index)
     field = schema.fields.get(label) if isinstance(label, str) else None
     if label is None or field is None or not is_class_label(index, label):
         kind = "not a field of the schema" if field is None else repr(field)
