@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.attacks.deliver_case import ENGINES, try_engine
 from tests.attacks.open_case import FAULTS, case, name_of, outcomes, targets
 
 
@@ -22,15 +23,17 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20_000, help="cases in all")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--only", help="one target")
+    parser.add_argument("--engine", choices=ENGINES, help="deliver batches with it; otherwise open, read and verify")
     parser.add_argument("--out", type=Path, default=Path("attacks-output"), help="where to write cases with faults")
     arguments = parser.parse_args()
+    tried = try_engine(arguments.engine) if arguments.engine else None
     faults = 0
     with tempfile.TemporaryDirectory() as folder:
         known = {kind: target for kind, target in targets(Path(folder)).items() if arguments.only in (None, kind)}
         for kind, target in known.items():
             counts: collections.Counter[str] = collections.Counter()
             seeds = range(arguments.seed, arguments.seed + max(1, arguments.count // len(known)))
-            for seed, outcome in outcomes(kind, target, seeds, Path(folder) / "work"):
+            for seed, outcome in outcomes(kind, target, seeds, Path(folder) / "work", tried):
                 counts[outcome.kind] += 1
                 if outcome.kind in FAULTS:
                     faults += 1

@@ -12,7 +12,7 @@ import select
 import shutil
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +62,7 @@ class Outcome(NamedTuple):
     verified: bool | None = None
 
 
+TryAll = Callable[[str, Target, range, Path], Iterator[Outcome]]
 FAULTS = {"exception", "signal", "hang", "memory", "message", "wrong"}
 _REPAIRED = {"signed", "native_record", "index_rows"}  # changes whose checksums are right again
 
@@ -155,9 +156,26 @@ def put(directory: Path, files: Files) -> None:
 def attempt(directory: Path, target: Target, *, verify: bool) -> Outcome:
     """Open, plan, read and verify."""
     source = _source(directory, target.layout)
-    try:
+
+    def same() -> bool:
         vlpipe.plan(source, batch_size=4, **({} if target.layout is None else {"layout": target.layout})).report()
-        same = values(source, target.layout) == target.truth
+        return values(source, target.layout) == target.truth
+
+    outcome = answer(same)
+    if not verify or outcome.kind not in ("same", "different"):
+        return outcome
+    try:
+        return outcome._replace(verified=vlpipe.verify(source, target.layout).ok)
+    except vlpipe.VlpipeError:
+        return outcome
+    except BaseException as error:
+        return Outcome("exception", f"verify: {type(error).__name__}: {error}"[:500])
+
+
+def answer(same: Callable[[], bool]) -> Outcome:
+    """The outcome of reading a case: whether the values are the `same`, or what came instead of them."""
+    try:
+        return Outcome("same" if same() else "different")
     except vlpipe.VlpipeError as error:
         text = str(error)
         fine = all(letter.isprintable() or letter == "\n" for letter in text) and len(text) < 5000
@@ -166,15 +184,6 @@ def attempt(directory: Path, target: Target, *, verify: bool) -> Outcome:
         return Outcome("memory", repr(error))
     except BaseException as error:  # what an attack must never bring about
         return Outcome("exception", f"{type(error).__name__}: {error}"[:500])
-    verified = None
-    if verify:
-        try:
-            verified = vlpipe.verify(source, target.layout).ok
-        except vlpipe.VlpipeError:
-            verified = None
-        except BaseException as error:
-            return Outcome("exception", f"verify: {type(error).__name__}: {error}"[:500])
-    return Outcome("same" if same else "different", "", verified)
 
 
 def case(kind: str, target: Target, seed: int) -> tuple[str, Files, bool]:
@@ -184,22 +193,30 @@ def case(kind: str, target: Target, seed: int) -> tuple[str, Files, bool]:
     return done, files, r.random() < 0.3
 
 
-def outcomes(kind: str, target: Target, seeds: range, directory: Path) -> Iterator[tuple[int, Outcome]]:
-    """The outcome of each seed. Children try many of them each; when one dies or hangs, another goes on."""
+def outcomes(kind: str, target: Target, seeds: range, directory: Path, try_all: TryAll | None = None) -> Iterator[tuple[int, Outcome]]:
+    """The outcome of each seed. Children try many of them each; when one dies or hangs, another goes on.
+
+    Args:
+        try_all: what a child does; None: `open_all`.
+    """
     first = seeds.start
     while first < seeds.stop:
-        for seed, outcome in _child(kind, target, range(first, seeds.stop), directory):
+        for seed, outcome in _child(kind, target, range(first, seeds.stop), directory, try_all or open_all):
             yield seed, outcome
             first = seed + 1
 
 
-def _child(kind: str, target: Target, seeds: range, directory: Path) -> Iterator[tuple[int, Outcome]]:
+def _child(kind: str, target: Target, seeds: range, directory: Path, try_all: TryAll) -> Iterator[tuple[int, Outcome]]:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
         try:
-            _try_all(kind, target, seeds, directory, write)
+            signal.alarm(0)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            logging.disable(logging.CRITICAL)
+            os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
+            _send(try_all(kind, target, seeds, directory), write)
         finally:
             os._exit(1)
     os.close(write)
@@ -226,13 +243,22 @@ def _exactly(stream: Any, count: int) -> bytes:
     return content
 
 
-def _try_all(kind: str, target: Target, seeds: range, directory: Path, answers: int) -> None:
-    signal.alarm(0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _send(tried: Iterator[Outcome], answers: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for outcome in tried:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if (peak - before) << 10 > MAX_BYTES and outcome.kind not in FAULTS:
+            outcome = Outcome("memory", f"{(peak - before) >> 10} MiB")
+        message = pickle.dumps(tuple(outcome))
+        os.write(answers, len(message).to_bytes(4, "little") + message)
+        if peak - before > MAX_BYTES >> 12:
+            os._exit(0)  # a new child has a new peak
+    os._exit(0)
+
+
+def open_all(kind: str, target: Target, seeds: range, directory: Path) -> Iterator[Outcome]:
+    """Open the case of each seed."""
     resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MAX_BYTES, resource.RLIM_INFINITY))
-    logging.disable(logging.CRITICAL)
-    os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
     for seed in seeds:
         done, files, verify = case(kind, target, seed)
         put(directory / "case", files)
@@ -240,16 +266,14 @@ def _try_all(kind: str, target: Target, seeds: range, directory: Path, answers: 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outcome = attempt(directory / "case", target, verify=verify)
-        if outcome.kind == "different" and target.layout is None and not _REPAIRED & set(done.split(" + ")):
+        if outcome.kind == "different" and must_be_the_same(target, done):
             outcome = outcome._replace(kind="wrong")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        if (peak - before) << 10 > MAX_BYTES and outcome.kind not in FAULTS:
-            outcome = Outcome("memory", f"{(peak - before) >> 10} MiB")
-        answer = pickle.dumps(tuple(outcome))
-        os.write(answers, len(answer).to_bytes(4, "little") + answer)
-        if peak - before > MAX_BYTES >> 12:
-            os._exit(0)  # a new child has a new peak
-    os._exit(0)
+        yield outcome
+
+
+def must_be_the_same(target: Target, done: str) -> bool:
+    """Whether a case that was changed so may not deliver other values: no checksum was repaired. (Third-party files may be anything.)"""
+    return target.layout is None and not _REPAIRED & set(done.split(" + "))
 
 
 def _address_space() -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,14 @@ def test_what_is_not_changed_is_delivered_and_verified(known: dict[str, Target],
     put(tmp_path / "case", known[kind].files)
     outcome = attempt(tmp_path / "case", known[kind], verify=True)
     assert (outcome.kind, outcome.verified) == ("same", True)
+
+
+@pytest.mark.parametrize(("engine", "kind"), [("mapped", "native"), ("graph", "float_list"), ("stream", "native")])
+def test_no_engine_delivers_other_values(engine: str, kind: str, tmp_path: Path) -> None:
+    """In a new process: a fork of this one could not use TensorFlow."""
+    command = [sys.executable, "-m", "tests.attacks", "--engine", engine, "--only", kind, "--count", "8", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.startswith(f"{kind} 8 {{")) == (0, True), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
