@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import os
 import random
-import resource
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import vlpipe
-from tests.attacks.open_case import MAX_BYTES, MTIME, Files, Outcome, Target, TryAll, answer, case, must_be_the_same, put
+from tests.attacks.open_case import MAX_BYTES, MTIME, Files, Outcome, Target, TryAll, answer, case, limit_memory, must_be_the_same, put
 
 Row = tuple[bytes, ...]
 ENGINES = ("mapped", "graph", "stream")
@@ -27,15 +26,15 @@ def try_engine(engine: str) -> TryAll:
     return functools.partial(_deliver_all, engine)
 
 
-def _deliver_all(engine: str, kind: str, target: Target, seeds: range, directory: Path) -> Iterator[Outcome]:
+def _deliver_all(engine: str, kind: str, target: Target, seeds: range, directory: Path) -> Iterator[Outcome | None]:
     import tensorflow as tf
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # three quarters of the time of a tiny epoch
     put(directory / "case", target.files)
     truth = sorted(_delivered(_dataset(directory / "case", target, engine)))
     allowed = set(truth)
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + 2 * MAX_BYTES, hard))
+    limit_memory(2 * MAX_BYTES)
+    yield None
     for seed in seeds:
         done, files, _ = case(kind, target, seed)
         late = random.Random(f"late-{kind}-{seed}").choice(["", "in place", "replaced"])
@@ -88,7 +87,3 @@ def _change_in_place(directory: Path, files: Files) -> None:
             file.truncate(len(content))
             file.write(content)
         os.utime(path, ns=(MTIME, MTIME))
-
-
-def _address_space() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

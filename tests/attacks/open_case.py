@@ -62,7 +62,7 @@ class Outcome(NamedTuple):
     verified: bool | None = None
 
 
-TryAll = Callable[[str, Target, range, Path], Iterator[Outcome]]
+TryAll = Callable[[str, Target, range, Path], Iterator[Outcome | None]]
 FAULTS = {"exception", "signal", "hang", "memory", "message", "wrong"}
 _REPAIRED = {"signed", "native_record", "index_rows"}  # changes whose checksums are right again
 
@@ -243,9 +243,10 @@ def _exactly(stream: Any, count: int) -> bytes:
     return content
 
 
-def _send(tried: Iterator[Outcome], answers: int) -> None:
+def _send(tried: Iterator[Outcome | None], answers: int) -> None:
+    next(tried)  # ready
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for outcome in tried:
+    for outcome in filter(None, tried):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if (peak - before) << 10 > MAX_BYTES and outcome.kind not in FAULTS:
             outcome = Outcome("memory", f"{(peak - before) >> 10} MiB")
@@ -256,9 +257,10 @@ def _send(tried: Iterator[Outcome], answers: int) -> None:
     os._exit(0)
 
 
-def open_all(kind: str, target: Target, seeds: range, directory: Path) -> Iterator[Outcome]:
-    """Open the case of each seed."""
-    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MAX_BYTES, resource.RLIM_INFINITY))
+def open_all(kind: str, target: Target, seeds: range, directory: Path) -> Iterator[Outcome | None]:
+    """Open the case of each seed, after a None when it is ready."""
+    limit_memory(MAX_BYTES)
+    yield None
     for seed in seeds:
         done, files, verify = case(kind, target, seed)
         put(directory / "case", files)
@@ -276,8 +278,10 @@ def must_be_the_same(target: Target, done: str) -> bool:
     return target.layout is None and not _REPAIRED & set(done.split(" + "))
 
 
-def _address_space() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE
+def limit_memory(count: int) -> None:
+    """Let this process have `count` bytes of address space more than it has now."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE
+    resource.setrlimit(resource.RLIMIT_AS, (now + count, resource.RLIM_INFINITY))
 
 
 def name_of(kind: str, files: Files) -> str:
