@@ -25,6 +25,7 @@ html_copy_source = False
 html_show_sphinx = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]
+smartquotes = False  # options and code are quoted in the text of docstrings
 myst_heading_anchors = 3
 
 default_role = "literal"  # docstrings are Markdown: `name` is code
@@ -37,14 +38,26 @@ napoleon_numpy_docstring = False
 
 
 def as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Make reStructuredText of a docstring: indented tables and calls become literal blocks, and a trailing underscore stays one."""
+    """Make reStructuredText of a docstring in place: indented tables and calls become literal blocks, and a star is a star."""
     text: list[str] = []
+    literal = False  # in a literal block, or in an example of the prompt
     for number, line in enumerate(lines):
-        before = text[-1] if text else ""
-        if re.match(r"    \S", line) and not before.strip() and _is_verbatim(lines, number):
+        if line.startswith(">>> ") or line.lstrip().startswith(">>> "):
+            literal = True
+        elif not line.strip():
+            literal = literal and bool(text) and text[-1].startswith("    ") and not text[-1].lstrip().startswith((">>> ", "... "))
+        elif re.match(r"    \S", line) and not (text and text[-1].strip()) and _is_verbatim(lines, number):
             text += ["::", ""]
-        text.append(line)
+            literal = True
+        elif not line.startswith(" "):
+            literal = False
+        text.append(line if literal else _escaped(line))
     lines[:] = text
+
+
+def _escaped(line: str) -> str:
+    """A line with a backslash before each star outside of `code`."""
+    return "".join(part if part.startswith("`") else re.sub(r"(?<!\\)\*", r"\\*", part) for part in re.split(r"(`[^`]*`)", line))
 
 
 def _is_verbatim(lines: list[str], number: int) -> bool:
@@ -53,5 +66,19 @@ def _is_verbatim(lines: list[str], number: int) -> bool:
     return bool(before) and not before.startswith((" ", ".. ", ":")) and not before.rstrip().endswith("::")
 
 
+def examples_as_code(app: Any, context: Any, lines: list[str]) -> None:
+    """Make a block of code of the examples of a command, which sphinx-click has as lines of a poem."""
+    text = []
+    for line in lines:
+        if line.startswith("| ") and line.strip("| ").startswith("Examples"):
+            text += ["Examples:", "", ".. code-block:: sh", ""]
+        elif line.startswith("| "):
+            text.append("    " + line.removeprefix("| ").strip())
+        else:
+            text.append(_escaped(line))
+    lines[:] = text
+
+
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", as_rst)
+    app.connect("sphinx-click-process-description", examples_as_code)

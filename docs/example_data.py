@@ -1,6 +1,6 @@
 """Write a folder of short recordings for the pages of this documentation: `python docs/example_data.py [FOLDER]`, a second of work.
 
-Six speakers say ten "digits" four times each: FOLDER/ann_7_2.wav is the third time that ann says 7. A digit is a melody of three tones, a
+Six speakers say ten "digits" four times each: FOLDER/ann_seven_2.wav is the third time that ann says seven. A digit is a melody of three tones, a
 speaker has a pitch, and each recording its own speed (0.3 to 1.2 s at 8 kHz), so that lengths differ within every class.
 """
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-SPEAKERS = {"ann": 1.0, "bob": 0.6, "cem": 0.7, "dana": 1.15, "eve": 0.9, "finn": 0.65}
+SPEAKERS = {"ann": 1.0, "bob": 0.9, "cem": 0.95, "dana": 1.12, "eve": 1.06, "finn": 0.92}
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TAKES, RATE = 4, 8000
 
 
@@ -22,7 +23,7 @@ def write_recordings(folder: Path) -> None:
     random = np.random.default_rng(0)
     melodies = 2 ** random.uniform(-1, 1, (10, 3))  # of each digit, relative to the pitch of the speaker
     for speaker, pitch in SPEAKERS.items():
-        for digit, melody in enumerate(melodies):
+        for digit, melody in zip(DIGITS, melodies, strict=True):
             for take in range(TAKES):
                 count = int(RATE * random.uniform(0.1, 0.4))  # samples of a tone
                 phase = 2 * np.pi * np.cumsum(np.repeat(700 * pitch * melody, count)) / RATE

@@ -12,24 +12,35 @@ PAGES = sorted(path for path in DOCS.rglob("*.md"))
 
 
 class Block(NamedTuple):
-    """A fenced block: what is written behind its ``` (python, sh, text, ...), its lines, and the number of the first."""
+    """A fenced block.
+
+    Attributes:
+        kind: what is written behind its ```: python, sh, text, or a directive in braces.
+        text: its lines.
+        line: the number of the first.
+        needs: packages that the test environments may lack, from a line "% needs torch" before it. Sphinx does not show such a line.
+    """
 
     kind: str
     text: str
     line: int
+    needs: tuple[str, ...]
 
 
 def blocks(page: Path) -> list[Block]:
-    """All fenced blocks of a page, those of the page itself as well as those inside a ::: directive."""
-    found, start, fence, kind = [], 0, "", ""
+    """All fenced blocks of a page."""
+    found: list[Block] = []
+    start, fence, kind, needs = 0, "", "", ()
     lines = page.read_text("utf-8").splitlines()
     for number, line in enumerate(lines):
         match = re.match(r"(`{3,})(.*)", line)
-        if match and not fence:
+        if line.startswith("% needs ") and not fence:
+            needs = tuple(line.split()[2:])
+        elif match and not fence:
             fence, kind, start = match[1], match[2].strip(), number + 1
         elif match and match[1] == fence and not match[2].strip():
-            found.append(Block(kind, "\n".join(lines[start:number]) + "\n", start + 1))
-            fence = ""
+            found.append(Block(kind, "\n".join(lines[start:number]) + "\n", start + 1, needs))
+            fence, needs = "", ()
     assert not fence, f"{page}: a block that begins in line {start} has no end"
     return found
 
@@ -55,5 +66,5 @@ def links(page: Path) -> list[str]:
     """The targets of all links and pictures of a page that lead to a file or a heading of this repository."""
     text = prose(page)
     targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|srcset|href)=\"([^\"]+)\"", text)
-    targets += re.findall(r"^:::\{(?:figure|image)\} +(\S+)", text, re.MULTILINE)
+    targets += re.findall(r"\{(?:figure|image)\} +(\S+)", page.read_text("utf-8"))
     return [target for target in targets if "://" not in target and not target.startswith("mailto:")]
