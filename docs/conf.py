@@ -23,6 +23,7 @@ html_static_path = ["_static"]
 html_css_files = ["vlpipe.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 smartquotes = False  # options and code are quoted in the text of docstrings
@@ -31,7 +32,6 @@ myst_heading_anchors = 3
 default_role = "literal"  # docstrings are Markdown: `name` is code
 autodoc_typehints = "none"  # the text of each argument says what it may be
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 napoleon_use_rtype = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

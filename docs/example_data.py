@@ -1,7 +1,7 @@
 """Write a folder of short recordings for the pages of this documentation: `python docs/example_data.py [FOLDER]`, a second of work.
 
-Six speakers say ten "digits" four times each: FOLDER/ann_seven_2.wav is the third time that ann says seven. A digit is a melody of three tones, a
-speaker has a pitch, and each recording its own speed (0.3 to 1.2 s at 8 kHz), so that lengths differ within every class.
+Six speakers say ten "digits" four times each: FOLDER/ann_seven_2.wav is the third time that ann says seven. A digit is a melody of three
+tones, a speaker has a pitch, and each recording its own speed (0.3 to 1.2 s at 8 kHz), so that lengths differ within every class.
 """
 
 from __future__ import annotations

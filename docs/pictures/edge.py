@@ -33,7 +33,8 @@ def draw(palette: Palette) -> Figure:
     axes.plot([FRAMES, FRAMES], [-1.35 * LAYERS - 0.15, 1.7], color=palette.ink, linewidth=1.5, linestyle="--")
     axes.text(FRAMES - 0.15, 1.3, "recorded frames", ha="right", fontsize=11)
     axes.text(FRAMES + 0.15, 1.3, "padding", ha="left", fontsize=11)
-    axes.text(0, -4.75, "orange: a number inside the recording that padding has changed, one frame more with each layer", color=palette.wrong)
+    note = "orange: a number inside the recording that padding has changed, one frame more with each layer"
+    axes.text(0, -4.75, note, color=palette.wrong)
     axes.set(xlim=(-4.6, PADDED + 0.2), ylim=(-5.0, 1.8))
     axes.axis("off")
     return figure

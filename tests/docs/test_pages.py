@@ -44,9 +44,7 @@ def example_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("page", RUNS, ids=lambda page: str(page.relative_to(DOCS)))
-def test_every_block_runs(
-    page: Path, example_data: Path, quick_graphs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_block_runs(page: Path, example_data: Path, quick_graphs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("recordings", "data"):
         shutil.copytree(example_data / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
