@@ -82,7 +82,12 @@ def test_the_pictures_are_those_that_the_scripts_draw(tmp_path: Path) -> None:
     from docs.pictures.__main__ import DIRECTORY, draw
 
     draw(tmp_path)
-    drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert drawn == {path.name: path.read_bytes() for path in DIRECTORY.glob("*.svg")}
+    drawn = {path.name: _without_ids(path) for path in tmp_path.iterdir()}
+    assert drawn == {path.name: _without_ids(path) for path in DIRECTORY.glob("*.svg")}
     shown = {Path(link).name for page in PAGES for link in links(page) if link.endswith(".svg")}
     assert shown == set(drawn)
+
+
+def _without_ids(path: Path) -> str:
+    """A picture without its ids, in which Matplotlib hashes how NumPy prints a number: another text in NumPy 1 and 2."""
+    return re.sub(r"\b[pm][0-9a-f]{10}\b", "id", path.read_text("utf-8"))
