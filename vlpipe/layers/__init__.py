@@ -13,11 +13,13 @@ from vlpipe.layers.model import Model
 from vlpipe.layers.normalize import BatchNormalization, GroupNormalization, RMSNormalization, Softmax
 from vlpipe.layers.reduce import Dot, GlobalAveragePooling1D, GlobalMaxPooling1D, ReduceFrames, Reduction, StatisticsPooling1D
 from vlpipe.layers.resize import Conv1DTranspose, Cropping1D, UpSampling1D, ZeroPadding1D
+from vlpipe.layers.sequence_loss import CTC, SequenceLoss
 from vlpipe.layers.testing import assert_padding_invariant
 from vlpipe.layers.timewise import output_lengths, sample_weight
 from vlpipe.layers.windows import AveragePooling1D, Conv1D, DepthwiseConv1D, MaxPooling1D, SeparableConv1D
 
 __all__ = [
+    "CTC",
     "Add",
     "Average",
     "AveragePooling1D",
@@ -46,6 +48,7 @@ __all__ = [
     "ReduceFrames",
     "Reduction",
     "SeparableConv1D",
+    "SequenceLoss",
     "Softmax",
     "StatisticsPooling1D",
     "Subtract",

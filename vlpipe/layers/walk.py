@@ -17,12 +17,20 @@ from vlpipe.layers.base import Reach
 PROBE_LENGTHS = np.arange(1, 4097)  # input lengths at which the branches of a model are compared
 
 
+def at_least_zero(count: Any) -> Any:
+    return keras.ops.maximum(count, 0) if keras.ops.is_tensor(count) else np.maximum(count, 0)
+
+
+def fewer(first: Any, second: Any) -> Any:
+    return keras.ops.minimum(first, second) if keras.ops.is_tensor(first) else np.minimum(first, second)
+
+
 @dataclass(frozen=True)
 class FrameAxis:
     """The frame axis (axis 1) of a tensor, relative to the model's input.
 
     Attributes:
-        count: function from input lengths to the lengths of this tensor (integer arrays).
+        count: function from input lengths to the lengths of this tensor (integer arrays, or tensors).
         span: input frames that one frame of this tensor depends on.
         stride: input frames from one frame of this tensor to the next.
         back: of the input frames that frame j depends on, at most so many come before input frame j * stride.
@@ -48,7 +56,7 @@ class FrameAxis:
         output_frames = getattr(layer, "output_frames", lambda frames: frames)
         return replace(
             self,
-            count=lambda lengths: np.maximum(output_frames(count(lengths)), 0),
+            count=lambda lengths: at_least_zero(output_frames(count(lengths))),
             span=self.span + math.ceil((reach.span - 1) * self.stride),
             stride=self.stride * reach.stride,
             back=self.back + back * self.stride,
@@ -66,7 +74,7 @@ class FrameAxis:
                 return None
             always_equal = np.array_equal(first_lengths, second_lengths)
             joined = FrameAxis(
-                count=first if always_equal else lambda lengths, a=first, b=second: np.minimum(a(lengths), b(lengths)),  # type: ignore[misc]
+                count=first if always_equal else lambda lengths, a=first, b=second: fewer(a(lengths), b(lengths)),  # type: ignore[misc]
                 span=max(joined.span, other.span),
                 stride=max(joined.stride, other.stride),
                 back=max(joined.back, other.back),
