@@ -7,7 +7,7 @@ batch. The layers it uses can also be used directly, each with the arguments of 
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.check import Finding, ModelCheck, check_model
 from vlpipe.layers.convert import mask_aware
-from vlpipe.layers.entry import CarryMask, Embedding, LengthMask, TimeDistributed, ToPadded
+from vlpipe.layers.entry import CarryMask, Embedding, FillPadding, LengthMask, TimeDistributed, ToPadded
 from vlpipe.layers.merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from vlpipe.layers.model import Model
 from vlpipe.layers.normalize import BatchNormalization, GroupNormalization, RMSNormalization, Softmax
@@ -30,6 +30,7 @@ __all__ = [
     "DepthwiseConv1D",
     "Dot",
     "Embedding",
+    "FillPadding",
     "Finding",
     "GlobalAveragePooling1D",
     "GlobalMaxPooling1D",

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import registered
-from vlpipe.layers.entry import CarryMask, LengthMask
+from vlpipe.layers.entry import CarryMask, FillPadding, LengthMask
 from vlpipe.layers.model import Model
 from vlpipe.layers.roles import Role, role_of, share_weights
 from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, framed, is_sequence, leaves, replay, tensors, with_axis
@@ -91,7 +92,7 @@ class Converter:
 
     def __init__(self, path: str = "") -> None:
         self.path = path
-        self.twins: dict[int, Any] = {}
+        self.twins: dict[Any, Any] = {}
 
     def __call__(self, operation: Any, *arguments: Any, **options: Any) -> Any:
         if isinstance(operation, keras.Model):
@@ -110,7 +111,11 @@ class Converter:
                 f"mask_aware: {label(self.path, operation)} merges branches that never have the same number of frames. "
                 "Give the branches the same strides and padding, or crop the longer one."
             )
+        if role.fill is not None:
+            arguments, options = self.filled(operation, role.fill, arguments, options)
         outputs = layer(*tensors(arguments), **tensors(options))
+        if role.activation is not None:
+            outputs = self.activated(operation, role.activation, outputs)
         if not role.frames:
             return keras.tree.map_structure(TracedTensor, outputs)
         if not role.carries and layer is operation:
@@ -124,6 +129,34 @@ class Converter:
             if layer is not operation and getattr(operation, "variables", None):
                 share_weights(layer, operation, input_shape)
         return self.twins[id(operation)]
+
+    def filled(self, operation: Any, value: float, *structures: Any) -> Any:
+        """Return the arguments of an operation with their padding set to a value: as copies, one for each tensor."""
+        fill = self.part(operation, "fill", lambda name: FillPadding(value, name=name))
+        first = framed(structures)[0].tensor
+        copies: dict[int, Any] = {}
+
+        def copy_of(leaf: Any) -> Any:
+            if not isinstance(leaf, TracedTensor) or not (leaf.frames or (leaf.tensor.shape and leaf.tensor.shape[0] is None)):
+                return leaf
+            if id(leaf) not in copies:
+                copies[id(leaf)] = replace(leaf, tensor=fill(leaf.tensor if leaf.frames else [leaf.tensor, first]))
+            return copies[id(leaf)]
+
+        return keras.tree.map_structure(copy_of, structures)
+
+    def activated(self, operation: Any, activation: Any, outputs: Any) -> Any:
+        """Return the activation of the outputs of a layer whose twin has none."""
+        fill = self.part(operation, "fill", lambda name: FillPadding(1.0, name=name))
+        activate = self.part(operation, "activation", lambda name: keras.layers.Activation(activation, name=name))
+        return activate(fill(outputs))
+
+    def part(self, operation: Any, kind: str, make: Callable[[str], Any]) -> Any:
+        """Return the layer that stands beside an operation in all its calls."""
+        key = (id(operation), kind)
+        if key not in self.twins:
+            self.twins[key] = make(f"{operation.name}_{kind}")
+        return self.twins[key]
 
     def convert_nested(self, model: Any, arguments: Any) -> Any:
         """Convert a nested model, which stays one model; its frame axes are followed anew at every call."""

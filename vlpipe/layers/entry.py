@@ -186,6 +186,51 @@ class ToPadded(keras.layers.Layer):
 
 
 @registered
+class FillPadding(MaskAware, keras.layers.Layer):
+    """Set the padding to one value, in a tensor of its own; a tensor without a mask stays as it is.
+
+    `mask_aware` puts it before operations that have no finite value or gradient for some inputs, such as `ops.log`, because zero times
+    the gradient of the padding would be NaN, and before attention, which deletes the mask of the very tensors that it is called on.
+
+    Args:
+        value: what the padding becomes.
+
+    Shapes: `[B, T, ...]` with mask `[B, T]` in, the same out. Or a list of `[B, ...]` and a tensor with a mask in: the first out, with
+    `value` in the rows for which the second has no frames.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import FillPadding, LengthMask
+        >>> x = LengthMask()({"features": np.full((1, 4, 1), 7.0, "float32"), "lengths": np.array([3])})
+        >>> [float(value) for value in FillPadding(1.0)(x)[0, :, 0]]
+        [7.0, 7.0, 7.0, 1.0]
+    """
+
+    def __init__(self, value: float = 0.0, autocast: bool = False, **kwargs: Any) -> None:
+        super().__init__(autocast=autocast, **kwargs)  # what comes in half precision leaves in half precision
+        self.value = value
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        if not isinstance(inputs, (list, tuple)):
+            return inputs if mask is None else fill_padding(inputs, mask, self.value)
+        x, mask = inputs[0], None if mask is None else mask[1]
+        if mask is None:
+            return x
+        row_has_frames = ops.reshape(ops.any(mask, axis=1), (-1, *[1] * (len(x.shape) - 1)))
+        return ops.where(row_has_frames, x, ops.cast(self.value, x.dtype))
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        return None if isinstance(mask, (list, tuple, keras.KerasTensor)) else mask
+
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        x = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "value": self.value}
+
+
+@registered
 class CarryMask(MaskAware, keras.layers.Layer):
     """Give the first tensor of a list the combined mask of the others, because `keras.ops` operations drop masks.
 

@@ -58,3 +58,29 @@ def same(one: Any, other: Any, dtype: str) -> bool:
     """Return whether two results are equal but for rounding; other shapes of a batch round otherwise."""
     tolerance = {"float16": 1e-2, "bfloat16": 5e-2}.get(keras.backend.standardize_dtype(dtype), 1e-5)
     return one.shape == other.shape and bool(np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True))
+
+
+def own_activation(layer: Any) -> Any:
+    """Return the activation of a layer if Keras did not write it, else None."""
+    activation = getattr(layer, "activation", None)
+    return None if is_of_keras(activation) else activation
+
+
+def is_of_keras(activation: Any) -> bool:
+    """Return whether an activation is None or one of `keras.activations`, which act on each value or along the last axis."""
+    return activation is None or str(getattr(activation, "__module__", "")).startswith("keras.src.activations.")
+
+
+def mixing_activation(layer: Any, x: Any) -> bool:
+    """Return whether an activation of a layer that is called on the symbolic tensor `x` mixes frames, which its name does not tell."""
+    inner = [getattr(layer, name, None) for name in ("forward_layer", "backward_layer", "layer")]
+    for part in [layer, *(part for part in inner if isinstance(part, keras.layers.Layer))]:
+        activation, recurrent = own_activation(part), getattr(part, "recurrent_activation", None)
+        if hasattr(part, "recurrent_activation") or hasattr(part, "state_size"):  # its cell sees one frame at a time, [B, units]
+            shape, frames = (None, part.units), False
+        else:
+            shape, frames = (x.shape if activation is None else part.compute_output_shape(tuple(x.shape))), True
+        for function in (activation, None if is_of_keras(recurrent) else recurrent):
+            if function is not None and mixes_frames(function, shape, part.compute_dtype, frames=frames):
+                return True
+    return False

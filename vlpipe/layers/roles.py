@@ -11,6 +11,8 @@ from keras import layers as plain
 from vlpipe.errors import ArgumentError
 from vlpipe.layers import entry, merge, normalize, reduce, resize, windows
 from vlpipe.layers.base import MaskAware
+from vlpipe.layers.fills import ATTENTION, fill_of
+from vlpipe.layers.probe import is_of_keras, mixing_activation, own_activation
 from vlpipe.layers.walk import TracedTensor, framed, leaves
 
 
@@ -28,6 +30,8 @@ class Role:
         refused: why it cannot be made mask-aware, or "".
         advice: what to use instead of a refused operation.
         counted: whether the number of frames of its output is known; of a layer that vlpipe does not know, it is not.
+        fill: the value that the padding of its inputs is set to before it is called, or None.
+        activation: the activation that `twin` leaves out, to be called on its output, or None.
     """
 
     twin: Callable[[], Any] | None = None
@@ -39,6 +43,8 @@ class Role:
     refused: str = ""
     advice: str = ""
     counted: bool = True
+    fill: float | None = None
+    activation: Any = None
 
 
 KEEP = Role()
@@ -61,8 +67,6 @@ FRAMEWISE = {plain.Dense, plain.SpatialDropout1D, plain.Normalization}
 
 NORMALIZED = {plain.LayerNormalization, plain.RMSNormalization, plain.UnitNormalization}
 RECURRENT = {plain.LSTM, plain.GRU, plain.SimpleRNN}
-ATTENTION = {plain.MultiHeadAttention, plain.GroupQueryAttention, plain.Attention, plain.AdditiveAttention}
-
 TWINS: dict[type, type] = {
     getattr(plain, name): getattr(module, name)
     for module, names in {
@@ -75,6 +79,9 @@ TWINS: dict[type, type] = {
     }.items()
     for name in names
 }
+
+# Layers that end in their activation: one that Keras did not write gets a layer of its own, before which the padding is made harmless.
+LINEAR = {plain.Dense, plain.Conv1D, plain.DepthwiseConv1D, plain.SeparableConv1D, plain.Conv1DTranspose}
 
 REFUSALS = {
     plain.Flatten: ("concatenates all frames, so its width depends on the padding", POOL),
@@ -106,15 +113,43 @@ REDUCTIONS = {"Mean": "mean", "Sum": "sum", "Max": "max", "Amax": "max", "Min": 
 
 def role_of(operation: Any, arguments: Any, options: Any) -> Role:
     """Return the role of an operation that is called with at least one tensor that has frames."""
-    rank = len(framed(arguments, options)[0].tensor.shape)
+    x = framed(arguments, options)[0].tensor
     kind = type(operation)
     if isinstance(operation, MaskAware):
-        return Role(frames=not isinstance(operation, reduce.Reduction))
+        role = Role(frames=not isinstance(operation, reduce.Reduction))
+        return role_with_activation(role, operation, x) if kind.__module__.startswith("vlpipe.") else role
     if getattr(operation, "activity_regularizer", None) is not None:
         return refuse("has an activity_regularizer, which counts the padding", "Remove it, or regularize the kernel.", "padding_statistics")
     if kind.__module__.startswith("keras.src.ops"):
-        return role_of_op(operation, arguments, options, rank)
-    return role_of_layer(operation, kind, rank)
+        role = role_of_op(operation, arguments, options, len(x.shape))
+    else:
+        role = role_of_layer(operation, kind, len(x.shape))
+        role = role if role.refused else role_with_activation(role, operation, x)
+    activation = own_activation(operation) if kind is plain.Activation else None
+    return role if role.refused else replace(role, fill=fill_of(operation, arguments, activation))
+
+
+def role_with_activation(role: Role, layer: Any, x: Any) -> Role:
+    """Return the role of a layer that is called on `x`, given the one without its activation."""
+    kind = type(layer)
+    if mixing_activation(layer, x):
+        return refuse(
+            "has an activation that mixes frames or rows, or that fails on some number of them",
+            "Call the function outside of the layer: on its output with keras.ops, or as Softmax(axis=1) for weights over the frames.",
+            "reads_padding",
+        )
+    activation = own_activation(layer)
+    if isinstance(activation, plain.Layer) and type(activation) not in ELEMENTWISE:
+        return refuse(f"has the layer {type(activation).__name__} as its activation", "Call that layer on its output instead.", "unknown")
+    if kind is plain.TimeDistributed and own_activation(layer.layer) is not None:
+        return refuse(
+            "wraps a layer with an activation that Keras did not write",
+            "Use the inner layer without TimeDistributed: it works frame by frame by itself.",
+            "unknown",
+        )
+    if activation is None or kind not in LINEAR:
+        return role
+    return replace(role, twin=lambda: twin_of(layer, TWINS.get(kind, kind), activation="linear"), activation=activation)
 
 
 def role_of_layer(layer: Any, kind: type, rank: int) -> Role:
@@ -198,14 +233,21 @@ def leak_of_window(layer: Any) -> tuple[str, str]:
 def role_of_activation(layer: Any, rank: int) -> Role:
     axis = getattr(layer, "axis", -1)
     if not isinstance(layer, plain.Softmax):
-        acts_along_frames = getattr(layer.activation, "__name__", "") in ("softmax", "log_softmax", "sparsemax", "glu")
+        acts_along_frames = is_of_keras(layer.activation) and layer.activation.__name__ in ("softmax", "log_softmax", "sparsemax", "glu")
         if not acts_along_frames or rank > 2:
             return KEEP
         if layer.activation.__name__ != "softmax":
             return refuse("acts along the frame axis", "Use softmax, or act along the features.")
     elif not isinstance(axis, int):
         return refuse("acts along several axes", "Use one axis: 1 for the frames, -1 for the features.")
+    if isinstance(layer, plain.Softmax) and axis % rank != 1:
+        return role_of_feature_softmax(layer)
     return role_of_softmax(axis, rank, layer.name)
+
+
+def role_of_feature_softmax(layer: Any) -> Role:
+    leak = "takes the mask of the frames for one of its values, which fails or, for some shapes, gives other weights"
+    return Role(lambda: twin_of(layer, normalize.Softmax), True, True, "", leak, "reads_padding")
 
 
 def role_of_softmax(axis: int, rank: int, name: str) -> Role:
@@ -277,10 +319,10 @@ def keeps_all_frames(key: Any, rank: int) -> bool:
     return len(key) > 1 and key[:2] == (slice(None), slice(None))
 
 
-def twin_of(layer: Any, cls: type) -> Any:
+def twin_of(layer: Any, cls: type, **changes: Any) -> Any:
     """Return a layer of class `cls` with the configuration of `layer`; its weights are set once its input shape is known."""
     try:
-        return cls.from_config(layer.get_config())  # type: ignore[attr-defined]
+        return cls.from_config({**layer.get_config(), **changes})  # type: ignore[attr-defined]
     except TypeError as error:  # Keras wraps what a constructor raises
         if isinstance(error.__context__, ArgumentError):
             raise error.__context__ from None
