@@ -17,7 +17,6 @@ from vlpipe.layers.base import MaskAware
 from vlpipe.layers.entry import CarryMask, LengthMask
 from vlpipe.layers.roles import Role, role_of
 from vlpipe.layers.walk import (
-    PROBE_LENGTHS,
     FrameAxis,
     TracedTensor,
     as_functional,
@@ -25,6 +24,7 @@ from vlpipe.layers.walk import (
     is_sequence,
     leaves,
     replay,
+    shortest_length,
     tensors,
     with_axis,
 )
@@ -114,8 +114,7 @@ def check_model(model: Any, *, shortest: int | None = None) -> ModelCheck:
     """
     checker = Checker(shortest=shortest)
     checker.run(as_functional(model, "check_model"))
-    survives = np.all([axis.count(PROBE_LENGTHS) > 0 for axis in checker.axes] or [PROBE_LENGTHS > 0], axis=0)
-    shortest_possible = int(PROBE_LENGTHS[np.argmax(survives)]) if survives.any() else 0
+    shortest_possible = shortest_length(axis.count for axis in checker.axes)
     return ModelCheck(tuple(checker.findings), max((axis.span for axis in checker.axes), default=1), shortest_possible)
 
 
@@ -131,9 +130,10 @@ class Checker:
         """Check a whole model; return its outputs as traced tensors."""
         inputs = []
         for x in functional.inputs:
-            if is_sequence(x) and x.shape[1] is not None:
+            sequence = is_sequence(x, functional.inputs)
+            if sequence and x.shape[1] is not None:
                 self.add(x.name, "InputLayer", "fixed_length", f"takes exactly {x.shape[1]} frames", "Use keras.Input((None, d))")
-            inputs.append(TracedTensor(x, FrameAxis(masked=False) if is_sequence(x) else None))
+            inputs.append(TracedTensor(x, FrameAxis(masked=False) if sequence else None))
         return replay(functional, inputs, self)
 
     def add(self, name: str, kind: str, problem: str, message: str, advice: str) -> None:

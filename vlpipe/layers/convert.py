@@ -52,7 +52,8 @@ def mask_aware(model: Any, *, given: str = "lengths") -> Any:
     if given not in ("lengths", "mask"):
         raise ArgumentError(f'mask_aware: given={given!r}; expected "lengths" or "mask".')
     functional = as_functional(model, "mask_aware")
-    sequences = [x for x in functional.inputs if is_sequence(x)]
+    keys = input_keys(functional)
+    sequences = [x for x in functional.inputs if is_sequence(x, functional.inputs)]
     if not sequences:
         shapes = ", ".join(f'"{x.name}" {tuple(x.shape)}' for x in functional.inputs)
         raise ArgumentError(
@@ -61,15 +62,24 @@ def mask_aware(model: Any, *, given: str = "lengths") -> Any:
         )
     inputs: dict[str, Any] = {}
     traced = []
-    for x in functional.inputs:
-        if is_sequence(x):
-            name, key = ("features", given) if len(sequences) == 1 else (x.name, f"{x.name}_{given}")
-            traced.append(TracedTensor(sequence_input(x, name, key, given, inputs), FrameAxis()))
+    for x, name in zip(functional.inputs, keys, strict=True):
+        if not any(x is sequence for sequence in sequences):
+            inputs[name] = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=name)
+            traced.append(TracedTensor(inputs[name]))
+        elif len(sequences) == 1 and not isinstance(functional._inputs_struct, dict):
+            traced.append(TracedTensor(sequence_input(x, "features", given, given, inputs), FrameAxis()))
         else:
-            inputs[x.name] = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)
-            traced.append(TracedTensor(inputs[x.name]))
+            companion = given if name == "features" and len(sequences) == 1 else f"{name}_{given}"
+            traced.append(TracedTensor(sequence_input(x, name, companion, given, inputs), FrameAxis()))
     outputs = replay(functional, traced, Converter())
     return Model(inputs, tensors(outputs), name=model.name)
+
+
+def input_keys(functional: Any) -> list[str]:
+    """Return the name of each input: its key in a dict of inputs, which is how data are passed to the model, or else its own."""
+    structure = functional._inputs_struct
+    keys = {id(x): key for key, x in structure.items()} if isinstance(structure, dict) else {}
+    return [keys.get(id(x), x.name) for x in functional.inputs]
 
 
 def sequence_input(x: Any, name: str, key: str, companion: str, inputs: dict[str, Any]) -> Any:
@@ -113,13 +123,18 @@ class Converter:
             )
         if role.fill is not None:
             arguments, options = self.filled(operation, role.fill, arguments, options)
-        outputs = layer(*tensors(arguments), **tensors(options))
+        if role.packed and layer is not operation:
+            operands = [leaf.tensor for leaf in leaves(arguments, options) if isinstance(leaf, TracedTensor)]
+            outputs = layer(operands[0] if len(operands) == 1 else operands)
+        else:
+            outputs = layer(*tensors(arguments), **tensors(options))
         if role.activation is not None:
             outputs = self.activated(operation, role.activation, outputs)
         if not role.frames:
             return keras.tree.map_structure(TracedTensor, outputs)
         if not role.carries and layer is operation:
-            outputs = CarryMask(name=f"{operation.name}_mask")([outputs, *[leaf.tensor for leaf in sequences]])
+            carry, masks = CarryMask(name=f"{operation.name}_mask"), [leaf.tensor for leaf in sequences]
+            outputs = keras.tree.map_structure(lambda y: carry([y, *masks]), outputs)  # of a split there are several
         return with_axis(outputs, joined.after(layer), sequences[0].tensor)
 
     def layer_for(self, operation: Any, make: Callable[[], Any], input_shape: Any) -> Any:

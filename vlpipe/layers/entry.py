@@ -124,28 +124,6 @@ class Embedding(MaskAware, keras.layers.Embedding):
 
 
 @registered
-class TimeDistributed(MaskAware, keras.layers.TimeDistributed):
-    """`keras.layers.TimeDistributed` of a layer that works frame by frame: calls this layer once, on all frames.
-
-    Its parent builds a graph for one number of frames, in which `fit` and `predict` of Keras may answer batches of others: their answers
-    then have the number of frames of the first, or the step fails.
-
-    Takes the arguments of its parent; the layer (Dense, Activation, LayerNormalization over the last axis, Dropout and such) must do with
-    `[B, T, d]` what it does with each frame `[B, d]`. Shapes: `[B, T, d]` in, `[B, T, k]` out, with the mask.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from vlpipe.layers import TimeDistributed
-        >>> tuple(TimeDistributed(keras.layers.Dense(3))(np.ones((2, 5, 4), "float32")).shape)
-        (2, 5, 3)
-    """
-
-    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-        options = {"training": training} if self.layer._call_has_training_arg else {}  # as its parent asks
-        return self.layer(inputs, **options)
-
-
-@registered
 class ToPadded(keras.layers.Layer):
     """Convert a ragged batch to `{"features": x, "lengths": n}` inside the model, so that `batching="ragged"` feeds `fit`.
 

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, Reach, align_mask, count_frames, fill_padding, pad_to_minimum, registered
+from vlpipe.layers.base import MaskAware, Reach, count_frames, fill_padding, pad_to_minimum, registered
 from vlpipe.layers.reduce import Reduction
 
 
@@ -63,10 +63,10 @@ class SliceFrames(MaskAware, keras.layers.Layer):
         super().__init__(**kwargs)
         self.start, self.stop, self.step, self.rest = start or 0, stop, 1 if step is None else step, encoded(tuple(rest))
         reverses = self.step < 0 and (start, stop) == (None, None)
-        if not reverses and (self.step < 1 or (self.start < 0 <= (-1 if stop is None else stop))):
+        if stop == 0 or (not reverses and (self.step < 1 or (self.start < 0 <= (-1 if stop is None else stop)))):
             raise ArgumentError(
-                f'SliceFrames "{self.name}": [{start}:{stop}:{step}]; expected a positive step (or the whole sequence reversed), and a stop '
-                "that counts from the last frame if the start does. Split it into two slices."
+                f'SliceFrames "{self.name}": [{start}:{stop}:{step}]; expected a positive step, or -1 alone, and a stop that '
+                "counts from the last frame if the start does. Split it into two slices."
             )
 
     @property
@@ -75,10 +75,8 @@ class SliceFrames(MaskAware, keras.layers.Layer):
 
     def output_frames(self, frames: Any) -> Any:
         step = abs(self.step)
-        if self.stop is None:
-            end = frames
-        else:
-            end = minimum(frames, self.stop) if self.stop >= 0 else frames + self.stop
+        stop = 0 if self.stop is None else self.stop
+        end = minimum(frames, stop) if stop > 0 else frames + stop
         first = self.start if self.start >= 0 else frames - minimum(frames, -self.start)
         return (end - first + step - 1) // step
 
@@ -97,10 +95,8 @@ class SliceFrames(MaskAware, keras.layers.Layer):
         lengths = ops.expand_dims(count_frames(mask), 1)
         out = self.output_frames(frames)
         place = ops.expand_dims(ops.arange(max(out, 1) if isinstance(out, int) else ops.maximum(out, 1), dtype="int32"), 0)
-        if self.step < 0:
-            frame = lengths - 1 + self.step * place
-        else:
-            frame = lengths - ops.minimum(lengths, -self.start) + self.step * place
+        first = lengths - (1 if self.step < 0 else ops.minimum(lengths, -self.start))
+        frame = first + self.step * place
         return gather_frames(inputs, ops.clip(frame, 0, frames - 1))[rest]
 
     def get_config(self) -> dict[str, Any]:
@@ -202,10 +198,12 @@ class Reshape(MaskAware, keras.layers.Reshape):
     def sides(self) -> tuple[Fraction, int]:
         return Fraction(self.ratio.numerator - 1, self.ratio.numerator), self.ratio.denominator - 1
 
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        return super().compute_output_spec(inputs)
+
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        batch, frames = ops.shape(inputs)[:2]
+        batch = ops.shape(inputs)[0]
         if mask is not None:
-            frames = max(frames, 1) if isinstance(frames, int) else frames
             inputs = pad_to_minimum(inputs, self.ratio.denominator)
             inputs = inputs[:, : ops.shape(inputs)[1] // self.ratio.denominator * self.ratio.denominator]
         return ops.reshape(inputs, (batch, -1, *self.target_shape[1:]))

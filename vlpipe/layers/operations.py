@@ -11,18 +11,18 @@ from vlpipe.layers.role import CARRY, KEEP_AXES, POOL, Role, refuse, refuse_unkn
 from vlpipe.layers.walk import TracedTensor, framed, leaves
 
 # Class names of operations that compute each value from the values at the same place of their operands.
-ELEMENTWISE_OPS = set(
-    """
-    Absolute Abs Fabs Negative Square Sqrt Rsqrt Cbrt Exp Exp2 Expm1 Log Log10 Log1p Log2 Sin Cos Tan Tanh Sinh Cosh Arcsin Arccos Arctan
-    Arcsinh Arccosh Arctanh Sinc Reciprocal Round Floor Ceil Trunc Sign Signbit Clip Cast SaturateCast StopGradient Erf Erfc Erfinv Relu
-    Relu6 Sigmoid SparseSigmoid Softplus SparsePlus SoftShrink HardShrink TanhShrink Threshold Softsign Silu Squareplus LogSigmoid LeakyRelu
-    HardSigmoid HardSilu Elu Selu Gelu Celu HardTanh Identity Copy NanToNum Isnan Isinf Isfinite LogicalNot BitwiseNot OnesLike ZerosLike
-    FullLike Real Imag Conjugate Angle
-    Add Subtract Multiply Divide TrueDivide DivideNoNan FloorDivide Mod Fmod Maximum Minimum Fmax Fmin Power Arctan2 Hypot Logaddexp
-    Logaddexp2 Equal NotEqual Greater GreaterEqual Less LessEqual Isclose LogicalAnd LogicalOr LogicalXor BitwiseAnd BitwiseOr BitwiseXor
-    Where
-    """.split()
-)
+ELEMENTWISE_OPS = {
+    "Absolute", "Abs", "Fabs", "Negative", "Square", "Sqrt", "Rsqrt", "Cbrt", "Exp", "Exp2", "Expm1", "Log", "Log10", "Log1p", "Log2",
+    "Sin", "Cos", "Tan", "Tanh", "Sinh", "Cosh", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh", "Sinc", "Reciprocal",
+    "Round", "Floor", "Ceil", "Trunc", "Sign", "Signbit", "Clip", "Cast", "SaturateCast", "StopGradient", "Erf", "Erfc", "Erfinv",
+    "Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "SparsePlus", "SoftShrink", "HardShrink", "TanhShrink", "Threshold",
+    "Softsign", "Silu", "Squareplus", "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu", "HardTanh",
+    "Identity", "Copy", "NanToNum", "Isnan", "Isinf", "Isfinite", "LogicalNot", "BitwiseNot", "OnesLike", "ZerosLike", "FullLike",
+    "Real", "Imag", "Conjugate", "Angle", "Add", "Subtract", "Multiply", "Divide", "TrueDivide", "DivideNoNan", "FloorDivide", "Mod",
+    "Fmod", "Maximum", "Minimum", "Fmax", "Fmin", "Power", "Arctan2", "Hypot", "Logaddexp", "Logaddexp2", "Equal", "NotEqual",
+    "Greater", "GreaterEqual", "Less", "LessEqual", "Isclose", "LogicalAnd", "LogicalOr", "LogicalXor", "BitwiseAnd", "BitwiseOr",
+    "BitwiseXor", "Where",
+}  # fmt: skip
 
 
 def reduction(name: str) -> Callable[..., Role]:
@@ -88,12 +88,12 @@ ALONG: dict[str, Callable[..., Role]] = {
         no("acts along the frame axis", "Use softmax, or act along the features, axis=-1."),
     ),
     **dict.fromkeys(
-        ("Sort", "Argsort", "Median", "Quantile", "Percentile", "Roll", "Diff", "Repeat", "Split", "ArraySplit", "Unstack", "Take", "Moments"),
+        ("Sort", "Argsort", "Median", "Quantile", "Percentile", "Roll", "Diff", "Repeat", "Split", "ArraySplit", "Unstack", "Take"),
         no("acts along the frame axis, whose length differs between the rows", "Act along the features, axis=-1, or slice: x[:, 1:]."),
     ),
     **dict.fromkeys(
         ("Concatenate", "Stack"),
-        no("joins sequences along the frames, so that those of a padded row are no longer its first", "Join them along the features, axis=-1."),
+        no("joins sequences along the frames, so that a padded row has padding in its middle", "Join them along the features, axis=-1."),
     ),
 }  # fmt: skip
 NEW_AXIS = {"Stack", "ExpandDims", "OneHot"}  # their axis counts the axes of the output
@@ -225,9 +225,8 @@ def pad(op: Any, arguments: Any, options: Any, rank: int) -> Role:
 
 def matmul(op: Any, arguments: Any, options: Any, rank: int) -> Role:
     """A product with a matrix `[d, k]` for each frame; sums over frames are written with einsum."""
-    refused = refuse(
-        "multiplies along the frames", 'Write it with keras.ops.einsum, such as "btd,btk->bdk", or keep the frames on axis 1 of the first operand.'
-    )
+    advice = 'Write it with keras.ops.einsum, such as "btd,btk->bdk", or give the frames to the first operand, on axis 1.'
+    refused = refuse("multiplies along the frames", advice)
     first, second = [leaf if isinstance(leaf, TracedTensor) else TracedTensor(leaf) for leaf in leaves(arguments, options)]
     sizes = [len(x.tensor.shape) for x in (first, second)]
     if first.frames and second.frames:

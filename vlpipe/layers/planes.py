@@ -211,3 +211,30 @@ class UpSampling2D(MaskAware, keras.layers.UpSampling2D):
 
     def call(self, inputs: Any, mask: Any = None) -> Any:  # without a `mask` argument, Keras would not call compute_mask with one
         return super().call(inputs)
+
+
+@registered
+class STFTSpectrogram(Windowed, keras.layers.STFTSpectrogram):
+    """`keras.layers.STFTSpectrogram` of waveforms `[B, N, C]` by their true lengths.
+
+    Takes the arguments of its parent; its windows are those of a convolution of `frame_length` with stride `frame_step`.
+
+    Shapes: `[B, N, C]` with mask `[B, N]` in; `[B, T, F]`, or `[B, T, F, C]` with `expand_dims`, and a mask `[B, T]` out.
+
+    Raises:
+        ArgumentError: `data_format="channels_first"`.
+    """
+
+    @property
+    def strides(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (self._frame_step,)
+
+    def span(self) -> int:
+        return int(self.frame_length)
+
+    def slide(self, x: Any) -> Any:
+        padding, self.padding = self.padding, "valid"
+        try:
+            return keras.layers.STFTSpectrogram.call(self, x)
+        finally:
+            self.padding = padding

@@ -77,7 +77,7 @@ def mixing_activation(layer: Any, x: Any) -> bool:
     for part in [layer, *(part for part in inner if isinstance(part, keras.layers.Layer))]:
         activation, recurrent = own_activation(part), getattr(part, "recurrent_activation", None)
         if hasattr(part, "recurrent_activation") or hasattr(part, "state_size"):  # its cell sees one frame at a time, [B, units]
-            shape, frames = (None, part.units), False
+            shape, frames = (None, getattr(part, "units", None)), False  # cells of the user have none
         else:
             shape, frames = (x.shape if activation is None else part.compute_output_shape(tuple(x.shape))), True
         for function in (activation, None if is_of_keras(recurrent) else recurrent):

@@ -22,6 +22,8 @@ class Role:
         advice: what to use instead of a refused operation.
         counted: whether the number of frames of its output is known; of a layer that vlpipe does not know, it is not.
         packed: whether the twin takes the tensors alone, one or a list; the other arguments of the operation are in its configuration.
+        fill: the value that the padding of its inputs is set to before it is called, or None.
+        activation: the activation that `twin` leaves out, to be called on its output, or None.
         endless: why an output frame of an operation that is kept depends on frames at any distance, or "".
     """
 
@@ -35,6 +37,8 @@ class Role:
     advice: str = ""
     counted: bool = True
     packed: bool = False
+    fill: float | None = None
+    activation: Any = None
     endless: str = ""
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import Reach
 
-PROBE_LENGTHS = np.arange(1, 4097)  # input lengths at which the branches of a model are compared
+PROBES = 4096  # input lengths at which the branches of a model are compared, from the first that leaves each a frame
+MAX_LENGTH = 2**40  # of a sequence, in frames
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class FrameAxis:
         joined = self
         for other in others:
             first, second = joined.count, other.count
-            first_lengths, second_lengths = first(PROBE_LENGTHS), second(PROBE_LENGTHS)
+            shortest = shortest_length([first, second])
+            lengths = np.concatenate([np.arange(1, min(shortest, PROBES)), np.arange(PROBES) + shortest])
+            first_lengths, second_lengths = first(lengths), second(lengths)
             if not np.any((first_lengths == second_lengths) & (first_lengths > 0)):
                 return None
             always_equal = np.array_equal(first_lengths, second_lengths)
@@ -75,6 +78,23 @@ class FrameAxis:
                 counted=joined.counted and other.counted,
             )
         return joined
+
+
+def shortest_length(counts: Iterable[Callable[[Any], Any]]) -> int:
+    """Return the smallest number of input frames that leaves a frame of every count, none of which falls with it; 0 if no number does."""
+
+    def survives(length: int) -> bool:
+        return all(count(np.array([length]))[0] > 0 for count in counts)
+
+    counts, low, high = list(counts), 0, 1  # no frame is left of `low`
+    while not survives(high):
+        if high > MAX_LENGTH:
+            return 0
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if survives(middle) else (middle, high)
+    return high
 
 
 @dataclass(frozen=True)
@@ -151,6 +171,12 @@ def replay(functional: Any, inputs: Any, visit: Visit) -> Any:
     return functional._run_through_graph(inputs, call_fn=visit)  # private, but also how keras.models.clone_model does it
 
 
-def is_sequence(tensor: Any) -> bool:
-    """Return whether a model input is a sequence: features `[B, T, d]`, or tokens `[B, None]`."""
-    return tensor.dtype != "bool" and (len(tensor.shape) == 3 or (len(tensor.shape) == 2 and tensor.shape[1] is None))
+def is_sequence(tensor: Any, inputs: Any) -> bool:
+    """Return whether one of the inputs of a model is a sequence.
+
+    Sequences are the inputs with an open number of frames, `(None, None, ...)`. A model without any was built for one length: its
+    sequences are those of shape `[B, T, d]`, or else spectrograms `[B, T, F, C]`. Beside an open one, an input of fixed size is none.
+    """
+    numeric = [x for x in inputs if x.dtype not in ("bool", "string") and len(x.shape) > 1]
+    kinds = ([x for x in numeric if x.shape[1] is None], *([x for x in numeric if len(x.shape) == rank] for rank in (3, 4)))
+    return any(x is tensor for x in next(filter(None, kinds), []))
