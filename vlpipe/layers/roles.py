@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import keras
 from keras import layers as plain
 
 from vlpipe.errors import ArgumentError
@@ -83,6 +84,9 @@ TWINS: dict[type, type] = {
 # Layers that end in their activation: one that Keras did not write gets a layer of its own, before which the padding is made harmless.
 LINEAR = {plain.Dense, plain.Conv1D, plain.DepthwiseConv1D, plain.SeparableConv1D, plain.Conv1DTranspose}
 
+ACTIVATION_ADVICE = "Call the function on the output of the layer, with keras.ops; weights over the frames are Softmax(axis=1)."
+RECURRENT_ADVICE = 'Give the layer an activation that treats each value alone, such as "tanh".'
+
 REFUSALS = {
     plain.Flatten: ("concatenates all frames, so its width depends on the padding", POOL),
     plain.Reshape: ("reshapes the frame axis", POOL),
@@ -135,7 +139,7 @@ def role_with_activation(role: Role, layer: Any, x: Any) -> Role:
     if mixing_activation(layer, x):
         return refuse(
             "has an activation that mixes frames or rows, or that fails on some number of them",
-            "Call the function outside of the layer: on its output with keras.ops, or as Softmax(axis=1) for weights over the frames.",
+            RECURRENT_ADVICE if kind in RECURRENT or kind is plain.Bidirectional else ACTIVATION_ADVICE,
             "reads_padding",
         )
     activation = own_activation(layer)
@@ -149,7 +153,7 @@ def role_with_activation(role: Role, layer: Any, x: Any) -> Role:
         )
     if activation is None or kind not in LINEAR:
         return role
-    return replace(role, twin=lambda: twin_of(layer, TWINS.get(kind, kind), activation="linear"), activation=activation)
+    return replace(role, twin=lambda: linear_twin(layer, TWINS.get(kind, kind)), activation=activation)
 
 
 def role_of_layer(layer: Any, kind: type, rank: int) -> Role:
@@ -319,10 +323,19 @@ def keeps_all_frames(key: Any, rank: int) -> bool:
     return len(key) > 1 and key[:2] == (slice(None), slice(None))
 
 
-def twin_of(layer: Any, cls: type, **changes: Any) -> Any:
+def linear_twin(layer: Any, cls: type) -> Any:
+    """Return a layer like `layer` but without its activation, which Keras may be unable to write into a configuration."""
+    activation, layer.activation = layer.activation, keras.activations.linear
+    try:
+        return twin_of(layer, cls)
+    finally:
+        layer.activation = activation
+
+
+def twin_of(layer: Any, cls: type) -> Any:
     """Return a layer of class `cls` with the configuration of `layer`; its weights are set once its input shape is known."""
     try:
-        return cls.from_config({**layer.get_config(), **changes})  # type: ignore[attr-defined]
+        return cls.from_config(layer.get_config())  # type: ignore[attr-defined]
     except TypeError as error:  # Keras wraps what a constructor raises
         if isinstance(error.__context__, ArgumentError):
             raise error.__context__ from None
