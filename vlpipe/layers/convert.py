@@ -176,7 +176,7 @@ class Converter:
     def convert_nested(self, model: Any, arguments: Any) -> Any:
         """Convert a nested model, which stays one model; its frame axes are followed anew at every call."""
         inputs = leaves(arguments)
-        functional = as_functional(model, "mask_aware")
+        functional = as_functional(model, "mask_aware", nested=True)
         inner_inputs = [TracedTensor(keras.Input(batch_shape=x.tensor.shape, dtype=x.tensor.dtype), x.frames) for x in inputs]
         nested = Converter(f"{self.path}{model.name}/")
         nested.twins = self.twins

@@ -17,8 +17,8 @@ def check_axis(layer: Any, axis: int, rank: int | None = None) -> None:
     """Raise ArgumentError unless a layer normalizes the features: the last axis, once the number of axes is known."""
     if axis < 2 and axis != -1 if rank is None else axis % rank != rank - 1:
         raise ArgumentError(
-            f'{type(layer).__name__} "{layer.name}": axis={axis}; expected axis=-1 (features). Normalize with axis=-1, which is the axis of '
-            "the features in [batch, frames, features] and the axis of the channels in [batch, frames, bins, channels]."
+            f'{type(layer).__name__} "{layer.name}": axis={axis}; expected axis=-1 (features). Normalize with axis=-1: the features of '
+            "[batch, frames, features], or the channels of [batch, frames, bins, channels]."
         )
 
 

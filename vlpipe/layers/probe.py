@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -29,16 +30,24 @@ def mixes_frames(function: Callable[[Any], Any], shape: Any, dtype: str = "float
     width = [OPEN_WIDTH if size is None else int(size) for size in tuple(shape)[2 if frames else 1 :]]
     x = drawn(rng, (2, *([FRAMES] if frames else []), *width), dtype)
     try:
+        return mixes(function, x, rng, dtype, frames)
+    except Exception:  # a user's function may raise anything, and whatever it raises, it is not one that takes any number of frames
+        return True
+
+
+def mixes(function: Callable[[Any], Any], x: Any, rng: Any, dtype: str, frames: bool) -> bool:
+    """Return what `mixes_frames` does for a probe `x`; raise what the function raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as Keras' of a softmax over one value, where the model has more
         whole = called(function, x, dtype)
         if whole.shape[: 1 + frames] != x.shape[: 1 + frames]:
             return True
         pairs = [(called(function, x[1:], dtype), whole[1:])]
         if frames:
-            changed = np.concatenate([x[:, :KEPT], drawn(rng, (2, FRAMES - KEPT, *width), dtype, 40)], axis=1)
+            changed = x.copy()
+            changed[:, KEPT:] = drawn(rng, changed[:, KEPT:].shape, dtype, 40)
             pairs.append((called(function, changed, dtype)[:, :KEPT], whole[:, :KEPT]))
             pairs.append((called(function, x[:, :KEPT], dtype), whole[:, :KEPT]))
-    except Exception:  # a user's function may raise anything, and whatever it raises, it is not one that takes any number of frames
-        return True
     return any(not same(one, other, dtype) for one, other in pairs)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import keras
 from keras import layers as plain
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers import adaptive, entry, merge, normalize, planes, reduce, resize, windows
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.fills import ATTENTION, fill_of
-from vlpipe.layers.layer_roles import SPECIAL, axes_without_frames, known_kind, unknown
+from vlpipe.layers.layer_roles import RECURRENT, SPECIAL, axes_without_frames, known_kind, unknown
 from vlpipe.layers.operations import role_of_op
 from vlpipe.layers.probe import is_of_keras, mixing_activation, own_activation
 from vlpipe.layers.role import KEEP, Role, refuse, refuse_unknown
@@ -54,6 +55,9 @@ LINEAR = {
     plain.Conv2D, plain.DepthwiseConv2D, plain.SeparableConv2D, plain.Conv2DTranspose,
 }  # fmt: skip
 
+ACTIVATION_ADVICE = "Call the function on the output of the layer, with keras.ops; weights over the frames are Softmax(axis=1)."
+RECURRENT_ADVICE = 'Give the layer an activation that treats each value alone, such as "tanh".'
+
 REFUSALS = {
     plain.Masking: (
         "infers the lengths from the values, so it takes a silent frame for padding",
@@ -86,7 +90,7 @@ def role_with_activation(role: Role, layer: Any, x: Any) -> Role:
     if mixing_activation(layer, x):
         return refuse(
             "has an activation that mixes frames or rows, or that fails on some number of them",
-            "Call the function outside of the layer: on its output with keras.ops, or as Softmax(axis=1) for weights over the frames.",
+            RECURRENT_ADVICE if kind in RECURRENT or kind is plain.Bidirectional else ACTIVATION_ADVICE,
             "reads_padding",
         )
     activation = own_activation(layer)
@@ -100,7 +104,7 @@ def role_with_activation(role: Role, layer: Any, x: Any) -> Role:
         )
     if activation is None or kind not in LINEAR:
         return role
-    return replace(role, twin=lambda: twin_of(layer, TWINS.get(kind, kind), activation="linear"), activation=activation)
+    return replace(role, twin=lambda: linear_twin(layer, TWINS.get(kind, kind)), activation=activation)
 
 
 def role_of_layer(layer: Any, kind: type, x: Any) -> Role:
@@ -211,10 +215,22 @@ def role_of_softmax(axis: int, rank: int, name: str) -> Role:
     return Role(lambda: normalize.Softmax(axis=1, name=name), True, True, leak, leak, "reads_padding")
 
 
-def twin_of(layer: Any, cls: type, **changes: Any) -> Any:
-    """Return a layer of class `cls` with the configuration of `layer`; its weights are set once its input shape is known."""
+def linear_twin(layer: Any, cls: type) -> Any:
+    """Return a layer like `layer` but without its activation, which Keras may be unable to write into a configuration."""
+    activation, layer.activation = layer.activation, keras.activations.linear
     try:
-        return cls.from_config({**known_kind(type(layer)).get_config(layer), **changes})  # type: ignore[attr-defined]
+        return twin_of(layer, cls)
+    finally:
+        layer.activation = activation
+
+
+def twin_of(layer: Any, cls: type) -> Any:
+    """Return a layer of class `cls` with the configuration of `layer`; its weights are set once its input shape is known."""
+    config = known_kind(type(layer)).get_config(layer)
+    if "mask_zero" in config:
+        config["mask_zero"] = False  # the lengths say what is padding
+    try:
+        return cls.from_config(config)  # type: ignore[attr-defined]
     except TypeError as error:  # Keras wraps what a constructor raises
         if isinstance(error.__context__, ArgumentError):
             raise error.__context__ from None

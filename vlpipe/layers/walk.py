@@ -139,12 +139,16 @@ def with_axis(outputs: Any, axis: FrameAxis | None, x: Any) -> Any:
     return keras.tree.map_structure(traced, outputs)
 
 
-def as_functional(model: Any, caller: str) -> Any:
-    """Return the Functional form of a built Keras model.
+OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")  # of a model that is trained itself
+
+
+def as_functional(model: Any, caller: str, *, nested: bool = False) -> Any:
+    """Return the Functional form of a built Keras model; of one that is `nested` in another, Keras calls no steps.
 
     Raises:
-        ArgumentError: the model is subclassed, so its `call` cannot be inspected, or it is not built.
+        ArgumentError: the model is subclassed, so its methods cannot be inspected, or it is not built.
     """
+    refuse_own_methods(model, caller, nested)
     if isinstance(model, keras.Sequential):
         if not model.built:
             raise ArgumentError(f'{caller}: the Sequential model "{model.name}" is not built. Start it with keras.Input((None, d)).')
@@ -155,6 +159,23 @@ def as_functional(model: Any, caller: str) -> Any:
             "subclassed model cannot be inspected. Build the model from keras.Input and layers, or use vlpipe.layers inside it."
         )
     return model
+
+
+def refuse_own_methods(model: Any, caller: str, nested: bool) -> None:
+    """Raise ArgumentError if the class of a Functional or Sequential model replaces methods of Keras that its graph does not contain."""
+    if not hasattr(model, "operations"):
+        return  # it has no graph at all
+    for cls in type(model).__mro__:
+        if cls.__module__.split(".")[0] in ("keras", "vlpipe", "builtins"):
+            continue
+        own = [name for name in ("call", "__call__", "compute_mask", *(() if nested else OWN_STEPS)) if name in vars(cls)]
+        if own:
+            raise ArgumentError(
+                f'{caller}: the model "{model.name}" ({cls.__name__}) has a {" and a ".join(own)} of its own, which cannot be inspected and '
+                "would be lost; expected a model whose graph is all that it does. Move what call adds into the graph; for the graph alone "
+                "pass keras.Model(model.inputs, model.outputs), and give steps and losses of your own to a subclass of "
+                "vlpipe.layers.Model, built from the input and output of the mask-aware model."
+            )
 
 
 def replay(functional: Any, inputs: Any, visit: Visit) -> Any:
