@@ -98,6 +98,8 @@ class MaskAware:
         True
     """
 
+    endless = ""  # why an output frame depends on frames at any distance: "attends to all frames"
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.supports_masking = True  # some parents set it to False

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from keras import layers as plain
-
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.check import Checker
 from vlpipe.layers.normalize import GroupNormalization, Softmax
 from vlpipe.layers.reduce import Reduction
-from vlpipe.layers.roles import ATTENTION, RECURRENT, role_of
+from vlpipe.layers.roles import Role, role_of
 from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, leaves
 from vlpipe.layers.windows import Windowed
 
@@ -83,7 +81,7 @@ class _Finder(Checker):
         except ArgumentError:
             layer, reason = operation, "has no exact equivalent"
         else:
-            reason = role.refused or _endless(operation, layer, role.frames)
+            reason = role.refused or _endless(role, layer)
         if reason:
             self.endless.append(f'"{self.path}{operation.name}" ({type(operation).__name__}) {reason}')
         if isinstance(layer, Windowed) and layer.padding == "same" and len(set(layer.offsets())) > 1:
@@ -99,14 +97,12 @@ class _Finder(Checker):
         return outputs
 
 
-def _endless(operation: Any, layer: Any, frames: bool) -> str:
+def _endless(role: Role, layer: Any) -> str:
     """Why a layer has no finite context, or ""."""
-    if not frames or isinstance(layer, Reduction):
+    if not role.frames or isinstance(layer, Reduction):
         return "reduces all frames to one"
-    if type(operation) in RECURRENT or type(operation) is plain.Bidirectional:
-        return "carries a state through all frames"
-    if type(operation) in ATTENTION:
-        return "attends to all frames"
+    if role.endless or getattr(layer, "endless", ""):
+        return role.endless or str(layer.endless)
     if isinstance(layer, GroupNormalization) or (isinstance(layer, Softmax) and layer.axis == 1):
         return "normalizes over all frames"
     if isinstance(layer, MaskAware) and not type(layer).__module__.startswith("vlpipe.") and type(layer).reach is MaskAware.reach:

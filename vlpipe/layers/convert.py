@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import registered
-from vlpipe.layers.entry import CarryMask, LengthMask
+from vlpipe.layers.entry import CarryMask, FillPadding, LengthMask
 from vlpipe.layers.model import Model
 from vlpipe.layers.roles import Role, role_of, share_weights
 from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, framed, is_sequence, leaves, replay, tensors, with_axis
@@ -51,7 +52,8 @@ def mask_aware(model: Any, *, given: str = "lengths") -> Any:
     if given not in ("lengths", "mask"):
         raise ArgumentError(f'mask_aware: given={given!r}; expected "lengths" or "mask".')
     functional = as_functional(model, "mask_aware")
-    sequences = [x for x in functional.inputs if is_sequence(x)]
+    keys = input_keys(functional)
+    sequences = [x for x in functional.inputs if is_sequence(x, functional.inputs)]
     if not sequences:
         shapes = ", ".join(f'"{x.name}" {tuple(x.shape)}' for x in functional.inputs)
         raise ArgumentError(
@@ -60,15 +62,24 @@ def mask_aware(model: Any, *, given: str = "lengths") -> Any:
         )
     inputs: dict[str, Any] = {}
     traced = []
-    for x in functional.inputs:
-        if is_sequence(x):
-            name, key = ("features", given) if len(sequences) == 1 else (x.name, f"{x.name}_{given}")
-            traced.append(TracedTensor(sequence_input(x, name, key, given, inputs), FrameAxis()))
+    for x, name in zip(functional.inputs, keys, strict=True):
+        if not any(x is sequence for sequence in sequences):
+            inputs[name] = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=name)
+            traced.append(TracedTensor(inputs[name]))
+        elif len(sequences) == 1 and not isinstance(functional._inputs_struct, dict):
+            traced.append(TracedTensor(sequence_input(x, "features", given, given, inputs), FrameAxis()))
         else:
-            inputs[x.name] = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)
-            traced.append(TracedTensor(inputs[x.name]))
+            companion = given if name == "features" and len(sequences) == 1 else f"{name}_{given}"
+            traced.append(TracedTensor(sequence_input(x, name, companion, given, inputs), FrameAxis()))
     outputs = replay(functional, traced, Converter())
     return Model(inputs, tensors(outputs), name=model.name)
+
+
+def input_keys(functional: Any) -> list[str]:
+    """Return the name of each input: its key in a dict of inputs, which is how data are passed to the model, or else its own."""
+    structure = functional._inputs_struct
+    keys = {id(x): key for key, x in structure.items()} if isinstance(structure, dict) else {}
+    return [keys.get(id(x), x.name) for x in functional.inputs]
 
 
 def sequence_input(x: Any, name: str, key: str, companion: str, inputs: dict[str, Any]) -> Any:
@@ -91,7 +102,7 @@ class Converter:
 
     def __init__(self, path: str = "") -> None:
         self.path = path
-        self.twins: dict[int, Any] = {}
+        self.twins: dict[Any, Any] = {}
 
     def __call__(self, operation: Any, *arguments: Any, **options: Any) -> Any:
         if isinstance(operation, keras.Model):
@@ -110,11 +121,20 @@ class Converter:
                 f"mask_aware: {label(self.path, operation)} merges branches that never have the same number of frames. "
                 "Give the branches the same strides and padding, or crop the longer one."
             )
-        outputs = layer(*tensors(arguments), **tensors(options))
+        if role.fill is not None:
+            arguments, options = self.filled(operation, role.fill, arguments, options)
+        if role.packed and layer is not operation:
+            operands = [leaf.tensor for leaf in leaves(arguments, options) if isinstance(leaf, TracedTensor)]
+            outputs = layer(operands[0] if len(operands) == 1 else operands)
+        else:
+            outputs = layer(*tensors(arguments), **tensors(options))
+        if role.activation is not None:
+            outputs = self.activated(operation, role.activation, outputs)
         if not role.frames:
             return keras.tree.map_structure(TracedTensor, outputs)
         if not role.carries and layer is operation:
-            outputs = CarryMask(name=f"{operation.name}_mask")([outputs, *[leaf.tensor for leaf in sequences]])
+            carry, masks = CarryMask(name=f"{operation.name}_mask"), [leaf.tensor for leaf in sequences]
+            outputs = keras.tree.map_structure(lambda y: carry([y, *masks]), outputs)  # of a split there are several
         return with_axis(outputs, joined.after(layer), sequences[0].tensor)
 
     def layer_for(self, operation: Any, make: Callable[[], Any], input_shape: Any) -> Any:
@@ -125,10 +145,38 @@ class Converter:
                 share_weights(layer, operation, input_shape)
         return self.twins[id(operation)]
 
+    def filled(self, operation: Any, value: float, *structures: Any) -> Any:
+        """Return the arguments of an operation with their padding set to a value: as copies, one for each tensor."""
+        fill = self.part(operation, "fill", lambda name: FillPadding(value, name=name))
+        first = framed(structures)[0].tensor
+        copies: dict[int, Any] = {}
+
+        def copy_of(leaf: Any) -> Any:
+            if not isinstance(leaf, TracedTensor) or not (leaf.frames or (leaf.tensor.shape and leaf.tensor.shape[0] is None)):
+                return leaf
+            if id(leaf) not in copies:
+                copies[id(leaf)] = replace(leaf, tensor=fill(leaf.tensor if leaf.frames else [leaf.tensor, first]))
+            return copies[id(leaf)]
+
+        return keras.tree.map_structure(copy_of, structures)
+
+    def activated(self, operation: Any, activation: Any, outputs: Any) -> Any:
+        """Return the activation of the outputs of a layer whose twin has none."""
+        fill = self.part(operation, "fill", lambda name: FillPadding(1.0, name=name))
+        activate = self.part(operation, "activation", lambda name: keras.layers.Activation(activation, name=name))
+        return activate(fill(outputs))
+
+    def part(self, operation: Any, kind: str, make: Callable[[str], Any]) -> Any:
+        """Return the layer that stands beside an operation in all its calls."""
+        key = (id(operation), kind)
+        if key not in self.twins:
+            self.twins[key] = make(f"{operation.name}_{kind}")
+        return self.twins[key]
+
     def convert_nested(self, model: Any, arguments: Any) -> Any:
         """Convert a nested model, which stays one model; its frame axes are followed anew at every call."""
         inputs = leaves(arguments)
-        functional = as_functional(model, "mask_aware")
+        functional = as_functional(model, "mask_aware", nested=True)
         inner_inputs = [TracedTensor(keras.Input(batch_shape=x.tensor.shape, dtype=x.tensor.dtype), x.frames) for x in inputs]
         nested = Converter(f"{self.path}{model.name}/")
         nested.twins = self.twins

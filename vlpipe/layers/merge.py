@@ -127,11 +127,18 @@ class Concatenate(Merge, keras.layers.Concatenate):
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(axis=axis, **kwargs)
-        if axis not in (-1, 2):
+        self.check_axis(axis)
+
+    def check_axis(self, axis: int) -> None:
+        if axis in (0, 1):
             raise ArgumentError(
                 f'Concatenate "{self.name}": axis={axis}; expected axis=-1, the features. '
                 "Sequences of different lengths cannot be joined along the frames."
             )
 
+    def build(self, input_shape: Any) -> None:
+        self.check_axis(self.axis % len(input_shape[0]))
+        super().build(input_shape)
+
     def _merge_function(self, inputs: Any) -> Any:
-        return ops.concatenate(inputs, axis=-1)
+        return ops.concatenate(inputs, axis=self.axis)

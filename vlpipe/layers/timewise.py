@@ -31,7 +31,7 @@ def frame_counts(model: Any) -> list[tuple[int, FrameCount] | None]:
     functional = as_functional(model, "frame_counts")
     found: list[tuple[int, FrameCount] | None] = [None] * len(functional.outputs)
     for position, source in enumerate(functional.inputs):
-        if is_sequence(source):  # one input at a time, so that the frames of an output are known to come from it
+        if is_sequence(source, functional.inputs):  # one input at a time, so that the frames of an output are known to come from it
             inputs = [TracedTensor(x, FrameAxis(masked=False) if x is source else None) for x in functional.inputs]
             for number, output in enumerate(leaves(replay(functional, inputs, Checker()))):
                 if output.frames is not None and output.frames.counted and found[number] is None:
