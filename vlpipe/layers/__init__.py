@@ -10,7 +10,7 @@ from vlpipe.layers.check import Finding, ModelCheck, check_model
 from vlpipe.layers.convert import mask_aware
 from vlpipe.layers.entry import CarryMask, Embedding, FillPadding, LengthMask, ToPadded
 from vlpipe.layers.frames import FilledFrames, FilledReduction, Reshape, SelectFrame, SliceFrames
-from vlpipe.layers.merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
+from vlpipe.layers.merge import Add, Average, CommonFrames, Concatenate, Maximum, Minimum, Multiply, Subtract
 from vlpipe.layers.model import Model
 from vlpipe.layers.normalize import BatchNormalization, GroupNormalization, RMSNormalization, Softmax
 from vlpipe.layers.planes import (
@@ -45,6 +45,7 @@ __all__ = [
     "AveragePooling2D",
     "BatchNormalization",
     "CarryMask",
+    "CommonFrames",
     "Concatenate",
     "Conv1D",
     "Conv1DTranspose",

@@ -116,7 +116,7 @@ def unknown(layer: Any, x: Any) -> Role:
     if isinstance(x, KerasTensor) and not takes_mask and is_framewise(layer, x):
         return Role(lambda: FrameWise(layer, name=layer.name), carries=False, endless=earlier_frames(layer, x))
     if not isinstance(layer, plain.Lambda):
-        return refuse_unknown()
+        return refuse_unknown(type(layer).__name__)
     return refuse(
         "runs Python code that mixes frames, or that vlpipe cannot try out",
         "Write it with keras.ops, or as a layer with the base class vlpipe.layers.MaskAware.",

@@ -106,6 +106,8 @@ def role_of_op(op: Any, arguments: Any, options: Any, rank: int) -> Role:
     if name in ELEMENTWISE_OPS:
         if frame_axes_match(operands, rank):
             return CARRY
+        if frames := fixed_frames(operands, rank):
+            return refuse_fixed(frames)
         return refuse("broadcasts across the frames", "Give both operands the same rank.")
     if name in ALONG:
         axes = axes_of(op.axis, rank + (name in NEW_AXIS))
@@ -134,6 +136,25 @@ def frame_axes_match(operands: list[Any], rank: int) -> bool:
         elif (len(shape) >= rank and shape[1] != 1) or (len(shape) == rank - 1 and shape[0] != 1):
             return False
     return True
+
+
+def fixed_frames(operands: list[Any], rank: int) -> int:
+    """Return the number of frames of an operand that has the same number for every sequence, such as a table of positions; 0 if none has."""
+    for operand in operands:
+        shape: Any = getattr(operand.tensor if isinstance(operand, TracedTensor) else operand, "shape", ())
+        if isinstance(operand, TracedTensor) and operand.frames:
+            continue
+        axis = 1 if len(shape) == rank else 0 if len(shape) == rank - 1 and not isinstance(operand, TracedTensor) else None
+        if axis is not None and isinstance(shape[axis], int) and shape[axis] != 1:
+            return int(shape[axis])
+    return 0
+
+
+def refuse_fixed(frames: int) -> Role:
+    return refuse(
+        f"has an operand of {frames} frames, so it takes sequences of {frames} frames only",
+        "Cut the operand to the frames of the batch in a layer with the base class vlpipe.layers.MaskAware: table[:, :keras.ops.shape(x)[1]].",
+    )
 
 
 MOVES = refuse("moves the frame axis", KEEP_AXES)

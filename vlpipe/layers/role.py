@@ -50,9 +50,11 @@ def refuse(reason: str, advice: str, problem: str = "fixed_length") -> Role:
     return Role(refused=reason, advice=advice, problem=problem)
 
 
-def refuse_unknown() -> Role:
+def refuse_unknown(layer: str = "") -> Role:
     reason = "is unknown to vlpipe and may mix frames with padding"
     advice = "If it respects the mask, add the base class vlpipe.layers.MaskAware to it; otherwise build it from layers of vlpipe.layers."
+    if layer:
+        advice = f"{advice} Pass a mask-aware layer for it: mask_aware(model, layers={{{layer}: Aware{layer}}})."
     return replace(refuse(reason, advice, "unknown"), counted=False)
 
 

@@ -13,10 +13,10 @@ from vlpipe.layers import adaptive, entry, merge, normalize, planes, reduce, res
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.fills import ATTENTION, fill_of
 from vlpipe.layers.layer_roles import RECURRENT, SPECIAL, axes_without_frames, known_kind, unknown
-from vlpipe.layers.operations import role_of_op
+from vlpipe.layers.operations import ELEMENTWISE_OPS, fixed_frames, refuse_fixed, role_of_op
 from vlpipe.layers.probe import is_of_keras, mixing_activation, own_activation
 from vlpipe.layers.role import KEEP, Role, refuse, refuse_unknown
-from vlpipe.layers.walk import framed
+from vlpipe.layers.walk import framed, leaves
 from vlpipe.layers.wrappers import SpectralNormalization
 
 # Elementwise: each output value depends on the input value at the same place only.
@@ -75,6 +75,8 @@ def role_of(operation: Any, arguments: Any, options: Any) -> Role:
         return role_with_activation(role, operation, x) if kind.__module__.startswith("vlpipe.") else role
     if getattr(operation, "activity_regularizer", None) is not None:
         return refuse("has an activity_regularizer, which counts the padding", "Remove it, or regularize the kernel.", "padding_statistics")
+    if kind in TWINS and is_merge(operation) and (frames := fixed_frames(leaves(arguments, options), len(x.shape))):
+        return refuse_fixed(frames)
     if kind.__module__.startswith("keras.src.ops"):
         role = role_of_op(operation, arguments, options, len(x.shape))
     else:
@@ -82,6 +84,14 @@ def role_of(operation: Any, arguments: Any, options: Any) -> Role:
         role = role if role.refused else role_with_activation(role, operation, x)
     activation = own_activation(operation) if kind is plain.Activation else None
     return role if role.refused else replace(role, fill=fill_of(operation, arguments, activation))
+
+
+def is_merge(operation: Any) -> bool:
+    """Return whether an operation joins branches frame by frame."""
+    kind = known_kind(type(operation))
+    if kind.__module__.startswith("keras.src.ops"):
+        return kind.__name__ in ELEMENTWISE_OPS | {"Concatenate", "Stack"}
+    return kind in TWINS and issubclass(TWINS[kind], (merge.Merge, reduce.Dot))
 
 
 def role_with_activation(role: Role, layer: Any, x: Any) -> Role:
@@ -125,6 +135,11 @@ def role_of_layer(layer: Any, kind: type, x: Any) -> Role:
         return unknown(layer, x)
     if rank < 3:
         return refuse("uses the frame axis as the feature axis", "Pass it [batch, frames, features].")
+    if kind is plain.Normalization and 1 in {int(axis) % rank for axis in layer.axis}:
+        frames = (layer._build_input_shape or x.shape)[1]
+        return refuse(
+            f"has a mean and a variance for each of {frames} frames", "Use Normalization(axis=-1), adapted to the frames of all sequences."
+        )
     if kind in FRAMEWISE:
         return KEEP
     if kind in NORMALIZED and not axes_without_frames(layer, rank):

@@ -88,6 +88,14 @@ class FrameAxis:
         return joined
 
 
+def have_equal_frames(axes: list[FrameAxis]) -> bool:
+    """Return whether branches have the same number of frames for every input length."""
+    shortest = shortest_length(axis.count for axis in axes)
+    lengths = np.concatenate([np.arange(1, min(shortest, PROBES)), np.arange(PROBES) + shortest])
+    first, *others = (axis.count(lengths) for axis in axes)
+    return all(np.array_equal(first, other) for other in others)
+
+
 def shortest_length(counts: Iterable[Callable[[Any], Any]]) -> int:
     """Return the smallest number of input frames that leaves a frame of every count, none of which falls with it; 0 if no number does."""
 
@@ -164,7 +172,8 @@ def as_functional(model: Any, caller: str, *, nested: bool = False) -> Any:
     if not hasattr(model, "operations"):
         raise ArgumentError(
             f"{caller}: got {type(model).__name__}; expected a built Sequential or Functional model, because the call method of a "
-            "subclassed model cannot be inspected. Build the model from keras.Input and layers, or use vlpipe.layers inside it."
+            "subclassed model cannot be inspected. Pass keras.Model(inputs, model.call(inputs)) with inputs = keras.Input((None, d)), which "
+            "has the same layers and weights."
         )
     return model
 
