@@ -171,6 +171,7 @@ class Converter:
             )
         if is_merge(operation) and not have_equal_frames(axes):
             arguments, options = self.with_common_frames(operation, joined, arguments, options)
+            sequences = framed(arguments, options)
         if role.fill is not None:
             arguments, options = self.filled(operation, role.fill, arguments, options)
         if role.packed and layer is not operation:
