@@ -16,7 +16,8 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.convert import mask_aware
 from vlpipe.layers.entry import CarryMask, LengthMask
-from vlpipe.layers.roles import Role, role_of
+from vlpipe.layers.role import Role
+from vlpipe.layers.roles import role_of
 from vlpipe.layers.walk import (
     FrameAxis,
     TracedTensor,
@@ -27,6 +28,7 @@ from vlpipe.layers.walk import (
     replay,
     shortest_length,
     tensors,
+    traced_tensors,
     with_axis,
 )
 
@@ -172,7 +174,10 @@ class Checker:
         axes = [leaf.frames for leaf in sequences if leaf.frames]
         if not axes:
             return keras.tree.map_structure(TracedTensor, outputs)
-        output_axis = self.check_operation(operation, arguments, options, axes)
+        role = role_of(operation, arguments, options)
+        if role.graph is not None:
+            return self.check_nested(role.graph, (arguments, options))
+        output_axis = self.check_operation(operation, role, arguments, axes)
         if isinstance(operation, keras.layers.MultiHeadAttention):
             self.deleted.update({id(leaf): (leaf, operation) for leaf in sequences if leaf.frames.masked})
         if output_axis:
@@ -189,13 +194,12 @@ class Checker:
             self.findings.append(finding)
         return replace(leaf, frames=replace(leaf.frames, masked=False))
 
-    def check_operation(self, operation: Any, arguments: Any, options: Any, axes: list[FrameAxis]) -> FrameAxis | None:
+    def check_operation(self, operation: Any, role: Role, arguments: Any, axes: list[FrameAxis]) -> FrameAxis | None:
         """Record the problems of an operation; return the frame axis of its output, None if it has no frames."""
         add = functools.partial(self.add, operation.name, type(operation).__name__)
         carrier = isinstance(operation, CarryMask)
         for name, kind in {axis.dropped for axis in axes if axis.dropped and not carrier}:
             self.add(name, kind, *DROPPED)
-        role = role_of(operation, arguments, options)
         if role.refused:
             add(role.problem, role.refused, role.advice.rstrip("."))
             kept = role.frames and role.problem != "fixed_length"
@@ -262,4 +266,4 @@ class Checker:
     def check_nested(self, model: Any, arguments: Any) -> Any:
         nested = Checker(f"{self.path}{model.name}/", self.shortest)
         nested.findings, nested.axes, nested.deleted = self.findings, self.axes, self.deleted
-        return replay(as_functional(model, "check_model", nested=True), leaves(arguments), nested)
+        return replay(as_functional(model, "check_model", nested=True), traced_tensors(arguments), nested)

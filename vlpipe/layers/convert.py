@@ -13,8 +13,9 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import registered
 from vlpipe.layers.entry import CarryMask, FillPadding, LengthMask
 from vlpipe.layers.model import Model
-from vlpipe.layers.roles import Role, role_of, share_weights
-from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, framed, is_sequence, leaves, replay, tensors, with_axis
+from vlpipe.layers.role import Role
+from vlpipe.layers.roles import role_of, share_weights
+from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, framed, is_sequence, replay, tensors, traced_tensors, with_axis
 
 
 def mask_aware(model: Any, *, given: str = "lengths") -> Any:
@@ -114,6 +115,9 @@ class Converter:
         role = role_of(operation, arguments, options)
         if role.refused:
             raise refusal(self.path, operation, role)
+        if role.graph is not None:
+            graph = self.twins.setdefault((id(operation), "graph"), role.graph)
+            return self.convert_nested(graph, (arguments, options))
         layer = self.layer_for(operation, role.twin or (lambda: operation), sequences[0].tensor.shape)
         joined = axes[0].joined(axes[1:])
         if joined is None:
@@ -124,7 +128,7 @@ class Converter:
         if role.fill is not None:
             arguments, options = self.filled(operation, role.fill, arguments, options)
         if role.packed and layer is not operation:
-            operands = [leaf.tensor for leaf in leaves(arguments, options) if isinstance(leaf, TracedTensor)]
+            operands = [leaf.tensor for leaf in traced_tensors(arguments, options)]
             outputs = layer(operands[0] if len(operands) == 1 else operands)
         else:
             outputs = layer(*tensors(arguments), **tensors(options))
@@ -175,7 +179,7 @@ class Converter:
 
     def convert_nested(self, model: Any, arguments: Any) -> Any:
         """Convert a nested model, which stays one model; its frame axes are followed anew at every call."""
-        inputs = leaves(arguments)
+        inputs = traced_tensors(arguments)
         functional = as_functional(model, "mask_aware", nested=True)
         inner_inputs = [TracedTensor(keras.Input(batch_shape=x.tensor.shape, dtype=x.tensor.dtype), x.frames) for x in inputs]
         nested = Converter(f"{self.path}{model.name}/")
