@@ -35,6 +35,8 @@ from vlpipe.layers.walk import (
 ADVICE = "Use vlpipe.layers.{twin}, or mask_aware(model) for all layers at once"
 NEEDS_MASK = "Let a mask reach it: start the model with LengthMask, or use mask_aware(model)"
 
+MAX_NAMES = 3  # of the layers with the same finding, in the report
+
 DELETED = (
     "mask_lost",
     "deletes the mask of its own inputs, so layers that use these later treat padding as frames",
@@ -82,14 +84,22 @@ class ModelCheck:
         """Whether there are no findings."""
         return not self.findings
 
+    def grouped(self) -> dict[tuple[str, str, str, str], list[str]]:
+        """Return the names of the layers for each kind of finding: `(kind, problem, message, advice)`."""
+        groups: dict[tuple[str, str, str, str], list[str]] = {}
+        for finding in self.findings:
+            groups.setdefault((finding.kind, finding.problem, finding.message, finding.advice), []).append(finding.layer)
+        return groups
+
     def report(self) -> str:
-        """Return the findings as a table for a terminal, with a line on the receptive field."""
+        """Return the findings as a table for a terminal, those of one kind in one row, with a line on the receptive field."""
         text = io.StringIO()
         console = Console(file=text, width=120, color_system=None)
         if self.findings:
             table = Table("layer", "problem", "what it does, and what to use instead", show_lines=True)
-            for finding in self.findings:
-                table.add_row(f"{finding.layer}\n({finding.kind})", finding.problem, f"{finding.message}. {finding.advice}.")
+            for (kind, problem, message, advice), names in self.grouped().items():
+                more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+                table.add_row(f"{', '.join(names[:MAX_NAMES])}{more}\n({kind})", problem, f"{message}. {advice}.")
             console.print(table)
         else:
             console.print("No layer lets padding change an answer.")
@@ -179,7 +189,7 @@ class Checker:
             return self.check_nested(role.graph, (arguments, options))
         output_axis = self.check_operation(operation, role, arguments, axes)
         if isinstance(operation, keras.layers.MultiHeadAttention):
-            self.deleted.update({id(leaf): (leaf, operation) for leaf in sequences if leaf.frames.masked})
+            self.deleted.update({id(leaf): (leaf, operation) for leaf in sequences if leaf.frames and leaf.frames.masked})
         if output_axis:
             self.check_length(operation, output_axis, axes[0])
         return with_axis(outputs, output_axis, sequences[0].tensor)

@@ -172,6 +172,7 @@ class Reshape(MaskAware, keras.layers.Reshape):
     def __init__(self, target_shape: Any, **kwargs: Any) -> None:
         super().__init__(target_shape, **kwargs)
         self.ratio = Fraction(1)  # frames of the output for one of the input
+        self.built = False  # Keras has nothing to build here
         if not self.target_shape or self.target_shape[0] != -1 or -1 in self.target_shape[1:]:
             raise ArgumentError(
                 f'Reshape "{self.name}": target_shape={self.target_shape}; expected (-1, ...), where -1 stands for the frames. '

@@ -113,20 +113,20 @@ def time_distributed(layer: Any, x: Any) -> Role:
 
 
 def unknown(layer: Any, arguments: Any, options: Any) -> Role:
-    """Return the role of a layer that vlpipe does not know, and of a Lambda: it is tried out on a few frames, then on symbolic tensors."""
-    takes_mask = layer._fn_expects_mask_arg if isinstance(layer, plain.Lambda) else layer._call_has_mask_arg
-    if (
-        not options
-        and len(leaves(arguments)) == 1
-        and isinstance(arguments[0], TracedTensor)
-        and not takes_mask
-        and is_framewise(layer, x := arguments[0].tensor)
-    ):
-        return Role(lambda: FrameWise(layer, name=layer.name), carries=False, endless=earlier_frames(layer, x))
-    graph = operations_of(layer, arguments, options)
+    """Return the role of a layer that vlpipe does not know, or of a Lambda: it is tried out, on a few frames and on symbolic tensors."""
+    if not isinstance(layer, plain.Layer):
+        return refuse_unknown()
+    is_lambda = isinstance(layer, plain.Lambda)
+    graph = operations_of(layer, arguments, options) if is_lambda else None  # each operation by itself tells more than their result
+    takes_mask = layer._fn_expects_mask_arg if is_lambda else layer._call_has_mask_arg
+    single = len(arguments) == 1 and isinstance(arguments[0], TracedTensor) and not options
+    if graph is None and single and not takes_mask and is_framewise(layer, x := arguments[0].tensor):
+        # 1 in the padding: zero may be where its gradient is infinite
+        return Role(lambda: FrameWise(layer, name=layer.name), carries=False, fill=1.0, endless=earlier_frames(layer, x))
+    graph = graph or operations_of(layer, arguments, options)
     if graph is not None:
         return Role(graph=graph)
-    if isinstance(layer, plain.Lambda):
+    if is_lambda:
         advice = "Write it with keras.ops, or as a layer with the base class vlpipe.layers.MaskAware."
         return refuse("runs Python code that mixes frames, and is not written with keras.ops", advice)
     return refuse_unknown()

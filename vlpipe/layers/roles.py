@@ -81,7 +81,9 @@ def role_of(operation: Any, arguments: Any, options: Any) -> Role:
         role = role_of_layer(operation, kind, arguments, options)
         role = role if role.refused else role_with_activation(role, operation, x)
     activation = own_activation(operation) if kind is plain.Activation else None
-    return role if role.refused else replace(role, fill=fill_of(operation, arguments, activation))
+    if role.refused or role.graph is not None or role.fill is not None:
+        return role
+    return replace(role, fill=fill_of(operation, arguments, activation))
 
 
 def role_with_activation(role: Role, layer: Any, x: Any) -> Role:
