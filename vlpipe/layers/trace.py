@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from vlpipe.layers.walk import TracedTensor, leaves
+from vlpipe.layers.wrappers import Weight
 
 FRAMES, OPEN_WIDTH = 5, 3  # of the random arrays on which the layer and its operations are compared
 
@@ -15,14 +16,12 @@ FRAMES, OPEN_WIDTH = 5, 3  # of the random arrays on which the layer and its ope
 def operations_of(layer: Any, arguments: Any, options: Any) -> Any:
     """Return what a layer computes as a Functional model of its tensors in order; None if it cannot be told.
 
-    It can if the layer is written with `keras.ops` and with layers, and has no variable of its own: the model could not save it.
+    It can if the layer is written with `keras.ops` and with layers. Its own variables become layers `Weight`, which the model saves.
 
     Args:
         layer: a layer that is built.
         arguments, options: what it is called with, `TracedTensor` in place of tensors.
     """
-    if list(layer._trainable_variables) + list(layer._non_trainable_variables):
-        return None
     graphs = [graph_of(layer, arguments, options, training) for training in (False, True)]
     if any(graph is None for graph in graphs):
         return None
@@ -45,13 +44,26 @@ def graph_of(layer: Any, arguments: Any, options: Any, training: bool) -> Any:
     given, named = keras.tree.map_structure(symbolic, (arguments, options))
     if getattr(layer, "_call_has_training_arg", False):
         named = {**named, "training": training}
+    own = {name: value for name, value in vars(layer).items() if isinstance(value, keras.Variable)}
     try:
+        vars(layer).update({name: tensor_of(variable, f"{layer.name}_{name}", inputs[0]) for name, variable in own.items()})
         outputs = layer.call(*given, **named)
         if any(not isinstance(y, keras.KerasTensor) or any(y is x for x in inputs) for y in leaves(outputs)):
             return None
         return keras.Model(inputs, outputs, name=layer.name)
     except Exception:  # a user's code may raise anything on a tensor without values, and is then code that cannot be followed
         return None
+    finally:
+        vars(layer).update(own)
+
+
+def tensor_of(variable: Any, name: str, x: Any) -> Any:
+    """Return a variable as a symbolic tensor in the graph that begins with `x`."""
+    weight = Weight(variable.shape, variable.trainable, dtype=variable.dtype, name=name)
+    weight.add_weight = lambda *args, **kwargs: variable
+    weight.build(x.shape)
+    del weight.add_weight
+    return weight(x)
 
 
 def agrees(layer: Any, graph: Any, arguments: Any, options: Any) -> bool:
