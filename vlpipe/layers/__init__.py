@@ -33,7 +33,7 @@ from vlpipe.layers.sequence_loss import CTC, SequenceLoss
 from vlpipe.layers.testing import assert_padding_invariant
 from vlpipe.layers.timewise import output_lengths, sample_weight
 from vlpipe.layers.windows import AveragePooling1D, Conv1D, DepthwiseConv1D, MaxPooling1D, SeparableConv1D
-from vlpipe.layers.wrappers import FrameWise, SpectralNormalization, TimeDistributed
+from vlpipe.layers.wrappers import FrameWise, SpectralNormalization, TimeDistributed, Weight
 
 __all__ = [
     "AdaptiveAveragePooling1D",
@@ -94,6 +94,7 @@ __all__ = [
     "ToPadded",
     "UpSampling1D",
     "UpSampling2D",
+    "Weight",
     "ZeroPadding1D",
     "ZeroPadding2D",
     "assert_padding_invariant",

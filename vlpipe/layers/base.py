@@ -98,8 +98,6 @@ class MaskAware:
         True
     """
 
-    endless = ""  # why an output frame depends on frames at any distance: "attends to all frames"
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.supports_masking = True  # some parents set it to False
@@ -121,6 +119,10 @@ class MaskAware:
         """Return how many input frames before and after input frame j * stride output frame j depends on, at most."""
         span = self.reach().span
         return span - 1, span - 1
+
+    def endless(self) -> str:
+        """Return why an output frame depends on frames at any distance, such as "attends to all frames"; "" if it does not."""
+        return ""
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """Return the mask of the output, `[B, output_frames(T)]`, or None without a mask."""

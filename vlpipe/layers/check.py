@@ -16,7 +16,8 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.convert import mask_aware
 from vlpipe.layers.entry import CarryMask, LengthMask
-from vlpipe.layers.roles import Role, role_of
+from vlpipe.layers.role import Role
+from vlpipe.layers.roles import role_of
 from vlpipe.layers.walk import (
     FrameAxis,
     TracedTensor,
@@ -27,11 +28,14 @@ from vlpipe.layers.walk import (
     replay,
     shortest_length,
     tensors,
+    traced_tensors,
     with_axis,
 )
 
 ADVICE = "Use vlpipe.layers.{twin}, or mask_aware(model) for all layers at once"
 NEEDS_MASK = "Let a mask reach it: start the model with LengthMask, or use mask_aware(model)"
+
+MAX_NAMES = 3  # of the layers with the same finding, in the report
 
 DELETED = (
     "mask_lost",
@@ -80,14 +84,22 @@ class ModelCheck:
         """Whether there are no findings."""
         return not self.findings
 
+    def grouped(self) -> dict[tuple[str, str, str, str], list[str]]:
+        """Return the names of the layers for each kind of finding: `(kind, problem, message, advice)`."""
+        groups: dict[tuple[str, str, str, str], list[str]] = {}
+        for finding in self.findings:
+            groups.setdefault((finding.kind, finding.problem, finding.message, finding.advice), []).append(finding.layer)
+        return groups
+
     def report(self) -> str:
-        """Return the findings as a table for a terminal, with a line on the receptive field."""
+        """Return the findings as a table for a terminal, those of one kind in one row, with a line on the receptive field."""
         text = io.StringIO()
         console = Console(file=text, width=120, color_system=None)
         if self.findings:
             table = Table("layer", "problem", "what it does, and what to use instead", show_lines=True)
-            for finding in self.findings:
-                table.add_row(f"{finding.layer}\n({finding.kind})", finding.problem, f"{finding.message}. {finding.advice}.")
+            for (kind, problem, message, advice), names in self.grouped().items():
+                more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+                table.add_row(f"{', '.join(names[:MAX_NAMES])}{more}\n({kind})", problem, f"{message}. {advice}.")
             console.print(table)
         else:
             console.print("No layer lets padding change an answer.")
@@ -172,9 +184,12 @@ class Checker:
         axes = [leaf.frames for leaf in sequences if leaf.frames]
         if not axes:
             return keras.tree.map_structure(TracedTensor, outputs)
-        output_axis = self.check_operation(operation, arguments, options, axes)
+        role = role_of(operation, arguments, options)
+        if role.graph is not None:
+            return self.check_nested(role.graph, (arguments, options))
+        output_axis = self.check_operation(operation, role, arguments, axes)
         if isinstance(operation, keras.layers.MultiHeadAttention):
-            self.deleted.update({id(leaf): (leaf, operation) for leaf in sequences if leaf.frames.masked})
+            self.deleted.update({id(leaf): (leaf, operation) for leaf in sequences if leaf.frames and leaf.frames.masked})
         if output_axis:
             self.check_length(operation, output_axis, axes[0])
         return with_axis(outputs, output_axis, sequences[0].tensor)
@@ -189,13 +204,12 @@ class Checker:
             self.findings.append(finding)
         return replace(leaf, frames=replace(leaf.frames, masked=False))
 
-    def check_operation(self, operation: Any, arguments: Any, options: Any, axes: list[FrameAxis]) -> FrameAxis | None:
+    def check_operation(self, operation: Any, role: Role, arguments: Any, axes: list[FrameAxis]) -> FrameAxis | None:
         """Record the problems of an operation; return the frame axis of its output, None if it has no frames."""
         add = functools.partial(self.add, operation.name, type(operation).__name__)
         carrier = isinstance(operation, CarryMask)
         for name, kind in {axis.dropped for axis in axes if axis.dropped and not carrier}:
             self.add(name, kind, *DROPPED)
-        role = role_of(operation, arguments, options)
         if role.refused:
             add(role.problem, role.refused, role.advice.rstrip("."))
             kept = role.frames and role.problem != "fixed_length"
@@ -262,4 +276,4 @@ class Checker:
     def check_nested(self, model: Any, arguments: Any) -> Any:
         nested = Checker(f"{self.path}{model.name}/", self.shortest)
         nested.findings, nested.axes, nested.deleted = self.findings, self.axes, self.deleted
-        return replay(as_functional(model, "check_model", nested=True), leaves(arguments), nested)
+        return replay(as_functional(model, "check_model", nested=True), traced_tensors(arguments), nested)

@@ -13,7 +13,7 @@ from vlpipe.layers.base import MaskAware
 from vlpipe.layers.check import Checker
 from vlpipe.layers.normalize import GroupNormalization, Softmax
 from vlpipe.layers.reduce import Reduction
-from vlpipe.layers.roles import Role, role_of
+from vlpipe.layers.role import Role
 from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, leaves
 from vlpipe.layers.windows import Windowed
 
@@ -73,9 +73,8 @@ class _Finder(Checker):
         self.endless: list[str] = []
         self.aligned_to_end = ""
 
-    def check_operation(self, operation: Any, arguments: Any, options: Any, axes: list[FrameAxis]) -> FrameAxis | None:
-        output = super().check_operation(operation, arguments, options, axes)
-        role = role_of(operation, arguments, options)
+    def check_operation(self, operation: Any, role: Role, arguments: Any, axes: list[FrameAxis]) -> FrameAxis | None:
+        output = super().check_operation(operation, role, arguments, axes)
         try:
             layer = operation if role.refused or not role.twin else role.twin()
         except ArgumentError:
@@ -101,8 +100,8 @@ def _endless(role: Role, layer: Any) -> str:
     """Why a layer has no finite context, or ""."""
     if not role.frames or isinstance(layer, Reduction):
         return "reduces all frames to one"
-    if role.endless or getattr(layer, "endless", ""):
-        return role.endless or str(layer.endless)
+    if reason := role.endless or (layer.endless() if isinstance(layer, MaskAware) else ""):
+        return reason
     if isinstance(layer, GroupNormalization) or (isinstance(layer, Softmax) and layer.axis == 1):
         return "normalizes over all frames"
     if isinstance(layer, MaskAware) and not type(layer).__module__.startswith("vlpipe.") and type(layer).reach is MaskAware.reach:

@@ -16,7 +16,8 @@ from vlpipe.layers.fills import ATTENTION
 from vlpipe.layers.merge import CommonFrames
 from vlpipe.layers.model import Model
 from vlpipe.layers.replace import Replacements
-from vlpipe.layers.roles import Role, is_merge, role_of, share_weights
+from vlpipe.layers.role import Role
+from vlpipe.layers.roles import is_merge, role_of, share_weights
 from vlpipe.layers.walk import (
     FrameAxis,
     TracedTensor,
@@ -27,6 +28,7 @@ from vlpipe.layers.walk import (
     leaves,
     replay,
     tensors,
+    traced_tensors,
     with_axis,
 )
 
@@ -162,6 +164,9 @@ class Converter:
         role = role_of(own or operation, arguments, options)
         if role.refused:
             raise refusal(self.path, operation, role)
+        if role.graph is not None:
+            graph = self.twins.setdefault((id(operation), "graph"), role.graph)
+            return self.convert_nested(graph, (arguments, options))
         layer = own or self.layer_for(operation, role.twin or (lambda: operation), sequences[0].tensor.shape)
         joined = axes[0].joined(axes[1:])
         if joined is None:
@@ -175,7 +180,7 @@ class Converter:
         if role.fill is not None:
             arguments, options = self.filled(operation, role.fill, arguments, options)
         if role.packed and layer is not operation:
-            operands = [leaf.tensor for leaf in leaves(arguments, options) if isinstance(leaf, TracedTensor)]
+            operands = [leaf.tensor for leaf in traced_tensors(arguments, options)]
             outputs = layer(operands[0] if len(operands) == 1 else operands)
         else:
             outputs = layer(*tensors(arguments), **tensors(options))
@@ -252,7 +257,7 @@ class Converter:
 
     def convert_nested(self, model: Any, arguments: Any) -> Any:
         """Convert a nested model, which stays one model; its frame axes are followed anew at every call."""
-        inputs = leaves(arguments)
+        inputs = traced_tensors(arguments)
         functional = as_functional(model, "mask_aware", nested=True)
         inner_inputs = [TracedTensor(keras.Input(batch_shape=x.tensor.shape, dtype=x.tensor.dtype), x.frames) for x in inputs]
         nested = Converter(f"{self.path}{model.name}/", self.replacements)

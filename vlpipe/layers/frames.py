@@ -69,7 +69,6 @@ class SliceFrames(MaskAware, keras.layers.Layer):
                 "counts from the last frame if the start does. Split it into two slices."
             )
 
-    @property
     def endless(self) -> str:
         return "counts frames from the last one" if self.step < 0 or self.start < 0 else ""
 
@@ -88,7 +87,7 @@ class SliceFrames(MaskAware, keras.layers.Layer):
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         rest = (slice(None), slice(None), *decoded(self.rest))
-        if not self.endless or mask is None:
+        if not self.endless() or mask is None:
             x = inputs if mask is None else pad_to_minimum(inputs, self.start + 1 - min(self.stop or 0, 0))
             return x[:, slice(self.start or None, self.stop, self.step)][rest]
         frames = ops.shape(inputs)[1]
@@ -173,6 +172,7 @@ class Reshape(MaskAware, keras.layers.Reshape):
     def __init__(self, target_shape: Any, **kwargs: Any) -> None:
         super().__init__(target_shape, **kwargs)
         self.ratio = Fraction(1)  # frames of the output for one of the input
+        self.built = False  # Keras has nothing to build here
         if not self.target_shape or self.target_shape[0] != -1 or -1 in self.target_shape[1:]:
             raise ArgumentError(
                 f'Reshape "{self.name}": target_shape={self.target_shape}; expected (-1, ...), where -1 stands for the frames. '
@@ -228,11 +228,12 @@ class FilledFrames(MaskAware, keras.layers.Layer):
         (2, 7, 4)
     """
 
-    endless = "looks at all frames"
-
     def __init__(self, operation: Any, fill: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.operation, self.fill = operation, fill
+
+    def endless(self) -> str:
+        return "looks at all frames"
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         xs = inputs if isinstance(inputs, (list, tuple)) else [inputs]

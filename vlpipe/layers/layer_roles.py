@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
-from keras import KerasTensor, ops
 from keras import layers as plain
+from keras import ops
 
 from vlpipe.layers.operations import role_of_reshape
 from vlpipe.layers.probe import mixes_frames
 from vlpipe.layers.role import KEEP, POOL, Role, refuse, refuse_unknown
-from vlpipe.layers.walk import leaves
+from vlpipe.layers.trace import operations_of
+from vlpipe.layers.walk import TracedTensor, leaves
 from vlpipe.layers.wrappers import FrameWise, TimeDistributed
 
 # Methods that a subclass of a known layer may have and still be one.
@@ -110,27 +112,32 @@ def time_distributed(layer: Any, x: Any) -> Role:
     return Role(lambda: TimeDistributed(inner, name=layer.name), True, True, leak, leak, "mismatch")
 
 
-def unknown(layer: Any, x: Any) -> Role:
-    """Return the role of a layer that vlpipe does not know, and of a Lambda: it is tried out on a few frames."""
-    takes_mask = getattr(layer, "_call_has_mask_arg", True) and not isinstance(layer, plain.Lambda)
-    if isinstance(x, KerasTensor) and not takes_mask and is_framewise(layer, x):
-        return Role(lambda: FrameWise(layer, name=layer.name), carries=False, endless=earlier_frames(layer, x))
-    if not isinstance(layer, plain.Lambda):
-        return refuse_unknown(type(layer).__name__)
-    return refuse(
-        "runs Python code that mixes frames, or that vlpipe cannot try out",
-        "Write it with keras.ops, or as a layer with the base class vlpipe.layers.MaskAware.",
-    )
+def unknown(layer: Any, arguments: Any, options: Any) -> Role:
+    """Return the role of a layer that vlpipe does not know, or of a Lambda: it is tried out, on a few frames and on symbolic tensors."""
+    if not isinstance(layer, plain.Layer):
+        return refuse_unknown()
+    is_lambda = isinstance(layer, plain.Lambda)
+    graph = operations_of(layer, arguments, options) if is_lambda else None  # each operation by itself tells more than their result
+    takes_mask = layer._fn_expects_mask_arg if is_lambda else layer._call_has_mask_arg
+    single = len(arguments) == 1 and isinstance(arguments[0], TracedTensor) and not options
+    if graph is None and single and not takes_mask and is_framewise(layer, x := arguments[0].tensor):
+        # 1 in the padding: zero may be where its gradient is infinite
+        return Role(lambda: FrameWise(layer, name=layer.name), carries=False, fill=1.0, endless=earlier_frames(layer, x))
+    graph = graph or operations_of(layer, arguments, options)
+    if graph is not None:
+        return Role(graph=graph)
+    if is_lambda:
+        advice = "Write it with keras.ops, or as a layer with the base class vlpipe.layers.MaskAware."
+        return refuse("runs Python code that mixes frames, and is not written with keras.ops", advice)
+    return refuse_unknown(type(layer).__name__)
 
 
 def is_framewise(layer: Any, x: Any) -> bool:
     """Return whether a layer treats frames and rows independently, in inference and in training; its variables stay as they are."""
-    if isinstance(layer, plain.Lambda) and layer._fn_expects_mask_arg:
-        return False
     before = [ops.convert_to_numpy(variable) for variable in layer.variables]
     modes: list[dict[str, Any]] = [{"training": False}, {"training": True}] if layer._call_has_training_arg else [{}]
     try:
-        mixes = any(mixes_frames(lambda v, mode=mode: layer.call(v, **mode), x.shape, x.dtype) for mode in modes)
+        mixes = any(mixes_frames(functools.partial(layer.call, **mode), x.shape, x.dtype) for mode in modes)
         after = [ops.convert_to_numpy(variable) for variable in layer.variables]
     finally:
         for variable, value in zip(layer.variables, before, strict=False):
@@ -154,7 +161,6 @@ SPECIAL: dict[type, Callable[[Any, Any], Role]] = {
     plain.Bidirectional: recurrent,
     **dict.fromkeys(RECURRENT, recurrent),
     plain.TimeDistributed: time_distributed,
-    plain.Lambda: unknown,
 }
 
 

@@ -175,7 +175,8 @@ class Concatenate(Merge, keras.layers.Concatenate):
             )
 
     def build(self, input_shape: Any) -> None:
-        self.check_axis(self.axis % len(input_shape[0]))
+        if len(input_shape[0]) > 2:  # vectors have no frames
+            self.check_axis(self.axis % len(input_shape[0]))
         super().build(input_shape)
 
     def _merge_function(self, inputs: Any) -> Any:

@@ -24,6 +24,7 @@ class Role:
         packed: whether the twin takes the tensors alone, one or a list; the other arguments of the operation are in its configuration.
         fill: the value that the padding of its inputs is set to before it is called, or None.
         activation: the activation that `twin` leaves out, to be called on its output, or None.
+        graph: a Functional model of the operations inside a layer, which are treated one by one in its place, or None.
         endless: why an output frame of an operation that is kept depends on frames at any distance, or "".
     """
 
@@ -39,6 +40,7 @@ class Role:
     packed: bool = False
     fill: float | None = None
     activation: Any = None
+    graph: Any = None
     endless: str = ""
 
 

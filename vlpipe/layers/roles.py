@@ -71,7 +71,7 @@ def role_of(operation: Any, arguments: Any, options: Any) -> Role:
     x = framed(arguments, options)[0].tensor
     kind = known_kind(type(operation))
     if isinstance(operation, MaskAware):
-        role = Role(frames=not isinstance(operation, reduce.Reduction), endless=operation.endless)
+        role = Role(frames=not isinstance(operation, reduce.Reduction), endless=operation.endless())
         return role_with_activation(role, operation, x) if kind.__module__.startswith("vlpipe.") else role
     if getattr(operation, "activity_regularizer", None) is not None:
         return refuse("has an activity_regularizer, which counts the padding", "Remove it, or regularize the kernel.", "padding_statistics")
@@ -80,10 +80,12 @@ def role_of(operation: Any, arguments: Any, options: Any) -> Role:
     if kind.__module__.startswith("keras.src.ops"):
         role = role_of_op(operation, arguments, options, len(x.shape))
     else:
-        role = role_of_layer(operation, kind, x)
+        role = role_of_layer(operation, kind, arguments, options)
         role = role if role.refused else role_with_activation(role, operation, x)
     activation = own_activation(operation) if kind is plain.Activation else None
-    return role if role.refused else replace(role, fill=fill_of(operation, arguments, activation))
+    if role.refused or role.graph is not None or role.fill is not None:
+        return role
+    return replace(role, fill=fill_of(operation, arguments, activation))
 
 
 def is_merge(operation: Any) -> bool:
@@ -117,7 +119,8 @@ def role_with_activation(role: Role, layer: Any, x: Any) -> Role:
     return replace(role, twin=lambda: linear_twin(layer, TWINS.get(kind, kind)), activation=activation)
 
 
-def role_of_layer(layer: Any, kind: type, x: Any) -> Role:
+def role_of_layer(layer: Any, kind: type, arguments: Any, options: Any) -> Role:
+    x = framed(arguments, options)[0].tensor
     rank = len(x.shape)
     if kind in REFUSALS:
         return refuse(*REFUSALS[kind])
@@ -125,14 +128,14 @@ def role_of_layer(layer: Any, kind: type, x: Any) -> Role:
         return role_of_activation(layer, rank)
     if kind in ELEMENTWISE:
         return KEEP
-    if kind in (plain.Flatten, plain.Reshape, plain.Lambda):
+    if kind in (plain.Flatten, plain.Reshape):
         return SPECIAL[kind](layer, x)
     if kind is plain.Embedding:
         return role_of_twin(layer, kind)
     if kind is entry.ToPadded:  # outside of a mask-aware model, never in one
         return replace(refuse_unknown(), counted=True)
-    if not kind.__module__.startswith("keras."):
-        return unknown(layer, x)
+    if kind is plain.Lambda or not kind.__module__.startswith("keras."):
+        return unknown(layer, arguments, options)
     if rank < 3:
         return refuse("uses the frame axis as the feature axis", "Pass it [batch, frames, features].")
     if kind is plain.Normalization and 1 in {int(axis) % rank for axis in layer.axis}:
@@ -147,17 +150,17 @@ def role_of_layer(layer: Any, kind: type, x: Any) -> Role:
     if kind in (plain.LayerNormalization, plain.UnitNormalization):
         return KEEP
     if kind is plain.SpectralNormalization:
-        return role_of_spectral(layer, x)
+        return role_of_spectral(layer, x, arguments)
     if kind in TWINS:
         return role_of_twin(layer, kind)
     if kind in ATTENTION:
         return Role(leak="attends to the padding", problem="reads_padding", endless="attends to all frames")
-    return SPECIAL[kind](layer, x) if kind in SPECIAL else unknown(layer, x)
+    return SPECIAL[kind](layer, x) if kind in SPECIAL else unknown(layer, arguments, options)
 
 
-def role_of_spectral(layer: Any, x: Any) -> Role:
+def role_of_spectral(layer: Any, x: Any, arguments: Any) -> Role:
     inner = layer.layer
-    role = role_of_layer(inner, known_kind(type(inner)), x)
+    role = role_of_layer(inner, known_kind(type(inner)), arguments, {})
     if role.refused:
         return role
 
@@ -241,7 +244,7 @@ def linear_twin(layer: Any, cls: type) -> Any:
 
 def twin_of(layer: Any, cls: type) -> Any:
     """Return a layer of class `cls` with the configuration of `layer`; its weights are set once its input shape is known."""
-    config = known_kind(type(layer)).get_config(layer)
+    config = known_kind(type(layer)).get_config(layer)  # type: ignore[attr-defined]
     if "mask_zero" in config:
         config["mask_zero"] = False  # the lengths say what is padding
     try:

@@ -134,6 +134,11 @@ def tensors(structure: Any) -> Any:
     return keras.tree.map_structure(lambda leaf: leaf.tensor if isinstance(leaf, TracedTensor) else leaf, structure)
 
 
+def traced_tensors(*structures: Any) -> list[TracedTensor]:
+    """Return the leaves that are traced tensors."""
+    return [leaf for leaf in leaves(*structures) if isinstance(leaf, TracedTensor)]
+
+
 def framed(*structures: Any) -> list[TracedTensor]:
     """Return the leaves that are traced tensors with frames."""
     return [leaf for leaf in leaves(*structures) if isinstance(leaf, TracedTensor) and leaf.frames]

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from vlpipe.layers.base import MaskAware, Reach, registered
+from vlpipe.layers.reduce import Reduction
 
 
 @registered
@@ -58,6 +59,40 @@ class FrameWise(MaskAware, keras.layers.Wrapper):
 
     def compute_output_spec(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         return self.layer.compute_output_spec(inputs)
+
+
+@registered
+class Weight(Reduction, keras.layers.Layer):
+    """A weight as a tensor: what a layer of the user multiplies by, once `mask_aware` has taken its operations out of it.
+
+    Args:
+        shape: of the weight.
+        trainable: whether training changes it.
+
+    Shapes: anything in; `shape` out.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import Weight
+        >>> tuple(Weight((4, 1))(np.ones((2, 5, 4), "float32")).shape)
+        (4, 1)
+    """
+
+    def __init__(self, shape: Any, trainable: bool = True, **kwargs: Any) -> None:
+        super().__init__(trainable=trainable, **kwargs)
+        self.shape = tuple(shape)
+
+    def build(self, input_shape: Any) -> None:
+        self.weight = self.add_weight(name="weight", shape=self.shape, trainable=self.trainable)
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return ops.convert_to_tensor(ops.cast(self.weight, self.compute_dtype))
+
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        return keras.KerasTensor(self.shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "shape": self.shape}
 
 
 @registered
