@@ -26,6 +26,8 @@ class Trial:
         self.everyone = list(range(len(rows)))
         self.ways = ways(model, inputs.batch(rows, rng), inputs.open_axes())
         self.alone = [self.outputs(self.ways["alone"], f"{self.label([row])} alone", [row], self.batch([row]))[0] for row in self.everyone]
+        names = getattr(model, "output_names", None) or [str(number) for number in range(len(self.alone[0]))]
+        self.output_labels = [f'the output "{name}"' for name in names] if len(names) > 1 else ["the output"]
 
     def compare_padded(self, padding: Sequence[int]) -> None:
         """Compare each sequence with the same one padded."""
@@ -68,9 +70,9 @@ class Trial:
             x = inputs.batch([{theirs: self.rows[row][ours] for theirs, ours in names}], self.rng)
             case = f"{self.label([row])} given to the plain model"
             y = [values[0] for values, _ in self.called(lambda x: eager(plain, x), case, x)]
-            for output, alone in zip(y, self.alone[row], strict=True):
+            for label, output, alone in zip(self.output_labels, y, self.alone[row], strict=True):
                 if alone.size or output.size == 0:  # a plain model has no answer for a sequence that is too short
-                    check(case, output, alone, self.tolerance, True)
+                    check(f"{case}: {label}", output, alone, self.tolerance, True)
 
     def compare_saved(self) -> None:
         """Compare each sequence with the same one in a batch for the model that comes from a file."""
@@ -117,8 +119,8 @@ class Trial:
     def check_all(self, case: str, rows: list[int], outputs: list[list[Any]], slack: float) -> None:
         for row, mine in zip(rows, outputs, strict=True):
             name = case if len(rows) == 1 else f"{self.label([row])} {case.removeprefix(self.label(rows)).lstrip()}"
-            for output, alone in zip(mine, self.alone[row], strict=True):
-                check(name, output, alone, slack * self.tolerance, self.inputs.told_lengths)
+            for label, output, alone in zip(self.output_labels, mine, self.alone[row], strict=True):
+                check(f"{name}: {label}", output, alone, slack * self.tolerance, self.inputs.told_lengths)
 
     def outputs(self, run: Callable[[Any], Outputs], case: str, rows: list[int], batch: Any) -> list[list[Any]]:
         """Return all outputs for each of the rows, of an output with a mask only its real frames."""
@@ -127,6 +129,8 @@ class Trial:
             for position, mine in enumerate(found):
                 y = values[position]
                 if mask is not None:
+                    if len(y) != mask.shape[1]:
+                        raise AssertionError(f"{case}: an output has {len(y)} frames, but its mask has {mask.shape[1]}. {WAY_OUT}")
                     if y.dtype.kind == "f" and not np.isfinite(y[~mask[position]]).all() and np.isfinite(y[mask[position]]).all():
                         raise AssertionError(
                             f"{case}: the padding of the output has NaN or infinite values, which stay in the loss, because Keras multiplies "
@@ -172,14 +176,14 @@ def check(case: str, output: Any, alone: Any, tolerance: float, told_lengths: bo
     if not told_lengths and output.ndim == alone.ndim > 1 and len(output) > len(alone):
         output = output[: len(alone)]  # a model without masks: the frames that the sequence has alone are the first ones
     if output.shape != alone.shape:
-        raise AssertionError(f"{case}: the output has shape {output.shape}, but {alone.shape} for the sequence alone. {WAY_OUT}")
+        raise AssertionError(f"{case} has shape {output.shape}, but {alone.shape} for the sequence alone. {WAY_OUT}")
     if alone.size == 0:
         return
     output, alone = output.astype("float64"), alone.astype("float64")
     difference = float(np.max(np.abs(output - alone)) / max(float(np.max(np.abs(alone))), 1e-30))
     if not difference <= tolerance:  # written so that a NaN fails
         raise AssertionError(
-            f"{case}: the output differs by {difference:.3g} of its largest value from that of the sequence alone; "
+            f"{case} differs by {difference:.3g} of its largest value from that of the sequence alone; "
             f"tolerance={tolerance:g}. {WAY_OUT}"
         )
 
