@@ -174,7 +174,7 @@ class Checker:
             return keras.tree.map_structure(TracedTensor, outputs)
         output_axis = self.check_operation(operation, arguments, options, axes)
         if isinstance(operation, keras.layers.MultiHeadAttention):
-            self.deleted.update({id(leaf): (leaf, operation) for leaf in sequences if leaf.frames.masked})
+            self.deleted.update({id(leaf): (leaf, operation) for leaf in sequences if leaf.frames and leaf.frames.masked})
         if output_axis:
             self.check_length(operation, output_axis, axes[0])
         return with_axis(outputs, output_axis, sequences[0].tensor)

@@ -13,9 +13,10 @@ from keras import layers as plain
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.check import Checker
+from vlpipe.layers.fills import ATTENTION
 from vlpipe.layers.normalize import GroupNormalization, Softmax
 from vlpipe.layers.reduce import Reduction
-from vlpipe.layers.roles import ATTENTION, RECURRENT, role_of
+from vlpipe.layers.roles import RECURRENT, role_of
 from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, leaves
 from vlpipe.layers.windows import Windowed
 

@@ -131,12 +131,12 @@ class Trial:
                 if mask is not None:
                     if len(y) != mask.shape[1]:
                         raise AssertionError(f"{case}: an output has {len(y)} frames, but its mask has {mask.shape[1]}. {WAY_OUT}")
-                    if y.dtype.kind == "f" and not np.isfinite(y[~mask[position]]).all() and np.isfinite(y[mask[position]]).all():
+                    y, behind = y[mask[position]], y[~mask[position]]
+                    if y.dtype.kind == "f" and np.isfinite(y).all() and not np.isfinite(behind).all():
                         raise AssertionError(
-                            f"{case}: the padding of the output has NaN or infinite values, which stay in the loss, because Keras multiplies "
-                            "them by zero. Call vlpipe.layers.FillPadding()(y) on the output."
+                            f"{case}: the padding of the output has NaN or infinite values, which stay in the loss, because Keras "
+                            "multiplies them by zero. Call vlpipe.layers.FillPadding()(y) on the output."
                         )
-                    y = y[mask[position]]
                 mine.append(y)
         return found
 
@@ -167,7 +167,8 @@ def spread(rows: list[list[Any]], shapes: list[Any]) -> list[Any]:
     whole = [np.zeros(shape, "float32") for shape in shapes]
     for position, arrays in enumerate(rows):
         for target, array in zip(whole, arrays, strict=True):
-            target[(position, *map(slice, array.shape))] = array
+            place = (position, *map(slice, array.shape))
+            target[place] = array
     return whole
 
 
@@ -183,8 +184,7 @@ def check(case: str, output: Any, alone: Any, tolerance: float, told_lengths: bo
     difference = float(np.max(np.abs(output - alone)) / max(float(np.max(np.abs(alone))), 1e-30))
     if not difference <= tolerance:  # written so that a NaN fails
         raise AssertionError(
-            f"{case} differs by {difference:.3g} of its largest value from that of the sequence alone; "
-            f"tolerance={tolerance:g}. {WAY_OUT}"
+            f"{case} differs by {difference:.3g} of its largest value from that of the sequence alone; tolerance={tolerance:g}. {WAY_OUT}"
         )
 
 

@@ -122,7 +122,7 @@ def gradients_of_tensorflow(model: Any, x: Any, open_axes: Any, ranks: list[int]
 
     signature = [open_signature(x, open_axes), [tf.TensorSpec([None] * rank, "float32") for rank in ranks]]
 
-    @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=signature)
     def gradient(x: Any, factors: Any) -> Any:
         groups = [weight.value for weight in model.trainable_variables], [y for y in keras.tree.flatten(x) if y.dtype.is_floating]
         with tf.GradientTape() as tape:
