@@ -209,7 +209,7 @@ def test_the_assertion_names_the_case():
         layers.assert_padding_invariant(model, 4, lengths=[3], padding=[2])
     with pytest.raises(AssertionError, match="A sequence of 3 frames in one batch with one of 9"):
         layers.assert_padding_invariant(model, 4, lengths=[3, 9], padding=[])
-    layers.assert_padding_invariant(model, 4, lengths=[3, 9], padding=[2], tolerance=10)
+    layers.assert_padding_invariant(model, 4, lengths=[3, 9], padding=[2], tolerance=1e6)
 
 
 def test_the_assertion_detects_nan_and_other_shapes():

@@ -40,7 +40,9 @@ BRANCHES = {
     "an operation": lambda x: conv(x, strides=2) + plain.AveragePooling1D(2)(x),
     "joined features": lambda x: ops.concatenate([plain.MaxPooling1D(2)(x), conv(x, strides=2)], axis=-1),
     "three branches": lambda x: plain.Maximum()([conv(x, strides=2), plain.MaxPooling1D(2)(x), plain.MaxPooling1D(2, padding="same")(x)]),
-    "a gate beside them": lambda x: plain.Multiply()([conv(x, strides=2), plain.MaxPooling1D(2)(x), plain.GlobalMaxPooling1D()(x)[:, None]]),
+    "a gate beside them": lambda x: plain.Multiply()(
+        [conv(x, strides=2), plain.MaxPooling1D(2)(x), plain.GlobalMaxPooling1D()(x)[:, None]]
+    ),
     "doubled again": lambda x: plain.Add()([x, plain.UpSampling1D(2)(conv(x, strides=2))]),
     "in a nested model": lambda x: functional(lambda y: plain.Add()([conv(y, strides=2), plain.MaxPooling1D(2)(y)]))(conv(x)),
 }
@@ -85,9 +87,9 @@ def adapted(axis):
 
 
 FIXED = {
-    r'"add" \(Add\) has an operand of 32 frames, so it takes sequences of 32 frames only\. Cut the operand': lambda x: plain.Add(name="add")(
-        [x, ops.ones((1, 32, 4))]
-    ),
+    r'"add" \(Add\) has an operand of 32 frames, so it takes sequences of 32 frames only\. Cut the operand': lambda x: plain.Add(
+        name="add"
+    )([x, ops.ones((1, 32, 4))]),
     r"\(Multiply\) has an operand of 32 frames": lambda x: x * ops.ones((32, 4)),
     r"\(Subtract\) has an operand of 32 frames": lambda x: plain.Subtract()([x, ops.ones((1, 32, 1))]),
     r"\(Normalization\) has a mean and a variance for each of 32 frames. Use Normalization\(axis=-1\)": lambda x: adapted((1, 2))(x),
@@ -121,7 +123,9 @@ def with_scores(x):
     ],
 )
 def test_attention_scores_are_refused(body):
-    message = r'attend" \(MultiHeadAttention\) returns its attention scores.*Build the model without them, and get the scores from keras.Model'
+    message = (
+        r'attend" \(MultiHeadAttention\) returns its attention scores.*Build the model without them, and get the scores from keras.Model'
+    )
     with pytest.raises(ArgumentError, match=message):
         layers.mask_aware(functional(body))
 
@@ -154,12 +158,17 @@ def test_names_that_the_new_model_needs_are_refused():
         return keras.Model([inputs, extra], plain.Concatenate()([pooled, extra]))
 
     for name in ("lengths", "features"):
-        with pytest.raises(ArgumentError, match="two inputs have the same name, one of them that of an input of the mask-aware model, .*'lengths'"):
+        with pytest.raises(
+            ArgumentError, match="two inputs have the same name, one of them that of an input of the mask-aware model, .*'lengths'"
+        ):
             layers.mask_aware(model_of(name))
         with pytest.raises(ArgumentError, match=f'the layer "{name}" has the name of an input of the mask-aware model'):
             layers.mask_aware(model_of("extra", layer=name))
     with pytest.raises(ArgumentError, match='the layer "features_mask_entry" has the name of an input'):
         layers.mask_aware(model_of("extra", layer="features_mask_entry"))
-    for aware, key in ((layers.mask_aware(model_of("seconds")), "seconds"), (layers.mask_aware(model_of("lengths"), given="mask"), "lengths")):
+    for aware, key in (
+        (layers.mask_aware(model_of("seconds")), "seconds"),
+        (layers.mask_aware(model_of("lengths"), given="mask"), "lengths"),
+    ):
         batch = {"features": X, "mask": np.ones(X.shape[:2], bool), "lengths": np.full(4, 13), key: np.ones((4, 1))}
         assert tuple(aware(batch).shape) == (4, 5)

@@ -143,7 +143,9 @@ def test_a_replacement_that_cannot_be_tested_is_refused():
 
     inputs = keras.Input((None,), dtype="int32")
     model = keras.Model(inputs, plain.GlobalMaxPooling1D()(Lookup(9, 4, name="e")(inputs)))
-    with pytest.raises(ArgumentError, match=r'"e" \(Lookup\) is called on int32 \(None, None\); expected numbers \[batch, frames, features\]'):
+    with pytest.raises(
+        ArgumentError, match=r'"e" \(Lookup\) is called on int32 \(None, None\); expected numbers \[batch, frames, features\]'
+    ):
         layers.mask_aware(model, layers={Lookup: lambda layer: layers.Embedding(9, 4)})
 
 
@@ -228,7 +230,9 @@ def test_keras_tcn(return_sequences):
     x = TCN(6, 2, dilations=(1, 2), return_sequences=return_sequences, use_layer_norm=True)(inputs)
     model = keras.Model(inputs, plain.Dense(2)(plain.GlobalMaxPooling1D()(x) if return_sequences else x))
     if not return_sequences:  # otherwise vlpipe finds out by trying that it is causal
-        with pytest.raises(ArgumentError, match=r"\(TCN\) is unknown .*Pass a mask-aware layer for it: mask_aware\(model, layers={TCN: AwareTCN}"):
+        with pytest.raises(
+            ArgumentError, match=r"\(TCN\) is unknown .*Pass a mask-aware layer for it: mask_aware\(model, layers={TCN: AwareTCN}"
+        ):
             layers.mask_aware(model)
     assert_exact(layers.mask_aware(model, layers={TCN: AwareTCN}), model)
 
@@ -244,7 +248,9 @@ class Subclassed(keras.Model):
 
 def test_a_subclassed_model_becomes_a_functional_one():
     model = Subclassed()
-    with pytest.raises(ArgumentError, match=r"got Subclassed; .* Pass keras.Model\(inputs, model.call\(inputs\)\) with inputs = keras.Input"):
+    with pytest.raises(
+        ArgumentError, match=r"got Subclassed; .* Pass keras.Model\(inputs, model.call\(inputs\)\) with inputs = keras.Input"
+    ):
         layers.mask_aware(model)
     inputs = keras.Input((None, 4))
     aware = layers.mask_aware(keras.Model(inputs, model.call(inputs)))

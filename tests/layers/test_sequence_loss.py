@@ -94,7 +94,9 @@ def speech(tmp_path):
 
 def test_a_model_learns_from_a_dataset_whose_labels_are_padded(speech):
     keras.utils.set_random_seed(0)
-    model = layers.mask_aware(keras.Sequential([keras.Input((None, 4)), plain.Conv1D(16, 5, padding="same", activation="relu"), plain.Dense(4)]))
+    model = layers.mask_aware(
+        keras.Sequential([keras.Input((None, 4)), plain.Conv1D(16, 5, padding="same", activation="relu"), plain.Dense(4)])
+    )
     model.compile(keras.optimizers.Adam(0.02), layers.CTC(blank=-1))
     ds = vlpipe.make_dataset(speech, label="letters", batch_size=6, lengths=True, label_padding=-1, seed=1)
     losses = model.fit(ds, epochs=30, verbose=0).history["loss"]
@@ -189,7 +191,9 @@ def test_answers_of_two_axes_need_a_third_for_a_loss_per_frame():
 def test_a_loss_of_whole_sequences():
     class SquaredMean(layers.SequenceLoss):
         def per_sequence(self, y_true, y_pred, frames):
-            return keras.ops.square(keras.ops.sum(y_pred[:, :, 0], axis=1) / keras.ops.cast(keras.ops.maximum(frames, 1), "float32") - y_true)
+            return keras.ops.square(
+                keras.ops.sum(y_pred[:, :, 0], axis=1) / keras.ops.cast(keras.ops.maximum(frames, 1), "float32") - y_true
+            )
 
     model = recognizer()
     aware = layers.mask_aware(model)

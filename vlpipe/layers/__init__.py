@@ -36,9 +36,9 @@ from vlpipe.layers.windows import AveragePooling1D, Conv1D, DepthwiseConv1D, Max
 from vlpipe.layers.wrappers import FrameWise, SpectralNormalization, TimeDistributed, Weight
 
 __all__ = [
+    "CTC",
     "AdaptiveAveragePooling1D",
     "AdaptiveMaxPooling1D",
-    "CTC",
     "Add",
     "Average",
     "AveragePooling1D",

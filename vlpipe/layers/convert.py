@@ -105,8 +105,8 @@ def refuse_mask_aware(functional: Any) -> None:
     for operation in functional.operations:
         if isinstance(operation, LengthMask):
             raise ArgumentError(
-                f'mask_aware: the model "{functional.name}" is mask-aware already: it has the layer "{operation.name}" (LengthMask); expected a '
-                "model of ordinary layers. Use it as it is, or pass the model that it was made from."
+                f'mask_aware: the model "{functional.name}" is mask-aware already: it has the layer "{operation.name}" (LengthMask); expected '
+                "a model of ordinary layers. Use it as it is, or pass the model that it was made from."
             )
 
 
@@ -117,7 +117,7 @@ def check_names(functional: Any, inputs: dict[str, Any], count: int) -> None:
     what = f'the layer "{taken[0]}" has the name' if taken else "two inputs have the same name, one of them that"
     if taken or len(inputs) < count:
         raise ArgumentError(
-            f'mask_aware: {what} of an input of the mask-aware model, {sorted(inputs)}; expected other names. Give the layer or the '
+            f"mask_aware: {what} of an input of the mask-aware model, {sorted(inputs)}; expected other names. Give the layer or the "
             'keras.Input another name=, or use given="mask", which needs no lengths.'
         )
 
@@ -208,8 +208,9 @@ class Converter:
             for scores, layer in self.scores:
                 if isinstance(leaf, TracedTensor) and leaf.tensor is scores:
                     raise ArgumentError(
-                        f"mask_aware: {layer} returns its attention scores, in which no mask tells real frames from padding, and the model uses "
-                        "them. Build the model without them, and get the scores from keras.Model(model.inputs, scores), one sequence at a time."
+                        f"mask_aware: {layer} returns its attention scores, in which no mask tells real frames from padding, and the model "
+                        "uses them. Build the model without them, and get the scores from keras.Model(model.inputs, scores), one sequence at a "
+                        "time."
                     )
 
     def with_common_frames(self, operation: Any, joined: FrameAxis, *structures: Any) -> Any:

@@ -63,7 +63,7 @@ class CommonFrames(MaskAware, keras.layers.Layer):
     that the padded length gives says nothing about a row: without the cut, the merging layer would fail for every other batch. A row whose
     branches are of unequal lengths, for which Keras fails, gets the frames that they have in common.
 
-    Shapes: a list of `[B, T, ...]` with masks in; the list with its tensors cut to the smallest T, each with the mask of the common frames, out.
+    Shapes: a list of `[B, T, ...]` with masks in; the same list cut to the smallest T, each tensor with the mask of the common frames, out.
 
     Example:
         >>> import numpy as np

@@ -139,7 +139,7 @@ def frame_axes_match(operands: list[Any], rank: int) -> bool:
 
 
 def fixed_frames(operands: list[Any], rank: int) -> int:
-    """Return the number of frames of an operand that has the same number for every sequence, such as a table of positions; 0 if none has."""
+    """Return the frames of an operand that has equally many for every sequence, such as a table of positions; 0 if none has them."""
     for operand in operands:
         shape: Any = getattr(operand.tensor if isinstance(operand, TracedTensor) else operand, "shape", ())
         if isinstance(operand, TracedTensor) and operand.frames:
@@ -153,7 +153,8 @@ def fixed_frames(operands: list[Any], rank: int) -> int:
 def refuse_fixed(frames: int) -> Role:
     return refuse(
         f"has an operand of {frames} frames, so it takes sequences of {frames} frames only",
-        "Cut the operand to the frames of the batch in a layer with the base class vlpipe.layers.MaskAware: table[:, :keras.ops.shape(x)[1]].",
+        "Cut the operand to the frames of the batch, in a layer with the base class vlpipe.layers.MaskAware: "
+        "table[:, :keras.ops.shape(x)[1]].",
     )
 
 

@@ -14,16 +14,18 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.entry import LengthMask
 from vlpipe.layers.model import Model
-from vlpipe.layers.testing import ExtractMask, assert_padding_invariant
+from vlpipe.layers.testing import assert_padding_invariant
+from vlpipe.layers.trial_runs import ExtractMask
 
 TOLERANCE = 1e-5  # relative, of a replacement against the layer on one sequence
 
 
 class Unfilled(LengthMask):
-    """Attach the mask, but leave the padding as it is: inside a model it holds whatever the layers before have made of it."""
+    """Attach the mask, but leave the padding as it is: inside a model it holds whatever finite values the layers before have given."""
 
     def call(self, inputs: Any) -> Any:
-        return inputs["features"]
+        x = inputs["features"]
+        return ops.where(ops.isfinite(x), x, ops.cast(7, x.dtype))
 
 
 class Replacements:
@@ -41,10 +43,11 @@ class Replacements:
         self.used: set[type] = set()
         self._tested: set[str] = set()
         for kind, make in self.given.items():
-            if not (isinstance(kind, type) and issubclass(kind, keras.layers.Layer) and callable(make)):
+            known = isinstance(kind, type) and issubclass(kind, keras.layers.Layer)
+            if not known or not callable(make):
                 raise ArgumentError(
-                    f"mask_aware: layers={{{kind!r}: {make!r}}}; expected classes of layers, each with its mask-aware class or a function that "
-                    "makes the replacement from the layer. Pass layers={TCN: AwareTCN}."
+                    f"mask_aware: layers={{{kind!r}: {make!r}}}; expected classes of layers, each with its mask-aware class or a function "
+                    "that makes the replacement from the layer. Pass layers={TCN: AwareTCN}."
                 )
 
     def __call__(self, layer: Any, x: Any) -> Any:
@@ -61,8 +64,8 @@ class Replacements:
         replacement = make.from_config(layer.get_config()) if isinstance(make, type) else make(layer)
         if not isinstance(replacement, MaskAware):
             raise ArgumentError(
-                f"{name} is a {type(replacement).__name__}; expected a layer with the base class vlpipe.layers.MaskAware, or Reduction if it "
-                "leaves no frames. List that class first among its bases."
+                f"{name} is a {type(replacement).__name__}; expected a layer with the base class vlpipe.layers.MaskAware, or Reduction if "
+                "it leaves no frames. List that class first among its bases."
             )
         if len(x.shape) != 3 or not keras.backend.is_float_dtype(x.dtype):
             raise ArgumentError(
@@ -106,8 +109,8 @@ def copy_weights(name: str, replacement: Any, layer: Any) -> None:
     old, new = ([tuple(weight.shape) for weight in one.weights] for one in (layer, replacement))
     if old != new:
         raise ArgumentError(
-            f"{name} has weights of the shapes {new}; expected those of the layer, {old}, whose values it gets. Build it as the layer does, or "
-            "return it built, with its weights, from a function: layers={...: make}."
+            f"{name} has weights of the shapes {new}; expected those of the layer, {old}, whose values it gets. Build it as the layer does, "
+            "or return it built, with its weights, from a function: layers={...: make}."
         )
     replacement.set_weights(layer.get_weights())
 
@@ -116,7 +119,8 @@ def pass_contract(replacement: Any, width: int, lengths: tuple[int, ...]) -> Non
     """Raise AssertionError if padding changes the answer of a layer."""
     inputs = {"features": keras.Input((None, width), name="features"), "lengths": keras.Input((), dtype="int32", name="lengths")}
     model = Model(inputs, replacement(Unfilled()(inputs)))
-    assert_padding_invariant(model, width, lengths=lengths, padding=(1, 3, 31), tolerance=TOLERANCE)
+    skip = ("compiled", "saved")  # slow, and its class need not be registered here
+    assert_padding_invariant(model, width, lengths=lengths, padding=(1, 3, 31), tolerance=TOLERANCE, skip=skip)
 
 
 def compare_alone(name: str, replacement: Any, layer: Any, frames: int, width: int) -> None:
@@ -127,13 +131,13 @@ def compare_alone(name: str, replacement: Any, layer: Any, frames: int, width: i
     got, mask = ops.convert_to_numpy(y), ExtractMask()(y)
     if mask is not None and tuple(mask.shape) != got.shape[:2]:
         raise ArgumentError(
-            f"{name} gives an output of {got.shape} the mask {tuple(mask.shape)}; expected a mask [batch, frames]. Say in output_frames how many "
-            "frames it gives for how many, or derive it from vlpipe.layers.Reduction if it leaves none."
+            f"{name} gives an output of {got.shape} the mask {tuple(mask.shape)}; expected a mask [batch, frames]. Say in output_frames how "
+            "many frames it gives for how many, or derive it from vlpipe.layers.Reduction if it leaves none."
         )
     scale = max(float(np.abs(want).max(initial=0)), 1e-30)
     difference = float(np.abs(got - want).max(initial=0)) / scale if got.shape == want.shape else np.inf
     if not difference <= TOLERANCE:
         raise ArgumentError(
-            f"{name} answers a sequence of {frames} frames without padding by {got.shape}, {difference:.3g} from the answer {want.shape} of the "
-            "layer; expected the same. Check that it has the weights of the layer, and that a mask of real frames alone changes nothing."
+            f"{name} answers a sequence of {frames} frames without padding by {got.shape}, {difference:.3g} from the answer {want.shape} of "
+            "the layer; expected the same. Check that it has the weights of the layer, and that a mask of real frames alone changes nothing."
         )

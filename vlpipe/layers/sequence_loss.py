@@ -14,7 +14,7 @@ from keras import ops
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import count_frames, fill_padding, prefix_mask, registered
 from vlpipe.layers.lengths import known
-from vlpipe.layers.testing import ExtractMask
+from vlpipe.layers.trial_runs import ExtractMask
 
 try:
     from keras.src.backend.common.symbolic_scope import in_symbolic_scope  # private, but nothing else tells

@@ -185,7 +185,7 @@ def as_functional(model: Any, caller: str, *, nested: bool = False) -> Any:
 
 def refuse_own_methods(model: Any, caller: str, nested: bool) -> None:
     """Raise ArgumentError if the class of a Functional or Sequential model replaces methods of Keras that its graph does not contain."""
-    if not hasattr(model, "operations"):
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
         return  # it has no graph at all
     for cls in type(model).__mro__:
         if cls.__module__.split(".")[0] in ("keras", "vlpipe", "builtins"):
@@ -193,9 +193,9 @@ def refuse_own_methods(model: Any, caller: str, nested: bool) -> None:
         own = [name for name in ("call", "__call__", "compute_mask", *(() if nested else OWN_STEPS)) if name in vars(cls)]
         if own:
             raise ArgumentError(
-                f'{caller}: the model "{model.name}" ({cls.__name__}) has a {" and a ".join(own)} of its own, which cannot be inspected and '
-                "would be lost; expected a model whose graph is all that it does. Move what call adds into the graph; for the graph alone "
-                "pass keras.Model(model.inputs, model.outputs), and give steps and losses of your own to a subclass of "
+                f'{caller}: the model "{model.name}" ({cls.__name__}) has a {" and a ".join(own)} of its own, which cannot be inspected '
+                "and would be lost; expected a model whose graph is all that it does. Move what call adds into the graph; for the graph "
+                "alone pass keras.Model(model.inputs, model.outputs), and give steps and losses of your own to a subclass of "
                 "vlpipe.layers.Model, built from the input and output of the mask-aware model."
             )
 
