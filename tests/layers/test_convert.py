@@ -32,7 +32,7 @@ def same_outputs(model, lengths=(9, 5), features=4):
 
 
 def pooled(*sequences):
-    """Each sequence, reduced to one frame by a layer that leaks without a mask, side by side."""
+    """Each sequence, reduced to one frame by an operation that leaks without a mask, side by side."""
     return ops.concatenate([ops.max(x, axis=(1, 2) if len(x.shape) == 4 else 1) for x in sequences], axis=-1)
 
 
@@ -170,6 +170,15 @@ BODIES = {
     "spectrograms of waveforms": lambda x: pooled(
         plain.STFTSpectrogram(frame_length=4, frame_step=2, fft_length=4, padding="same")(x[:, :, :1]),
         plain.STFTSpectrogram(frame_length=4, frame_step=3, fft_length=4, mode="psd", expand_dims=True)(x),
+    ),
+    "what refusals advise": lambda x: pooled(
+        ops.flip(ops.flip(x, axis=1), axis=2),
+        plain.TimeDistributed(plain.LayerNormalization())(x),
+        plain.BatchNormalization()(plain.TimeDistributed(plain.Dense(3))(x)),
+        plain.UpSampling2D((1, 2), interpolation="bilinear")(spectrogram(x)),
+        x + ops.ones((1, 1, 4)),
+        ops.pad(ops.pad(spectrogram(x), [[0, 0], [1, 0], [1, 0], [0, 0]]), [[0, 0], [0, 0], [0, 0], [1, 0]]),
+        ops.expand_dims(ops.einsum("btd,btk->bdk", x, x), 1)[:, 0] * ops.ones((1, 4, 1)),
     ),
     "no frames after pooling": lambda x: plain.Flatten()(plain.Reshape((2, 2))(plain.GlobalMaxPooling1D()(x))),
 }
@@ -423,7 +432,7 @@ REFUSED = {
     "returns two sequences": lambda x: plain.Bidirectional(plain.GRU(3, return_sequences=True), merge_mode=None)(x)[0],
     "uses the frame axis as the feature axis": lambda x: plain.Dot(axes=1)([ops.mean(x, axis=-1)] * 2),
     r"\(ExpandDims\) moves the frame axis from its place\. Keep": lambda x: ops.expand_dims(x, 1),
-    "broadcasts across the frames": lambda x: x * ops.ones((5, 4)),
+    "broadcasts across the frames": lambda x: x * ops.mean(x, axis=-1),
     "acts along several axes": lambda x: plain.Softmax(axis=(1, 2))(x),
     "acts along the frame axis": lambda x: plain.Activation("log_softmax")(ops.mean(x, axis=-1)),
     "has an activity_regularizer, which counts the padding": lambda x: plain.Dense(3, activity_regularizer="l2")(x),
