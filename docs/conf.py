@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,16 @@ def examples_as_code(app: Any, context: Any, lines: list[str]) -> None:
     lines[:] = text
 
 
+def copy_pictures(app: Any, error: Exception | None) -> None:
+    """Put the pictures where the pages expect them: pages name them in HTML, which GitHub shows too, and Sphinx leaves as it is."""
+    if error is None:
+        shutil.copytree(Path(__file__).parent / "pictures", Path(app.outdir) / "pictures", dirs_exist_ok=True, ignore=_ALL_BUT_PICTURES)
+
+
+_ALL_BUT_PICTURES = shutil.ignore_patterns("*.py", "__pycache__")
+
+
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", as_rst)
     app.connect("sphinx-click-process-description", examples_as_code)
+    app.connect("build-finished", copy_pictures)
