@@ -9,7 +9,7 @@ DATA ?=
 WORKERS ?= 2
 ATTACKS ?= 20000
 
-.PHONY: demo test attacks coverage test-latest lint bench bench-full format lock clean
+.PHONY: demo docs pictures test attacks coverage test-latest lint bench bench-full format lock clean
 
 demo: .venv/ready
 	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)")
@@ -33,6 +33,14 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy vlpipe
+
+# The pages of docs/ as HTML, into docs-output/; a warning is an error.
+docs: .venv/ready
+	.venv/bin/python -m sphinx -q -W --keep-going -b html docs docs-output
+
+# The pictures of docs/, which are committed.
+pictures: .venv/ready
+	.venv/bin/python -m docs.pictures
 
 # Ten minutes on two cores that do nothing else: what this machine does, into bench-output/.
 bench: .venv/ready
@@ -64,7 +72,7 @@ lock:
 	uv pip compile pyproject.toml --group latest --universal --python-version 3.11 --no-header --upgrade -o requirements/latest.txt
 
 clean:
-	rm -rf .venv .venv-latest .venv-bench demo-output bench-output
+	rm -rf .venv .venv-latest .venv-bench demo-output docs-output bench-output
 
 .venv/ready: requirements/reference.txt pyproject.toml
 .venv-latest/ready: requirements/latest.txt pyproject.toml

@@ -1,4 +1,4 @@
-"""Generate REPORT.md, its pictures and the tables of README.md from the JSON in benchmarks/results.
+"""Generate REPORT.md, its pictures and the tables of README.md and docs/ from the JSON in benchmarks/results.
 
     python -m benchmarks.report [--check]
 
@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import results, sections
 
 REPORT = results.ROOT / "benchmarks" / "REPORT.md"
-README = results.ROOT / "README.md"
+PAGES = [results.ROOT / "README.md", *sorted((results.ROOT / "docs").rglob("*.md"))]  # those that have tables of figures
 SECTIONS = {
     "throughput": sections.throughput,
     "anatomy": sections.anatomy,
@@ -39,11 +39,11 @@ def report(documents: dict[str, Any]) -> str:
     return "\n".join([HEAD, *(section(documents) for script, section in SECTIONS.items() if script in scripts)])
 
 
-def readme(text: str, documents: dict[str, Any]) -> str:
-    """Return README.md with the text between each `<!-- benchmark: NAME -->` and `<!-- end -->` replaced."""
+def filled(text: str, documents: dict[str, Any]) -> str:
+    """Return a page with the text between each `<!-- benchmark: NAME -->` and `<!-- end -->` replaced."""
 
     def fill(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{sections.README[match[2]](documents)}\n{match[3]}"
+        return f"{match[1]}\n{sections.TABLES[match[2]](documents)}\n{match[3]}"
 
     return re.sub(r"(<!-- benchmark: (\w+) -->).*?(<!-- end -->)", fill, text, flags=re.DOTALL)
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only check that the files match the JSON")
     arguments = parser.parse_args()
     runs = documents()
-    texts = {REPORT: report(runs), README: readme(README.read_text("utf-8"), runs)}
+    texts = {REPORT: report(runs), **{page: filled(page.read_text("utf-8"), runs) for page in PAGES}}
     if arguments.check:
         stale = [path.name for path, text in texts.items() if not path.exists() or path.read_text("utf-8") != text]
         sys.exit(f"{', '.join(stale)}: does not match benchmarks/results. Run python -m benchmarks.report" if stale else 0)

@@ -1,4 +1,4 @@
-"""The JSON that every benchmark writes, from which the report and the tables of README.md are generated.
+"""The JSON that every benchmark writes, from which the report and the tables of README.md and docs/ are generated.
 
     {"script": "throughput", "commit": "1a2b3c4", "date": "2026-11-24", "machine": {...}, "versions": {...},
      "arguments": {...}, "results": {...}}

@@ -1,4 +1,4 @@
-"""Generate the sections of REPORT.md and the tables of README.md, each from the JSON of one script."""
+"""Generate the sections of REPORT.md and the tables of README.md and docs/, each from the JSON of one script."""
 
 from __future__ import annotations
 
@@ -259,12 +259,12 @@ def layers(documents: Documents) -> str:
     return "\n".join([*text, markdown(["model", "plain, ms", "masked, ms", "ratio"], rows), ""])
 
 
-def readme_speed(documents: Documents) -> str:
-    """The README's table of speeds."""
+def speed_table(documents: Documents) -> str:
+    """The table of speeds in README.md and docs/how/costs.md."""
     workloads = documents["throughput"]["results"]["workloads"]
     rows = [
         [label, *(cell for result in workloads.values() for cell in _speed(result["ways"][way]))]
-        for way, label in _README_WAYS.items()
+        for way, label in _SHOWN_WAYS.items()
         if all(way in result["ways"] for result in workloads.values())
     ]
     return markdown(["", *(heading for name in workloads for heading in (name, "x", "valid"))], rows)
@@ -275,7 +275,7 @@ def _speed(way: dict[str, Any]) -> list[str]:
     return [f"{way['frames_per_second'] / 1e6:.1f} M", f"{way['ratio']:.1f}", valid]
 
 
-_README_WAYS = {
+_SHOWN_WAYS = {
     "recipe": "TensorFlow's guides: FloatList, `bucket_by_sequence_length`, AUTOTUNE",
     "padded_batch": "bytes and `decode_raw`, `padded_batch`",
     "vlpipe mapped": "vlpipe, mapped (the default)",
@@ -285,8 +285,8 @@ _README_WAYS = {
 }
 
 
-def readme_scores(documents: Documents) -> str:
-    """The README's table of the scores of one recording in three batches."""
+def scores_table(documents: Documents) -> str:
+    """The table in docs/why.md of the scores of one recording in three batches."""
     scores = documents["layers"]["results"]["scores"]
     rows = [
         [name, label, *(f"{score:.6f}" for score in kinds[kind])]
@@ -296,11 +296,11 @@ def readme_scores(documents: Documents) -> str:
     return markdown(["model", "layers", "alone", "with one of 64 frames", "with one of 200 frames"], rows)
 
 
-def readme_cost(documents: Documents) -> str:
-    """The README's sentence on the cost of masks."""
+def cost_sentence(documents: Documents) -> str:
+    """The sentence in docs/how/exactness.md on the cost of masks."""
     figures = documents["layers"]["results"]
     times, models = f"{figures['median_ratio']:.2f}", len(figures["models"])
     return f"**Cost**: a training step takes {times} times as long as that of the plain model (median over {models} models, CPU)."
 
 
-README: dict[str, Callable[[Documents], str]] = {"speed": readme_speed, "scores": readme_scores, "cost": readme_cost}
+TABLES: dict[str, Callable[[Documents], str]] = {"speed": speed_table, "scores": scores_table, "cost": cost_sentence}

@@ -41,6 +41,7 @@ ROOMS = (
     "ingest",
     "callbacks",
     "evaluation",
+    "testing",
     "cli",
 )
 # Rooms that may import these alone: they serve models and recordings that have nothing to do with datasets.
@@ -86,6 +87,7 @@ PUBLIC = {
     "callbacks",
     "layers",
     "layouts",
+    "testing",
     "build_index",
 }
 

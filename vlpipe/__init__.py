@@ -46,7 +46,7 @@ _HOMES = {
     "AudioError": "vlpipe.errors",
     "MissingExtraError": "vlpipe.errors",
 }
-_SUBMODULES = ("audio", "builders", "callbacks", "layers", "layouts")
+_SUBMODULES = ("audio", "builders", "callbacks", "layers", "layouts", "testing")
 
 __all__ = [*_HOMES, *_SUBMODULES]
 
@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe import callbacks as callbacks
     from vlpipe import layers as layers
     from vlpipe import layouts as layouts
+    from vlpipe import testing as testing
     from vlpipe.dataset import make_dataset as make_dataset
     from vlpipe.errors import ArgumentError as ArgumentError
     from vlpipe.errors import AudioError as AudioError

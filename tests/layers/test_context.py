@@ -177,7 +177,17 @@ def nested(x: Any) -> Any:
 
 
 def unknown(x: Any) -> Any:
-    return layers.Lambda(lambda y: y)(x)
+    return layers.Lambda(lambda y: keras.ops.cumsum(y, axis=1), name="running")(x)
+
+
+class Decay(keras.layers.Layer):
+    """Each frame is that of the input plus a share of the one before, with a weight that only this layer knows how to use."""
+
+    def build(self, shape: Any) -> None:
+        self.share = [self.add_weight(shape=(), initializer="ones", name="share")]
+
+    def call(self, inputs: Any) -> Any:
+        return inputs + self.share[0] * keras.ops.pad(inputs[:, :-1], [[0, 0], [1, 0], [0, 0]])
 
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -187,7 +197,10 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "gate": (pooled_gate, r"\(GlobalAveragePooling1D\) reduces all frames to one"),
     "group": (lambda x: layers.GroupNormalization(1)(x), "normalizes over all frames"),
     "softmax": (lambda x: layers.Softmax(axis=1)(x), "normalizes over all frames"),
-    "lambda": (unknown, r"\(Lambda\) runs Python code"),
+    "lambda": (unknown, r'"running/cumsum.*" \(Cumsum\) accumulates all frames before'),
+    "user": (lambda x: Decay(name="decay")(x), r'"decay" \(Decay\) accumulates frames'),
+    "last frames": (lambda x: x[:, -5:], r"\(GetItem\) counts frames from the last one"),
+    "norm": (lambda x: keras.ops.normalize(x, axis=1), r"\(Normalize\) looks at all frames"),
     "nested": (
         lambda x: keras.Sequential([keras.Input((None, D)), layers.LSTM(4, return_sequences=True)], name="inner")(x),
         r'"inner/lstm',

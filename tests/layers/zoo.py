@@ -130,6 +130,19 @@ def unet(d):
     return keras.Model(inputs, layers.Conv1D(3, 1)(layers.Cropping1D((1, 1))(layers.ZeroPadding1D(1)(x))))
 
 
+def spectrogram(d):
+    """Two-dimensional convolutions over frames and bins, then a recurrence, its last frame and its mean."""
+    inputs = sequence()
+    x = layers.Reshape((-1, FEATURES, 1))(inputs)
+    x = layers.Conv2D(d.width, (d.kernel, 3), strides=(d.stride, 1), padding=d.padding)(x)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D((d.kernel, 1), padding="same")(layers.MaxPooling2D((d.stride, 1), padding=d.padding)(x))
+    x = layers.AveragePooling2D((2, 2), padding="same")(layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(x))
+    frames = layers.GRU(4, return_sequences=True)(layers.Reshape((-1, x.shape[2] * x.shape[3]))(x))
+    x = layers.Concatenate()([frames[:, -1], ops.std(frames, axis=1), layers.GlobalAveragePooling2D()(x)])
+    return keras.Model(inputs, layers.Dense(4)(x))
+
+
 def attention(d):
     """Self-attention, then attention pooling: a softmax over time and a weighted sum."""
     x = inputs = sequence()
@@ -141,7 +154,10 @@ def attention(d):
     return keras.Model(inputs, layers.Dense(4)(layers.Concatenate()([first, second])))
 
 
-ZOO = {model.__name__: model for model in (wav2letter, tcn, xvector, speaker, mobilenet, m5, squeeze_excite, crnn, unet, attention)}
+ZOO = {
+    model.__name__: model
+    for model in (wav2letter, tcn, xvector, speaker, mobilenet, m5, squeeze_excite, crnn, unet, attention, spectrogram)
+}
 TOTAL_STRIDE = {"unet": 4}  # lengths must be multiples of it
 PER_FRAME = ("wav2letter", "unet")
 

@@ -15,6 +15,7 @@ from vlpipe.evaluation.pairing import Pairing
 from vlpipe.evaluation.predict import warn_of_padding
 from vlpipe.evaluation.runner import RAW, Runner, is_exact
 from vlpipe.evaluation.units import steps_of
+from vlpipe.layers.model import Model
 from vlpipe.storage.paths import Source
 
 if TYPE_CHECKING:  # the package that provides it is TensorFlow's own requirement, and only type checkers need it
@@ -107,7 +108,7 @@ def _plain(value: Any) -> Any:
 def _check_compiled(model: Any) -> None:
     if not model.compiled:
         raise ArgumentError(f'evaluate: model "{model.name}" is not compiled. Call model.compile(loss=..., metrics=...) first.')
-    own = [name for name in _OWN if getattr(type(model), name) is not getattr(keras.Model, name)]
+    own = [name for name in _OWN if getattr(type(model), name) not in (getattr(keras.Model, name), getattr(Model, name))]
     if own:
         raise ArgumentError(
             f'evaluate: model "{model.name}" has its own {", ".join(own)}, which expects batches as they are padded. Use vlpipe.predict, '

@@ -120,6 +120,10 @@ class MaskAware:
         span = self.reach().span
         return span - 1, span - 1
 
+    def endless(self) -> str:
+        """Return why an output frame depends on frames at any distance, such as "attends to all frames"; "" if it does not."""
+        return ""
+
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """Return the mask of the output, `[B, output_frames(T)]`, or None without a mask."""
         if mask is None or isinstance(mask, keras.KerasTensor):

@@ -14,10 +14,11 @@ from rich.table import Table
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware
+from vlpipe.layers.convert import mask_aware
 from vlpipe.layers.entry import CarryMask, LengthMask
-from vlpipe.layers.roles import Role, role_of
+from vlpipe.layers.role import Role
+from vlpipe.layers.roles import role_of
 from vlpipe.layers.walk import (
-    PROBE_LENGTHS,
     FrameAxis,
     TracedTensor,
     as_functional,
@@ -25,13 +26,22 @@ from vlpipe.layers.walk import (
     is_sequence,
     leaves,
     replay,
+    shortest_length,
     tensors,
+    traced_tensors,
     with_axis,
 )
 
 ADVICE = "Use vlpipe.layers.{twin}, or mask_aware(model) for all layers at once"
 NEEDS_MASK = "Let a mask reach it: start the model with LengthMask, or use mask_aware(model)"
 
+MAX_NAMES = 3  # of the layers with the same finding, in the report
+
+DELETED = (
+    "mask_lost",
+    "deletes the mask of its own inputs, so layers that use these later treat padding as frames",
+    "Call it on vlpipe.layers.FillPadding()(x), or use mask_aware(model)",
+)
 DROPPED = ("mask_lost", "drops the mask, so later layers treat padding as frames", "Restore it with vlpipe.layers.CarryMask()([y, x])")
 
 
@@ -43,7 +53,7 @@ class Finding:
         layer: name of the layer, prefixed with the names of the models that contain it.
         kind: class of the layer.
         problem: `"fixed_length"`, `"reads_padding"`, `"stride_alignment"`, `"padding_statistics"`, `"mask_lost"`, `"too_short"`,
-            `"mismatch"` or `"unknown"`.
+            `"mismatch"`, `"unknown"` or `"refused"` (by `mask_aware`, for a reason that is none of these).
         message: what the layer does.
         advice: what to do instead.
     """
@@ -74,14 +84,22 @@ class ModelCheck:
         """Whether there are no findings."""
         return not self.findings
 
+    def grouped(self) -> dict[tuple[str, str, str, str], list[str]]:
+        """Return the names of the layers for each kind of finding: `(kind, problem, message, advice)`."""
+        groups: dict[tuple[str, str, str, str], list[str]] = {}
+        for finding in self.findings:
+            groups.setdefault((finding.kind, finding.problem, finding.message, finding.advice), []).append(finding.layer)
+        return groups
+
     def report(self) -> str:
-        """Return the findings as a table for a terminal, with a line on the receptive field."""
+        """Return the findings as a table for a terminal, those of one kind in one row, with a line on the receptive field."""
         text = io.StringIO()
         console = Console(file=text, width=120, color_system=None)
         if self.findings:
             table = Table("layer", "problem", "what it does, and what to use instead", show_lines=True)
-            for finding in self.findings:
-                table.add_row(f"{finding.layer}\n({finding.kind})", finding.problem, f"{finding.message}. {finding.advice}.")
+            for (kind, problem, message, advice), names in self.grouped().items():
+                more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+                table.add_row(f"{', '.join(names[:MAX_NAMES])}{more}\n({kind})", problem, f"{message}. {advice}.")
             console.print(table)
         else:
             console.print("No layer lets padding change an answer.")
@@ -114,9 +132,25 @@ def check_model(model: Any, *, shortest: int | None = None) -> ModelCheck:
     """
     checker = Checker(shortest=shortest)
     checker.run(as_functional(model, "check_model"))
-    survives = np.all([axis.count(PROBE_LENGTHS) > 0 for axis in checker.axes] or [PROBE_LENGTHS > 0], axis=0)
-    shortest_possible = int(PROBE_LENGTHS[np.argmax(survives)]) if survives.any() else 0
+    if not checker.findings:
+        checker.findings += refused_by_mask_aware(model)
+    shortest_possible = shortest_length(axis.count for axis in checker.axes)
     return ModelCheck(tuple(checker.findings), max((axis.span for axis in checker.axes), default=1), shortest_possible)
+
+
+def refused_by_mask_aware(model: Any) -> list[Finding]:
+    """Return a finding if `mask_aware` refuses a model without findings, so that both functions have one verdict.
+
+    A model that is mask-aware already, or was built by hand on LengthMask, is not converted again.
+    """
+    if any(isinstance(layer, LengthMask) for layer in model._flatten_layers()):
+        return []
+    try:
+        mask_aware(model)
+    except ArgumentError as error:
+        reason, _, advice = str(error).removeprefix("mask_aware: ").rstrip(".").rpartition(". ")
+        return [Finding(model.name, type(model).__name__, "refused", f"cannot be made mask-aware: {reason}", advice)]
+    return []
 
 
 class Checker:
@@ -126,14 +160,16 @@ class Checker:
         self.path, self.shortest = path, shortest
         self.findings: list[Finding] = []
         self.axes: list[FrameAxis] = []
+        self.deleted: dict[int, tuple[TracedTensor, Any]] = {}  # tensors whose mask an attention has deleted, and which
 
     def run(self, functional: Any) -> Any:
         """Check a whole model; return its outputs as traced tensors."""
         inputs = []
         for x in functional.inputs:
-            if is_sequence(x) and x.shape[1] is not None:
+            sequence = is_sequence(x, functional.inputs)
+            if sequence and x.shape[1] is not None:
                 self.add(x.name, "InputLayer", "fixed_length", f"takes exactly {x.shape[1]} frames", "Use keras.Input((None, d))")
-            inputs.append(TracedTensor(x, FrameAxis(masked=False) if is_sequence(x) else None))
+            inputs.append(TracedTensor(x, FrameAxis(masked=False) if sequence else None))
         return replay(functional, inputs, self)
 
     def add(self, name: str, kind: str, problem: str, message: str, advice: str) -> None:
@@ -143,22 +179,37 @@ class Checker:
         if isinstance(operation, keras.Model):
             return self.check_nested(operation, arguments)
         outputs = operation.compute_output_spec(*tensors(arguments), **tensors(options))
+        arguments, options = keras.tree.map_structure(self.without_deleted_mask, (arguments, options))
         sequences = framed(arguments, options)
         axes = [leaf.frames for leaf in sequences if leaf.frames]
         if not axes:
             return keras.tree.map_structure(TracedTensor, outputs)
-        output_axis = self.check_operation(operation, arguments, options, axes)
+        role = role_of(operation, arguments, options)
+        if role.graph is not None:
+            return self.check_nested(role.graph, (arguments, options))
+        output_axis = self.check_operation(operation, role, arguments, axes)
+        if isinstance(operation, keras.layers.MultiHeadAttention):
+            self.deleted.update({id(leaf): (leaf, operation) for leaf in sequences if leaf.frames and leaf.frames.masked})
         if output_axis:
             self.check_length(operation, output_axis, axes[0])
         return with_axis(outputs, output_axis, sequences[0].tensor)
 
-    def check_operation(self, operation: Any, arguments: Any, options: Any, axes: list[FrameAxis]) -> FrameAxis | None:
+    def without_deleted_mask(self, leaf: Any) -> Any:
+        """Return an argument as a layer sees it: without a mask if Keras' attention has deleted it; that is a finding."""
+        if id(leaf) not in self.deleted:
+            return leaf
+        attention = self.deleted[id(leaf)][1]
+        finding = Finding(self.path + attention.name, type(attention).__name__, *DELETED)
+        if finding not in self.findings:
+            self.findings.append(finding)
+        return replace(leaf, frames=replace(leaf.frames, masked=False))
+
+    def check_operation(self, operation: Any, role: Role, arguments: Any, axes: list[FrameAxis]) -> FrameAxis | None:
         """Record the problems of an operation; return the frame axis of its output, None if it has no frames."""
         add = functools.partial(self.add, operation.name, type(operation).__name__)
         carrier = isinstance(operation, CarryMask)
         for name, kind in {axis.dropped for axis in axes if axis.dropped and not carrier}:
             self.add(name, kind, *DROPPED)
-        role = role_of(operation, arguments, options)
         if role.refused:
             add(role.problem, role.refused, role.advice.rstrip("."))
             kept = role.frames and role.problem != "fixed_length"
@@ -224,5 +275,5 @@ class Checker:
 
     def check_nested(self, model: Any, arguments: Any) -> Any:
         nested = Checker(f"{self.path}{model.name}/", self.shortest)
-        nested.findings, nested.axes = self.findings, self.axes
-        return replay(as_functional(model, "check_model"), leaves(arguments), nested)
+        nested.findings, nested.axes, nested.deleted = self.findings, self.axes, self.deleted
+        return replay(as_functional(model, "check_model", nested=True), traced_tensors(arguments), nested)

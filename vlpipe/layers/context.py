@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from keras import layers as plain
-
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.check import Checker
 from vlpipe.layers.normalize import GroupNormalization, Softmax
 from vlpipe.layers.reduce import Reduction
-from vlpipe.layers.roles import ATTENTION, RECURRENT, role_of
+from vlpipe.layers.role import Role
 from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, leaves
 from vlpipe.layers.windows import Windowed
 
@@ -75,15 +73,14 @@ class _Finder(Checker):
         self.endless: list[str] = []
         self.aligned_to_end = ""
 
-    def check_operation(self, operation: Any, arguments: Any, options: Any, axes: list[FrameAxis]) -> FrameAxis | None:
-        output = super().check_operation(operation, arguments, options, axes)
-        role = role_of(operation, arguments, options)
+    def check_operation(self, operation: Any, role: Role, arguments: Any, axes: list[FrameAxis]) -> FrameAxis | None:
+        output = super().check_operation(operation, role, arguments, axes)
         try:
             layer = operation if role.refused or not role.twin else role.twin()
         except ArgumentError:
             layer, reason = operation, "has no exact equivalent"
         else:
-            reason = role.refused or _endless(operation, layer, role.frames)
+            reason = role.refused or _endless(role, layer)
         if reason:
             self.endless.append(f'"{self.path}{operation.name}" ({type(operation).__name__}) {reason}')
         if isinstance(layer, Windowed) and layer.padding == "same" and len(set(layer.offsets())) > 1:
@@ -99,14 +96,12 @@ class _Finder(Checker):
         return outputs
 
 
-def _endless(operation: Any, layer: Any, frames: bool) -> str:
+def _endless(role: Role, layer: Any) -> str:
     """Why a layer has no finite context, or ""."""
-    if not frames or isinstance(layer, Reduction):
+    if not role.frames or isinstance(layer, Reduction):
         return "reduces all frames to one"
-    if type(operation) in RECURRENT or type(operation) is plain.Bidirectional:
-        return "carries a state through all frames"
-    if type(operation) in ATTENTION:
-        return "attends to all frames"
+    if reason := role.endless or (layer.endless() if isinstance(layer, MaskAware) else ""):
+        return reason
     if isinstance(layer, GroupNormalization) or (isinstance(layer, Softmax) and layer.axis == 1):
         return "normalizes over all frames"
     if isinstance(layer, MaskAware) and not type(layer).__module__.startswith("vlpipe.") and type(layer).reach is MaskAware.reach:

@@ -124,28 +124,6 @@ class Embedding(MaskAware, keras.layers.Embedding):
 
 
 @registered
-class TimeDistributed(MaskAware, keras.layers.TimeDistributed):
-    """`keras.layers.TimeDistributed` of a layer that works frame by frame: calls this layer once, on all frames.
-
-    Its parent builds a graph for one number of frames, in which `fit` and `predict` of Keras may answer batches of others: their answers
-    then have the number of frames of the first, or the step fails.
-
-    Takes the arguments of its parent; the layer (Dense, Activation, LayerNormalization over the last axis, Dropout and such) must do with
-    `[B, T, d]` what it does with each frame `[B, d]`. Shapes: `[B, T, d]` in, `[B, T, k]` out, with the mask.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from vlpipe.layers import TimeDistributed
-        >>> tuple(TimeDistributed(keras.layers.Dense(3))(np.ones((2, 5, 4), "float32")).shape)
-        (2, 5, 3)
-    """
-
-    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-        options = {"training": training} if self.layer._call_has_training_arg else {}  # as its parent asks
-        return self.layer(inputs, **options)
-
-
-@registered
 class ToPadded(keras.layers.Layer):
     """Convert a ragged batch to `{"features": x, "lengths": n}` inside the model, so that `batching="ragged"` feeds `fit`.
 
@@ -183,6 +161,51 @@ class ToPadded(keras.layers.Layer):
             "features": keras.KerasTensor(inputs.shape, dtype=self.compute_dtype),
             "lengths": keras.KerasTensor(inputs.shape[:1], dtype="int32"),
         }
+
+
+@registered
+class FillPadding(MaskAware, keras.layers.Layer):
+    """Set the padding to one value, in a tensor of its own; a tensor without a mask stays as it is.
+
+    `mask_aware` puts it before operations that have no finite value or gradient for some inputs, such as `ops.log`, because zero times
+    the gradient of the padding would be NaN, and before attention, which deletes the mask of the very tensors that it is called on.
+
+    Args:
+        value: what the padding becomes.
+
+    Shapes: `[B, T, ...]` with mask `[B, T]` in, the same out. Or a list of `[B, ...]` and a tensor with a mask in: the first out, with
+    `value` in the rows for which the second has no frames.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import FillPadding, LengthMask
+        >>> x = LengthMask()({"features": np.full((1, 4, 1), 7.0, "float32"), "lengths": np.array([3])})
+        >>> [float(value) for value in FillPadding(1.0)(x)[0, :, 0]]
+        [7.0, 7.0, 7.0, 1.0]
+    """
+
+    def __init__(self, value: float = 0.0, autocast: bool = False, **kwargs: Any) -> None:
+        super().__init__(autocast=autocast, **kwargs)  # what comes in half precision leaves in half precision
+        self.value = value
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        if not isinstance(inputs, (list, tuple)):
+            return inputs if mask is None else fill_padding(inputs, mask, self.value)
+        x, mask = inputs[0], None if mask is None else mask[1]
+        if mask is None:
+            return x
+        row_has_frames = ops.reshape(ops.any(mask, axis=1), (-1, *[1] * (len(x.shape) - 1)))
+        return ops.where(row_has_frames, x, ops.cast(self.value, x.dtype))
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        return None if isinstance(mask, (list, tuple, keras.KerasTensor)) else mask
+
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        x = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "value": self.value}
 
 
 @registered

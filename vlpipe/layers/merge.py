@@ -56,6 +56,44 @@ def check_frame_counts(layer: Any, frames: Iterable[int | None]) -> None:
 
 
 @registered
+class CommonFrames(MaskAware, keras.layers.Layer):
+    """Cut branches to the frames that all of them have; `mask_aware` puts it before a layer that merges branches of unequal lengths.
+
+    A strided `same` convolution and a `valid` pooling have the same number of frames for every other length only. In a batch, the number
+    that the padded length gives says nothing about a row: without the cut, the merging layer would fail for every other batch. A row whose
+    branches are of unequal lengths, for which Keras fails, gets the frames that they have in common.
+
+    Shapes: a list of `[B, T, ...]` with masks in; the same list cut to the smallest T, each tensor with the mask of the common frames, out.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import CommonFrames
+        >>> [tuple(x.shape) for x in CommonFrames()([np.ones((2, 7, 4), "float32"), np.ones((2, 6, 3), "float32")])]
+        [(2, 6, 4), (2, 6, 3)]
+    """
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        frames = self._fewest(inputs)
+        return [x[:, :frames] for x in inputs]
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        masks = [m for m in mask or [] if m is not None]
+        if not masks or isinstance(masks[0], keras.KerasTensor):
+            return None
+        frames = self._fewest(inputs)
+        return [functools.reduce(ops.logical_and, [m[:, :frames] for m in masks])] * len(inputs)
+
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        known = [x.shape[1] for x in inputs]
+        frames = None if None in known else min(known)
+        return [keras.KerasTensor((x.shape[0], frames, *x.shape[2:]), dtype=x.dtype) for x in inputs]
+
+    def _fewest(self, inputs: Any) -> Any:
+        frames = [ops.shape(x)[1] for x in inputs]
+        return min(frames) if all(isinstance(count, int) for count in frames) else functools.reduce(ops.minimum, frames)
+
+
+@registered
 class Add(Merge, keras.layers.Add):
     """`keras.layers.Add` with combined masks; a branch without a mask, such as a gate `[B, d]` or `[B, 1, d]`, does not restrict them.
 
@@ -127,11 +165,19 @@ class Concatenate(Merge, keras.layers.Concatenate):
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(axis=axis, **kwargs)
-        if axis not in (-1, 2):
+        self.check_axis(axis)
+
+    def check_axis(self, axis: int) -> None:
+        if axis in (0, 1):
             raise ArgumentError(
                 f'Concatenate "{self.name}": axis={axis}; expected axis=-1, the features. '
                 "Sequences of different lengths cannot be joined along the frames."
             )
 
+    def build(self, input_shape: Any) -> None:
+        if len(input_shape[0]) > 2:  # vectors have no frames
+            self.check_axis(self.axis % len(input_shape[0]))
+        super().build(input_shape)
+
     def _merge_function(self, inputs: Any) -> Any:
-        return ops.concatenate(inputs, axis=-1)
+        return ops.concatenate(inputs, axis=self.axis)

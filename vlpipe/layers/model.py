@@ -15,6 +15,7 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import call_with, registered
 from vlpipe.layers.entry import LengthMask
 from vlpipe.layers.lengths import check_known
+from vlpipe.layers.sequence_loss import check_losses
 
 _log = logging.getLogger("vlpipe")
 
@@ -64,6 +65,7 @@ class Model(keras.Model):
     train_function: Any
     test_function: Any
     predict_function: Any
+    _checked_losses: Any = None  # those whose shapes have been checked
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(inputs, outputs, name=name, **kwargs)
@@ -87,6 +89,14 @@ class Model(keras.Model):
         if getattr(x, "vlpipe_remainder", None) == "pad":  # set by make_dataset
             warn_of_repeated_rows()
         return super().evaluate(x, *args, **kwargs)
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().compute_loss(x, y, y_pred, *args, **kwargs)
+        finally:  # also if Keras fails, whose message is about shapes
+            compiled = self._compile_loss
+            if compiled is not None and compiled is not self._checked_losses and check_losses(self.name, compiled, y, y_pred):
+                self._checked_losses = compiled
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:

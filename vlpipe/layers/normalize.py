@@ -13,6 +13,15 @@ from vlpipe.layers.base import MaskAware, count_frames, fill_padding, registered
 from vlpipe.layers.reduce import frame_extreme
 
 
+def check_axis(layer: Any, axis: int, rank: int | None = None) -> None:
+    """Raise ArgumentError unless a layer normalizes the features: the last axis, once the number of axes is known."""
+    if axis < 2 and axis != -1 if rank is None else axis % rank != rank - 1:
+        raise ArgumentError(
+            f'{type(layer).__name__} "{layer.name}": axis={axis}; expected axis=-1 (features). Normalize with axis=-1: the features of '
+            "[batch, frames, features], or the channels of [batch, frames, bins, channels]."
+        )
+
+
 @registered
 class BatchNormalization(MaskAware, keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with statistics over real frames only.
@@ -21,7 +30,7 @@ class BatchNormalization(MaskAware, keras.layers.BatchNormalization):
     batch without any real frame leaves the moving averages unchanged. (Keras' own layer also takes a mask, but divides by
     the count plus 1e-7, and for one channel its squeeze loses the axis.)
 
-    Takes the arguments of its parent. Shapes: `[B, T, d]` with mask `[B, T]` in, the same out.
+    Takes the arguments of its parent. Shapes: `[B, T, d]` or `[B, T, F, C]` with mask `[B, T]` in, the same out.
 
     Raises:
         ArgumentError: `axis` is not the last one, or `synchronized=True`, which the parent ignores when there is a mask.
@@ -35,20 +44,33 @@ class BatchNormalization(MaskAware, keras.layers.BatchNormalization):
 
     def __init__(self, axis: int = -1, synchronized: bool = False, **kwargs: Any) -> None:
         super().__init__(axis=axis, synchronized=synchronized, **kwargs)
-        if axis not in (-1, 2) or synchronized:
+        check_axis(self, axis)
+        if synchronized:
             raise ArgumentError(
-                f'BatchNormalization "{self.name}": axis={axis}, synchronized={synchronized}; expected axis=-1 (features) and '
-                "synchronized=False. With several replicas, each one normalizes with the real frames of its own rows."
+                f'BatchNormalization "{self.name}": synchronized=True; expected False. '
+                "With several replicas, each one normalizes with the real frames of its own rows."
             )
+
+    def build(self, input_shape: Any) -> None:
+        check_axis(self, self.axis, len(input_shape))
+        super().build(input_shape)
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        # Keras wants a mask with an axis for each axis of the input but the last
+        full = None if mask is None else ops.reshape(mask, (*ops.shape(mask)[:2], *[1] * (len(inputs.shape) - 3)))
+        return super().call(inputs, training=training, mask=full)
 
     def _moments(self, inputs: Any, mask: Any) -> Any:
         if mask is None:
             return super()._moments(inputs, None)
-        count = ops.sum(ops.cast(mask, inputs.dtype))
+        mask = ops.reshape(mask, ops.shape(mask)[:2])
+        count, axes = ops.sum(ops.cast(mask, inputs.dtype)), tuple(range(len(inputs.shape) - 1))
+        for size in ops.shape(inputs)[2:-1]:
+            count = count * ops.cast(size, count.dtype)
         divisor = ops.maximum(count, 1)
-        mean = ops.sum(fill_padding(inputs, mask), axis=(0, 1)) / divisor
+        mean = ops.sum(fill_padding(inputs, mask), axis=axes) / divisor
         squares = ops.square(fill_padding(inputs - mean, mask))
-        variance = ops.sum(squares, axis=(0, 1)) / divisor
+        variance = ops.sum(squares, axis=axes) / divisor
         moving_mean, moving_variance = ops.cast(self.moving_mean, mean.dtype), ops.cast(self.moving_variance, mean.dtype)
         return ops.where(count > 0, mean, moving_mean), ops.where(count > 0, variance, moving_variance)
 
@@ -57,7 +79,7 @@ class BatchNormalization(MaskAware, keras.layers.BatchNormalization):
 class GroupNormalization(MaskAware, keras.layers.GroupNormalization):
     """`keras.layers.GroupNormalization` with statistics over the real frames of each row.
 
-    Takes the arguments of its parent. Shapes: `[B, T, d]` with mask `[B, T]` in, the same out.
+    Takes the arguments of its parent. Shapes: `[B, T, d]` or `[B, T, F, C]` with mask `[B, T]` in, the same out.
 
     Raises:
         ArgumentError: `axis` is not the last one.
@@ -71,21 +93,26 @@ class GroupNormalization(MaskAware, keras.layers.GroupNormalization):
 
     def __init__(self, groups: int = 32, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(groups=groups, axis=axis, **kwargs)
-        if axis not in (-1, 2):
-            raise ArgumentError(f'GroupNormalization "{self.name}": axis={axis}; expected axis=-1 (features). Normalize with axis=-1.')
+        check_axis(self, axis)
+
+    def build(self, input_shape: Any) -> None:
+        check_axis(self, self.axis, len(input_shape))
+        super().build(input_shape)
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         if mask is None:
             return super().call(inputs)
         x = ops.cast(inputs, "float32")
-        size = inputs.shape[-1] // self.groups
+        size, between = inputs.shape[-1] // self.groups, len(inputs.shape) - 2  # axes of the frames and the bins
         count = ops.cast(ops.maximum(count_frames(mask), 1) * size, x.dtype)[:, None, None]
+        for bins in ops.shape(inputs)[2:-1]:
+            count = count * ops.cast(bins, count.dtype)
 
         def group_mean(values: Any) -> Any:
             """Return the mean over real frames and the channels of a group, `[B, 1, d]`; time is summed first, to leave little to do."""
-            sums = ops.reshape(ops.sum(fill_padding(values, mask), axis=1), (-1, self.groups, size))
+            sums = ops.reshape(ops.sum(fill_padding(values, mask), axis=tuple(range(1, between + 1))), (-1, self.groups, size))
             means = ops.sum(sums, axis=2, keepdims=True) / count
-            return ops.reshape(ops.broadcast_to(means, ops.shape(sums)), (-1, 1, self.groups * size))
+            return ops.reshape(ops.broadcast_to(means, ops.shape(sums)), (-1, *[1] * between, self.groups * size))
 
         x = x - group_mean(x)
         scale = ops.rsqrt(group_mean(ops.square(x)) + self.epsilon)

@@ -6,6 +6,8 @@ The output of a row without frames is zero.
 # mypy: disallow-subclassing-any=False
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -15,27 +17,61 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware, align_mask, count_frames, fill_padding, registered
 
 
-def frame_sum(x: Any, mask: Any, keepdims: bool = False) -> Any:
-    """Return the sum of `x` `[B, T, ...]` over the real frames."""
-    return ops.sum(fill_padding(x, mask), axis=1, keepdims=keepdims)
+def frame_sum(x: Any, mask: Any, keepdims: bool = False, axes: Sequence[int] = (1,)) -> Any:
+    """Return the sum of `x` `[B, T, ...]` over the real frames, and over further axes."""
+    return ops.sum(fill_padding(x, mask), axis=tuple(axes), keepdims=keepdims)
 
 
-def frame_mean(x: Any, mask: Any, keepdims: bool = False) -> Any:
-    """Return the mean of `x` `[B, T, ...]` over the real frames; 0 for a row without frames.
+def frame_mean(x: Any, mask: Any, keepdims: bool = False, axes: Sequence[int] = (1,)) -> Any:
+    """Return the mean of `x` `[B, T, ...]` over the real frames, and over further axes; 0 for a row without frames.
 
     Sums in float32: in float16, a few thousand frames overflow, and even their count is not exact.
     """
-    total = frame_sum(ops.cast(x, keras.backend.result_type(x.dtype, "float32")), mask, keepdims)
+    total = frame_sum(ops.cast(x, keras.backend.result_type(x.dtype, "float32")), mask, keepdims, axes)
     count = ops.cast(ops.maximum(count_frames(mask), 1), total.dtype)
+    for axis in axes[1:]:
+        count = count * ops.cast(ops.shape(x)[axis], total.dtype)
     return ops.cast(total / ops.reshape(count, (-1, *[1] * (len(total.shape) - 1))), x.dtype)
 
 
-def frame_extreme(x: Any, mask: Any, keepdims: bool, largest: bool) -> Any:
-    """Return the maximum (or minimum) of `x` `[B, T, ...]` over the real frames; 0 for a row without frames."""
+def frame_extreme(x: Any, mask: Any, keepdims: bool, largest: bool, axes: Sequence[int] = (1,)) -> Any:
+    """Return the maximum (or minimum) of `x` `[B, T, ...]` over the real frames, and over further axes; 0 for a row without frames."""
     reduce, neutral = (ops.max, float("-inf")) if largest else (ops.min, float("inf"))
-    extreme = reduce(fill_padding(x, mask, neutral), axis=1, keepdims=keepdims)
-    any_real = ops.any(align_mask(mask, x), axis=1, keepdims=keepdims)
+    extreme = reduce(fill_padding(x, mask, neutral), axis=tuple(axes), keepdims=keepdims)
+    any_real = ops.any(align_mask(mask, x), axis=tuple(axes), keepdims=keepdims)
     return ops.where(any_real, extreme, ops.cast(0, x.dtype))
+
+
+def frame_variance(x: Any, mask: Any, keepdims: bool, axes: Sequence[int] = (1,)) -> Any:
+    """Return the variance of `x` `[B, T, ...]` over the real frames, and over further axes, in two passes; 0 for a row without frames."""
+    mean = frame_mean(x, mask, True, axes)
+    return frame_mean(ops.square(fill_padding(x - mean, mask)), mask, keepdims, axes)
+
+
+def frame_deviation(x: Any, mask: Any, keepdims: bool, axes: Sequence[int] = (1,)) -> Any:
+    """Return the square root of the variance; where that is 0 its gradient is 0 too, not infinite."""
+    variance = frame_variance(x, mask, keepdims, axes)
+    return ops.where(variance > 0, ops.sqrt(ops.where(variance > 0, variance, 1)), 0)
+
+
+def frame_logsumexp(x: Any, mask: Any, keepdims: bool, axes: Sequence[int] = (1,)) -> Any:
+    """Return the logarithm of the sum of the exponentials over the real frames, and over further axes; 0 for a row without frames."""
+    largest = ops.stop_gradient(frame_extreme(x, mask, True, True, axes))
+    shifted = fill_padding(x - largest, mask)  # before exp as well: an infinite exponential times zero would be NaN in the gradient
+    total = frame_sum(ops.exp(shifted), mask, True, axes)
+    y = ops.where(total > 0, ops.log(ops.where(total > 0, total, 1)) + largest, 0)
+    return y if keepdims else ops.squeeze(y, axis=tuple(axes))
+
+
+REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "mean": frame_mean,
+    "sum": frame_sum,
+    "max": functools.partial(frame_extreme, largest=True),
+    "min": functools.partial(frame_extreme, largest=False),
+    "std": frame_deviation,
+    "var": frame_variance,
+    "logsumexp": frame_logsumexp,
+}
 
 
 class Reduction(MaskAware):
@@ -131,16 +167,17 @@ class StatisticsPooling1D(Reduction, keras.layers.Layer):
 
 @registered
 class ReduceFrames(Reduction, keras.layers.Layer):
-    """`keras.ops.mean`, `sum`, `max` or `min` over the real frames; `mask_aware` replaces these operations with it.
+    """`keras.ops.mean`, `sum`, `max`, `min`, `std`, `var` or `logsumexp` over the real frames; `mask_aware` replaces these with it.
 
     Args:
-        reduction: `"mean"`, `"sum"`, `"max"` or `"min"`.
-        keepdims: keep the frame axis, with length one.
+        reduction: the name of the operation.
+        keepdims: keep the reduced axes, with length one.
+        axis: the frame axis, 1, alone or with axes after it: `(1, 2)`.
 
     Shapes: `[B, T, ...]` with mask `[B, T]` in; `[B, ...]` out (`[B, 1, ...]` with `keepdims`).
 
     Raises:
-        ArgumentError: `reduction` is none of these.
+        ArgumentError: `reduction` is none of these, or `axis` lacks the frames.
 
     Example:
         >>> import numpy as np
@@ -149,26 +186,27 @@ class ReduceFrames(Reduction, keras.layers.Layer):
         (2, 4)
     """
 
-    def __init__(self, reduction: str, keepdims: bool = False, **kwargs: Any) -> None:
+    def __init__(self, reduction: str, keepdims: bool = False, axis: Any = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if reduction not in ("mean", "sum", "max", "min"):
-            raise ArgumentError(f'ReduceFrames: reduction={reduction!r}; expected "mean", "sum", "max" or "min".')
+        if reduction not in REDUCTIONS:
+            raise ArgumentError(f"ReduceFrames: reduction={reduction!r}; expected one of {', '.join(REDUCTIONS)}.")
+        self.axes = sorted([axis] if isinstance(axis, int) else axis)
+        if self.axes[:1] != [1]:
+            raise ArgumentError(f"ReduceFrames: axis={axis!r}; expected 1, the frames, alone or with axes after it, such as (1, 2).")
         self.reduction, self.keepdims = reduction, keepdims
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         if mask is None:
-            return getattr(ops, self.reduction)(inputs, axis=1, keepdims=self.keepdims)
-        if self.reduction == "mean":
-            return frame_mean(inputs, mask, self.keepdims)
-        if self.reduction == "sum":
-            return frame_sum(inputs, mask, self.keepdims)
-        return frame_extreme(inputs, mask, self.keepdims, largest=self.reduction == "max")
+            return getattr(ops, self.reduction)(inputs, axis=tuple(self.axes), keepdims=self.keepdims)
+        return REDUCTIONS[self.reduction](inputs, mask, keepdims=self.keepdims, axes=self.axes)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], *([1] if self.keepdims else []), *input_shape[2:])
+        if self.keepdims:
+            return tuple(1 if axis in self.axes else size for axis, size in enumerate(input_shape))
+        return tuple(size for axis, size in enumerate(input_shape) if axis not in self.axes)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "reduction": self.reduction, "keepdims": self.keepdims}
+        return {**super().get_config(), "reduction": self.reduction, "keepdims": self.keepdims, "axis": self.axes}
 
 
 @registered

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 
 from vlpipe.errors import ArgumentError
@@ -30,7 +31,7 @@ def frame_counts(model: Any) -> list[tuple[int, FrameCount] | None]:
     functional = as_functional(model, "frame_counts")
     found: list[tuple[int, FrameCount] | None] = [None] * len(functional.outputs)
     for position, source in enumerate(functional.inputs):
-        if is_sequence(source):  # one input at a time, so that the frames of an output are known to come from it
+        if is_sequence(source, functional.inputs):  # one input at a time, so that the frames of an output are known to come from it
             inputs = [TracedTensor(x, FrameAxis(masked=False) if x is source else None) for x in functional.inputs]
             for number, output in enumerate(leaves(replay(functional, inputs, Checker()))):
                 if output.frames is not None and output.frames.counted and found[number] is None:
@@ -43,10 +44,10 @@ def output_lengths(model: Any, lengths: Any) -> Any:
 
     Args:
         model: a built Sequential or Functional model with one output per frame, ordinary or mask-aware.
-        lengths: input lengths in frames, integers `[B]`.
+        lengths: input lengths in frames, integers `[B]`; tensors too, so that a loss inside a graph can ask.
 
     Returns:
-        Output lengths in frames, integers `[B]`; 0 where a sequence is too short.
+        Output lengths in frames, integers `[B]`, as a tensor if `lengths` is one; 0 where a sequence is too short.
 
     Raises:
         ArgumentError: the output has no frames, or the model cannot be inspected.
@@ -64,7 +65,7 @@ def output_lengths(model: Any, lengths: Any) -> Any:
             f'output_lengths: the output of "{model.name}" has shape {tuple(output.tensor.shape)} and no frame axis that can be followed; '
             "expected one output per frame, [B, T, d]. Use check_model(model) to find the layer that removes the frames."
         )
-    return output.frames.count(np.asarray(lengths))
+    return output.frames.count(lengths if keras.ops.is_tensor(lengths) else np.asarray(lengths))
 
 
 def sample_weight(model: Any, lengths: Any, *, frames: int | None = None) -> Any:

@@ -14,7 +14,16 @@ import numpy as np
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import Reach
 
-PROBE_LENGTHS = np.arange(1, 4097)  # input lengths at which the branches of a model are compared
+PROBES = 4096  # input lengths at which the branches of a model are compared, from the first that leaves each a frame
+MAX_LENGTH = 2**40  # of a sequence, in frames
+
+
+def at_least_zero(count: Any) -> Any:
+    return keras.ops.maximum(count, 0) if keras.ops.is_tensor(count) else np.maximum(count, 0)
+
+
+def fewer(first: Any, second: Any) -> Any:
+    return keras.ops.minimum(first, second) if keras.ops.is_tensor(first) else np.minimum(first, second)
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class FrameAxis:
     """The frame axis (axis 1) of a tensor, relative to the model's input.
 
     Attributes:
-        count: function from input lengths to the lengths of this tensor (integer arrays).
+        count: function from input lengths to the lengths of this tensor (integer arrays, or tensors).
         span: input frames that one frame of this tensor depends on.
         stride: input frames from one frame of this tensor to the next.
         back: of the input frames that frame j depends on, at most so many come before input frame j * stride.
@@ -48,7 +57,7 @@ class FrameAxis:
         output_frames = getattr(layer, "output_frames", lambda frames: frames)
         return replace(
             self,
-            count=lambda lengths: np.maximum(output_frames(count(lengths)), 0),
+            count=lambda lengths: at_least_zero(output_frames(count(lengths))),
             span=self.span + math.ceil((reach.span - 1) * self.stride),
             stride=self.stride * reach.stride,
             back=self.back + back * self.stride,
@@ -61,12 +70,14 @@ class FrameAxis:
         joined = self
         for other in others:
             first, second = joined.count, other.count
-            first_lengths, second_lengths = first(PROBE_LENGTHS), second(PROBE_LENGTHS)
+            shortest = shortest_length([first, second])
+            lengths = np.concatenate([np.arange(1, min(shortest, PROBES)), np.arange(PROBES) + shortest])
+            first_lengths, second_lengths = first(lengths), second(lengths)
             if not np.any((first_lengths == second_lengths) & (first_lengths > 0)):
                 return None
             always_equal = np.array_equal(first_lengths, second_lengths)
             joined = FrameAxis(
-                count=first if always_equal else lambda lengths, a=first, b=second: np.minimum(a(lengths), b(lengths)),  # type: ignore[misc]
+                count=first if always_equal else lambda lengths, a=first, b=second: fewer(a(lengths), b(lengths)),  # type: ignore[misc]
                 span=max(joined.span, other.span),
                 stride=max(joined.stride, other.stride),
                 back=max(joined.back, other.back),
@@ -75,6 +86,31 @@ class FrameAxis:
                 counted=joined.counted and other.counted,
             )
         return joined
+
+
+def have_equal_frames(axes: list[FrameAxis]) -> bool:
+    """Return whether branches have the same number of frames for every input length."""
+    shortest = shortest_length(axis.count for axis in axes)
+    lengths = np.concatenate([np.arange(1, min(shortest, PROBES)), np.arange(PROBES) + shortest])
+    first, *others = (axis.count(lengths) for axis in axes)
+    return all(np.array_equal(first, other) for other in others)
+
+
+def shortest_length(counts: Iterable[Callable[[Any], Any]]) -> int:
+    """Return the smallest number of input frames that leaves a frame of every count, none of which falls with it; 0 if no number does."""
+
+    def survives(length: int) -> bool:
+        return all(count(np.array([length]))[0] > 0 for count in counts)
+
+    counts, low, high = list(counts), 0, 1  # no frame is left of `low`
+    while not survives(high):
+        if high > MAX_LENGTH:
+            return 0
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if survives(middle) else (middle, high)
+    return high
 
 
 @dataclass(frozen=True)
@@ -98,6 +134,11 @@ def tensors(structure: Any) -> Any:
     return keras.tree.map_structure(lambda leaf: leaf.tensor if isinstance(leaf, TracedTensor) else leaf, structure)
 
 
+def traced_tensors(*structures: Any) -> list[TracedTensor]:
+    """Return the leaves that are traced tensors."""
+    return [leaf for leaf in leaves(*structures) if isinstance(leaf, TracedTensor)]
+
+
 def framed(*structures: Any) -> list[TracedTensor]:
     """Return the leaves that are traced tensors with frames."""
     return [leaf for leaf in leaves(*structures) if isinstance(leaf, TracedTensor) and leaf.frames]
@@ -119,12 +160,16 @@ def with_axis(outputs: Any, axis: FrameAxis | None, x: Any) -> Any:
     return keras.tree.map_structure(traced, outputs)
 
 
-def as_functional(model: Any, caller: str) -> Any:
-    """Return the Functional form of a built Keras model.
+OWN_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")  # of a model that is trained itself
+
+
+def as_functional(model: Any, caller: str, *, nested: bool = False) -> Any:
+    """Return the Functional form of a built Keras model; of one that is `nested` in another, Keras calls no steps.
 
     Raises:
-        ArgumentError: the model is subclassed, so its `call` cannot be inspected, or it is not built.
+        ArgumentError: the model is subclassed, so its methods cannot be inspected, or it is not built.
     """
+    refuse_own_methods(model, caller, nested)
     if isinstance(model, keras.Sequential):
         if not model.built:
             raise ArgumentError(f'{caller}: the Sequential model "{model.name}" is not built. Start it with keras.Input((None, d)).')
@@ -132,9 +177,27 @@ def as_functional(model: Any, caller: str) -> Any:
     if not hasattr(model, "operations"):
         raise ArgumentError(
             f"{caller}: got {type(model).__name__}; expected a built Sequential or Functional model, because the call method of a "
-            "subclassed model cannot be inspected. Build the model from keras.Input and layers, or use vlpipe.layers inside it."
+            "subclassed model cannot be inspected. Pass keras.Model(inputs, model.call(inputs)) with inputs = keras.Input((None, d)), which "
+            "has the same layers and weights."
         )
     return model
+
+
+def refuse_own_methods(model: Any, caller: str, nested: bool) -> None:
+    """Raise ArgumentError if the class of a Functional or Sequential model replaces methods of Keras that its graph does not contain."""
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
+        return  # it has no graph at all
+    for cls in type(model).__mro__:
+        if cls.__module__.split(".")[0] in ("keras", "vlpipe", "builtins"):
+            continue
+        own = [name for name in ("call", "__call__", "compute_mask", *(() if nested else OWN_STEPS)) if name in vars(cls)]
+        if own:
+            raise ArgumentError(
+                f'{caller}: the model "{model.name}" ({cls.__name__}) has a {" and a ".join(own)} of its own, which cannot be inspected '
+                "and would be lost; expected a model whose graph is all that it does. Move what call adds into the graph; for the graph "
+                "alone pass keras.Model(model.inputs, model.outputs), and give steps and losses of your own to a subclass of "
+                "vlpipe.layers.Model, built from the input and output of the mask-aware model."
+            )
 
 
 def replay(functional: Any, inputs: Any, visit: Visit) -> Any:
@@ -151,6 +214,12 @@ def replay(functional: Any, inputs: Any, visit: Visit) -> Any:
     return functional._run_through_graph(inputs, call_fn=visit)  # private, but also how keras.models.clone_model does it
 
 
-def is_sequence(tensor: Any) -> bool:
-    """Return whether a model input is a sequence: features `[B, T, d]`, or tokens `[B, None]`."""
-    return tensor.dtype != "bool" and (len(tensor.shape) == 3 or (len(tensor.shape) == 2 and tensor.shape[1] is None))
+def is_sequence(tensor: Any, inputs: Any) -> bool:
+    """Return whether one of the inputs of a model is a sequence.
+
+    Sequences are the inputs with an open number of frames, `(None, None, ...)`. A model without any was built for one length: its
+    sequences are those of shape `[B, T, d]`, or else spectrograms `[B, T, F, C]`. Beside an open one, an input of fixed size is none.
+    """
+    numeric = [x for x in inputs if x.dtype not in ("bool", "string") and len(x.shape) > 1]
+    kinds = ([x for x in numeric if x.shape[1] is None], *([x for x in numeric if len(x.shape) == rank] for rank in (3, 4)))
+    return any(x is tensor for x in next(filter(None, kinds), []))

@@ -1,0 +1,169 @@
+"""The roles of the layers whose arguments decide what they do to the frames."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from types import FunctionType
+from typing import Any
+
+from keras import layers as plain
+from keras import ops
+
+from vlpipe.layers.operations import role_of_reshape
+from vlpipe.layers.probe import mixes_frames
+from vlpipe.layers.role import KEEP, POOL, Role, refuse, refuse_unknown
+from vlpipe.layers.trace import operations_of
+from vlpipe.layers.walk import TracedTensor, leaves
+from vlpipe.layers.wrappers import FrameWise, TimeDistributed
+
+# Methods that a subclass of a known layer may have and still be one.
+HARMLESS = {"__init__", "get_config", "from_config"}
+RECURRENT = {getattr(plain, name) for name in ("LSTM", "GRU", "SimpleRNN", "RNN", "ConvLSTM1D", "ConvLSTM2D")}
+
+
+def known_kind(kind: type) -> type:
+    """Return the class of Keras or of vlpipe whose methods a class leaves as they are: a subclass of LSTM with a constructor is an LSTM."""
+    methods: tuple[type, ...] = (FunctionType, property, classmethod, staticmethod)
+    for base in kind.__mro__:
+        if base.__module__.partition(".")[0] in ("keras", "vlpipe"):
+            return base
+        if any(isinstance(value, methods) and name not in HARMLESS for name, value in vars(base).items()):
+            return kind
+    return kind
+
+
+def framewise(layer: Any) -> Role:
+    """Return the role of a layer that treats each frame alone, whether or not it passes masks on."""
+    return KEEP if layer.supports_masking else Role(lambda: FrameWise(layer, name=layer.name), carries=False)
+
+
+def flatten(layer: Any, x: Any) -> Role:
+    if any(size != 1 for size in x.shape[2:]):
+        return refuse("concatenates all frames, so its width depends on the padding", POOL)
+    return role_of_reshape(layer.name, (-1,), x.shape)
+
+
+def reshape(layer: Any, x: Any) -> Role:
+    return role_of_reshape(layer.name, layer.target_shape, x.shape)
+
+
+def permute(layer: Any, x: Any) -> Role:
+    if layer.dims[0] == 1:
+        return framewise(layer)
+    return refuse(
+        "moves the frame axis, as before a Dense layer over time",
+        "Keep [batch, frames, features]; a Dense layer over time needs a fixed length.",
+    )
+
+
+def prelu(layer: Any, x: Any) -> Role:
+    return KEEP if 1 in (layer.shared_axes or []) else refuse("has a slope for every frame", "Use shared_axes=[1].")
+
+
+def einsum_dense(layer: Any, x: Any) -> Role:
+    """Frame by frame if batch and frames are the first two axes before and after."""
+    inputs, _, rest = layer.equation.replace(" ", "").partition(",")
+    kernel, _, output = rest.partition("->")
+    if "..." in inputs:
+        alone = inputs.startswith("...") and output.startswith("...") and len(x.shape) - len(inputs[3:]) >= 2
+    else:
+        alone = inputs[:2] == output[:2] and not set(inputs[:2]) & set(kernel) and inputs[1] not in (layer.bias_axes or "")
+    return (
+        framewise(layer)
+        if alone
+        else refuse("has an equation that moves or sums the frames", 'Use an equation such as "abc,cd->abd", with the frames second.')
+    )
+
+
+def recurrent(layer: Any, x: Any) -> Role:
+    forward = getattr(layer, "forward_layer", layer)
+    known = known_kind(type(forward)) in RECURRENT
+    if not known or forward.stateful or forward.return_state:
+        reason = "keeps or returns states, which vlpipe does not support"
+        refused = refuse(reason, "Use stateful=False and return_state=False.", "unknown")
+        return replace(refused, frames=layer.return_sequences, counted=known)
+    if layer.return_sequences and getattr(layer, "go_backwards", False):
+        return refuse("returns the frames in reverse order, with the padding first", "Use Bidirectional, or return_sequences=False.")
+    if layer.return_sequences and getattr(layer, "merge_mode", "concat") is None:
+        return refuse("returns two sequences", 'Use merge_mode="concat".', "unknown")
+    endless = "carries a state through all frames"
+    return Role(None, True, layer.return_sequences, "also reads the padding", "", "reads_padding", endless=endless)
+
+
+def time_distributed(layer: Any, x: Any) -> Role:
+    inner = layer.layer
+    parts = list(inner._flatten_layers())
+    if any(isinstance(part, plain.BatchNormalization) for part in parts):
+        return refuse(
+            "wraps BatchNormalization, whose statistics would include the padding",
+            "Put BatchNormalization behind the TimeDistributed layer, or LayerNormalization inside it.",
+            "padding_statistics",
+        )
+    if any(getattr(part, "stateful", False) for part in parts):
+        return refuse("wraps a layer that keeps states", "Use stateful=False.", "unknown")
+    written_by_user = [part for part in parts if not type(part).__module__.startswith(("keras.", "vlpipe."))]
+    if written_by_user and mixes_frames(inner, (None, *x.shape[2:]), x.dtype, frames=False):
+        return refuse(
+            "wraps a layer that mixes the rows of a batch, or that fails on some number of them", "Treat each row alone.", "unknown"
+        )
+    leak = "may answer a batch with the number of frames of an earlier one (in fit, evaluate and predict of Keras)"
+    return Role(lambda: TimeDistributed(inner, name=layer.name), True, True, leak, leak, "mismatch")
+
+
+def unknown(layer: Any, arguments: Any, options: Any) -> Role:
+    """Return the role of a layer that vlpipe does not know, or of a Lambda: it is tried out, on a few frames and on symbolic tensors."""
+    if not isinstance(layer, plain.Layer):
+        return refuse_unknown()
+    is_lambda = isinstance(layer, plain.Lambda)
+    graph = operations_of(layer, arguments, options) if is_lambda else None  # each operation by itself tells more than their result
+    takes_mask = layer._fn_expects_mask_arg if is_lambda else layer._call_has_mask_arg
+    single = len(arguments) == 1 and isinstance(arguments[0], TracedTensor) and not options
+    if graph is None and single and not takes_mask and is_framewise(layer, x := arguments[0].tensor):
+        # 1 in the padding: zero may be where its gradient is infinite
+        return Role(lambda: FrameWise(layer, name=layer.name), carries=False, fill=1.0, endless=earlier_frames(layer, x))
+    graph = graph or operations_of(layer, arguments, options)
+    if graph is not None:
+        return Role(graph=graph)
+    if is_lambda:
+        advice = "Write it with keras.ops, or as a layer with the base class vlpipe.layers.MaskAware."
+        return refuse("runs Python code that mixes frames, and is not written with keras.ops", advice)
+    return refuse_unknown(type(layer).__name__)
+
+
+def is_framewise(layer: Any, x: Any) -> bool:
+    """Return whether a layer treats frames and rows independently, in inference and in training; its variables stay as they are."""
+    before = [ops.convert_to_numpy(variable) for variable in layer.variables]
+    modes: list[dict[str, Any]] = [{"training": False}, {"training": True}] if layer._call_has_training_arg else [{}]
+    try:
+        mixes = any(mixes_frames(functools.partial(layer.call, **mode), x.shape, x.dtype) for mode in modes)
+        after = [ops.convert_to_numpy(variable) for variable in layer.variables]
+    finally:
+        for variable, value in zip(layer.variables, before, strict=False):
+            variable.assign(value)
+    learns = any((old != new).any() for old, new in zip(before, after, strict=False))
+    return not mixes and not learns and not layer._losses
+
+
+def earlier_frames(layer: Any, x: Any) -> str:
+    """Return why the layer has no finite context: it may look at earlier frames, and only trying tells. Reversed, these would be later."""
+    mixes = mixes_frames(lambda v: ops.flip(layer.call(ops.flip(v, axis=1)), axis=1), x.shape, x.dtype)
+    return "accumulates frames" if mixes else ""
+
+
+SPECIAL: dict[type, Callable[[Any, Any], Role]] = {
+    plain.Flatten: flatten,
+    plain.Reshape: reshape,
+    plain.Permute: permute,
+    plain.PReLU: prelu,
+    plain.EinsumDense: einsum_dense,
+    plain.Bidirectional: recurrent,
+    **dict.fromkeys(RECURRENT, recurrent),
+    plain.TimeDistributed: time_distributed,
+}
+
+
+def axes_without_frames(layer: Any, rank: int) -> bool:
+    """Return whether a normalization acts along axes after the frames only."""
+    return min(int(axis) % rank for axis in leaves(layer.axis)) > 1

@@ -1,0 +1,89 @@
+"""The operations inside a layer that vlpipe does not know, and inside a Lambda: found out by calling it on symbolic tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from vlpipe.layers.walk import TracedTensor, leaves
+from vlpipe.layers.wrappers import Weight
+
+FRAMES, OPEN_WIDTH = 5, 3  # of the random arrays on which the layer and its operations are compared
+
+
+def operations_of(layer: Any, arguments: Any, options: Any) -> Any:
+    """Return what a layer computes as a Functional model of its tensors in order; None if it cannot be told.
+
+    It can if the layer is written with `keras.ops` and with layers. Its own variables become layers `Weight`, which the model saves.
+
+    Args:
+        layer: a layer that is built.
+        arguments, options: what it is called with, `TracedTensor` in place of tensors.
+    """
+    graphs = [graph_of(layer, arguments, options, training) for training in (False, True)]
+    if any(graph is None for graph in graphs):
+        return None
+    kinds = [[type(operation) for operation in graph.operations] for graph in graphs]
+    variables = {id(variable) for variable in graphs[0].variables}
+    complete = variables >= {id(variable) for variable in layer.variables} and kinds[0] == kinds[1] and not layer._losses
+    return graphs[0] if complete and agrees(layer, graphs[0], arguments, options) else None
+
+
+def graph_of(layer: Any, arguments: Any, options: Any, training: bool) -> Any:
+    """Return the graph of one call; None if the layer cannot be called on symbolic tensors, or does nothing with them."""
+    inputs: list[Any] = []
+
+    def symbolic(leaf: Any) -> Any:
+        if not isinstance(leaf, TracedTensor):
+            return leaf
+        inputs.append(keras.Input(batch_shape=leaf.tensor.shape, dtype=leaf.tensor.dtype))
+        return inputs[-1]
+
+    given, named = keras.tree.map_structure(symbolic, (arguments, options))
+    if getattr(layer, "_call_has_training_arg", False):
+        named = {**named, "training": training}
+    own = {name: value for name, value in vars(layer).items() if isinstance(value, keras.Variable)}
+    try:
+        vars(layer).update({name: tensor_of(variable, f"{layer.name}_{name}", inputs[0]) for name, variable in own.items()})
+        outputs = layer.call(*given, **named)
+        if any(not isinstance(y, keras.KerasTensor) or any(y is x for x in inputs) for y in leaves(outputs)):
+            return None
+        return keras.Model(inputs, outputs, name=layer.name)
+    except Exception:  # a user's code may raise anything on a tensor without values, and is then code that cannot be followed
+        return None
+    finally:
+        vars(layer).update(own)
+
+
+def tensor_of(variable: Any, name: str, x: Any) -> Any:
+    """Return a variable as a symbolic tensor in the graph that begins with `x`."""
+    weight = Weight(variable.shape, variable.trainable, dtype=variable.dtype, name=name)
+    weight.add_weight = lambda *args, **kwargs: variable
+    weight.build(x.shape)
+    del weight.add_weight
+    return weight(x)
+
+
+def agrees(layer: Any, graph: Any, arguments: Any, options: Any) -> bool:
+    """Return whether the graph gives what the layer gives for random arrays, so that nothing else happens in it."""
+    rng = np.random.default_rng(0)
+    arrays: list[Any] = []
+
+    def drawn(leaf: Any) -> Any:
+        if not isinstance(leaf, TracedTensor):
+            return leaf
+        open_sizes = (2, FRAMES, *[OPEN_WIDTH] * len(leaf.tensor.shape))
+        shape = [size or open_sizes[axis] for axis, size in enumerate(leaf.tensor.shape)]
+        arrays.append(keras.ops.convert_to_tensor(rng.integers(0, 2, shape) if "int" in leaf.tensor.dtype else rng.normal(size=shape)))
+        arrays[-1] = keras.ops.cast(arrays[-1], leaf.tensor.dtype)
+        return arrays[-1]
+
+    given, named = keras.tree.map_structure(drawn, (arguments, options))
+    try:
+        pairs = zip(leaves(layer.call(*given, **named)), leaves(graph(arrays)), strict=True)
+        values = [[keras.ops.convert_to_numpy(y) for y in pair] for pair in pairs]
+        return all(np.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True) for one, other in values)
+    except Exception:  # as above
+        return False

@@ -1,0 +1,121 @@
+"""Layers around another layer: called once for all frames, frame by frame, or with a normalized kernel."""
+
+# mypy: disallow-subclassing-any=False
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from vlpipe.layers.base import MaskAware, Reach, registered
+from vlpipe.layers.reduce import Reduction
+
+
+@registered
+class TimeDistributed(MaskAware, keras.layers.TimeDistributed):
+    """`keras.layers.TimeDistributed` that calls its layer or model once, on the frames of all rows as one batch.
+
+    Its parent builds a graph for one number of frames, in which `fit` and `predict` of Keras may answer batches of others: their answers
+    then have the number of frames of the first, or the step fails.
+
+    Takes the arguments of its parent; the layer must treat the rows of a batch independently, as all but BatchNormalization do.
+    Shapes: `[B, T, ...]` in, `[B, T, ...]` out, with the mask.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from vlpipe.layers import TimeDistributed
+        >>> tuple(TimeDistributed(keras.layers.GlobalMaxPooling1D())(np.ones((2, 5, 8, 4), "float32")).shape)
+        (2, 5, 4)
+    """
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        options = {"training": training} if self.layer._call_has_training_arg else {}  # as its parent asks
+        batch, frames, *rest = ops.shape(inputs)
+        outputs = self.layer(ops.reshape(inputs, (-1, *rest)), **options)  # a new tensor, so without the mask of the frames
+
+        def unfolded(y: Any) -> Any:
+            return ops.reshape(y, (batch, frames, *ops.shape(y)[1:]))
+
+        return keras.tree.map_structure(unfolded, outputs)
+
+
+@registered
+class FrameWise(MaskAware, keras.layers.Wrapper):
+    """A layer that treats each frame alone and knows nothing of masks; `mask_aware` puts it around such layers, so that masks get through.
+
+    Shapes: those of the layer; `[B, T, ...]` with mask `[B, T]` in, `[B, T, ...]` with the mask out.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from vlpipe.layers import FrameWise
+        >>> tuple(FrameWise(keras.layers.Permute((1, 3, 2)))(np.ones((2, 5, 8, 4), "float32")).shape)
+        (2, 5, 4, 8)
+    """
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        options = {"training": training} if self.layer._call_has_training_arg else {}
+        return self.layer.call(inputs, **options)  # not the layer itself: Keras would warn that it loses the mask
+
+    def compute_output_spec(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        return self.layer.compute_output_spec(inputs)
+
+
+@registered
+class Weight(Reduction, keras.layers.Layer):
+    """A weight as a tensor: what a layer of the user multiplies by, once `mask_aware` has taken its operations out of it.
+
+    Args:
+        shape: of the weight.
+        trainable: whether training changes it.
+
+    Shapes: anything in; `shape` out.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import Weight
+        >>> tuple(Weight((4, 1))(np.ones((2, 5, 4), "float32")).shape)
+        (4, 1)
+    """
+
+    def __init__(self, shape: Any, trainable: bool = True, **kwargs: Any) -> None:
+        super().__init__(trainable=trainable, **kwargs)
+        self.shape = tuple(shape)
+
+    def build(self, input_shape: Any) -> None:
+        self.weight = self.add_weight(name="weight", shape=self.shape, trainable=self.trainable)
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return ops.convert_to_tensor(ops.cast(self.weight, self.compute_dtype))
+
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        return keras.KerasTensor(self.shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "shape": self.shape}
+
+
+@registered
+class SpectralNormalization(MaskAware, keras.layers.SpectralNormalization):
+    """`keras.layers.SpectralNormalization` of a mask-aware layer, such as `vlpipe.layers.Conv1D`, or of a Dense layer.
+
+    Takes the arguments of its parent; shapes of the layer that it wraps.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlpipe.layers import Conv1D, SpectralNormalization
+        >>> tuple(SpectralNormalization(Conv1D(3, 3, padding="same"))(np.ones((2, 5, 4), "float32")).shape)
+        (2, 5, 3)
+    """
+
+    def output_frames(self, frames: Any) -> Any:
+        return self.layer.output_frames(frames) if isinstance(self.layer, MaskAware) else frames
+
+    def reach(self) -> Reach:
+        return self.layer.reach() if isinstance(self.layer, MaskAware) else Reach()
+
+    def sides(self) -> Any:
+        return self.layer.sides() if isinstance(self.layer, MaskAware) else (0, 0)
+
+    def call(self, inputs: Any, training: Any = False, mask: Any = None) -> Any:
+        return super().call(inputs, training=training)  # the mask reaches the layer with the tensor
