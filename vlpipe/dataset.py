@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import tensorflow as tf
@@ -24,7 +24,7 @@ from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.paths import Opened, Source
-from vlpipe.transforms.augment import SpecAugment
+from vlpipe.transforms.augmentations import Augmentation
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
 from vlpipe.transforms.windows import Windows
@@ -64,7 +64,7 @@ def make_dataset(
     windows: int | Windows | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
     normalize: str | os.PathLike[str] | Opened | None = None,
-    augment: SpecAugment | None = None,
+    augment: Augmentation | Sequence[Augmentation] | None = None,
     layout: str | Layout | None = None,
     shard: tuple[int, int] = (0, 1),
     engine: Engine = "auto",
@@ -84,7 +84,8 @@ def make_dataset(
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
 
-    Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that frames outside it need
+    Frames are cropped, transformed, normalised, augmented and padded, in this order (augmentations of waveforms: between crop and
+    transform). The crop comes first, so that frames outside it need
     not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that they
     change neither mean nor variance. Padding comes last, and none of these touches it. `length_range` applies to the true lengths, before
     all of these; a record of which the transform leaves no frame is outside of it too, unless its shortest is 0. Of several features, only
@@ -153,7 +154,9 @@ def make_dataset(
             `source.with_statistics()`; of several datasets, pooled); or, for validation data, a path: with the statistics of the dataset
             there, of its `vlpipe.json`, or of a file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics.
             `vlpipe/transforms/normalize.py` has the formula.
-        augment: a `vlpipe.SpecAugment`: masks of time and frequency, new ones in every epoch.
+        augment: what is changed at random, otherwise in every epoch: one augmentation or a list, applied in this order, each at its
+            stage. Of a waveform (`[N]` or `[N, 1]`, the samples that are read, before `transform`): `vlpipe.Gain`, `vlpipe.AddNoise`,
+            `vlpipe.TimeShift`. Of features `[T, d]` (after `normalize`): `vlpipe.SpecAugment`, masks of time and frequency.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.
         shard: (rank, world): the part of the records that this process reads, for training (an evaluation would see this part alone, and
@@ -210,7 +213,7 @@ def make_dataset(
             windows=windows,  # type: ignore[arg-type]  # a number becomes Windows
             transform=transform,  # type: ignore[arg-type]  # a function becomes a Transform
             normalize=normalize,  # type: ignore[arg-type]  # a path becomes absolute
-            augment=augment,
+            augment=augment,  # type: ignore[arg-type]  # one or a list becomes a tuple
             layout=layout,
             shard=shard,
             engine=engine,

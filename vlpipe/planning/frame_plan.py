@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +16,12 @@ from vlpipe.planning.selection import Selection
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
+from vlpipe.transforms.augmentations import of_stage
 from vlpipe.transforms.crop import Crop
+from vlpipe.transforms.noise import AddNoise, known_rate
 from vlpipe.transforms.normalize import MeanVariance, of_opened, of_path, of_source
 from vlpipe.transforms.transform import LengthMap, TracedTransform, Transform, traced
+from vlpipe.transforms.waveforms import check_waveform
 from vlpipe.transforms.windows import Windows
 
 
@@ -142,8 +145,7 @@ def frame_plan_for(index: Index, selection: Selection, options: Options, frames:
             moments = of_opened(options.normalize, {name: sequences[name].dimensions for name in selection.features})
         else:
             moments = of_path(options.normalize, {name: sequences[name].dimensions for name in selection.features})
-    if options.augment is not None:
-        options.augment.check(selection.key, dimensions)
+    _check_augment(index, selection, options, dimensions)
     return frames, FramePlan(FrameRange.of(options), dimensions, lengths, least, functions, moments)
 
 
@@ -165,6 +167,27 @@ def _functions(
             what, whose = f'transform: aligned, of "{name}"', f'"{name}" is delivered'
             functions[name] = traced(what, transform.aligned, sequences[name].dimensions, dtype, whose)
     return functions, lengths
+
+
+def _check_augment(index: Index, selection: Selection, options: Options, dimensions: tuple[int, ...]) -> None:
+    """Check that each augmentation fits what it gets: the stored samples, or delivered frames of the key feature (`dimensions`)."""
+    key = selection.key
+    for _, augment in of_stage(options.augment, "samples"):
+        is_scaled = index.stored(key).scale is not None
+        field = replace(index.schema.sequences[key], dtype="float32") if is_scaled else index.schema.sequences[key]
+        check_waveform(augment, key, field, selection.aligned)
+        if isinstance(augment, AddNoise):
+            _check_rate(augment, index, options)
+    for _, augment in of_stage(options.augment, "features"):
+        augment.check(key, dimensions)
+
+
+def _check_rate(augment: AddNoise, index: Index, options: Options) -> None:
+    of_feature = getattr(options.transform, "sample_rate", None)  # an audio feature gets waveforms at its own rate
+    if of_feature is not None:
+        augment.check_rate(of_feature, f"{type(options.transform).__name__} takes")
+    else:
+        augment.check_rate(known_rate(index), "the data has")
 
 
 def _check_same_frames(stored: tuple[int, ...], delivered: tuple[int, ...], normalize: str | Opened) -> None:

@@ -22,6 +22,8 @@ from vlpipe.planning.schedule import Schedule
 from vlpipe.planning.selection import FramePart, Selection
 from vlpipe.storage.index import Index
 from vlpipe.text_tables import BLUE, RED, columns, named, picture, text
+from vlpipe.transforms.augmentations import STAGES, Augmentation, of_stage
+from vlpipe.transforms.noise import AddNoise
 
 
 @dataclass(frozen=True)
@@ -355,9 +357,15 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
             4,
             ("over the budget", f"{plan.over_budget:,} {plan.unit} of more than {options.frames_per_batch:,} frames, alone in their batch"),
         )
+    for stage in STAGES:
+        rows += [("augment", f"{stage}: {_augmentation(augment)}") for _, augment in of_stage(options.augment, stage)]
     if plan.selection.aligned:
         rows.insert(2, ("aligned", f"{', '.join(plan.selection.aligned)} with {plan.selection.key}"))
     return rows
+
+
+def _augmentation(augment: Augmentation) -> str:
+    return f"{augment!r}, {augment.bytes / 2**20:,.1f} MiB in memory" if isinstance(augment, AddNoise) else repr(augment)
 
 
 def _draw_plan(figure: Any, plan: Plan) -> None:

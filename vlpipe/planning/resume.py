@@ -12,6 +12,7 @@ from vlpipe.errors import ArgumentError
 from vlpipe.planning.frame_plan import FramePlan
 from vlpipe.planning.options import NORMALIZE, Options
 from vlpipe.planning.schedule import ORDER
+from vlpipe.transforms.augmentations import identity_of
 
 FORMAT = "vlpipe-state"
 VERSION = 1
@@ -63,7 +64,7 @@ def run_identity(
         "crop": options.crop and repr(options.crop),
         "transform": options.transform and _transform(frame_plan, frames),
         "normalize": _normalize(options, frame_plan),
-        "augment": options.augment and repr(options.augment),
+        "augment": identity_of(options.augment),
         # Only where they are used: states that were saved before there were such arguments have none of these.
         **({"aligned": ",".join(aligned)} if aligned else {}),
         **({} if options.multiple_of == 1 else {"multiple_of": options.multiple_of}),
