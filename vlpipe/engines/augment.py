@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from vlpipe.engines.buffer_pool import aligned
+from vlpipe.engines.epochs import ANONYMOUS
 from vlpipe.engines.splitmix_graph import draws
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.splitmix import purposes_of
@@ -31,29 +35,37 @@ class Augmenter:
         self._seed, self._purposes = plan.options.seed or 0, purposes_of(type(augment).__name__ for augment in augments or ())
         self._samples, self._features = of_stage(augments, "samples"), of_stage(augments, "features")
         self.changes_samples = bool(self._samples)
-        self._noises = {position: _loaded(augment) for position, augment in self._samples if isinstance(augment, AddNoise)}
+        self._noises = {position: _NoiseInMemory(augment) for position, augment in self._samples if isinstance(augment, AddNoise)}
 
     def samples(self, sequences: tf.RaggedTensor, numbers: tf.Tensor | None, epoch: tf.Tensor) -> tf.RaggedTensor:
-        """The waveforms `[B, None]` or `[B, None, 1]`, augmented.
+        """The waveforms `[B, None]` or `[B, None, 1]`, augmented: floats, or integers if nothing makes fractions of them.
 
         Args:
             numbers: int64 `[B]`, from which random numbers are drawn.
             epoch: int64 scalar.
         """
-        dtype = sequences.dtype
+        values, splits, dtype = sequences.values, sequences.row_splits, sequences.dtype
         if any(augment.makes_fractions for _, augment in self._samples):
-            # float32 holds integers of 16 bits; the others are computed in float64, as is float64.
+            # float32 holds integers of 16 bits; wider ones are computed in float64, as is float64.
             wide = dtype.size > 2 if dtype.is_integer else dtype == tf.float64
-            sequences = sequences.with_values(tf.cast(sequences.values, tf.float64 if wide else tf.float32))
-        for position, augment in self._samples:
-            drawn = draws(self._seed, epoch, self._purposes[position], numbers, augment.draws)
-            sequences = sequences.with_values(self._changed(position, augment, sequences, drawn))
-        return sequences if dtype.is_integer else sequences.with_values(tf.cast(sequences.values, dtype))
+            values = tf.cast(values, tf.float64 if wide else tf.float32)
+        drawn = [draws(self._seed, epoch, self._purposes[position], numbers, augment.draws) for position, augment in self._samples]
 
-    def _changed(self, position: int, augment: Any, sequences: tf.RaggedTensor, drawn: tf.Tensor) -> tf.Tensor:
+        def one(row: tf.Tensor) -> tf.Tensor:
+            samples = values[splits[row] : splits[row + 1]]
+            for (position, augment), numbers_of in zip(self._samples, drawn, strict=True):
+                samples = self._changed(position, augment, samples, numbers_of[row])
+            return samples
+
+        # One waveform after another: for a batch at once, every sample needs the number of its row, which takes ten times as long.
+        spec = tf.RaggedTensorSpec([None, *values.shape[1:]], values.dtype, ragged_rank=0)
+        changed = tf.map_fn(one, tf.range(sequences.nrows()), fn_output_signature=spec).values
+        return sequences.with_values(changed if dtype.is_integer else tf.cast(changed, dtype))
+
+    def _changed(self, position: int, augment: Any, samples: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
         if isinstance(augment, AddNoise):
-            return with_noise(augment, self._noises[position], sequences, drawn)
-        return amplified(augment, sequences, drawn) if isinstance(augment, Gain) else moved(augment, sequences, drawn)
+            return with_noise(augment, self._noises[position].read(), samples, drawn)
+        return amplified(augment, samples, drawn) if isinstance(augment, Gain) else moved(augment, samples, drawn)
 
     def features(self, sequences: tf.RaggedTensor, numbers: tf.Tensor | None, epoch: tf.Tensor) -> tf.RaggedTensor:
         """The features `[B, None, d]`, augmented; arguments as for `samples`."""
@@ -63,10 +75,37 @@ class Augmenter:
         return sequences
 
 
-def _loaded(augment: AddNoise) -> Noise:
-    """The noise as tensors, which the functions of a dataset share."""
-    with tf.init_scope(), tf.device("CPU:0"):  # where tf.data runs, even on a machine with a GPU
-        return Noise(*map(tf.constant, augment.load()))
+_handed_over: dict[int, np.ndarray] = {}
+
+
+@functools.cache
+def _uncopied(dtype: tf.DType) -> Any:
+    """A function that takes an array of a dtype from `_handed_over`, by its key, and returns it as a tensor on the same memory.
+
+    `tf.constant` copies it. TensorFlow keeps a function in Python for ever, so that it may hold no array, and there is one for each dtype.
+    """
+
+    def take(key: tf.Tensor) -> tf.Tensor:
+        return tf.numpy_function(lambda key: _handed_over.pop(int(key)), [key], dtype)
+
+    return tf.function(take, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int64))
+
+
+class _NoiseInMemory:
+    """The noise as a resource, which all functions of a dataset share: tf.data copies a constant into the graph of every iterator."""
+
+    def __init__(self, augment: AddNoise) -> None:
+        self._dtype = tf.as_dtype(augment.dtype)
+        noise = augment.load(aligned(augment.bytes).view(augment.dtype))
+        _handed_over[id(self)] = noise.samples
+        with tf.init_scope(), tf.device("CPU:0"):  # where tf.data runs, even on a machine with a GPU
+            self._table = Noise(noise.samples[:0], *map(tf.constant, noise[1:]))
+            self._samples = tf.raw_ops.VarHandleOp(dtype=self._dtype, shape=[augment.samples], shared_name=ANONYMOUS)
+            tf.raw_ops.AssignVariableOp(resource=self._samples, value=_uncopied(self._dtype)(np.int64(id(self))))
+
+    def read(self) -> Noise:
+        """As tensors of the graph that is traced; nothing is copied."""
+        return self._table._replace(samples=tf.raw_ops.ReadVariableOp(resource=self._samples, dtype=self._dtype))
 
 
 def _fill(sequences: tf.RaggedTensor, fill: str) -> tf.Tensor:

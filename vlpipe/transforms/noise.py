@@ -13,8 +13,7 @@ from vlpipe.errors import ArgumentError, DatasetError, counted
 from vlpipe.sources.open import open_anywhere
 from vlpipe.sources.records import Records
 from vlpipe.storage.index import Index
-from vlpipe.transforms.normalize import means
-from vlpipe.transforms.waveforms import for_each_sample, interval, uniform
+from vlpipe.transforms.waveforms import interval, rounded, uniform
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -30,13 +29,14 @@ class AddNoise:
     its rate), and from it N samples, from a place that is drawn too; a recording of fewer samples is repeated. They are multiplied by one
     factor and added, so that the ratio of the power (mean square) of the sequence to that of the added noise is a number of decibels with
     a uniform distribution between those of `snr_db`. Both powers are those of the N real samples: padding comes later. The sum is not
-    clipped. A sequence stays as it is where it is silent (all zeros), or the noise drawn for it is: there is no ratio then.
+    clipped. A sequence stays as it is where it is silent (all zeros), or the noise drawn for it is, or a sample of it is not finite: there
+    is no ratio then.
 
     All of this depends on (seed, epoch, record) alone, on the index of the noise, and on its files; each window and each copy of a record
     has its own noise. The unit of the noise does not matter, as its loudness follows from `snr_db`: integers and floats can be mixed.
 
     The noise is read once, with its checksums, when the dataset is made, and stays in memory as stored: 2 bytes a sample for int16, at most
-    1 GiB (twice as much while it is read). `plan.report()` says how much it is.
+    1 GiB. `plan.report()` says how much it is.
 
     Args:
         source: of the noise: anything that `vlpipe.open` takes, or what it returns. Its records have one waveform `[N]` or `[N, 1]`, of
@@ -94,10 +94,11 @@ class AddNoise:
     @property
     def bytes(self) -> int:
         """Bytes of memory that they take."""
-        return self.samples * self._dtype.itemsize
+        return self.samples * self.dtype.itemsize
 
     @property
-    def _dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype:
+        """Of the samples in memory."""
         return np.dtype(Records(self.index).schema.sequences[self.sequence].dtype)
 
     @property
@@ -129,15 +130,17 @@ class AddNoise:
                 "it again."
             )
 
-    def load(self) -> Noise:
+    def load(self, samples: np.ndarray) -> Noise:
         """Read all recordings.
+
+        Args:
+            samples: `[samples]` of `dtype`, which is filled.
 
         Raises:
             DatasetError: a record is damaged, or a sample is not finite; the message names the record.
         """
         counts = self.index.frames(self.sequence)
         ends = np.cumsum(counts)
-        samples = np.empty(self.samples, self._dtype)
         with Records(self.index) as records:
             for row in self.index.by_shard().tolist():
                 values = np.asarray(records.values(row, [self.sequence])[self.sequence]).reshape(-1)
@@ -145,7 +148,7 @@ class AddNoise:
                     raise DatasetError(
                         f"{self.index.where(row)}: the noise has {len(values)} samples, but {counts[row]} were indexed. Index it again."
                     )
-                if not np.isfinite(values).all():
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
                     raise DatasetError(
                         f"{self.index.where(row)}: the noise has a sample that is not finite, expected finite ones. Leave the record out "
                         "(vlpipe.open(...).select)."
@@ -196,33 +199,34 @@ def _waveform_in(index: Index) -> str:
     return found[0]
 
 
-def with_noise(augment: AddNoise, noise: Noise, sequences: tf.RaggedTensor, draws: tf.Tensor) -> tf.Tensor:
-    """The samples of the waveforms with noise, one after another.
+def with_noise(augment: AddNoise, noise: Noise, samples: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """A waveform with noise.
 
     Args:
         noise: its samples, as tensors.
-        sequences: floats `[B, None]` or `[B, None, 1]`.
-        draws: int64 `[B, 4]`, random numbers below 2**32: for the recording, the place, the ratio, and whether there is noise.
+        samples: floats `[N]` or `[N, 1]`.
+        draws: int64 `[4]`, random numbers below 2**32: for the recording, the place, the ratio, and whether there is noise.
     """
     import tensorflow as tf
 
-    lengths, rows, values = sequences.row_lengths(), sequences.value_rowids(), sequences.values
-    chosen = tf.searchsorted(noise.edges, draws[:, 0], side="right")
-    counts = tf.gather(noise.counts, chosen)
-    places = tf.where(counts >= lengths, counts - lengths + 1, counts)  # a longer one is cut, a shorter one repeated from anywhere
-    firsts = draws[:, 1] * places // 2**32
-    within = tf.range(tf.size(rows, tf.int64)) - tf.gather(sequences.row_starts() - firsts, rows)
-    positions = tf.gather(tf.gather(noise.starts, chosen), rows) + within % tf.gather(counts, rows)
-    added = tf.reshape(tf.gather(noise.samples, positions), tf.shape(values))
-    powers = [_powers(part, rows, sequences.nrows()) for part in (values, added)]
-    wanted = powers[1] * tf.pow(tf.constant(10.0, tf.float64), uniform(draws[:, 2], augment.snr_db) / 10)
-    is_noisy = (tf.cast(draws[:, 3], tf.float64) < augment.probability * 2**32) & (wanted > 0)
-    factors = tf.where(is_noisy, tf.sqrt(powers[0] / tf.where(is_noisy, wanted, 1)), 0)
-    return values + for_each_sample(factors, sequences) * tf.cast(added, values.dtype)
+    length, chosen = tf.shape(samples, tf.int64)[0], tf.searchsorted(noise.edges, draws[:1], side="right")[0]
+    start, count = noise.starts[chosen], noise.counts[chosen]
+    places = tf.where(count >= length, count - length + 1, count)  # a longer recording is cut, a shorter one repeated from anywhere
+    first = draws[1] * places // 2**32
+    added = tf.cond(
+        count >= length,
+        lambda: noise.samples[start + first : start + first + length],
+        lambda: tf.gather(noise.samples, start + (first + tf.range(length)) % count),
+    )
+    added = tf.cast(tf.reshape(added, tf.shape(samples)), samples.dtype)
+    energy, wanted = _energy(samples), _energy(added) * tf.pow(tf.constant(10.0, tf.float64), uniform(draws[2], augment.snr_db) / 10)
+    factor = tf.sqrt(energy / wanted)
+    is_noisy = (tf.cast(draws[3], tf.float64) < augment.probability * 2**32) & (wanted > 0) & tf.math.is_finite(factor)
+    return tf.where(is_noisy, samples + rounded(factor, samples.dtype) * added, samples)
 
 
-def _powers(values: tf.Tensor, rows: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """float64 `[B]`: the mean square of the finite samples of each sequence."""
+def _energy(samples: tf.Tensor) -> tf.Tensor:
+    """float64 scalar: the sum of the squares of the samples."""
     import tensorflow as tf
 
-    return means(tf.square(tf.cast(tf.reshape(values, [-1]), tf.float64)), rows, count)
+    return tf.reduce_sum(tf.square(tf.cast(samples, tf.float64)))

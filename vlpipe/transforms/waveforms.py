@@ -125,42 +125,39 @@ def check_waveform(augment: Any, name: str, field: Sequence, aligned: tuple[str,
         )
 
 
-def uniform(draws: tf.Tensor, bounds: tuple[float, float]) -> tf.Tensor:
-    """float64: numbers with a uniform distribution between the bounds, for draws (int64) below 2**32."""
+def uniform(draw: tf.Tensor, bounds: tuple[float, float]) -> tf.Tensor:
+    """float64 scalar: a number with a uniform distribution between the bounds, for a draw (int64) below 2**32."""
     import tensorflow as tf
 
     least, greatest = bounds
-    return least + tf.cast(draws, tf.float64) * ((greatest - least) / 2**32)
+    return least + tf.cast(draw, tf.float64) * ((greatest - least) / 2**32)
 
 
-def amplified(augment: Gain, sequences: tf.RaggedTensor, draws: tf.Tensor) -> tf.Tensor:
-    """The samples of the waveforms (floats `[B, None]` or `[B, None, 1]`), one after another, for draws `[B, 1]`."""
-    import tensorflow as tf
+def amplified(augment: Gain, samples: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """A louder or quieter waveform.
 
-    factors = tf.pow(tf.constant(10.0, tf.float64), uniform(draws[:, 0], augment.db) / 20)
-    return sequences.values * for_each_sample(factors, sequences)
-
-
-def moved(augment: TimeShift, sequences: tf.RaggedTensor, draws: tf.Tensor) -> tf.Tensor:
-    """As `amplified`."""
-    import tensorflow as tf
-
-    lengths, rows = sequences.row_lengths(), sequences.value_rowids()
-    most = tf.clip_by_value(lengths - 1, 0, augment.most)
-    shifts = draws[:, 0] * (2 * most + 1) // 2**32 - most
-    starts = sequences.row_starts()
-    origins = tf.range(tf.size(rows, tf.int64)) - tf.gather(shifts, rows)
-    inside = (origins >= tf.gather(starts, rows)) & (origins < tf.gather(starts + lengths, rows))
-    values = tf.gather(sequences.values, tf.where(inside, origins, 0))
-    return tf.where(tf.reshape(inside, tf.shape(values)), values, tf.zeros([], values.dtype))
-
-
-def for_each_sample(factors: tf.Tensor, sequences: tf.RaggedTensor) -> tf.Tensor:
-    """The factor of its sequence (float64 `[B]`), as a float32, for each sample, in the shape and dtype of `sequences.values`.
-
-    In another batch a sum or a power may differ in its last bit; as float32, the factors are the same.
+    Args:
+        samples: floats `[N]` or `[N, 1]`.
+        draws: int64 `[1]`, random numbers below 2**32.
     """
     import tensorflow as tf
 
-    values = tf.gather(tf.cast(tf.cast(factors, tf.float32), sequences.dtype), sequences.value_rowids())
-    return values[:, None] if sequences.values.shape.rank == 2 else values
+    return samples * rounded(tf.pow(tf.constant(10.0, tf.float64), uniform(draws[0], augment.db) / 20), samples.dtype)
+
+
+def moved(augment: TimeShift, samples: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """A waveform that is moved in time; arguments as for `amplified`."""
+    import tensorflow as tf
+
+    count = tf.shape(samples, tf.int64)[0]
+    most = tf.clip_by_value(count - 1, 0, augment.most)
+    shift = draws[0] * (2 * most + 1) // 2**32 - most
+    before, after = tf.maximum(shift, 0), tf.maximum(-shift, 0)
+    return tf.pad(samples[after : count - before], [[before, after], *([0, 0] for _ in samples.shape[1:])])
+
+
+def rounded(factor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """A factor (float64), rounded to a float32: a sum or a power may differ in its last bit with the machine; this does not."""
+    import tensorflow as tf
+
+    return tf.cast(tf.cast(factor, tf.float32), dtype)
