@@ -84,14 +84,13 @@ def make_dataset(
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
 
-    Frames are cropped, transformed, normalised, augmented and padded, in this order (augmentations of waveforms: between crop and
-    transform). The crop comes first, so that frames outside it need
-    not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that they
-    change neither mean nor variance. Padding comes last, and none of these touches it. `length_range` applies to the true lengths, before
-    all of these; a record of which the transform leaves no frame is outside of it too, unless its shortest is 0. Of several features, only
-    the key feature (the first) is transformed and augmented; it is cropped together with all that is `aligned`; all features are
-    normalised. The plan computes the lengths after crop and transform, so that buckets and steps are exact. All randomness depends on
-    (seed, epoch, record, window) alone.
+    Frames are cropped, transformed, normalised, augmented and padded, in this order; what augments waveforms comes before the transform.
+    The crop comes first, so that frames outside it need not be copied. Normalisation comes after the transform, so that it applies to what
+    the model sees, and before the masks, so that they change neither mean nor variance. Padding comes last, and none of these touches it.
+    `length_range` applies to the true lengths, before all of these; a record of which the transform leaves no frame is outside of it too,
+    unless its shortest is 0. Of several features, only the key feature (the first) is transformed and augmented; it is cropped together
+    with all that is `aligned`; all features are normalised. The plan computes the lengths after crop and transform, so that buckets and
+    steps are exact. All randomness depends on (seed, epoch, record, window) alone.
 
     Args:
         source: a dataset directory, a glob, a file, or a list of these; or the address of a dataset directory, such as
@@ -154,9 +153,10 @@ def make_dataset(
             `source.with_statistics()`; of several datasets, pooled); or, for validation data, a path: with the statistics of the dataset
             there, of its `vlpipe.json`, or of a file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics.
             `vlpipe/transforms/normalize.py` has the formula.
-        augment: what is changed at random, otherwise in every epoch: one augmentation or a list, applied in this order, each at its
-            stage. Of a waveform (`[N]` or `[N, 1]`, the samples that are read, before `transform`): `vlpipe.Gain`, `vlpipe.AddNoise`,
-            `vlpipe.TimeShift`. Of features `[T, d]` (after `normalize`): `vlpipe.SpecAugment`, masks of time and frequency.
+        augment: what is changed at random, in another way in every epoch: one augmentation or a list, applied in this order, each at its
+            stage. `vlpipe.Gain`, `vlpipe.AddNoise` and `vlpipe.TimeShift` change the samples that are read, before `transform`: the key
+            feature must be a waveform, `[N]` or `[N, 1]`, of floats or signed integers; integers become floats in the same unit.
+            `vlpipe.SpecAugment` masks time and frequency of features `[T, d]`, after `normalize`.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.
         shard: (rank, world): the part of the records that this process reads, for training (an evaluation would see this part alone, and

@@ -40,4 +40,6 @@ def of_stage(augments: tuple[Augmentation, ...] | None, stage: str) -> list[tupl
 
 def identity_of(augments: tuple[Augmentation, ...] | None) -> str | None:
     """What of the augmentations decides what is delivered, for a resume state."""
-    return None if augments is None else ", ".join(augment.identity if isinstance(augment, AddNoise) else repr(augment) for augment in augments)
+    if augments is None:
+        return None
+    return ", ".join(augment.identity if isinstance(augment, AddNoise) else repr(augment) for augment in augments)

@@ -180,8 +180,8 @@ def known_rate(index: Index) -> int | None:
 
 
 def _edges(rates: np.ndarray) -> np.ndarray:
-    shares = np.cumsum(rates) / rates.sum()
-    return np.where(shares >= shares[-1], 2**32, np.floor(shares * 2**32)).astype(np.int64)
+    ends = np.cumsum(rates)
+    return np.ceil(ends / ends[-1] * 2**32).astype(np.int64)
 
 
 def _waveform_in(index: Index) -> str:

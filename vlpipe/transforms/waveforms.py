@@ -87,12 +87,14 @@ def interval(name: str, value: Any) -> tuple[float, float]:
     Raises:
         ArgumentError: they are not two ascending numbers from -120 to 120.
     """
-    expected = f"(least, greatest) in decibels, from {-MAX_DECIBELS:g} to {MAX_DECIBELS:g}, such as (-6, 6)"
     if not isinstance(value, Items) or isinstance(value, (str, bytes)) or len(value) != 2:
-        raise ArgumentError(f"{name}: came as {value!r:.100}, expected {expected}.")
+        raise ArgumentError(
+            f"{name}: came as {value!r:.100}, expected (least, greatest) in decibels, from {-MAX_DECIBELS:g} to {MAX_DECIBELS:g}."
+        )
+    expected = f"a number of decibels from {-MAX_DECIBELS:g} to {MAX_DECIBELS:g}"
     least, greatest = (number(name, entry, -MAX_DECIBELS, MAX_DECIBELS, expected=expected) for entry in value)
     if least > greatest:
-        raise ArgumentError(f"{name}: came as {value!r}, where the first number exceeds the second; expected {expected}.")
+        raise ArgumentError(f"{name}: came as {value!r}, where the first number exceeds the second. Pass the smaller one first.")
     return least, greatest
 
 
