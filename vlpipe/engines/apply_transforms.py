@@ -12,6 +12,7 @@ import tensorflow as tf
 from vlpipe.engines.exact_cast import cast_exactly
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.splitmix_graph import draws
+from vlpipe.engines.waveforms import waveforms_of
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.selection import FramePart
 from vlpipe.planning.splitmix import MASKS
@@ -60,6 +61,9 @@ def _transformed(
     options, frame_plan, name = plan.options, plan.frame_plan, part.name
     if part.is_feature and plan.can_lose(name) and not plan.normalizes_stored(name):
         sequences = cast_exactly(plan.index, name, sequences, plan.selection.dtypes[name], ids)
+    waveform = frame_plan.waveform(name)
+    if waveform is not None:
+        sequences = waveforms_of(waveform, plan.index.schema.sequences[name].dtype, sequences)
     if name in frame_plan.traced and frame_plan.lengths is not None:
         sequences = transformed(frame_plan.traced[name], sequences, frame_plan.lengths, ids)
     if not part.is_feature:
