@@ -63,7 +63,7 @@ def _transformed(
         sequences = cast_exactly(plan.index, name, sequences, plan.selection.dtypes[name], ids)
     waveform = frame_plan.waveform(name)
     if waveform is not None:
-        sequences = waveforms_of(waveform, plan.index.schema.sequences[name].dtype, sequences)
+        sequences = waveforms_of(waveform, sequences)
     if name in frame_plan.traced and frame_plan.lengths is not None:
         sequences = transformed(frame_plan.traced[name], sequences, frame_plan.lengths, ids)
     if not part.is_feature:

@@ -10,15 +10,9 @@ from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.transforms.audio_features import WaveformFeatures, scaled
 
 
-def waveforms_of(features: WaveformFeatures, stored: str, sequences: tf.RaggedTensor) -> tf.RaggedTensor:
-    """The waveforms of a batch.
-
-    Args:
-        stored: the dtype in which they are stored, and in which integers arrive.
-        sequences: `[B, None]` or `[B, None, 1]`.
-    """
-    values = sequences.values if sequences.dtype.is_floating and stored == "uint8" else scaled(sequences.values, stored)
-    sequences = sequences.with_values(values)
+def waveforms_of(features: WaveformFeatures, sequences: tf.RaggedTensor) -> tf.RaggedTensor:
+    """The waveforms of a batch, `[B, None]` or `[B, None, 1]`, from their samples in the dtype in which they are stored."""
+    sequences = sequences.with_values(scaled(sequences.values))
     return _resampled(features, sequences) if features.is_resampled else sequences
 
 

@@ -155,22 +155,17 @@ class WaveformFeatures:
         return require(tf.reduce_all(inside), message)
 
 
-def scaled(values: tf.Tensor, stored: str) -> tf.Tensor:
-    """Samples as floats in [-1, 1], as `vlpipe.audio.load` returns them: integers are divided by 2**(bits - 1); floats stay.
-
-    Args:
-        values: samples in the dtype in which they are stored.
-        stored: this dtype.
-    """
+def scaled(samples: tf.Tensor) -> tf.Tensor:
+    """Samples as floats in [-1, 1], as `vlpipe.audio.load` returns them: integers are divided by 2**(bits - 1); floats stay what they are."""
     import tensorflow as tf
 
-    dtype = np.dtype(stored)
-    if dtype.kind == "f":
-        return values if dtype.itemsize >= 4 else tf.cast(values, tf.float32)
-    half = 2.0 ** (8 * dtype.itemsize - 1)
-    # float32 does not hold all integers of 32 bits; as with the decoded samples of a file, the quotient is rounded, not they.
-    floats = tf.cast(values, tf.float64 if dtype.itemsize >= 4 else tf.float32)
-    return tf.cast((floats - half if dtype.kind == "u" else floats) / half, tf.float32)
+    dtype = samples.dtype
+    if dtype.is_floating:
+        return samples if dtype.size >= 4 else tf.cast(samples, tf.float32)
+    half = 2.0 ** (8 * dtype.size - 1)
+    # float32 does not hold all integers of 32 bits: as with the decoded samples of a file, the quotients are rounded to it.
+    floats = tf.cast(samples, tf.float64 if dtype.size >= 4 else tf.float32)
+    return tf.cast((floats - half if dtype.is_unsigned else floats) / half, tf.float32)
 
 
 def _blocks(waveforms: tf.RaggedTensor, counts: tf.Tensor, hop: int) -> tf.Tensor:
