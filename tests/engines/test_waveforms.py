@@ -160,7 +160,8 @@ def test_windows_are_cut_in_samples(engine: str, tail: str, tmp_path: Path) -> N
     source, _, waves = stored("int16", tmp_path)
     feature, windows = FEATURES[0], Windows(2000, hop=700, tail=tail)
     most, seen = int(feature.lengths(np.array(2000))), 0
-    for (x,) in vlpipe.make_dataset(source, transform=feature, windows=windows, ids=True, lengths=True, length_range=(0, None), engine=engine):
+    arguments: dict[str, Any] = {"transform": feature, "windows": windows, "length_range": (0, None), "engine": engine}
+    for (x,) in vlpipe.make_dataset(source, ids=True, lengths=True, **arguments):
         for row, first, length, frames in zip(*(x[name].numpy() for name in ("id", "start", "lengths", "features")), strict=True):
             size = dict(places(len(waves[row]), 2000, 700, tail)[0])[first]
             assert_close(frames[:length], feature(in_range(waves[row][first : first + size])))
@@ -219,7 +220,7 @@ def test_batches_do_not_depend_on_engine_or_ranks_and_resume(tmp_path: Path) -> 
     same = {**arguments, "transform": Transform(LogMel(sample_rate=RATE, window_ms=25))}
     assert hashes_of(vlpipe.make_dataset(source, repeat=True, resume=state, **same), 2) == whole[plan.steps_per_epoch + 1 :][:2]
     other = {**arguments, "transform": LogMel(sample_rate=RATE, floor=1e-5)}
-    with pytest.raises(vlpipe.ArgumentError, match="transform is 'kind=log_mel, sample_rate=8000.0, .* floor=1e-06, rate=8000.0 .T, 80. of"):
+    with pytest.raises(vlpipe.ArgumentError, match="transform is 'kind=log_mel, sample_rate=8000.0, .* floor=1e-06, rate=8000.0 .T, 80."):
         vlpipe.make_dataset(source, repeat=True, resume=state, **other)
 
 
@@ -257,7 +258,7 @@ def test_what_is_aligned_is_transformed_or_refused(tmp_path: Path) -> None:
 def test_what_features_cannot_be_computed_of_is_refused(tmp_path: Path) -> None:
     kind = LogMel(sample_rate=RATE, mels=20)
     vlpipe.write(tmp_path / "frames", [{"features": np.ones((9, 3), np.float32)}])
-    with pytest.raises(vlpipe.ArgumentError, match=r'transform: LogMel takes a waveform, \[N\] or \[N, 1\], but "features" has frames \[3\]'):
+    with pytest.raises(vlpipe.ArgumentError, match=r'LogMel takes a waveform, \[N\] or \[N, 1\], but "features" has frames \[3\]'):
         vlpipe.plan(tmp_path / "frames", transform=kind)
     vlpipe.write(tmp_path / "wide", [{"audio": np.ones(9, np.int64)}])
     with pytest.raises(vlpipe.ArgumentError, match='range of their dtype, but "audio" is stored as int64, which says nothing about it'):
@@ -265,7 +266,7 @@ def test_what_features_cannot_be_computed_of_is_refused(tmp_path: Path) -> None:
     with vlpipe.Writer(tmp_path / "rate", vlpipe.Schema(audio=vlpipe.Sequence((), "int16"))) as writer:
         writer.write({"audio": np.ones(9, np.int16)})
         writer.metadata["sample_rate"] = 16000
-    with pytest.raises(vlpipe.ArgumentError, match='LogMel has sample_rate=8000, but "audio" is stored at 16000 Hz. Pass LogMel.sample_rate=16'):
+    with pytest.raises(vlpipe.ArgumentError, match='has sample_rate=8000, but "audio" is stored at 16000 Hz. Pass LogMel.sample_rate'):
         vlpipe.plan(tmp_path / "rate", transform=kind)
     source, _, _ = stored("int16", tmp_path)
     for arguments, said in (
@@ -275,7 +276,7 @@ def test_what_features_cannot_be_computed_of_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(vlpipe.ArgumentError, match=said):
             vlpipe.plan(source, transform=kind, length_range=(0, None), **arguments)
-    with pytest.raises(vlpipe.ArgumentError, match="transform: frames came with LogMel, which computes the lengths of its features itself"):
+    with pytest.raises(vlpipe.ArgumentError, match="transform: frames came with LogMel, which knows the lengths of its features itself"):
         Transform(kind, frames=lambda n: n)
     foreign.write(tmp_path / "low.tfrecord", [foreign.example({"audio": foreign.raw(foreign.audio_file(waveforms()[6], 4))})])
     with pytest.raises(vlpipe.AudioError, match="cannot be resampled from 4 to 8000 Hz"):
@@ -287,5 +288,5 @@ def test_a_sample_that_is_not_finite_is_named(engine: str, tmp_path: Path) -> No
     waves = waveforms("float32", (300, 200, 400))
     waves[1][17] = np.nan
     vlpipe.write(tmp_path / "data", [{"audio": wave} for wave in waves])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="transform: record with id 1: sample 17 is nan, expected finite samples below 1e"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="record with id 1: sample 17 is nan; audio features need finite samples"):
         delivered(tmp_path / "data", transform=FEATURES[0], engine=engine)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vlpipe.arguments import integer, number
-from vlpipe.audio.mel import cosines, filters, hann, upper_hz
+from vlpipe.audio.mel import cosines, filters, hann
 from vlpipe.errors import ArgumentError, AudioError
 
 _MAX_MELS = 4096
@@ -181,14 +181,14 @@ class LogMel(Feature):
         super().__post_init__()
         integer("mels", self.mels, 1, _MAX_MELS)
         number("low_hz", self.low_hz, 0, expected="a frequency in Hz")
-        high = number("high_hz", upper_hz(self), 0, expected="a frequency in Hz")
+        high = number("high_hz", _upper_hz(self), 0, expected="a frequency in Hz")
         number("floor", self.floor, 0, expected="a positive energy")
         if not 0 <= self.low_hz < high <= self.sample_rate / 2 or self.floor <= 0:
             raise ArgumentError(
                 f"low_hz={self.low_hz}, high_hz={high}, floor={self.floor}: expected 0 <= low_hz < high_hz <= {self.sample_rate / 2} "
                 "(half the sample rate) and floor > 0."
             )
-        filters(self)
+        filters_of(self)
 
     @property
     def dim(self) -> int:
@@ -196,7 +196,7 @@ class LogMel(Feature):
         return self.mels
 
     def _of_frames(self, frames: np.ndarray) -> np.ndarray:
-        weights = filters(self)
+        weights = filters_of(self)
         spectrum = np.fft.rfft(frames * hann(self.window), n=2 * (len(weights) - 1), axis=1)
         return np.log(np.maximum((spectrum.real**2 + spectrum.imag**2) @ weights, self.floor))
 
@@ -235,6 +235,15 @@ class MFCC(LogMel):
 
     def _of_frames(self, frames: np.ndarray) -> np.ndarray:
         return super()._of_frames(frames) @ cosines(self.mels, self.coefficients)
+
+
+def filters_of(features: LogMel) -> np.ndarray:
+    """The weights w of `LogMel`, float64 [K, mels], for an FFT of 2 (K - 1) points."""
+    return filters(features.sample_rate, features.window, features.mels, features.low_hz, _upper_hz(features))
+
+
+def _upper_hz(features: LogMel) -> float:
+    return features.sample_rate / 2 if features.high_hz is None else features.high_hz
 
 
 _CLASSES: dict[str, type[Feature]] = {entry.kind: entry for entry in (Frames, LogMel, MFCC)}

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vlpipe.errors import ArgumentError
 
-if TYPE_CHECKING:
-    from vlpipe.audio.features import LogMel
-
 _MAX_FFT = 1 << 14
 _MAX_WEIGHTS = 1 << 25  # of all filters: 0.5 GB while they are computed; metadata may hold any settings
-
-
-def upper_hz(features: LogMel) -> float:
-    """Upper edge of the last filter in Hz."""
-    return features.sample_rate / 2 if features.high_hz is None else features.high_hz
 
 
 def hann(window: int) -> np.ndarray:
@@ -37,19 +28,27 @@ def cosines(mels: int, coefficients: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def filters(features: LogMel) -> np.ndarray:
-    """The triangles w, float64 [K, mels], for an FFT of 2 (K - 1) points."""
-    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (features.low_hz, upper_hz(features)))
-    edges = 700 * (10 ** (np.linspace(low, high, features.mels + 2) / 2595) - 1)
-    points = 1 << (features.window - 1).bit_length()
-    while points <= max(_MAX_FFT, features.window * 2):
-        resolution = features.sample_rate / points
+def filters(sample_rate: int, window: int, mels: int, low_hz: float, high_hz: float) -> np.ndarray:
+    """The triangles w, float64 [K, mels], for an FFT of 2 (K - 1) points.
+
+    Args:
+        window: samples in a frame.
+        low_hz, high_hz: the lower edge of the first filter and the upper edge of the last.
+
+    Raises:
+        ArgumentError: they are too many, or too narrow.
+    """
+    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (low_hz, high_hz))
+    edges = 700 * (10 ** (np.linspace(low, high, mels + 2) / 2595) - 1)
+    points = 1 << (window - 1).bit_length()
+    while points <= max(_MAX_FFT, window * 2):
+        resolution = sample_rate / points
         first_bin = (np.floor(edges[:-2] / resolution) + 1) * resolution  # above the lower edge of each filter
         if np.all(first_bin < edges[2:]):
-            if points * features.mels > _MAX_WEIGHTS:
+            if points * mels > _MAX_WEIGHTS:
                 raise ArgumentError(
-                    f"mels: {features.mels} filters of an FFT of {points} points are too many to compute "
-                    f"(window_ms={features.window_ms} at {features.sample_rate} Hz). Use fewer filters or a shorter window."
+                    f"mels: {mels} filters of an FFT of {points} points are too many to compute (frames of {window} samples at "
+                    f"{sample_rate} Hz). Use fewer filters or a shorter window."
                 )
             frequencies = np.arange(points // 2 + 1)[:, None] * resolution
             rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
@@ -57,6 +56,6 @@ def filters(features: LogMel) -> np.ndarray:
             return np.maximum(0, np.minimum(rising, falling))
         points *= 2
     raise ArgumentError(
-        f"mels: {features.mels} filters between {features.low_hz} and {upper_hz(features)} Hz are too narrow for the resolution of an FFT of "
-        f"{_MAX_FFT} points. Use fewer filters or a wider band."
+        f"mels: {mels} filters between {low_hz} and {high_hz} Hz are too narrow for the resolution of an FFT of {_MAX_FFT} points. Use "
+        "fewer filters or a wider band."
     )

@@ -197,7 +197,9 @@ class Plan:
 
     def can_lose(self, name: str) -> bool:
         """Whether the delivered dtype of a feature may not hold one of its stored values, and these are delivered."""
-        return self.frame_plan.waveform(name) is None and self.index.stored(name).scale is None and can_lose(self.index.schema.sequences[name].dtype, self.selection.dtypes[name])
+        if self.frame_plan.waveform(name) is not None:
+            return False
+        return self.index.stored(name).scale is None and can_lose(self.index.schema.sequences[name].dtype, self.selection.dtypes[name])
 
     @property
     def has_transforms(self) -> bool:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlpipe.audio.decoding import resampled_lengths, resampler
-from vlpipe.audio.features import MAX_AMPLITUDE, MFCC, Feature, LogMel
-from vlpipe.audio.mel import cosines, filters, hann
+from vlpipe.audio.features import MAX_AMPLITUDE, MFCC, Feature, LogMel, filters_of
+from vlpipe.audio.mel import cosines, hann
 from vlpipe.errors import ArgumentError
 from vlpipe.storage.schema import Sequence
 
@@ -150,13 +150,13 @@ class WaveformFeatures:
             sample = tf.strings.as_string(position - waveforms.row_starts()[row])
             value = tf.strings.as_string(waveforms.values[position])
             parts = ["transform: record with id ", tf.strings.as_string(ids[row]), ": sample ", sample, " is ", value]
-            return tf.strings.join([*parts, f", expected finite samples below {MAX_AMPLITUDE:g}. Leave the recording out (select)."])
+            return tf.strings.join([*parts, f"; audio features need finite samples below {MAX_AMPLITUDE:g}. Leave the record out (select)."])
 
         return require(tf.reduce_all(inside), message)
 
 
 def scaled(samples: tf.Tensor) -> tf.Tensor:
-    """Samples as floats in [-1, 1], as `vlpipe.audio.load` returns them: integers are divided by 2**(bits - 1); floats stay what they are."""
+    """Samples as floats in [-1, 1], as `vlpipe.audio.load` returns them: integers are divided by 2**(bits - 1), floats stay."""
     import tensorflow as tf
 
     dtype = samples.dtype
@@ -179,7 +179,7 @@ def _blocks(waveforms: tf.RaggedTensor, counts: tf.Tensor, hop: int) -> tf.Tenso
 
 def _points(features: LogMel) -> int:
     """Points of the Fourier transform of a frame."""
-    return 2 * (len(filters(features)) - 1)
+    return 2 * (len(filters_of(features)) - 1)
 
 
 def _computed(features: Feature, run: tf.Tensor, blocks: tf.Tensor, firsts: tf.Tensor) -> tf.Tensor:
@@ -197,7 +197,7 @@ def _computed(features: Feature, run: tf.Tensor, blocks: tf.Tensor, firsts: tf.T
     # What follows loses no digits in float32, except where the terms of a DCT cancel, or the floor is below its range.
     dtype = tf.float64 if isinstance(features, MFCC) or features.floor < _LEAST_FLOAT32 else tf.float32
     powers = tf.cast(tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum)), dtype)
-    values = tf.math.log(tf.maximum(tf.matmul(powers, tf.constant(filters(features), dtype)), tf.constant(features.floor, dtype)))
+    values = tf.math.log(tf.maximum(tf.matmul(powers, tf.constant(filters_of(features), dtype)), tf.constant(features.floor, dtype)))
     if isinstance(features, MFCC):
         values = tf.matmul(values, tf.constant(cosines(features.mels, features.coefficients), dtype))
     return tf.cast(values, tf.float32)

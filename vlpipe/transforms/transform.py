@@ -53,7 +53,7 @@ class Transform:
             raise ArgumentError(f"transform: frames came as {self.frames!r}, expected a function of an array of lengths, or None.")
         if self.frames is not None and self.features is not None:
             raise ArgumentError(
-                f"transform: frames came with {type(self.fn).__name__}, which computes the lengths of its features itself. Leave frames out."
+                f"transform: frames came with {type(self.fn).__name__}, which knows the lengths of its features itself. Leave frames out."
             )
         if self.aligned is not None and not callable(self.aligned):
             raise ArgumentError(
