@@ -147,7 +147,10 @@ def make_dataset(
             each of its windows. Not with `crop`, nor in the stream engine.
         transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a
             `vlpipe.Transform`, which declares how T changes and what then happens to aligned sequences. With it, `vlpipe.plan`
-            loads TensorFlow to trace it.
+            loads TensorFlow to trace it. Or an audio feature, such as `vlpipe.audio.LogMel()`, of a waveform `[N]` or `[N, 1]`: integers
+            are scaled to [-1, 1] by the range of their dtype, and `crop`, `windows` and `length_range` count samples. A sample rate that
+            the source has (`metadata["sample_rate"]`, or of a layout) must be that of the feature; files of `layouts.encoded_audio` are
+            resampled as they are read.
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
             statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute` or
             `source.with_statistics()`; of several datasets, pooled); or, for validation data, a path: with the statistics of the dataset

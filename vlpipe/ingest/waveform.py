@@ -33,7 +33,11 @@ class Waveform:
     sample_rate: int = 16000
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sample_rate", integer("sample_rate", self.sample_rate, 1, expected="a positive integer, the rate of the stored samples in Hz"))
+        object.__setattr__(
+            self,
+            "sample_rate",
+            integer("sample_rate", self.sample_rate, 1, expected="a positive integer, the rate of the stored samples in Hz"),
+        )
 
     @property
     def dim(self) -> int:

@@ -150,7 +150,9 @@ class WaveformFeatures:
             sample = tf.strings.as_string(position - waveforms.row_starts()[row])
             value = tf.strings.as_string(waveforms.values[position])
             parts = ["transform: record with id ", tf.strings.as_string(ids[row]), ": sample ", sample, " is ", value]
-            return tf.strings.join([*parts, f"; audio features need finite samples below {MAX_AMPLITUDE:g}. Leave the record out (select)."])
+            return tf.strings.join(
+                [*parts, f"; audio features need finite samples below {MAX_AMPLITUDE:g}. Leave the record out (select)."]
+            )
 
         return require(tf.reduce_all(inside), message)
 
