@@ -147,7 +147,10 @@ def make_dataset(
             each of its windows. Not with `crop`, nor in the stream engine.
         transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a
             `vlpipe.Transform`, which declares how T changes and what then happens to aligned sequences. With it, `vlpipe.plan`
-            loads TensorFlow to trace it.
+            loads TensorFlow to trace it. Or an audio feature, such as `vlpipe.audio.LogMel()`, of a waveform `[N]` or `[N, 1]`: integers
+            are scaled to [-1, 1] by the range of their dtype, and `crop`, `windows` and `length_range` count samples. A sample rate that
+            the source has (`metadata["sample_rate"]`, or of a layout) must be that of the feature; files of `layouts.encoded_audio` are
+            resampled as they are read.
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
             statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute` or
             `source.with_statistics()`; of several datasets, pooled); or, for validation data, a path: with the statistics of the dataset
@@ -155,8 +158,9 @@ def make_dataset(
             `vlpipe/transforms/normalize.py` has the formula.
         augment: what is changed at random, in another way in every epoch: one augmentation or a list, applied in this order, each at its
             stage. `vlpipe.Gain`, `vlpipe.AddNoise` and `vlpipe.TimeShift` change the samples that are read, before `transform`: the key
-            feature must be a waveform, `[N]` or `[N, 1]`, of floats or signed integers; integers become floats in the same unit.
-            `vlpipe.SpecAugment` masks time and frequency of features `[T, d]`, after `normalize`.
+            feature must be a waveform, `[N]` or `[N, 1]`. Integers are scaled to [-1, 1] before if `transform` is an audio feature; else
+            they must be signed, and become floats in the same unit. `vlpipe.SpecAugment` masks time and frequency of features `[T, d]`,
+            after `normalize`.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.
         shard: (rank, world): the part of the records that this process reads, for training (an evaluation would see this part alone, and

@@ -163,6 +163,26 @@ def test_a_list_applies_at_each_stage_in_order_and_kinds_do_not_depend_on_each_o
     assert report.index("samples: Gain(") < report.index("features: SpecAugment(")
 
 
+def test_waveforms_are_scaled_then_augmented_then_become_features(tmp_path: Path) -> None:
+    logmel = vlpipe.audio.LogMel(sample_rate=8000, mels=8)
+    noise, masks = waveforms([300, 9000], seed=1), SpecAugment(1, 5, 1.0, 1, 2, fill="zero")
+    samples = [Gain(), AddNoise(written(tmp_path / "noise", noise)), TimeShift(300)]
+    random = np.random.default_rng(2)
+    for dtype, zero in (("int16", 0), ("uint8", 128)):
+        speech = [(random.integers(-99, 100, n) + zero).astype(dtype) for n in (900, 2500, 400)]
+        source = written(tmp_path / dtype, speech)
+        found, same = (epoch_of(delivered(source, [masks, *samples], transform=logmel, engine=engine)) for engine in ("mapped", "graph"))
+        for number, x in enumerate(speech):
+            scaled = ((x.astype(np.float64) - zero) / (128 if zero else 32768)).astype(np.float32)
+            frames = logmel(augmented_waveform(scaled, number, 5, 0, samples, noise))
+            draws = [draw(5, 0, 4 + k, number) for k in range(masks.draws)]
+            np.testing.assert_allclose(found[number], masked(frames, masks, draws), rtol=1e-4, atol=1e-4)
+            assert np.array_equal(found[number], same[number])
+    other = written(tmp_path / "other", noise, sample_rate=16000)
+    with pytest.raises(ArgumentError, match="the noise has 16000 samples a second, but LogMel takes 8000"):
+        vlpipe.plan(source, augment=AddNoise(other), transform=logmel)
+
+
 def test_a_resumed_run_has_the_same_noise_and_refuses_other_noise(tmp_path: Path) -> None:
     source, noise = written(tmp_path / "speech", waveforms(LENGTHS)), waveforms(NOISES, seed=1)
     first, moved = written(tmp_path / "noise", noise), written(tmp_path / "elsewhere" / "noise", noise)

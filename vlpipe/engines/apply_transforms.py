@@ -12,6 +12,7 @@ import tensorflow as tf
 from vlpipe.engines.augment import Augmenter
 from vlpipe.engines.exact_cast import cast_exactly
 from vlpipe.engines.grouping import Flat, padding_tensor
+from vlpipe.engines.waveforms import waveforms_of
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.selection import FramePart
 from vlpipe.transforms.normalize import by_moments, by_utterance
@@ -69,6 +70,9 @@ def _transformed(
     options, frame_plan, name = plan.options, plan.frame_plan, part.name
     if part.is_feature and plan.can_lose(name) and not plan.normalizes_stored(name):
         sequences = cast_exactly(plan.index, name, sequences, plan.selection.dtypes[name], ids)
+    waveform = frame_plan.waveform(name)
+    if waveform is not None:
+        sequences = waveforms_of(waveform, sequences)
     is_key = name == plan.selection.key
     if is_key and augmenter.changes_samples:
         sequences = augmenter.samples(sequences, numbers, epoch)

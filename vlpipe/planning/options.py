@@ -196,6 +196,9 @@ class Options:
             self._set("windows", Windows(integer("windows", self.windows, 1, MAX_FRAMES, expected=expected)))
         if self.transform is not None and not isinstance(self.transform, Transform):
             self._set("transform", Transform(self.transform))
+        if self.transform is not None and self.transform.features is not None and self.dtype in INTEGER_DTYPES:
+            kind = type(self.transform.features).__name__
+            raise ArgumentError(f'transform: {kind} computes fractions, which dtype={self.dtype!r} cannot hold. Use dtype="float32".')
         self._set("normalize", _checked_normalize(self.normalize))
         self._set("augment", checked_augment(self.augment))
         fractions = any(augment.makes_fractions for augment in self.augment or ())

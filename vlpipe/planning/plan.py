@@ -185,11 +185,12 @@ class Plan:
 
     def reading_dtype(self, name: str) -> str:
         """The dtype in which a sequence is read: a label in its own; a feature in the stored one where normalisation converts it to
-        float64, or where the delivered one can lose values, else in that one.
+        float64, where audio features scale it, or where the delivered one can lose values, else in that one.
         """
         if name not in self.selection.features:
             return label_dtype(self.index.schema.sequences[name])
-        as_stored = self.index.stored(name).scale is None and (self.normalizes_stored(name) or self.can_lose(name))
+        is_waveform = self.frame_plan.waveform(name) is not None
+        as_stored = self.index.stored(name).scale is None and (self.normalizes_stored(name) or is_waveform or self.can_lose(name))
         return self.index.schema.sequences[name].dtype if as_stored else self.selection.dtypes[name]
 
     def normalizes_stored(self, name: str) -> bool:
@@ -197,7 +198,9 @@ class Plan:
         return self.options.normalize is not None and name not in self.frame_plan.traced
 
     def can_lose(self, name: str) -> bool:
-        """Whether the delivered dtype of a feature may not hold one of its stored values."""
+        """Whether the delivered dtype of a feature may not hold one of its stored values, and these are delivered."""
+        if self.frame_plan.waveform(name) is not None:
+            return False
         return self.index.stored(name).scale is None and can_lose(self.index.schema.sequences[name].dtype, self.selection.dtypes[name])
 
     @property

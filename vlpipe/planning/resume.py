@@ -62,7 +62,7 @@ def run_identity(
         "seed": options.seed if options.is_random else None,
         "world": options.shard[1],
         "crop": options.crop and repr(options.crop),
-        "transform": options.transform and _transform(frame_plan, frames),
+        "transform": options.transform and _transform(frame_plan, key, frames),
         "normalize": _normalize(options, frame_plan),
         "augment": identity_of(options.augment),
         # Only where they are used: states that were saved before there were such arguments have none of these.
@@ -73,10 +73,12 @@ def run_identity(
     }
 
 
-def _transform(frame_plan: FramePlan, frames: np.ndarray) -> str:
-    """What can be known of a transform: the shape of its frames, and a digest of all lengths that it makes."""
+def _transform(frame_plan: FramePlan, key: str, frames: np.ndarray) -> str:
+    """What can be known of a transform: the settings of an audio feature, the shape of its frames, and a digest of the lengths it makes."""
     shape = ", ".join(["T", *map(str, frame_plan.dimensions)])
-    return f"[{shape}] of lengths crc32c:{google_crc32c.value(frames.astype('<i8').tobytes()):08x}"
+    waveform = frame_plan.waveform(key)
+    settings = "" if waveform is None else f"{waveform.identity} "
+    return f"{settings}[{shape}] of lengths crc32c:{google_crc32c.value(frames.astype('<i8').tobytes()):08x}"
 
 
 def _normalize(options: Options, frame_plan: FramePlan) -> str | None:
