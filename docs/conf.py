@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,32 +39,64 @@ napoleon_numpy_docstring = False
 
 
 def as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Make reStructuredText of a docstring in place: indented tables and calls become literal blocks, and a star is a star."""
+    """Make reStructuredText of a docstring in place: indented tables become lists, calls become literal blocks, and a star is a star."""
     text: list[str] = []
-    literal = False  # in a literal block, or in an example of the prompt
-    for number, line in enumerate(lines):
-        if line.startswith(">>> ") or line.lstrip().startswith(">>> "):
-            literal = True
-        elif not line.strip():
-            literal = literal and bool(text) and text[-1].startswith("    ") and not text[-1].lstrip().startswith((">>> ", "... "))
-        elif re.match(r"    \S", line) and not (text and text[-1].strip()) and _is_verbatim(lines, number):
-            text += ["::", ""]
-            literal = True
-        elif not line.startswith(" "):
-            literal = False
-        text.append(line if literal else _escaped(line))
+    place = 0
+    while place < len(lines):
+        block = _indented_block(lines, place)
+        if block:
+            text += _as_list(block) or ["::", "", *block, ""]
+            place += len(block)
+            continue
+        line = lines[place]
+        if line.lstrip().startswith(">>> "):  # an example of the prompt, to the next empty line
+            while place < len(lines) and lines[place].strip():
+                text.append(lines[place])
+                place += 1
+            continue
+        text.append(_escaped(re.sub(r"^:returns: \*(.*?)\* --", r":returns: \1:", line)))
+        place += 1
     lines[:] = text
+
+
+def _indented_block(lines: list[str], place: int) -> list[str]:
+    """The indented lines that begin here and stand by themselves: not below a list, a directive, or the head of a section."""
+    before = next((line for line in reversed(lines[:place]) if line.strip()), "")
+    by_itself = bool(before) and not before.startswith((" ", ".. ", ":", "* ", "- ")) and not before.rstrip().endswith("::")
+    if not by_itself or lines[place - 1].strip() or not re.match(r"    \S", lines[place]) or lines[place].lstrip().startswith(">>>"):
+        return []
+    end = place
+    while end < len(lines) and (
+        lines[end].startswith("    ") or (not lines[end].strip() and end + 1 < len(lines) and _goes_on(lines, end))
+    ):
+        end += 1
+    return lines[place:end]
+
+
+def _goes_on(lines: list[str], empty: int) -> bool:
+    """Whether an indented block goes on behind an empty line."""
+    return lines[empty + 1].startswith("    ")
+
+
+def _as_list(block: list[str]) -> list[str]:
+    """A block of two columns, "name    what it is", as a list of definitions; nothing if it is something else."""
+    text: list[str] = []
+    column = 0
+    for line in block:
+        match = re.match(r"    ([^\s=][^=]*?)(\s{2,})(?!#)(\S.*)$", line)
+        if match and not (text and line.startswith(" " * column)):
+            column = match.start(3)
+            text += [f"``{match[1]}``", "    " + _escaped(match[3])]
+        elif text and line.startswith(" " * column) and line.strip():
+            text.append("    " + _escaped(line.strip()))
+        else:
+            return []
+    return [*text, ""]
 
 
 def _escaped(line: str) -> str:
     """A line with a backslash before each star outside of `code`."""
     return "".join(part if part.startswith("`") else re.sub(r"(?<!\\)\*", r"\\*", part) for part in re.split(r"(`[^`]*`)", line))
-
-
-def _is_verbatim(lines: list[str], number: int) -> bool:
-    """Whether an indented block stands by itself: the last line with text before it is not indented, nor the head of a section."""
-    before = next((line for line in reversed(lines[:number]) if line.strip()), "")
-    return bool(before) and not before.startswith((" ", ".. ", ":")) and not before.rstrip().endswith("::")
 
 
 def examples_as_code(app: Any, context: Any, lines: list[str]) -> None:
@@ -79,6 +112,16 @@ def examples_as_code(app: Any, context: Any, lines: list[str]) -> None:
     lines[:] = text
 
 
+def copy_pictures(app: Any, error: Exception | None) -> None:
+    """Put the pictures where the pages expect them: pages name them in HTML, which GitHub shows too, and Sphinx leaves as it is."""
+    if error is None:
+        shutil.copytree(Path(__file__).parent / "pictures", Path(app.outdir) / "pictures", dirs_exist_ok=True, ignore=_ALL_BUT_PICTURES)
+
+
+_ALL_BUT_PICTURES = shutil.ignore_patterns("*.py", "__pycache__")
+
+
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", as_rst)
     app.connect("sphinx-click-process-description", examples_as_code)
+    app.connect("build-finished", copy_pictures)

@@ -113,7 +113,8 @@ def make_dataset(
         length_range: shortest and longest length in frames, None: no limit.
         out_of_range: what to do with a record outside `length_range`: "error", "drop" (counted), or "truncate" (the key feature of longer
             ones; shorter ones are dropped and counted). Those that the transform leaves no frame of count as "transformed_too_short".
-        shuffle: a new order every epoch; False: the order of the files.
+        shuffle: a new order every epoch; False: the same batches in every epoch, in the order of the files as far as buckets keep it
+            ("pad" and "ragged" keep it; `vlpipe.predict` answers in it, whatever the batches).
         seed: the same seed gives the same orders on any machine; None draws one and logs it.
         repeat: one endless run of epochs; every iterator over the dataset starts at the same position.
         resume: with repeat=True, where to start: `vlpipe.plan(...).state(epoch, batch)`, of a run with the same arguments (without

@@ -66,5 +66,4 @@ def links(page: Path) -> list[str]:
     """The targets of all links and pictures of a page that lead to a file or a heading of this repository."""
     text = prose(page)
     targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|srcset|href)=\"([^\"]+)\"", text)
-    targets += re.findall(r"\{(?:figure|image)\} +(\S+)", page.read_text("utf-8"))
     return [target for target in targets if "://" not in target and not target.startswith("mailto:")]
