@@ -25,10 +25,10 @@ def test_every_block_of_python_runs_and_runs_again(
     monkeypatch.chdir(tmp_path)
     np.random.seed(0)
     assert len(blocks()) >= 3
-    for _ in range(2):  # the second time, the dataset exists
-        space: dict[str, Any] = {}
-        for number, block in enumerate(blocks()):
-            exec(compile(block, f"README.md, block {number}", "exec"), space)
+    space: dict[str, Any] = {}
+    for number, block in enumerate(blocks()):
+        exec(compile(block, f"README.md, block {number}", "exec"), space)
+    exec(compile(blocks()[0], "README.md, block 0 again", "exec"), {})  # the dataset exists now
     assert "valid frames" in capsys.readouterr().out
     assert space["scores"].shape == (1000, 10)
 
