@@ -30,6 +30,9 @@ _HOMES = {
     "Windows": "vlpipe.transforms.windows",
     "stitch": "vlpipe.transforms.stitch",
     "Transform": "vlpipe.transforms.transform",
+    "Gain": "vlpipe.transforms.waveforms",
+    "AddNoise": "vlpipe.transforms.noise",
+    "TimeShift": "vlpipe.transforms.waveforms",
     "SpecAugment": "vlpipe.transforms.augment",
     "Skip": "vlpipe.planning.damage",
     "Writer": "vlpipe.storage.writer",
@@ -82,8 +85,11 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.storage.writer import write as write
     from vlpipe.transforms.augment import SpecAugment as SpecAugment
     from vlpipe.transforms.crop import Crop as Crop
+    from vlpipe.transforms.noise import AddNoise as AddNoise
     from vlpipe.transforms.stitch import stitch as stitch
     from vlpipe.transforms.transform import Transform as Transform
+    from vlpipe.transforms.waveforms import Gain as Gain
+    from vlpipe.transforms.waveforms import TimeShift as TimeShift
     from vlpipe.transforms.windows import Windows as Windows
     from vlpipe.verification import verify as verify
 

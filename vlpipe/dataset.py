@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import tensorflow as tf
@@ -24,7 +24,7 @@ from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.paths import Opened, Source
-from vlpipe.transforms.augment import SpecAugment
+from vlpipe.transforms.augmentations import Augmentation
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
 from vlpipe.transforms.windows import Windows
@@ -64,7 +64,7 @@ def make_dataset(
     windows: int | Windows | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
     normalize: str | os.PathLike[str] | Opened | None = None,
-    augment: SpecAugment | None = None,
+    augment: Augmentation | Sequence[Augmentation] | None = None,
     layout: str | Layout | None = None,
     shard: tuple[int, int] = (0, 1),
     engine: Engine = "auto",
@@ -84,13 +84,13 @@ def make_dataset(
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
     endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
 
-    Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that frames outside it need
-    not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that they
-    change neither mean nor variance. Padding comes last, and none of these touches it. `length_range` applies to the true lengths, before
-    all of these; a record of which the transform leaves no frame is outside of it too, unless its shortest is 0. Of several features, only
-    the key feature (the first) is transformed and augmented; it is cropped together with all that is `aligned`; all features are
-    normalised. The plan computes the lengths after crop and transform, so that buckets and steps are exact. All randomness depends on
-    (seed, epoch, record, window) alone.
+    Frames are cropped, transformed, normalised, augmented and padded, in this order; what augments waveforms comes before the transform.
+    The crop comes first, so that frames outside it need not be copied. Normalisation comes after the transform, so that it applies to what
+    the model sees, and before the masks, so that they change neither mean nor variance. Padding comes last, and none of these touches it.
+    `length_range` applies to the true lengths, before all of these; a record of which the transform leaves no frame is outside of it too,
+    unless its shortest is 0. Of several features, only the key feature (the first) is transformed and augmented; it is cropped together
+    with all that is `aligned`; all features are normalised. The plan computes the lengths after crop and transform, so that buckets and
+    steps are exact. All randomness depends on (seed, epoch, record, window) alone.
 
     Args:
         source: a dataset directory, a glob, a file, or a list of these; or the address of a dataset directory, such as
@@ -148,13 +148,20 @@ def make_dataset(
             each of its windows. Not with `crop`, nor in the stream engine.
         transform: a function x [T, d] -> [T, d'] of one sequence, in TensorFlow's operations and of the same dtype; or a
             `vlpipe.Transform`, which declares how T changes and what then happens to aligned sequences. With it, `vlpipe.plan`
-            loads TensorFlow to trace it.
+            loads TensorFlow to trace it. Or an audio feature, such as `vlpipe.audio.LogMel()`, of a waveform `[N]` or `[N, 1]`: integers
+            are scaled to [-1, 1] by the range of their dtype, and `crop`, `windows` and `length_range` count samples. A sample rate that
+            the source has (`metadata["sample_rate"]`, or of a layout) must be that of the feature; files of `layouts.encoded_audio` are
+            resampled as they are read.
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
             statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute` or
             `source.with_statistics()`; of several datasets, pooled); or, for validation data, a path: with the statistics of the dataset
             there, of its `vlpipe.json`, or of a file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics.
             `vlpipe/transforms/normalize.py` has the formula.
-        augment: a `vlpipe.SpecAugment`: masks of time and frequency, new ones in every epoch.
+        augment: what is changed at random, in another way in every epoch: one augmentation or a list, applied in this order, each at its
+            stage. `vlpipe.Gain`, `vlpipe.AddNoise` and `vlpipe.TimeShift` change the samples that are read, before `transform`: the key
+            feature must be a waveform, `[N]` or `[N, 1]`. Integers are scaled to [-1, 1] before if `transform` is an audio feature; else
+            they must be signed, and become floats in the same unit. `vlpipe.SpecAugment` masks time and frequency of features `[T, d]`,
+            after `normalize`.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.
         shard: (rank, world): the part of the records that this process reads, for training (an evaluation would see this part alone, and
@@ -211,7 +218,7 @@ def make_dataset(
             windows=windows,  # type: ignore[arg-type]  # a number becomes Windows
             transform=transform,  # type: ignore[arg-type]  # a function becomes a Transform
             normalize=normalize,  # type: ignore[arg-type]  # a path becomes absolute
-            augment=augment,
+            augment=augment,  # type: ignore[arg-type]  # one or a list becomes a tuple
             layout=layout,
             shard=shard,
             engine=engine,

@@ -238,6 +238,28 @@ def test_ingest_and_train_on_it(audio: Path, in_threads: None) -> None:
     assert {shape[2] for shape, _ in delivered} == {8}
 
 
+def test_ingest_of_waveforms_and_training_on_them(audio: Path, in_threads: None) -> None:
+    out = audio.parent / "data"
+    result = run("ingest", audio, out, "--label-from-parent", "--raw", "--sample-rate", "8000")
+    assert (result.exit_code, result.stderr) == (0, "")
+    source = vlpipe.open(out)
+    assert result.stdout.startswith(f"{out}: 4 records, {source.table()['frames'].sum():,} samples, 0.00 hours of audio")
+    assert source.schema.fields["audio"] == vlpipe.Sequence(1, "int16")
+    assert (source.metadata["sample_rate"], "features" in source.metadata) == (8000, False)
+    features = vlpipe.audio.LogMel(sample_rate=8000, mels=8)
+    for record, seconds in zip(source, source.table()["seconds"], strict=True):
+        samples, rate = vlpipe.audio.load(audio / record["path"])
+        assert np.array_equal(record["audio"][:, 0] / np.float32(32768), samples)
+        assert seconds == pytest.approx(len(samples) / rate)
+    for x, path in vlpipe.make_dataset(out, transform=features, label="path", batch_size=1):
+        expected = features(vlpipe.audio.load(audio / path[0].numpy().decode())[0])
+        np.testing.assert_allclose(x[0], expected, rtol=1e-5, atol=1e-5)
+    result = run("ingest", audio, out, "--raw", "--mels", "80", "--hop-ms", "10")
+    assert (result.exit_code, "--raw stores samples, not features: leave --mels, --hop-ms out" in result.stderr) == (2, True)
+    (audio.parent / "list.csv").write_text("path,audio\ndog/1_a.wav,bark\n")
+    assert 'distinct names other than "audio"' in run("ingest", audio, out, "--raw", "--manifest", audio.parent / "list.csv").stderr
+
+
 def test_ingest_without_labels_in_float16(audio: Path, in_threads: None) -> None:
     assert run("ingest", audio, audio.parent / "data", *SMALL, "--dtype", "float16").exit_code == 0
     schema = open_directory(audio.parent / "data").schema

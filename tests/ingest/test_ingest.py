@@ -548,3 +548,31 @@ def test_the_stored_metadata_are_json(tmp_path: Path, in_threads: None) -> None:
     ingest.ingest(recordings_in(write_tones(tmp_path / "audio", ["a.wav"])), tmp_path / "data", FEATURES)
     document = json.loads((tmp_path / "data/vlpipe.json").read_text())
     assert set(document["metadata"]) == {"features", "seconds", "skipped"}
+
+
+# Waveforms
+
+
+def test_waveforms_are_rounded_to_16_bits_clipped_and_resampled(tmp_path: Path, in_threads: None) -> None:
+    import soundfile
+
+    folder = write_tones(tmp_path / "audio", ["a.wav"])
+    loud = np.array([0.25, 1.25, -1.25, 1 / 65536, 3 / 65536, -1.0], np.float32)
+    soundfile.write(folder / "loud.wav", loud, RATE, subtype="FLOAT")
+    ingest.ingest(recordings_in(folder), tmp_path / "same", ingest.Waveform(RATE), workers=1)
+    stored = vlpipe.open(tmp_path / "same")[1]["audio"]
+    assert (stored.dtype, stored[:, 0].tolist()) == (np.int16, [8192, 32767, -32768, 0, 2, -32768])
+    ingest.ingest(recordings_in(folder), tmp_path / "twice", ingest.Waveform(2 * RATE), workers=1)
+    samples = vlpipe.audio.load(folder / "a.wav", sample_rate=2 * RATE)[0]
+    assert np.abs(vlpipe.open(tmp_path / "twice")[0]["audio"][:, 0] / 32768 - samples).max() <= 0.5 / 32768 + 1e-9
+
+
+def test_samples_of_another_unit_are_refused(tmp_path: Path, in_threads: None) -> None:
+    import soundfile
+
+    folder = write_tones(tmp_path / "audio", ["a.wav"])
+    soundfile.write(folder / "integers.wav", np.array([0, 12000.0], np.float32), RATE, subtype="FLOAT")
+    with pytest.raises(ingest.IngestError, match="integers.wav: sample 1 is 12000.0, expected floats in .-1, 1., of which 16 bits are"):
+        ingest.ingest(recordings_in(folder), tmp_path / "out", ingest.Waveform(RATE), workers=1)
+    with pytest.raises(ArgumentError, match="^sample_rate: came as 0, expected a positive integer, the rate of the stored samples"):
+        ingest.Waveform(0)

@@ -33,6 +33,24 @@ def test_it_makes_what_make_dataset_delivers(dtype: str, normalize: Any, tmp_pat
         exact(source.preprocess(features(load(file, sample_rate=RATE)[0]), normalize=normalize), delivered, **options)
 
 
+def test_of_waveforms_it_computes_the_transform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_in_threads(monkeypatch)
+    audio = write_tones(tmp_path / "audio", ["a.wav", "b.wav", "c.wav"])
+    ingest.ingest(ingest.find_recordings(audio)[0], tmp_path / "d", ingest.Waveform(11025), num_shards=1, workers=1)
+    source, features = vlpipe.open(tmp_path / "d"), LogMel(sample_rate=11025, mels=8)
+    for normalize in (None, "utterance"):
+        for x, path in vlpipe.make_dataset(source, batch_size=1, transform=features, normalize=normalize, label="path"):
+            file = audio / path[0].numpy().decode()
+            atol = 1e-5 if normalize is None else 1e-2  # of a band that hardly varies, normalisation makes the rounding large
+            np.testing.assert_allclose(source.preprocess(file, transform=features, normalize=normalize), x[0], atol=atol)
+    with pytest.raises(vlpipe.DatasetError, match="for a source of waveforms transform=vlpipe.audio.LogMel"):
+        source.preprocess(file)
+    with pytest.raises(vlpipe.ArgumentError, match="preprocess: transform came as <function"):
+        source.preprocess(file, transform=lambda x: x)  # type: ignore[arg-type]
+    with pytest.raises(vlpipe.ArgumentError, match="normalize came as 'global', expected None or 'utterance', as for make_dataset"):
+        source.preprocess(file, transform=features, normalize="global")
+
+
 def test_samples_are_resampled(tmp_path: Path) -> None:
     with vlpipe.Writer(tmp_path / "d", vlpipe.Schema(features=vlpipe.Sequence(8))) as writer:
         writer.metadata = {"features": LogMel(sample_rate=8000, mels=8).settings()}

@@ -3,6 +3,8 @@
     samples, rate = vlpipe.audio.load("a.flac", sample_rate=16000)   # float32 [N], mono
     x = vlpipe.audio.LogMel(sample_rate=16000, mels=80)(samples)     # float32 [T, 80]
 
+A feature is also a `transform` of `make_dataset`, which computes it in the graph: `transforms/audio_features.py`.
+
 tensorflow-io decodes WAV and Ogg Vorbis where its native ops load (TensorFlow 2.16 and 2.17); elsewhere soundfile does. soundfile
 decodes FLAC and MP3; tensorflow-io takes over where soundfile is not installed. soundfile alone decodes AIFF, RIFX and Ogg Opus.
 """

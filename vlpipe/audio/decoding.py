@@ -252,10 +252,25 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     integer("sample_rate", sample_rate, 1, expected="a positive integer, the rate to return in Hz")
     if rate == sample_rate:
         return samples
+    soxr = resampler(rate, sample_rate)
+    return np.asarray(soxr.resample(samples, rate, sample_rate, quality="HQ"), np.float32)
+
+
+def resampled_lengths(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """int64 `[n]`: the samples that `resample` makes of these numbers of samples (int64 `[n]`)."""
+    return (2 * samples * sample_rate + rate) // (2 * rate)
+
+
+def resampler(rate: int, sample_rate: int) -> ModuleType:
+    """Return soxr, which changes the sample rate.
+
+    Raises:
+        AudioError: one rate is more than 1,000 times the other.
+        MissingExtraError: soxr is not installed.
+    """
     if max(rate, sample_rate) > _MAX_RESAMPLING * min(rate, sample_rate):
         raise AudioError(
             f"cannot be resampled from {rate} to {sample_rate} Hz, expected a factor of at most {_MAX_RESAMPLING}. "
             "Check the rate in the header of the file."
         )
-    soxr = import_extra("soxr", extra="audio", needed_for=f"resampling from {rate} to {sample_rate} Hz")
-    return np.asarray(soxr.resample(samples, rate, sample_rate, quality="HQ"), np.float32)
+    return import_extra("soxr", extra="audio", needed_for=f"resampling from {rate} to {sample_rate} Hz")

@@ -11,26 +11,25 @@ Features are computed in float64 and returned as float32.
 
 from __future__ import annotations
 
-import functools
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from vlpipe.arguments import integer, number
+from vlpipe.audio.mel import cosines, filters, hann
 from vlpipe.errors import ArgumentError, AudioError
 
-_MAX_FFT = 1 << 14
 _MAX_MELS = 4096
 _MINUTE_MS = 60_000
-_MAX_WEIGHTS = 1 << 25  # of all filters: 0.5 GB while they are computed; metadata may hold any settings
 _MAX_WINDOW = 1 << 24  # samples
-_MAX_AMPLITUDE = 1e9  # the powers of larger samples can overflow
+MAX_AMPLITUDE = 1e9  # the powers of larger samples can overflow
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Framed:
+class Feature:
+    """What all features have in common: frames of W samples, one every H samples."""
+
     sample_rate: int = 16000
     window_ms: float = 25.0
     hop_ms: float = 10.0
@@ -83,17 +82,23 @@ class _Framed:
         samples = np.asarray(samples)
         if samples.ndim != 1 or samples.dtype.kind != "f":
             raise AudioError(f"{self.kind}: came with {samples.dtype} {list(samples.shape)}, expected a mono waveform [N] of floats.")
-        in_range = np.abs(samples) < _MAX_AMPLITUDE
+        in_range = np.abs(samples) < MAX_AMPLITUDE
         if not in_range.all():
             first = int(np.argmin(in_range))
             raise AudioError(
-                f"{self.kind}: sample {first} is {samples[first]}, expected finite samples below {_MAX_AMPLITUDE:g}. Leave the "
+                f"{self.kind}: sample {first} is {samples[first]}, expected finite samples below {MAX_AMPLITUDE:g}. Leave the "
                 "recording out."
             )
         return self._of_frames(self._frames(samples)).astype(np.float32)
 
+    def lengths(self, samples: np.ndarray) -> np.ndarray:
+        """int64 `[n]`: the frames T of waveforms of these numbers of samples N."""
+        samples = np.asarray(samples, np.int64)
+        frames: np.ndarray = np.where(samples > 0, 1 - np.minimum(self.window - samples, 0) // self.hop, 0)
+        return frames
+
     def _frames(self, samples: np.ndarray) -> np.ndarray:
-        count = 0 if not len(samples) else 1 + math.ceil(max(0, len(samples) - self.window) / self.hop)
+        count = int(self.lengths(np.array(len(samples))))
         padded = np.zeros(max(self.window, (count - 1) * self.hop + self.window), np.float64)
         padded[: len(samples)] = samples
         return np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop][:count]
@@ -109,7 +114,7 @@ class _Framed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frames(_Framed):
+class Frames(Feature):
     """The waveform itself in frames `[T, W]`.
 
     Args:
@@ -137,7 +142,7 @@ class Frames(_Framed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogMel(_Framed):
+class LogMel(Feature):
     """Log-mel energies `[T, mels]`.
 
     Each frame is multiplied by the periodic Hann window 0.5 - 0.5 cos(2 pi n / W) and transformed to its spectrum X. Filter m gives
@@ -176,18 +181,14 @@ class LogMel(_Framed):
         super().__post_init__()
         integer("mels", self.mels, 1, _MAX_MELS)
         number("low_hz", self.low_hz, 0, expected="a frequency in Hz")
-        number("high_hz", self._high, 0, expected="a frequency in Hz")
+        high = number("high_hz", _upper_hz(self), 0, expected="a frequency in Hz")
         number("floor", self.floor, 0, expected="a positive energy")
-        if not 0 <= self.low_hz < self._high <= self.sample_rate / 2 or self.floor <= 0:
+        if not 0 <= self.low_hz < high <= self.sample_rate / 2 or self.floor <= 0:
             raise ArgumentError(
-                f"low_hz={self.low_hz}, high_hz={self._high}, floor={self.floor}: expected 0 <= low_hz < high_hz <= {self.sample_rate / 2} "
+                f"low_hz={self.low_hz}, high_hz={high}, floor={self.floor}: expected 0 <= low_hz < high_hz <= {self.sample_rate / 2} "
                 "(half the sample rate) and floor > 0."
             )
-        _filters(self)
-
-    @property
-    def _high(self) -> float:
-        return self.sample_rate / 2 if self.high_hz is None else self.high_hz
+        filters_of(self)
 
     @property
     def dim(self) -> int:
@@ -195,10 +196,9 @@ class LogMel(_Framed):
         return self.mels
 
     def _of_frames(self, frames: np.ndarray) -> np.ndarray:
-        filters = _filters(self)
-        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
-        spectrum = np.fft.rfft(frames * window, n=2 * (len(filters) - 1), axis=1)
-        return np.log(np.maximum((spectrum.real**2 + spectrum.imag**2) @ filters, self.floor))
+        weights = filters_of(self)
+        spectrum = np.fft.rfft(frames * hann(self.window), n=2 * (len(weights) - 1), axis=1)
+        return np.log(np.maximum((spectrum.real**2 + spectrum.imag**2) @ weights, self.floor))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,12 +234,19 @@ class MFCC(LogMel):
         return self.coefficients
 
     def _of_frames(self, frames: np.ndarray) -> np.ndarray:
-        phase = np.pi / self.mels * np.outer(np.arange(self.mels) + 0.5, np.arange(self.coefficients))
-        scale = np.where(np.arange(self.coefficients) == 0, 1, 2) / self.mels
-        return super()._of_frames(frames) @ (np.cos(phase) * np.sqrt(scale))
+        return super()._of_frames(frames) @ cosines(self.mels, self.coefficients)
 
 
-_CLASSES: dict[str, type[_Framed]] = {entry.kind: entry for entry in (Frames, LogMel, MFCC)}
+def filters_of(features: LogMel) -> np.ndarray:
+    """The weights w of `LogMel`, float64 [K, mels], for an FFT of 2 (K - 1) points."""
+    return filters(features.sample_rate, features.window, features.mels, features.low_hz, _upper_hz(features))
+
+
+def _upper_hz(features: LogMel) -> float:
+    return features.sample_rate / 2 if features.high_hz is None else features.high_hz
+
+
+_CLASSES: dict[str, type[Feature]] = {entry.kind: entry for entry in (Frames, LogMel, MFCC)}
 
 
 def from_settings(settings: dict[str, Any]) -> Frames | LogMel | MFCC:
@@ -262,29 +269,3 @@ def from_settings(settings: dict[str, Any]) -> Frames | LogMel | MFCC:
         return features(**{name: value for name, value in settings.items() if name != "kind"})
     except TypeError as error:
         raise ArgumentError(f"settings: {error}; the kind {settings['kind']} has no such parameter.") from error
-
-
-@functools.lru_cache(maxsize=64)
-def _filters(features: LogMel) -> np.ndarray:
-    """The triangles w, float64 [K, mels], for an FFT of 2 (K - 1) points."""
-    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (features.low_hz, features._high))
-    edges = 700 * (10 ** (np.linspace(low, high, features.mels + 2) / 2595) - 1)
-    points = 1 << (features.window - 1).bit_length()
-    while points <= max(_MAX_FFT, features.window * 2):
-        resolution = features.sample_rate / points
-        first_bin = (np.floor(edges[:-2] / resolution) + 1) * resolution  # above the lower edge of each filter
-        if np.all(first_bin < edges[2:]):
-            if points * features.mels > _MAX_WEIGHTS:
-                raise ArgumentError(
-                    f"mels: {features.mels} filters of an FFT of {points} points are too many to compute "
-                    f"(window_ms={features.window_ms} at {features.sample_rate} Hz). Use fewer filters or a shorter window."
-                )
-            frequencies = np.arange(points // 2 + 1)[:, None] * resolution
-            rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
-            falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
-            return np.maximum(0, np.minimum(rising, falling))
-        points *= 2
-    raise ArgumentError(
-        f"mels: {features.mels} filters between {features.low_hz} and {features._high} Hz are too narrow for the resolution of an FFT of "
-        f"{_MAX_FFT} points. Use fewer filters or a wider band."
-    )

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from vlpipe.cli.common import echo, progress
 from vlpipe.errors import counted
 
 if TYPE_CHECKING:
     from vlpipe.ingest import IngestResult, Recording
+    from vlpipe.ingest.extraction import Features
+
+_OF_FEATURES = ("mels", "hop_ms", "window_ms", "dtype")  # options that say nothing about waveforms
 
 
 @click.command()
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     "--manifest", type=click.Path(path_type=Path), help="CSV with a header: path (relative to AUDIO_DIR), optionally label, and texts."
 )
 @click.option("--classes", metavar="FILE|DATASET", help="Number the labels as this dataset does, or by this file: one class name a line.")
+@click.option("--raw", is_flag=True, help="Store waveforms (int16), not features: make_dataset(transform=) computes them in training.")
 @click.option("--mels", default=80, show_default=True, help="Number of mel filters: d of the features [T, d].")
 @click.option("--sample-rate", default=16000, show_default=True, help="In Hz; recordings are resampled to it.")
 @click.option("--hop-ms", default=10.0, show_default=True, help="Milliseconds from one frame to the next.")
@@ -53,6 +58,7 @@ def ingest(
     label_from_parent: bool,
     manifest: Path | None,
     classes: str | None,
+    raw: bool,
     mels: int,
     sample_rate: int,
     hop_ms: float,
@@ -65,7 +71,7 @@ def ingest(
     skip_bad: bool,
     overwrite: bool,
 ) -> None:
-    """Decode the recordings in AUDIO_DIR and write log-mel features [T, mels] as a dataset into OUT.
+    """Decode the recordings in AUDIO_DIR and write log-mel features [T, mels], or waveforms, as a dataset into OUT.
 
     \b
     Examples:
@@ -74,19 +80,26 @@ def ingest(
       vlpipe ingest speech data --label-regex '(?P<speaker>[a-z]+)_(?P<label>[0-9])' --split train=0.9,val=0.1 --split-by speaker
       vlpipe ingest digits2 data/more --label-regex '([a-z]+)_' --classes data/train
       vlpipe ingest birds data/birds --label-from-parent --mels 64 --sample-rate 22050
+      vlpipe ingest birds data/birds --label-from-parent --raw --sample-rate 22050
     """
     if sum(map(bool, (label_regex, label_from_parent, manifest))) > 1:
         raise click.UsageError("--label-regex, --label-from-parent and --manifest are alternative sources of the label; pass one of them.")
     if split_by and not split:
         raise click.UsageError("--split-by keeps groups together in splits: pass --split NAME=FRACTION,... too.")
+    given = [name for name in _OF_FEATURES if _is_given(name)]
+    if raw and given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise click.UsageError(f"--raw stores samples, not features: leave {options} out. Choose features in make_dataset(transform=).")
     from vlpipe.audio import LogMel
+    from vlpipe.ingest import Waveform, parse_splits, read_classes
     from vlpipe.ingest import ingest as ingest_recordings
-    from vlpipe.ingest import parse_splits, read_classes
 
-    features = LogMel(sample_rate=sample_rate, window_ms=window_ms, hop_ms=hop_ms, mels=mels)
+    features: Features = LogMel(sample_rate=sample_rate, window_ms=window_ms, hop_ms=hop_ms, mels=mels)
+    if raw:
+        features = Waveform(sample_rate)
     splits = parse_splits(split) if split else None
     class_list = read_classes(classes) if classes else None
-    recordings, ignored = _find_recordings(audio_dir, label_regex, label_from_parent, manifest, split_by)
+    recordings, ignored = _find_recordings(audio_dir, label_regex, label_from_parent, manifest, split_by, features)
     started = time.monotonic()
     with progress("files") as show:
         done = itertools.count(1)
@@ -104,16 +117,22 @@ def ingest(
             overwrite=overwrite,
             progress=lambda: show(next(done), len(recordings)),
         )
-    _print_result(result, len(recordings), ignored, time.monotonic() - started)
+    _print_result(result, "sample" if raw else "frame", len(recordings), ignored, time.monotonic() - started)
+
+
+def _is_given(option: str) -> bool:
+    """Whether the user has passed an option."""
+    return click.get_current_context().get_parameter_source(option) != ParameterSource.DEFAULT
 
 
 def _find_recordings(
-    audio_dir: Path, label_regex: str | None, label_from_parent: bool, manifest: Path | None, split_by: str | None
+    audio_dir: Path, label_regex: str | None, label_from_parent: bool, manifest: Path | None, split_by: str | None, features: Features
 ) -> tuple[list[Recording], int]:
     from vlpipe.ingest import find_recordings, label_by_parent, label_by_regex, read_manifest
+    from vlpipe.ingest.conversion import field_of
 
     if manifest:
-        return read_manifest(manifest, audio_dir), 0
+        return read_manifest(manifest, audio_dir, field=field_of(features)), 0
     recordings, ignored = find_recordings(audio_dir)
     if label_regex:
         recordings = label_by_regex(recordings, label_regex, split_by)
@@ -122,10 +141,10 @@ def _find_recordings(
     return recordings, ignored
 
 
-def _print_result(result: IngestResult, files: int, ignored: int, seconds: float) -> None:
+def _print_result(result: IngestResult, unit: str, files: int, ignored: int, seconds: float) -> None:
     for target, total in result.datasets.items():
         audio = f"{total.seconds / 3600:,.2f} hours of audio"
-        echo(f"{target}: {counted(total.records, 'record')}, {counted(total.frames, 'frame')}, {audio}, {total.bytes / 1e6:,.1f} MB")
+        echo(f"{target}: {counted(total.records, 'record')}, {counted(total.frames, unit)}, {audio}, {total.bytes / 1e6:,.1f} MB")
     if result.classes is not None:
         names = ", ".join(result.classes[:10]) + (", …" if len(result.classes) > 10 else "")
         echo(f"{counted(len(result.classes), 'class')}: {names}")

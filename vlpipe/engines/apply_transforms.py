@@ -9,57 +9,73 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from vlpipe.engines.augment import Augmenter
 from vlpipe.engines.exact_cast import cast_exactly
 from vlpipe.engines.grouping import Flat, padding_tensor
-from vlpipe.engines.splitmix_graph import draws
+from vlpipe.engines.waveforms import waveforms_of
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.selection import FramePart
-from vlpipe.planning.splitmix import MASKS
-from vlpipe.transforms.augment import masked
-from vlpipe.transforms.normalize import by_moments, by_utterance, means
+from vlpipe.transforms.normalize import by_moments, by_utterance
 from vlpipe.transforms.transform import transformed
 
 
-def transform_batch(plan: Plan, batch: Flat) -> Flat:
+def transform_batch(plan: Plan, batch: Flat, augmenter: Augmenter) -> Flat:
     """A flat batch with its features and aligned labels transformed and padded.
 
     Args:
         batch: these are ragged, of `plan.reading_dtype(NAME)`. In addition to the parts of a flat batch it has "id", "epoch" (int64
-            scalar), with `augment` "number" (int64 `[B]`, from which masks are drawn),
+            scalar), with `augment` "number" (int64 `[B]`, from which its random numbers are drawn),
             and where the plan `has_least_frames` "bucket" (int64 scalar).
+        augmenter: that of the plan.
     """
     epoch, bucket, numbers = batch.pop("epoch"), batch.pop("bucket", None), batch.pop("number", None)
     result = dict(batch)
     for part in plan.selection.frame_parts:
-        sequences = _transformed(plan, part, batch[part.flat], batch["id"], numbers, epoch)
+        sequences = _transformed(plan, part, batch[part.flat], batch["id"], numbers, epoch, augmenter)
         result[f"n:{part.flat}"] = tf.cast(sequences.row_lengths(), tf.int32)
         result[part.flat] = sequences if plan.options.batching == "ragged" else _padded(plan, part, sequences, bucket)
     return result
 
 
-def transform_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tensor) -> Flat:
+def transform_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tensor, augmenter: Augmenter) -> Flat:
     """A single record with its features and aligned labels `[T, ...]` transformed.
 
     Args:
         number: int64 scalar, its id.
         epoch: int64 scalar.
+        augmenter: that of the plan.
     """
 
     def one(part: FramePart, frames: tf.Tensor) -> tf.Tensor:
         sequence = tf.RaggedTensor.from_row_lengths(frames, tf.shape(frames, tf.int64)[:1], validate=False)
-        values = _transformed(plan, part, sequence, number[None], number[None], epoch).values
+        values = _transformed(plan, part, sequence, number[None], number[None], epoch, augmenter).values
         return tf.ensure_shape(values, [None, *plan.dimensions(part.name)])
 
     return {**record, **{part.flat: one(part, record[part.flat]) for part in plan.selection.frame_parts}}
 
 
 def _transformed(
-    plan: Plan, part: FramePart, sequences: tf.RaggedTensor, ids: tf.Tensor, numbers: tf.Tensor | None, epoch: tf.Tensor
+    plan: Plan,
+    part: FramePart,
+    sequences: tf.RaggedTensor,
+    ids: tf.Tensor,
+    numbers: tf.Tensor | None,
+    epoch: tf.Tensor,
+    augmenter: Augmenter,
 ) -> tf.RaggedTensor:
-    """A sequence `[B, None, ...]`, transformed, and if it is a feature normalised and augmented, in this order."""
+    """A sequence `[B, None, ...]`, transformed, and if it is a feature normalised and augmented, in this order.
+
+    What augments a waveform comes before the transform.
+    """
     options, frame_plan, name = plan.options, plan.frame_plan, part.name
     if part.is_feature and plan.can_lose(name) and not plan.normalizes_stored(name):
         sequences = cast_exactly(plan.index, name, sequences, plan.selection.dtypes[name], ids)
+    waveform = frame_plan.waveform(name)
+    if waveform is not None:
+        sequences = waveforms_of(waveform, sequences)
+    is_key = name == plan.selection.key
+    if is_key and augmenter.changes_samples:
+        sequences = augmenter.samples(sequences, numbers, epoch)
     if name in frame_plan.traced and frame_plan.lengths is not None:
         sequences = transformed(frame_plan.traced[name], sequences, frame_plan.lengths, ids)
     if not part.is_feature:
@@ -72,19 +88,9 @@ def _transformed(
         else:
             values = by_moments(values, frame_plan.moments[name])
         sequences = sequences.with_values(values)
-    if name == plan.selection.key and options.augment is not None:
-        fill = _fill(sequences, options.augment.fill)
-        drawn = draws(options.seed or 0, epoch, MASKS, numbers, options.augment.draws)
-        sequences = sequences.with_values(masked(options.augment, sequences, fill, drawn))
+    if is_key:
+        sequences = augmenter.features(sequences, numbers, epoch)
     return sequences.with_values(tf.cast(sequences.values, dtype))
-
-
-def _fill(sequences: tf.RaggedTensor, fill: str) -> tf.Tensor:
-    """`[B, d]`: the value of masked frames of each sequence."""
-    values = sequences.values
-    if fill == "zero":
-        return tf.zeros([sequences.nrows(), *values.shape[1:]], values.dtype)
-    return tf.cast(means(tf.cast(values, tf.float64), sequences.value_rowids(), sequences.nrows()), values.dtype)
 
 
 def _padded(plan: Plan, part: FramePart, sequences: tf.RaggedTensor, bucket: tf.Tensor | None) -> tf.Tensor:

@@ -36,11 +36,11 @@ class Pool:
         """An array with undefined content, in C order, with its data aligned to 64 bytes."""
         size = math.prod(shape) * dtype.itemsize
         if size > self._capacity:
-            return _aligned(size)[:size].view(dtype).reshape(shape)
+            return aligned(size)[:size].view(dtype).reshape(shape)
         with self._lock:
             buffer = self._free.pop() if self._free else None  # the one that was returned last is the warmest in the cache
         if buffer is None:
-            buffer = _aligned(self._capacity)
+            buffer = aligned(self._capacity)
         lease = _Lease(buffer, size)
         weakref.finalize(lease, self._give_back, buffer).atexit = False
         return np.asarray(lease).view(dtype).reshape(shape)
@@ -63,6 +63,6 @@ class _Lease:
         self.__array_interface__ = {"version": 3, "data": (buffer.ctypes.data, False), "shape": (size,), "typestr": "|u1"}
 
 
-def _aligned(size: int) -> np.ndarray:
+def aligned(size: int) -> np.ndarray:
     raw = np.empty(size + ALIGNMENT, np.uint8)
     return raw[-raw.ctypes.data % ALIGNMENT :][:size]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from vlpipe.engines.python_calls import keep_alive
 
-_ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name of resources that are freed with their last handle
+ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name of resources that are freed with their last handle
 
 
 def epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
@@ -26,7 +26,7 @@ def epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
     # makes too, has none.
     with tf.device("CPU:0"):
         # The raw resource, because in the scope of a strategy a tf.Variable has one for each replica, and no handle.
-        next_epoch = tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[], shared_name=_ANONYMOUS)
+        next_epoch = tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[], shared_name=ANONYMOUS)
         tf.raw_ops.AssignVariableOp(resource=next_epoch, value=np.int64(0))
         # The raw op, because `Dataset.scan` traces its function for every dataset, and TensorFlow keeps each of these for ever (150 KB).
         scan = tf.raw_ops.ScanDataset(

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from vlpipe.engines import splitmix_graph
 from vlpipe.engines.apply_transforms import transform_batch
+from vlpipe.engines.augment import Augmenter
 from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.graph_pieces import GraphPieces
 from vlpipe.engines.graph_records import GraphRecords
@@ -126,6 +127,7 @@ class _Reader:
     def __init__(self, plan: Plan, skipped: Skipped | None) -> None:
         self._plan, self._records = plan, GraphRecords(plan.index)
         self._pieces, self._decode = GraphPieces(plan), BatchDecoder(plan, np.arange(len(plan.index)))
+        self._augmenter = Augmenter(plan)
         self._screen = None if skipped is None else Screen(plan, skipped, RecordFiles(plan.index))
 
     def read(self, pieces: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
@@ -142,7 +144,9 @@ class _Reader:
         pieces.set_shape([self._plan.static_shape[0]])
         taken = self._pieces.take(pieces, epoch)
         flat = self._decode(self._records.checked(data, taken.records), taken, real, bucket)
-        return transform_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}) if self._plan.has_transforms else flat
+        if not self._plan.has_transforms:
+            return flat
+        return transform_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}, self._augmenter)
 
 
 def _screened(screen: Screen, batch: Batch, epoch: tf.Tensor, readable: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

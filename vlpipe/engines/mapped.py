@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from vlpipe.engines.apply_transforms import transform_batch
+from vlpipe.engines.augment import Augmenter
 from vlpipe.engines.buffer_pool import Pool
 from vlpipe.engines.grouping import Flat
 from vlpipe.engines.labels import multi_hot
@@ -107,7 +108,7 @@ class _BatchReader:
         self._block_size = BLOCK_STEPS if self._shards.can_all_be_open else 1
         self._blocks: dict[tuple[int, int, int], list[tuple[Any, ...]]] = {}
         self._lock = threading.Lock()
-        self._parser = Parser(plan)
+        self._parser, self._augmenter = Parser(plan), Augmenter(plan)
         self._key = plan.index.access(plan.selection.key, as_feature=True)
         self._example_labels: list[str] = []
         self._pools: list[Pool] = []
@@ -144,7 +145,7 @@ class _BatchReader:
             values = batch[name.removeprefix("splits:")]
             batch[name.removeprefix("splits:")] = tf.RaggedTensor.from_row_splits(values, batch.pop(name), validate=False)
         if self._plan.has_transforms:
-            return transform_batch(self._plan, {**batch, "epoch": epoch})
+            return transform_batch(self._plan, {**batch, "epoch": epoch}, self._augmenter)
         batch.pop("bucket", None)
         return batch
 

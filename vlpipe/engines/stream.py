@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from vlpipe.engines.apply_transforms import transform_record
+from vlpipe.engines.augment import Augmenter
 from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.graph_pieces import pieces_of_records
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
@@ -47,12 +48,12 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
     selected = None if plan.index.taken is None else _selected(plan.index)
     plan = dataclasses.replace(plan, index=plan.index.whole)  # the files are read from first to last
     index = plan.index
-    table = _Table.of(plan)
+    table, augmenter = _Table.of(plan), Augmenter(plan)
     if index.foreign is None:
-        example = functools.partial(_example, table, plan)
+        example = functools.partial(_example, table, plan, augmenter)
     else:
         with tf.device("CPU:0"):
-            example = functools.partial(_third_party_example, table, plan, BatchDecoder(plan, index.by_shard(), whole=True))
+            example = functools.partial(_third_party_example, table, plan, augmenter, BatchDecoder(plan, index.by_shard(), whole=True))
     # Without records the plan has no buckets; a grouping needs one.
     key, paddings = f"x:{plan.selection.key}", plan.selection.paddings
     aligned = tuple(plan.selection.part(name).flat for name in plan.selection.aligned)
@@ -204,7 +205,7 @@ def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
     return blocks.scan(tf.constant(0, tf.int64), count)
 
 
-def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
+def _example(table: _Table, plan: Plan, augmenter: Augmenter, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
     """One record: parsed, compared with the index, cropped and transformed."""
     options, selection, schema = plan.options, plan.selection, plan.index.schema
     values = parse(schema, (*selection.features, *selection.labels), data, lambda: table.where(position))
@@ -220,13 +221,15 @@ def _example(table: _Table, plan: Plan, position: tf.Tensor, data: tf.Tensor, ep
             value = tf.cast(_cut(plan, value, pieces) if part.with_key else value, plan.reading_dtype(name))
         flat[part.flat] = value
     if plan.has_transforms:
-        flat = transform_record(plan, flat, table.id[position], epoch)
+        flat = transform_record(plan, flat, table.id[position], epoch, augmenter)
     if options.ids:
         flat["id"] = table.id[position]
     return with_lengths(flat)
 
 
-def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
+def _third_party_example(
+    table: _Table, plan: Plan, augmenter: Augmenter, decode: BatchDecoder, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor
+) -> Flat:
     """The same for a third-party record: decoded as a batch of one, without the batch axis."""
     same = tf.strings.length(data) == tf.cast(table.bytes[position], tf.int32)
 
@@ -241,7 +244,7 @@ def _third_party_example(table: _Table, plan: Plan, decode: BatchDecoder, positi
     batch = decode(data[None], pieces_of_records(plan, position[None], table.id[position][None], frames[None], epoch), zero, zero)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
     if plan.has_transforms:
-        flat = transform_record(plan, flat, flat["id"], epoch)
+        flat = transform_record(plan, flat, flat["id"], epoch, augmenter)
     if not plan.options.ids:
         flat.pop("id", None)
     flat.pop("number", None)

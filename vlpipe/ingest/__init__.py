@@ -16,6 +16,7 @@ from vlpipe.ingest.recordings import (
     read_manifest,
     split_of,
 )
+from vlpipe.ingest.waveform import Waveform
 
 __all__ = [
     "EXTENSIONS",
@@ -23,6 +24,7 @@ __all__ = [
     "IngestResult",
     "Recording",
     "Totals",
+    "Waveform",
     "find_recordings",
     "ingest",
     "label_by_parent",

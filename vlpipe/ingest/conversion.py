@@ -15,6 +15,7 @@ import numpy as np
 from vlpipe.errors import ArgumentError, DatasetExistsError, VlpipeError
 from vlpipe.ingest.extraction import Features, IngestError, extract
 from vlpipe.ingest.recordings import Recording, split_of, splits_by_group
+from vlpipe.ingest.waveform import Waveform
 from vlpipe.processes import worker_count
 from vlpipe.storage.index import METADATA_NAME
 from vlpipe.storage.metadata import open_directory
@@ -70,15 +71,15 @@ def ingest(
 ) -> IngestResult:
     """Decode recordings, compute features, and write one dataset, or one dataset per split below `out`.
 
-    Each record has the fields `features`, `path`, `label` if the recordings have labels, and the texts of the manifest. If all
-    labels are integers, they are stored unchanged; otherwise a label is its position in the sorted list of classes, and the
-    metadata contain this list. All splits have the same numbers; with `classes`, so have datasets of different runs.
+    Each record has the fields `features` (or `audio`, the samples), `path`, `label` if the recordings have labels, and the texts of the
+    manifest. If all labels are integers, they are stored unchanged; otherwise a label is its position in the sorted list of classes, and
+    the metadata contain this list. All splits have the same numbers; with `classes`, so have datasets of different runs.
 
     Args:
         recordings: the recordings, in the order in which they are written.
         out: directory of the dataset, or of the splits.
-        features: the features to compute.
-        dtype: dtype of the stored features, "float32" or "float16".
+        features: the features to compute; or `Waveform(sample_rate)`: the samples themselves are stored, in int16.
+        dtype: dtype of the stored features, "float32" or "float16"; waveforms have their own.
         num_shards: number of TFRecord files per dataset.
         splits: fraction of each split by name; None: write one dataset.
         split_by: a text of the recordings, or "label": recordings with the same value come into the same split; None: a hash of its path
@@ -96,6 +97,7 @@ def ingest(
         VlpipeError: as `Writer`.
     """
     numbers, classes = _number_labels(recordings) if classes is None else (_numbers_in(classes, recordings), classes)
+    dtype = "int16" if isinstance(features, Waveform) else dtype
     schema = _schema(recordings, features, dtype)
     targets = {name: Path(out) / name for name in splits} if splits else {"": Path(out)}
     _refuse_other_splits(Path(out), splits or {})
@@ -114,11 +116,12 @@ def ingest(
                 result.bad.append((recording.key, extraction))
             elif skip_bad or not result.bad:
                 name = split_of_key[recording.key]
-                _write(writers[name], totals[name], recording, extraction, numbers)
+                _write(writers[name], totals[name], recording, field_of(features), extraction, numbers)
             progress()
         _refuse_bad(result.bad, len(recordings), skip_bad)
         for name, writer in writers.items():
-            writer.metadata |= {"features": features.settings(), "seconds": round(totals[name].seconds, 3)}
+            writer.metadata |= features.settings() if isinstance(features, Waveform) else {"features": features.settings()}
+            writer.metadata |= {"seconds": round(totals[name].seconds, 3)}
             writer.metadata |= {"skipped": [key for key, _ in result.bad]}
             writer.metadata |= {"splits": splits} if splits else {}
             writer.metadata |= {"split_by": split_by} if split_by else {}
@@ -166,9 +169,14 @@ def _numbers_in(classes: list[str], recordings: list[Recording]) -> dict[str, in
     return numbers
 
 
+def field_of(features: Features) -> str:
+    """Name of the field that holds the features, or the samples."""
+    return "audio" if isinstance(features, Waveform) else "features"
+
+
 def _schema(recordings: list[Recording], features: Features, dtype: str) -> Schema:
     first = recordings[0]
-    fields: dict[str, Field] = {"features": Sequence(features.dim, dtype)}
+    fields: dict[str, Field] = {field_of(features): Sequence(features.dim, dtype)}
     if first.label is not None:
         fields["label"] = Fixed((), "int64")
     fields["path"] = Text()
@@ -189,9 +197,11 @@ def _refuse_other_splits(out: Path, splits: dict[str, float]) -> None:
         )
 
 
-def _write(writer: Writer, totals: Totals, recording: Recording, extraction: tuple[np.ndarray, float], numbers: dict[str, int]) -> None:
+def _write(
+    writer: Writer, totals: Totals, recording: Recording, field: str, extraction: tuple[np.ndarray, float], numbers: dict[str, int]
+) -> None:
     frames, seconds = extraction
-    record: dict[str, Any] = {"features": frames, "path": recording.key, **recording.texts}
+    record: dict[str, Any] = {field: frames, "path": recording.key, **recording.texts}
     if recording.label is not None:
         record["label"] = numbers[recording.label]
     writer.write(record)

@@ -12,9 +12,10 @@ import numpy as np
 from vlpipe.audio import MFCC, Frames, LogMel, load
 from vlpipe.errors import AudioError, VlpipeError
 from vlpipe.ingest.recordings import Recording
+from vlpipe.ingest.waveform import Waveform
 from vlpipe.processes import start_pool
 
-Features = Frames | LogMel | MFCC
+Features = Frames | LogMel | MFCC | Waveform
 Extraction = tuple[np.ndarray, float] | str  # frames [T, d] and seconds, or the reason why the recording cannot be used
 
 _MAX_PENDING = 4  # submitted files per process whose features have not been consumed: this bounds the memory
@@ -59,7 +60,7 @@ def _extract_one(path: str, features: Features, dtype: str) -> Extraction:
         samples, rate = load(path, sample_rate=features.sample_rate)
         if not len(samples):
             raise AudioError(f"{path}: the recording has no samples, expected at least one. Leave it out.")
-        return features(samples).astype(dtype), len(samples) / rate
+        return features(samples).astype(dtype, copy=False), len(samples) / rate
     except AudioError as error:
         reason = str(error)
         return reason if path in reason else f"{path}: {reason}"

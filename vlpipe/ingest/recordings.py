@@ -90,12 +90,13 @@ def _is_utf8(name: str) -> bool:
         return False
 
 
-def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[Recording]:
+def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[str], *, field: str = "features") -> list[Recording]:
     """Read a CSV file that lists recordings.
 
     Args:
         manifest: CSV in UTF-8 with a header: `path` (relative to `folder`), optionally `label`, and further text columns.
         folder: folder of the recordings.
+        field: name of the field of features or samples, which no column can have.
 
     Returns:
         The recordings, in the order of their paths.
@@ -104,7 +105,7 @@ def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[st
         DatasetError: the manifest cannot be read, lacks a column or a label, lists a file twice, or lists a missing file.
     """
     folder, recordings = Path(folder), {}
-    columns, rows = _read_csv(manifest)
+    columns, rows = _read_csv(manifest, field)
     for number, row in enumerate(rows, start=1):
         where = f"{manifest}, row {number} below the header"
         if None in row or None in row.values() or not row["path"]:
@@ -124,7 +125,7 @@ def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[st
     return [recordings[key] for key in sorted(recordings)]
 
 
-def _read_csv(manifest: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str]]]:
+def _read_csv(manifest: str | os.PathLike[str], field: str) -> tuple[list[str], list[dict[str, str]]]:
     try:
         with io.TextIOWrapper(open_regular(manifest), encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -132,10 +133,10 @@ def _read_csv(manifest: str | os.PathLike[str]) -> tuple[list[str], list[dict[st
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{manifest}: cannot be read as CSV in UTF-8 ({error}). Check the file.") from error
-    if "path" not in columns or "" in columns or "features" in columns or len(set(columns)) != len(columns):
+    if "path" not in columns or "" in columns or field in columns or len(set(columns)) != len(columns):
         raise DatasetError(
             f'{manifest}: the columns are {columns}, expected a header with "path", optionally "label", and further distinct names other '
-            'than "features". Fix the first line.'
+            f'than "{field}". Fix the first line.'
         )
     return columns, rows
 

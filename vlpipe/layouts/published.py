@@ -84,7 +84,7 @@ def int_list(
     """An Example with the frames `[T, d]` in one flat Int64List; TensorFlow Datasets stores recordings so, with d=1.
 
     The values are parsed, because an Int64List holds varints, and delivered unscaled in the dtype of `make_dataset`. To scale 16-bit
-    samples to [-1, 1), divide by 32768 in a `transform`.
+    samples to [-1, 1), divide by 32768 in a `transform`; an audio feature as `transform` does so, if `dtype` is "int16".
 
     Args:
         key: the key of the Int64List.

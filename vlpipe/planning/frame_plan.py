@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +16,13 @@ from vlpipe.planning.selection import Selection
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
+from vlpipe.transforms.audio_features import WaveformFeatures
+from vlpipe.transforms.augmentations import of_stage
 from vlpipe.transforms.crop import Crop
+from vlpipe.transforms.noise import AddNoise, known_rate
 from vlpipe.transforms.normalize import MeanVariance, of_opened, of_path, of_source
 from vlpipe.transforms.transform import LengthMap, TracedTransform, Transform, traced
+from vlpipe.transforms.waveforms import check_waveform
 from vlpipe.transforms.windows import Windows
 
 
@@ -106,8 +110,13 @@ class FramePlan:
     dimensions: tuple[int, ...]
     lengths: LengthMap | None
     least: int
-    traced: dict[str, TracedTransform]
+    traced: dict[str, TracedTransform | WaveformFeatures]
     moments: dict[str, MeanVariance]
+
+    def waveform(self, name: str) -> WaveformFeatures | None:
+        """The audio features of a sequence, if it is a waveform of which such are computed."""
+        traced = self.traced.get(name)
+        return traced if isinstance(traced, WaveformFeatures) else None
 
     def dimensions_of(self, name: str, schema: Schema) -> tuple[int, ...]:
         """Shape of a delivered frame of a sequence."""
@@ -125,7 +134,7 @@ def frame_plan_for(index: Index, selection: Selection, options: Options, frames:
     dimensions = sequences[selection.key].dimensions
     least = 0 if options.windows is None else options.windows.least
     lengths: LengthMap | None = None
-    functions: dict[str, TracedTransform] = {}
+    functions: dict[str, TracedTransform | WaveformFeatures] = {}
     if options.transform is not None:
         before = np.union1d(histogram(frames)[0], np.full(int(least > 0), least))
         functions, lengths = _functions(index, selection, options, options.transform, before)
@@ -135,25 +144,30 @@ def frame_plan_for(index: Index, selection: Selection, options: Options, frames:
     moments = {}
     if options.normalize is not None and options.normalize != "utterance":
         for name in [name for name in selection.features if name in functions]:
-            _check_same_frames(sequences[name].dimensions, functions[name].dimensions, options.normalize)
+            _check_same_frames(sequences[name].dimensions, functions[name], options.normalize)
         if options.normalize == "global":
             moments = {name: of_source(index, name) for name in selection.features}
         elif isinstance(options.normalize, Opened):
             moments = of_opened(options.normalize, {name: sequences[name].dimensions for name in selection.features})
         else:
             moments = of_path(options.normalize, {name: sequences[name].dimensions for name in selection.features})
-    if options.augment is not None:
-        options.augment.check(selection.key, dimensions)
+    _check_augment(index, selection, options, functions.get(selection.key), dimensions)
     return frames, FramePlan(FrameRange.of(options), dimensions, lengths, least, functions, moments)
 
 
 def _functions(
     index: Index, selection: Selection, options: Options, transform: Transform, before: np.ndarray
-) -> tuple[dict[str, TracedTransform], LengthMap]:
+) -> tuple[dict[str, TracedTransform | WaveformFeatures], LengthMap]:
     """The transforms by name, and the lengths that they make of those `before`."""
-    sequences = index.schema.sequences
-    functions = {selection.key: transform.traced(sequences[selection.key].dimensions, selection.dtypes[selection.key])}
-    lengths = LengthMap(before, transform.lengths(before))
+    sequences, key = index.schema.sequences, selection.key
+    functions: dict[str, TracedTransform | WaveformFeatures] = {}
+    if transform.features is None:
+        functions[key] = transform.traced(sequences[key].dimensions, selection.dtypes[key])
+        lengths = LengthMap(before, transform.lengths(before))
+    else:
+        decoded = index.stored(key).parsed == "audio"
+        features = WaveformFeatures.of(transform.features, key, sequences[key], rate=index.metadata.get("sample_rate"), decoded=decoded)
+        functions[key], lengths = features, LengthMap(before, features.lengths(before))
     if transform.aligned is None and selection.aligned and not np.array_equal(lengths.before, lengths.after):
         raise ArgumentError(
             f"transform: changes the number of frames, but {list(selection.aligned)} have one value for each frame before it. Say what "
@@ -167,10 +181,33 @@ def _functions(
     return functions, lengths
 
 
-def _check_same_frames(stored: tuple[int, ...], delivered: tuple[int, ...], normalize: str | Opened) -> None:
-    if stored != delivered:
-        named = normalize if isinstance(normalize, str) else "a source"
+def _check_augment(
+    index: Index, selection: Selection, options: Options, transform: TracedTransform | WaveformFeatures | None, dimensions: tuple[int, ...]
+) -> None:
+    """Check that each augmentation fits what it gets: the samples, or delivered frames of the key feature (`dimensions`)."""
+    key = selection.key
+    rate, whose = known_rate(index), "the data has"
+    if isinstance(transform, WaveformFeatures):
+        rate, whose = transform.features.sample_rate, f"{type(transform.features).__name__} takes"
+    for _, augment in of_stage(options.augment, "samples"):
+        field = index.schema.sequences[key]
+        is_float = isinstance(transform, WaveformFeatures) or index.stored(key).scale is not None
+        check_waveform(augment, key, replace(field, dtype="float32") if is_float else field, selection.aligned)
+        if isinstance(augment, AddNoise):
+            augment.check_rate(rate, whose)
+    for _, augment in of_stage(options.augment, "features"):
+        augment.check(key, dimensions)
+
+
+def _check_same_frames(stored: tuple[int, ...], traced: TracedTransform | WaveformFeatures, normalize: str | Opened) -> None:
+    named = normalize if isinstance(normalize, str) else "a source"
+    if isinstance(traced, WaveformFeatures):
+        raise ArgumentError(
+            f'normalize="{named}": the statistics describe stored samples, but transform={type(traced.features).__name__}(...) computes '
+            'features of them. Use normalize="utterance", or a keras.layers.Normalization that is adapted to the dataset.'
+        )
+    if stored != traced.dimensions:
         raise ArgumentError(
             f'normalize="{named}": the statistics describe stored frames {list(stored)}, but the transform returns frames '
-            f'{list(delivered)}. Use normalize="utterance", or normalise in the transform.'
+            f'{list(traced.dimensions)}. Use normalize="utterance", or normalise in the transform.'
         )

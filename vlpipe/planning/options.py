@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
@@ -18,7 +18,7 @@ from vlpipe.planning.class_weights import checked_class_weight
 from vlpipe.planning.damage import Skip, checked_on_damage
 from vlpipe.planning.paddings import checked_label_padding, checked_padding
 from vlpipe.storage.paths import Opened
-from vlpipe.transforms.augment import SpecAugment
+from vlpipe.transforms.augmentations import Augmentation, checked_augment
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
 from vlpipe.transforms.windows import Windows
@@ -92,7 +92,7 @@ class Arguments(TypedDict, total=False):
     windows: int | Windows | None
     transform: Callable[[Any], Any] | Transform | None
     normalize: str | os.PathLike[str] | Opened | None
-    augment: SpecAugment | None
+    augment: Augmentation | Sequence[Augmentation] | None
     layout: str | Layout | None
     shard: tuple[int, int]
     engine: Engine
@@ -135,7 +135,7 @@ class Options:
     windows: Windows | None = None
     transform: Transform | None = None
     normalize: str | Opened | None = None  # "utterance", "global", an absolute path, or an open source
-    augment: SpecAugment | None = None
+    augment: tuple[Augmentation, ...] | None = None
     layout: str | Layout | None = None
     shard: tuple[int, int] = (0, 1)
     engine: Engine = "auto"
@@ -196,10 +196,13 @@ class Options:
             self._set("windows", Windows(integer("windows", self.windows, 1, MAX_FRAMES, expected=expected)))
         if self.transform is not None and not isinstance(self.transform, Transform):
             self._set("transform", Transform(self.transform))
+        if self.transform is not None and self.transform.features is not None and self.dtype in INTEGER_DTYPES:
+            kind = type(self.transform.features).__name__
+            raise ArgumentError(f'transform: {kind} computes fractions, which dtype={self.dtype!r} cannot hold. Use dtype="float32".')
         self._set("normalize", _checked_normalize(self.normalize))
-        if self.augment is not None and not isinstance(self.augment, SpecAugment):
-            raise ArgumentError(f"augment: came as {self.augment!r}, expected a vlpipe.SpecAugment(...) or None.")
-        if self.dtype in INTEGER_DTYPES and (self.normalize is not None or (self.augment and self.augment.fill == "mean")):
+        self._set("augment", checked_augment(self.augment))
+        fractions = any(augment.makes_fractions for augment in self.augment or ())
+        if self.dtype in INTEGER_DTYPES and (self.normalize is not None or fractions):
             name = "normalize" if self.normalize is not None else "augment"
             raise ArgumentError(f'{name}: results are fractions, which dtype={self.dtype!r} cannot hold. Use dtype="float32".')
 

@@ -22,6 +22,8 @@ from vlpipe.planning.schedule import Schedule
 from vlpipe.planning.selection import FramePart, Selection
 from vlpipe.storage.index import Index
 from vlpipe.text_tables import BLUE, RED, columns, named, picture, text
+from vlpipe.transforms.augmentations import STAGES, Augmentation, of_stage
+from vlpipe.transforms.noise import AddNoise
 
 
 @dataclass(frozen=True)
@@ -183,11 +185,12 @@ class Plan:
 
     def reading_dtype(self, name: str) -> str:
         """The dtype in which a sequence is read: a label in its own; a feature in the stored one where normalisation converts it to
-        float64, or where the delivered one can lose values, else in that one.
+        float64, where audio features scale it, or where the delivered one can lose values, else in that one.
         """
         if name not in self.selection.features:
             return label_dtype(self.index.schema.sequences[name])
-        as_stored = self.index.stored(name).scale is None and (self.normalizes_stored(name) or self.can_lose(name))
+        is_waveform = self.frame_plan.waveform(name) is not None
+        as_stored = self.index.stored(name).scale is None and (self.normalizes_stored(name) or is_waveform or self.can_lose(name))
         return self.index.schema.sequences[name].dtype if as_stored else self.selection.dtypes[name]
 
     def normalizes_stored(self, name: str) -> bool:
@@ -195,7 +198,9 @@ class Plan:
         return self.options.normalize is not None and name not in self.frame_plan.traced
 
     def can_lose(self, name: str) -> bool:
-        """Whether the delivered dtype of a feature may not hold one of its stored values."""
+        """Whether the delivered dtype of a feature may not hold one of its stored values, and these are delivered."""
+        if self.frame_plan.waveform(name) is not None:
+            return False
         return self.index.stored(name).scale is None and can_lose(self.index.schema.sequences[name].dtype, self.selection.dtypes[name])
 
     @property
@@ -355,9 +360,15 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
             4,
             ("over the budget", f"{plan.over_budget:,} {plan.unit} of more than {options.frames_per_batch:,} frames, alone in their batch"),
         )
+    for stage in STAGES:
+        rows += [("augment", f"{stage}: {_augmentation(augment)}") for _, augment in of_stage(options.augment, stage)]
     if plan.selection.aligned:
         rows.insert(2, ("aligned", f"{', '.join(plan.selection.aligned)} with {plan.selection.key}"))
     return rows
+
+
+def _augmentation(augment: Augmentation) -> str:
+    return f"{augment!r}, {augment.bytes / 2**20:,.1f} MiB in memory" if isinstance(augment, AddNoise) else repr(augment)
 
 
 def _draw_plan(figure: Any, plan: Plan) -> None:

@@ -12,6 +12,7 @@ from vlpipe.errors import ArgumentError
 from vlpipe.planning.frame_plan import FramePlan
 from vlpipe.planning.options import NORMALIZE, Options
 from vlpipe.planning.schedule import ORDER
+from vlpipe.transforms.augmentations import identity_of
 
 FORMAT = "vlpipe-state"
 VERSION = 1
@@ -61,9 +62,9 @@ def run_identity(
         "seed": options.seed if options.is_random else None,
         "world": options.shard[1],
         "crop": options.crop and repr(options.crop),
-        "transform": options.transform and _transform(frame_plan, frames),
+        "transform": options.transform and _transform(frame_plan, key, frames),
         "normalize": _normalize(options, frame_plan),
-        "augment": options.augment and repr(options.augment),
+        "augment": identity_of(options.augment),
         # Only where they are used: states that were saved before there were such arguments have none of these.
         **({"aligned": ",".join(aligned)} if aligned else {}),
         **({} if options.multiple_of == 1 else {"multiple_of": options.multiple_of}),
@@ -72,10 +73,12 @@ def run_identity(
     }
 
 
-def _transform(frame_plan: FramePlan, frames: np.ndarray) -> str:
-    """What can be known of a transform: the shape of its frames, and a digest of all lengths that it makes."""
+def _transform(frame_plan: FramePlan, key: str, frames: np.ndarray) -> str:
+    """What can be known of a transform: the settings of an audio feature, the shape of its frames, and a digest of the lengths it makes."""
     shape = ", ".join(["T", *map(str, frame_plan.dimensions)])
-    return f"[{shape}] of lengths crc32c:{google_crc32c.value(frames.astype('<i8').tobytes()):08x}"
+    waveform = frame_plan.waveform(key)
+    settings = "" if waveform is None else f"{waveform.identity} "
+    return f"{settings}[{shape}] of lengths crc32c:{google_crc32c.value(frames.astype('<i8').tobytes()):08x}"
 
 
 def _normalize(options: Options, frame_plan: FramePlan) -> str | None:

@@ -6,14 +6,18 @@ TensorFlow graph compute alike, now and in later versions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 GOLDEN = 0x9E3779B97F4A7C15
 MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 SHIFTS = (30, 27, 31)
-# The purposes, each with its own random numbers. MASKS is the first of a range: one for each number that SpecAugment draws.
+# The purposes, each with its own random numbers. Those of augmentations are the first of a range: one for each number that they draw.
 RECORDS, BATCHES, CROPS, MASKS = 1, 2, 3, 4
 MIXES = 1 << 16
+GAINS, NOISES, TIME_SHIFTS = (MIXES + (kind << 13) for kind in (1, 2, 3))
+_AUGMENTATIONS = {"SpecAugment": MASKS, "Gain": GAINS, "AddNoise": NOISES, "TimeShift": TIME_SHIFTS}
 _MASK = 2**64 - 1
 
 
@@ -23,6 +27,19 @@ def mix(number: int) -> int:
     for shift, multiplier in zip(SHIFTS, (*MULTIPLIERS, 1), strict=True):
         number = (number ^ number >> shift) * multiplier & _MASK
     return number
+
+
+def purposes_of(kinds: Iterable[str]) -> list[int]:
+    """The first purpose of each of several augmentations, given by the names of their classes.
+
+    It does not depend on augmentations of other kinds: with a gain beside them, noise and masks stay the same.
+    """
+    before: dict[str, int] = {}
+    purposes = []
+    for kind in kinds:
+        purposes.append(_AUGMENTATIONS[kind] + (before.get(kind, 0) << 24))
+        before[kind] = before.get(kind, 0) + 1
+    return purposes
 
 
 def hashes(seed: int, epoch: int, purpose: int, count: int) -> np.ndarray:

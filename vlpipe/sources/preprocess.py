@@ -13,10 +13,11 @@ import numpy as np
 
 from vlpipe.arguments import integer
 from vlpipe.audio import from_settings, load, resample
+from vlpipe.audio.features import Feature
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.sources.statistics_cache import known_statistics
 from vlpipe.storage.index import Index
-from vlpipe.storage.schema import default_key
+from vlpipe.storage.schema import Sequence, default_key
 from vlpipe.storage.statistics import Moments
 
 CONSTANT = 1e-7  # as in `transforms.normalize`: a deviation of at most this share of the mean is none
@@ -32,12 +33,15 @@ class Preprocess:
 
     index: Index
 
-    def __call__(self, recording: Any, *, sample_rate: int | None = None, normalize: str | None = None) -> np.ndarray:
+    def __call__(
+        self, recording: Any, *, sample_rate: int | None = None, transform: Feature | None = None, normalize: str | None = None
+    ) -> np.ndarray:
         """Compute the frames of one recording.
 
         Args:
             recording: the path of an audio file; samples `[N]`, floats in [-1, 1]; or features `[T, d]`, which are only normalised.
             sample_rate: of the samples, in Hz; None: that of the features.
+            transform: of a source of waveforms: the audio feature that `make_dataset(transform=)` computes.
             normalize: as for `make_dataset`: None, "utterance", or "global", with the statistics of this source.
 
         Raises:
@@ -51,6 +55,9 @@ class Preprocess:
                 f"preprocess: the source has several sequences, {list(self.index.schema.sequences)}; it is unclear which to make."
             )
         field = self.index.schema.sequences[name]
+        if transform is not None:
+            _check_transform(transform, field, normalize)
+            return _normalized(transform(_as_stored(_samples(recording, sample_rate, transform.sample_rate), field)), None, normalize)
         frames = self._features(recording, sample_rate)
         if frames.shape[1:] != field.dimensions:
             raise ArgumentError(
@@ -60,27 +67,17 @@ class Preprocess:
 
     def _features(self, recording: Any, sample_rate: int | None) -> np.ndarray:
         """The frames of a recording, before they are normalised."""
-        is_path = isinstance(recording, (str, os.PathLike))
-        array = np.zeros(0) if is_path else np.asarray(recording)
-        if not is_path and (array.ndim < 1 or array.dtype.kind not in "iuf"):
-            raise ArgumentError(f"preprocess: came as {type(recording).__name__}, expected a path, samples [N] or features [T, d].")
-        if array.ndim > 1:
-            return array
+        if not _is_path(recording) and np.ndim(recording) > 1:
+            return np.asarray(recording)
         settings = self.index.metadata.get("features")
         if not isinstance(settings, dict) or "kind" not in settings:
+            _check_recording(recording)
             raise DatasetError(
-                "preprocess: the metadata of the source have no settings of its features, which `vlpipe ingest` stores. Pass features."
+                "preprocess: the metadata of the source have no settings of its features, which `vlpipe ingest` stores. Pass features, or "
+                "for a source of waveforms transform=vlpipe.audio.LogMel(...), as for make_dataset."
             )
         features = from_settings(settings)
-        if is_path:
-            return features(load(recording, sample_rate=features.sample_rate)[0])
-        if array.dtype.kind != "f":
-            raise ArgumentError(
-                f"preprocess: came as samples of {array.dtype}, expected floats in [-1, 1], as vlpipe.audio.load returns them."
-            )
-        array = array.astype(np.float32)
-        rate = integer("sample_rate", features.sample_rate if sample_rate is None else sample_rate, 1)
-        return features(array if rate == features.sample_rate else resample(array, rate, features.sample_rate))
+        return features(_samples(recording, sample_rate, features.sample_rate))
 
     def _moments(self, name: str, normalize: str | None) -> Moments | None:
         if normalize not in (None, "utterance", "global"):
@@ -92,6 +89,45 @@ class Preprocess:
                 "computes them, for a selection with its --where."
             )
         return moments
+
+
+def _is_path(recording: Any) -> bool:
+    return isinstance(recording, (str, os.PathLike))
+
+
+def _check_recording(recording: Any) -> None:
+    if not _is_path(recording) and (np.ndim(recording) < 1 or np.asarray(recording).dtype.kind not in "iuf"):
+        raise ArgumentError(f"preprocess: came as {type(recording).__name__}, expected a path, samples [N] or features [T, d].")
+
+
+def _samples(recording: Any, sample_rate: int | None, wanted: int) -> np.ndarray:
+    """float32 `[N]`: the samples of a path, or those that were passed, at the wanted rate."""
+    _check_recording(recording)
+    if _is_path(recording):
+        return load(recording, sample_rate=wanted)[0]
+    array = np.asarray(recording)
+    if array.dtype.kind != "f":
+        raise ArgumentError(f"preprocess: came as samples of {array.dtype}, expected floats in [-1, 1], as vlpipe.audio.load returns them.")
+    array = array.astype(np.float32)
+    rate = integer("sample_rate", wanted if sample_rate is None else sample_rate, 1)
+    return array if rate == wanted else resample(array, rate, wanted)
+
+
+def _check_transform(transform: Any, field: Sequence, normalize: str | None) -> None:
+    if not isinstance(transform, Feature) or field.dimensions not in ((), (1,)):
+        raise ArgumentError(
+            f"preprocess: transform came as {transform!r}, expected an audio feature such as vlpipe.audio.LogMel(), for a source of "
+            f"waveforms; it has frames {list(field.dimensions)}."
+        )
+    if normalize not in (None, "utterance"):
+        raise ArgumentError(f"preprocess: normalize came as {normalize!r}, expected None or 'utterance', as for make_dataset(transform=).")
+
+
+def _as_stored(samples: np.ndarray, field: Sequence) -> np.ndarray:
+    """Samples rounded as `vlpipe ingest --raw` stores them: in a quiet band, the rounding is what there is."""
+    if field.dtype != "int16":
+        return samples
+    return (np.clip(np.rint(samples * np.float32(32768)), -32768, 32767) / 32768).astype(np.float32)
 
 
 def _normalized(frames: np.ndarray, moments: Moments | None, normalize: str | None) -> np.ndarray:

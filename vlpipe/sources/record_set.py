@@ -108,7 +108,7 @@ class RecordSet(Opened):
         """A function from the path of an audio file, its samples `[N]` or features `[T, d]` to the float32 `[T, d]` of `make_dataset`.
 
         It computes the features that `vlpipe ingest` computed, whose settings are in the metadata; with `normalize="utterance"`, or
-        "global" by the statistics of this source, it normalises them.
+        "global" by the statistics of this source, it normalises them. Of a source of waveforms, pass the `transform` of `make_dataset`.
 
         Example:
             >>> vlpipe.write("data/train", ({"features": np.full((8, 2), value, np.float32)} for value in (3, 5)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -56,6 +56,8 @@ class SpecAugment:
     frequency_width: int = 15
     fill: str = "mean"
 
+    stage: ClassVar[str] = "features"
+
     def __post_init__(self) -> None:
         for name, most in (
             ("time_masks", MAX_MASKS),
@@ -75,6 +77,11 @@ class SpecAugment:
     def draws(self) -> int:
         """Random numbers that a sequence needs: width and beginning of each mask, time masks first."""
         return 2 * (self.time_masks + self.frequency_masks)
+
+    @property
+    def makes_fractions(self) -> bool:
+        """Whether it makes fractions of integers."""
+        return self.fill == "mean"
 
     def check(self, name: str, dimensions: tuple[int, ...]) -> None:
         """Check that the masks fit the frames.

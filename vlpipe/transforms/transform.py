@@ -1,4 +1,4 @@
-"""The user's function of one sequence, applied in the graph."""
+"""The user's function of one sequence, or an audio feature, applied in the graph."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vlpipe.arguments import MAX_FRAMES
+from vlpipe.audio.features import Feature
 from vlpipe.errors import ArgumentError
+from vlpipe.transforms.audio_features import WaveformFeatures
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,7 +23,8 @@ class Transform:
 
     Args:
         fn: takes x `[T, ...]` and returns `[T', ...]` of the same dtype. It is also called with T = 0 if such sequences are delivered.
-            Random numbers that it draws do not depend on vlpipe's seed, and differ in every run.
+            Random numbers that it draws do not depend on vlpipe's seed, and differ in every run. Or an audio feature, such as
+            `vlpipe.audio.LogMel()`, of a waveform x `[N]` or `[N, 1]`, which knows how it changes the length.
         frames: computes T' from T, for an array of lengths (int64 `[n]` -> `[n]`), such as `lambda t: t // 2`; None: T' = T. Buckets and
             `Plan` rely on it, and every sequence is compared with it.
         aligned: what happens to the sequences that have one value for each frame of x (`make_dataset(aligned=)`): takes theirs `[T, ...]`
@@ -29,7 +32,7 @@ class Transform:
             are left alone. Needed where T' differs from T and such sequences are delivered.
 
     Raises:
-        ArgumentError: an argument is not a function.
+        ArgumentError: an argument is not a function, or `frames` is passed with an audio feature.
 
     Example:
         >>> vlpipe.write("data/train", [{"features": np.ones((9, 2), np.float32)}])
@@ -48,10 +51,19 @@ class Transform:
             raise ArgumentError(f"transform: came as {self.fn!r}, expected a function of one sequence x [T, d].")
         if self.frames is not None and not callable(self.frames):
             raise ArgumentError(f"transform: frames came as {self.frames!r}, expected a function of an array of lengths, or None.")
+        if self.frames is not None and self.features is not None:
+            raise ArgumentError(
+                f"transform: frames came with {type(self.fn).__name__}, which knows the lengths of its features itself. Leave frames out."
+            )
         if self.aligned is not None and not callable(self.aligned):
             raise ArgumentError(
                 f"transform: aligned came as {self.aligned!r}, expected a function of one aligned sequence [T, ...], or None."
             )
+
+    @property
+    def features(self) -> Feature | None:
+        """The audio feature that it computes; None for a function of the user."""
+        return self.fn if isinstance(self.fn, Feature) else None
 
     def lengths(self, frames: np.ndarray) -> np.ndarray:
         """int64 `[n]`: the lengths after the transform.
@@ -155,8 +167,10 @@ class LengthMap(NamedTuple):
         return self.after[np.searchsorted(self.before, frames)]
 
 
-def transformed(traced: TracedTransform, sequences: tf.RaggedTensor, lengths: LengthMap, ids: tf.Tensor) -> tf.RaggedTensor:
-    """Transform each sequence separately.
+def transformed(
+    traced: TracedTransform | WaveformFeatures, sequences: tf.RaggedTensor, lengths: LengthMap, ids: tf.Tensor
+) -> tf.RaggedTensor:
+    """Transform each sequence separately; waveforms, whose features need no comparison of lengths, all together.
 
     Args:
         sequences: `[B, None, ...]`.
@@ -170,6 +184,8 @@ def transformed(traced: TracedTransform, sequences: tf.RaggedTensor, lengths: Le
 
     from vlpipe.storage.example import require
 
+    if isinstance(traced, WaveformFeatures):
+        return traced(sequences, ids)
     after = tf.constant(lengths.after)
     expected = tf.gather(after, tf.searchsorted(tf.constant(lengths.before), sequences.row_lengths()))
     splits, flat = sequences.row_splits, sequences.values

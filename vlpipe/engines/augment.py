@@ -1,0 +1,116 @@
+"""What `augment` changes, in the graph: the same draws and operations in every engine."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vlpipe.engines.buffer_pool import aligned
+from vlpipe.engines.epochs import ANONYMOUS
+from vlpipe.engines.splitmix_graph import draws
+from vlpipe.planning.plan import Plan
+from vlpipe.planning.splitmix import purposes_of
+from vlpipe.transforms.augment import masked
+from vlpipe.transforms.augmentations import Augmentation, of_stage
+from vlpipe.transforms.noise import AddNoise, Noise, with_noise
+from vlpipe.transforms.normalize import means
+from vlpipe.transforms.waveforms import Gain, amplified, moved
+
+Draws = Callable[[int, Augmentation], tf.Tensor]
+
+
+class Augmenter:
+    """The augmentations of a plan. It holds the noise, which it reads when it is created.
+
+    Attributes:
+        changes_samples: there are augmentations of waveforms.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        augments = plan.options.augment
+        self._seed, self._purposes = plan.options.seed or 0, purposes_of(type(augment).__name__ for augment in augments or ())
+        self._samples, self._features = of_stage(augments, "samples"), of_stage(augments, "features")
+        self.changes_samples = bool(self._samples)
+        self._noises = {position: _NoiseInMemory(augment) for position, augment in self._samples if isinstance(augment, AddNoise)}
+
+    def samples(self, sequences: tf.RaggedTensor, numbers: tf.Tensor | None, epoch: tf.Tensor) -> tf.RaggedTensor:
+        """The waveforms `[B, None]` or `[B, None, 1]`, augmented: floats, or integers if nothing makes fractions of them.
+
+        Args:
+            numbers: int64 `[B]`, from which random numbers are drawn.
+            epoch: int64 scalar.
+        """
+        values, splits, dtype = sequences.values, sequences.row_splits, sequences.dtype
+        if any(augment.makes_fractions for _, augment in self._samples):
+            # float32 holds integers of 16 bits; wider ones are computed in float64, as is float64.
+            wide = dtype.size > 2 if dtype.is_integer else dtype == tf.float64
+            values = tf.cast(values, tf.float64 if wide else tf.float32)
+        drawn = [draws(self._seed, epoch, self._purposes[position], numbers, augment.draws) for position, augment in self._samples]
+
+        def one(row: tf.Tensor) -> tf.Tensor:
+            samples = values[splits[row] : splits[row + 1]]
+            for (position, augment), numbers_of in zip(self._samples, drawn, strict=True):
+                samples = self._changed(position, augment, samples, numbers_of[row])
+            return samples
+
+        # One waveform after another: for a batch at once, every sample needs the number of its row, which takes ten times as long.
+        spec = tf.RaggedTensorSpec([None, *values.shape[1:]], values.dtype, ragged_rank=0)
+        changed = tf.map_fn(one, tf.range(sequences.nrows()), fn_output_signature=spec).values
+        return sequences.with_values(changed if dtype.is_integer else tf.cast(changed, dtype))
+
+    def _changed(self, position: int, augment: Any, samples: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
+        if isinstance(augment, AddNoise):
+            return with_noise(augment, self._noises[position].read(), samples, drawn)
+        return amplified(augment, samples, drawn) if isinstance(augment, Gain) else moved(augment, samples, drawn)
+
+    def features(self, sequences: tf.RaggedTensor, numbers: tf.Tensor | None, epoch: tf.Tensor) -> tf.RaggedTensor:
+        """The features `[B, None, d]`, augmented; arguments as for `samples`."""
+        for position, augment in self._features:
+            drawn = draws(self._seed, epoch, self._purposes[position], numbers, augment.draws)
+            sequences = sequences.with_values(masked(augment, sequences, _fill(sequences, augment.fill), drawn))
+        return sequences
+
+
+_handed_over: dict[int, np.ndarray] = {}
+
+
+@functools.cache
+def _uncopied(dtype: tf.DType) -> Any:
+    """A function that takes an array of a dtype from `_handed_over`, by its key, and returns it as a tensor on the same memory.
+
+    `tf.constant` copies it. TensorFlow keeps a function in Python for ever, so that it may hold no array, and there is one for each dtype.
+    """
+
+    def take(key: tf.Tensor) -> tf.Tensor:
+        return tf.numpy_function(lambda key: _handed_over.pop(int(key)), [key], dtype)
+
+    return tf.function(take, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int64))
+
+
+class _NoiseInMemory:
+    """The noise as a resource, which all functions of a dataset share: tf.data copies a constant into the graph of every iterator."""
+
+    def __init__(self, augment: AddNoise) -> None:
+        self._dtype = tf.as_dtype(augment.dtype)
+        noise = augment.load(aligned(augment.bytes).view(augment.dtype))
+        _handed_over[id(self)] = noise.samples
+        with tf.init_scope(), tf.device("CPU:0"):  # where tf.data runs, even on a machine with a GPU
+            self._table = Noise(noise.samples[:0], *map(tf.constant, noise[1:]))
+            self._samples = tf.raw_ops.VarHandleOp(dtype=self._dtype, shape=[augment.samples], shared_name=ANONYMOUS)
+            tf.raw_ops.AssignVariableOp(resource=self._samples, value=_uncopied(self._dtype)(np.int64(id(self))))
+
+    def read(self) -> Noise:
+        """As tensors of the graph that is traced; nothing is copied."""
+        return self._table._replace(samples=tf.raw_ops.ReadVariableOp(resource=self._samples, dtype=self._dtype))
+
+
+def _fill(sequences: tf.RaggedTensor, fill: str) -> tf.Tensor:
+    """`[B, d]`: the value of masked frames of each sequence."""
+    values = sequences.values
+    if fill == "zero":
+        return tf.zeros([sequences.nrows(), *values.shape[1:]], values.dtype)
+    return tf.cast(means(tf.cast(values, tf.float64), sequences.value_rowids(), sequences.nrows()), values.dtype)

@@ -1,0 +1,45 @@
+"""The argument `augment`: one augmentation or several, each at its own stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from vlpipe.errors import ArgumentError
+from vlpipe.transforms.augment import SpecAugment
+from vlpipe.transforms.noise import AddNoise
+from vlpipe.transforms.waveforms import Gain, TimeShift
+
+# Each has a `stage`, which says what it changes: the "samples" of a waveform, before `transform`, or the "features", after `normalize`; the
+# number of random `draws` for each sequence; and whether it `makes_fractions` of integers.
+Augmentation = Gain | TimeShift | AddNoise | SpecAugment
+STAGES = ("samples", "features")
+
+
+def checked_augment(augment: Any) -> tuple[Augmentation, ...] | None:
+    """The augmentations in their order; None without any.
+
+    Raises:
+        ArgumentError: it is neither an augmentation nor a list of them.
+    """
+    if augment is None:
+        return None
+    several = tuple(augment) if isinstance(augment, Sequence) and not isinstance(augment, (str, bytes)) else (augment,)
+    kinds = get_args(Augmentation)
+    for entry in several:
+        if not isinstance(entry, kinds):
+            names = ", ".join(f"vlpipe.{kind.__name__}(...)" for kind in kinds)
+            raise ArgumentError(f"augment: came as {entry!r:.200}, expected one of {names}, a list of these, or None.")
+    return several or None
+
+
+def of_stage(augments: tuple[Augmentation, ...] | None, stage: str) -> list[tuple[int, Any]]:
+    """The augmentations of a stage, with their positions among all."""
+    return [(position, augment) for position, augment in enumerate(augments or ()) if augment.stage == stage]
+
+
+def identity_of(augments: tuple[Augmentation, ...] | None) -> str | None:
+    """What of the augmentations decides what is delivered, for a resume state."""
+    if augments is None:
+        return None
+    return ", ".join(augment.identity if isinstance(augment, AddNoise) else repr(augment) for augment in augments)
