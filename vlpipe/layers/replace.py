@@ -56,13 +56,15 @@ class Replacements:
         Raises:
             ArgumentError: the replacement is not mask-aware, has other weights or another answer than the layer, or lets padding in.
         """
-        make = self.given.get(type(layer))
+        make: Any = self.given.get(type(layer))
         if make is None:
             return None
         self.used.add(type(layer))
         name = f'mask_aware: the replacement for "{layer.name}" ({type(layer).__name__})'
-        replacement: Any = make.from_config(layer.get_config()) if isinstance(make, type) else make(layer)
-        if not isinstance(replacement, MaskAware):
+        from_class = isinstance(make, type)
+        replacement = make.from_config(layer.get_config()) if from_class else make(layer)
+        trusted = isinstance(replacement, MaskAware)
+        if not trusted:
             raise ArgumentError(
                 f"{name} is a {type(replacement).__name__}; expected a layer with the base class vlpipe.layers.MaskAware, or Reduction if "
                 "it leaves no frames. List that class first among its bases."
