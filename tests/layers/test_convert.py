@@ -32,7 +32,7 @@ def same_outputs(model, lengths=(9, 5), features=4):
 
 
 def pooled(*sequences):
-    """Each sequence, reduced to one frame by a layer that leaks without a mask, side by side."""
+    """Each sequence, reduced to one frame by an operation that leaks without a mask, side by side."""
     return ops.concatenate([ops.max(x, axis=(1, 2) if len(x.shape) == 4 else 1) for x in sequences], axis=-1)
 
 
@@ -170,6 +170,15 @@ BODIES = {
     "spectrograms of waveforms": lambda x: pooled(
         plain.STFTSpectrogram(frame_length=4, frame_step=2, fft_length=4, padding="same")(x[:, :, :1]),
         plain.STFTSpectrogram(frame_length=4, frame_step=3, fft_length=4, mode="psd", expand_dims=True)(x),
+    ),
+    "what refusals advise": lambda x: pooled(
+        ops.flip(ops.flip(x, axis=1), axis=2),
+        plain.TimeDistributed(plain.LayerNormalization())(x),
+        plain.BatchNormalization()(plain.TimeDistributed(plain.Dense(3))(x)),
+        plain.UpSampling2D((1, 2), interpolation="bilinear")(spectrogram(x)),
+        x + ops.ones((1, 1, 4)),
+        ops.pad(ops.pad(spectrogram(x), [[0, 0], [1, 0], [1, 0], [0, 0]]), [[0, 0], [0, 0], [0, 0], [1, 0]]),
+        ops.expand_dims(ops.einsum("btd,btk->bdk", x, x), 1)[:, 0] * ops.ones((1, 4, 1)),
     ),
     "no frames after pooling": lambda x: plain.Flatten()(plain.Reshape((2, 2))(plain.GlobalMaxPooling1D()(x))),
 }
@@ -363,6 +372,10 @@ class Centred(keras.layers.Layer):
         return shape
 
 
+def both_ways(x):
+    return ops.flip(x, axis=(1, 2))
+
+
 def turned(x):
     """Reverses the frames outside of keras.ops, which nobody can follow."""
     return ops.convert_to_tensor(numpy(x)[:, ::-1])
@@ -384,9 +397,7 @@ REFUSED = {
     r"puts 3 values in a frame that has 4; expected a": lambda x: plain.Reshape((-1, 3))(x),
     "moves the frame axis, as before a Dense": lambda x: plain.Permute((2, 1))(x),
     "runs Python code that mixes frames, and is not written with keras.ops": lambda x: plain.Lambda(turned, output_shape=(None, 4))(x),
-    r'"turn/flip\S*" \(Flip\) reverses other axes with the frames': lambda x: plain.Lambda(lambda v: ops.flip(v, axis=(1, 2)), name="turn")(
-        x
-    ),
+    r'"turn/flip\S*" \(Flip\) reverses other axes with the frames': lambda x: plain.Lambda(both_ways, name="turn")(x),
     "infers the lengths from the values": lambda x: plain.Masking()(x),
     r"\(Shuffle\) is unknown to vlpipe and may mix frames": lambda x: Shuffle()(x),
     r"\(CustomOperation\) is unknown to vlpipe": lambda x: CustomOperation()(x),
@@ -398,21 +409,21 @@ REFUSED = {
     r"\(Glu\) acts along the frame axis\. Use softmax": lambda x: ops.glu(x, axis=1),
     "joins sequences along the frames, so that": lambda x: ops.concatenate([x, x], axis=1),
     "joins a sequence with a tensor that has no frames": lambda x: ops.concatenate([x, ops.ones((1, 5, 2))], axis=-1),
-    r"\(Softmax\) acts along several axes": lambda x: ops.softmax(x, axis=(1, 2)),
-    r"\(Transpose\) moves the frame axis": lambda x: ops.transpose(x, (0, 2, 1)),
+    r"weights the values along several axes": lambda x: ops.softmax(x, axis=(1, 2)),
+    r"\(Transpose\) moves the frame axis from its place": lambda x: ops.transpose(x, (0, 2, 1)),
     "multiplies along the frames. Write it with": lambda x: ops.matmul(ops.ones((1, 3, 5)), x),
     "pairs frames with frames, or moves them": lambda x: ops.einsum("btd,bsd->bts", x, x),
     "sums a product with a constant over the frames": lambda x: ops.einsum("btd,bd->bd", x, ops.ones((1, 4))),
     "adds sequences to a batch": lambda x: ops.pad(x, [[1, 0], [0, 0], [0, 0]]),
     "pads the frames by other values than zero": lambda x: ops.pad(x, [[0, 0], [1, 0], [0, 0]], constant_values=1),
     "pads the channels together with the frames": lambda x: ops.pad(x[..., None], 1 * [[0, 0]] + 3 * [[1, 0]]),
-    r"\(EinsumDense\) multiplies along the frames": lambda x: plain.EinsumDense("abc,dc->adb", output_shape=(3, None))(x),
+    r"has an equation that moves or sums the frames": lambda x: plain.EinsumDense("abc,dc->adb", output_shape=(3, None))(x),
     "wraps BatchNormalization, whose statistics": lambda x: plain.TimeDistributed(plain.BatchNormalization())(x),
     "wraps a layer that keeps states": lambda x: plain.TimeDistributed(Centred(stateful=True))(x),
     "wraps a layer that mixes the rows of a batch": lambda x: plain.TimeDistributed(Centred())(x),
-    'UpSampling2D "u": interpolation=.bilinear. with size': lambda x: plain.UpSampling2D(2, interpolation="bilinear", name="u")(
-        spectrogram(x)
-    ),
+    'UpSampling2D "u": .*expected "nearest" along the frames, because Keras interpolates': lambda x: plain.UpSampling2D(
+        2, interpolation="bilinear", name="u"
+    )(spectrogram(x)),
     'BatchNormalization "b": axis=2; expected axis=-1': lambda x: plain.BatchNormalization(axis=2, name="b")(spectrogram(x)),
     'BatchNormalization "b": synchronized=True; expected': lambda x: plain.BatchNormalization(synchronized=True, name="b")(x),
     "normalizes over time": lambda x: plain.UnitNormalization(axis=1)(x),
@@ -420,8 +431,8 @@ REFUSED = {
     "returns the frames in reverse order": lambda x: plain.GRU(3, go_backwards=True, return_sequences=True)(x),
     "returns two sequences": lambda x: plain.Bidirectional(plain.GRU(3, return_sequences=True), merge_mode=None)(x)[0],
     "uses the frame axis as the feature axis": lambda x: plain.Dot(axes=1)([ops.mean(x, axis=-1)] * 2),
-    r"\(ExpandDims\) moves the frame axis\. Keep": lambda x: ops.expand_dims(x, 1),
-    "broadcasts across the frames": lambda x: x * ops.ones((5, 4)),
+    r"\(ExpandDims\) moves the frame axis from its place\. Keep": lambda x: ops.expand_dims(x, 1),
+    "broadcasts across the frames": lambda x: x * ops.mean(x, axis=-1),
     "acts along several axes": lambda x: plain.Softmax(axis=(1, 2))(x),
     "acts along the frame axis": lambda x: plain.Activation("log_softmax")(ops.mean(x, axis=-1)),
     "has an activity_regularizer, which counts the padding": lambda x: plain.Dense(3, activity_regularizer="l2")(x),

@@ -182,10 +182,10 @@ def test_length_mask_refuses_other_inputs():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: layers.BatchNormalization(axis=1, name="b"), 'BatchNormalization "b": axis=1, synchronized=False; expected axis=-1'),
+        (lambda: layers.BatchNormalization(axis=1, name="b"), 'BatchNormalization "b": axis=1; expected axis=-1'),
         (
             lambda: layers.BatchNormalization(synchronized=True),
-            r"expected axis=-1 \(features\) and synchronized=False. With several replicas",
+            r"synchronized=True; expected False. With several replicas",
         ),
         (
             lambda: layers.GroupNormalization(axis=1, name="g"),
@@ -197,7 +197,10 @@ def test_length_mask_refuses_other_inputs():
             'Concatenate "c": axis=1; expected axis=-1, the features. Sequences of different lengths',
         ),
         (lambda: layers.Dot(axes=2, name="d"), 'Dot "d": axes=2, normalize=False; expected axes=1 and normalize=False, the sum over the'),
-        (lambda: layers.ReduceFrames("median"), 'ReduceFrames: reduction=\'median\'; expected "mean", "sum", "max" or "min"'),
+        (lambda: layers.ReduceFrames("median"), "ReduceFrames: reduction='median'; expected one of mean, sum, max, min, std"),
+        (lambda: layers.ReduceFrames("mean", axis=2), "ReduceFrames: axis=2; expected 1, the frames, alone or with axes after it"),
+        (lambda: layers.Reshape((4, -1), name="r"), r'Reshape "r": target_shape=\(4, -1\); expected \(-1, ...\), where -1 stands'),
+        (lambda: layers.SliceFrames(step=0, name="s"), r'SliceFrames "s": \[None:None:0\]; expected a positive step, or -1 alone'),
     ],
 )
 def test_arguments_that_cannot_be_exact_are_refused(make, message):

@@ -66,7 +66,7 @@ class SliceFrames(MaskAware, keras.layers.Layer):
         if stop == 0 or (not reverses and (self.step < 1 or (self.start < 0 <= (-1 if stop is None else stop)))):
             raise ArgumentError(
                 f'SliceFrames "{self.name}": [{start}:{stop}:{step}]; expected a positive step, or -1 alone, and a stop that '
-                "counts from the last frame if the start does. Split it into two slices."
+                "counts from the last frame if the start does. Count both from the same end."
             )
 
     def endless(self) -> str:

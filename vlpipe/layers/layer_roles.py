@@ -73,7 +73,7 @@ def einsum_dense(layer: Any, x: Any) -> Role:
     return (
         framewise(layer)
         if alone
-        else refuse("multiplies along the frames", 'Use an equation such as "abc,cd->abd", with the frames second.')
+        else refuse("has an equation that moves or sums the frames", 'Use an equation such as "abc,cd->abd", with the frames second.')
     )
 
 

@@ -62,7 +62,7 @@ def no(reason: str, advice: str) -> Callable[..., Role]:
 
 def softmax(op: Any, axes: set[int]) -> Role:
     if axes != {1}:
-        return refuse("acts along several axes", "Use one axis: 1 for the frames, -1 for the features.")
+        return refuse("weights the values along several axes", "Use one axis: 1 for the frames, -1 for the features.")
     return replaced(lambda: normalize.Softmax(axis=1, name=op.name), "gives weight to the padding")
 
 
@@ -158,7 +158,7 @@ def refuse_fixed(frames: int) -> Role:
     )
 
 
-MOVES = refuse("moves the frame axis", KEEP_AXES)
+MOVES = refuse("moves the frame axis from its place", KEEP_AXES)
 
 
 def one_axis(op: Any, arguments: Any, options: Any, rank: int) -> Role:
