@@ -304,6 +304,15 @@ def test_several_inputs_and_tokens(given):
     assert_padding_invariant(aware, plain=model, lengths=[(9, 4), (3, 7), (1, 1)], padding=(1, 3), skip=("compiled",))
 
 
+def test_a_leak_of_the_gradient_alone_is_found():
+    inputs = named_inputs()
+    x = plain.Dense(3)(layers.LengthMask()(inputs))
+    all_frames = ops.mean(x, axis=1)
+    leaking = layers.Model(inputs, layers.GlobalAveragePooling1D()(x) + (all_frames - ops.stop_gradient(all_frames)))
+    with pytest.raises(AssertionError, match=r"the gradient for .* differs by .* from that of the sequences alone; tolerance=0\.001"):
+        assert_padding_invariant(leaking, **QUICK)
+
+
 def test_own_weights_come_back():
     model = functional(lambda x: plain.BatchNormalization()(plain.Dense(3)(x)))
     before = model.get_weights()
