@@ -2,14 +2,15 @@
 
     python -m benchmarks.models [--models NAME ...]     # writes benchmarks/MODELS.md
 
-Needs the packages classification-models-1D and keras-tcn for the rows that come from them (pip install --no-deps); without these, their rows are
-left out. Each network is built with random weights, biases and statistics. The figure is the largest difference of a batch of padded sequences from
-the plain network on each sequence alone, relative to its largest output (float32).
+Rows of the packages classification-models-1D (with keras-applications) and keras-tcn are made where these are installed, by
+pip install --no-deps. Each network gets random weights, biases and statistics. The figure is the largest difference of a batch of padded
+sequences from the plain network on each sequence alone, relative to its largest output (float32).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -24,11 +25,10 @@ from vlpipe.layers.base import Reach, fill_padding
 
 LENGTHS = (320, 200, 257)
 FEATURES = 8
-LIBRARY = {
-    "ResNet-18": "resnet18", "ResNet-50": "resnet50", "ResNeXt-50": "resnext50", "SE-ResNet-18": "seresnet18", "SE-ResNet-50": "seresnet50",
-    "SE-ResNeXt-50": "seresnext50", "SENet-154": "senet154", "VGG-16": "vgg16", "VGG-19": "vgg19", "DenseNet-121": "densenet121",
-    "Inception-v3": "inceptionv3", "Inception-ResNet-v2": "inceptionresnetv2", "MobileNet": "mobilenet", "MobileNet-v2": "mobilenetv2",
-    "EfficientNet-B0": "EfficientNetB0", "EfficientNet-v2-B0": "EfficientNetV2B0",
+LIBRARY = {  # its EfficientNets import modules that Keras 3 no longer has
+    "ResNet-18": ("resnet", "ResNet18"), "MobileNet": ("mobilenet", "MobileNet"), "MobileNet-v2": ("mobilenet_v2", "MobileNetV2"),
+    "VGG-16": ("vgg16", "VGG16"), "SE-ResNet-18": ("resnet", "SEResNet18"), "Inception-v3": ("inception_v3", "InceptionV3"),
+    "DenseNet-121": ("densenet", "DenseNet121"), "SE-ResNet-50": ("senet", "SEResNet50"), "ResNeXt-50": ("resnext", "ResNeXt50"),
 }  # fmt: skip
 
 
@@ -173,7 +173,8 @@ def lstm_fcn(x):
 
 
 PAPERS = [
-    wavenet, quartznet, citrinet, conformer, ecapa_tdnn, transformer, deep_speech_2, wave_u_net, inception_time, bai_tcn, matchbox, lstm_fcn,
+    wavenet, quartznet, citrinet, conformer, ecapa_tdnn, transformer, deep_speech_2, wave_u_net,
+    inception_time, bai_tcn, matchbox, lstm_fcn,
 ]  # fmt: skip
 
 
@@ -194,11 +195,21 @@ def from_paper(function):
     return built(inputs, function(inputs)), {}
 
 
-def from_library(name):
-    from classification_models_1D.tfkeras import Classifiers
+class LayersWithPlainNames:
+    """`keras.layers` for code of Keras 2, whose names have slashes."""
+
+    def __getattr__(self, kind):
+        made = getattr(layers, kind)
+        return lambda *args, **options: made(*args, **{k: v.replace("/", "_") if k == "name" and v else v for k, v in options.items()})
+
+
+def from_library(module, name):
+    from tensorflow.keras import backend
 
     keras.utils.set_random_seed(0)
-    model = Classifiers.get(name)[0](input_shape=(None, FEATURES), include_top=False, weights=None, pooling="avg")
+    make = getattr(importlib.import_module(f"classification_models_1D.models.{module}"), name)
+    parts = {"backend": backend, "layers": LayersWithPlainNames(), "models": keras.models, "utils": keras.utils}
+    model = make(input_shape=(None, FEATURES), include_top=False, weights=None, pooling="avg", **parts)
     return built(model.input, model.output), {}
 
 
@@ -229,7 +240,7 @@ def networks():
         yield function.__name__.replace("_", "-"), function.__doc__.partition(":")[0], lambda function=function: from_paper(function)
     if importlib.util.find_spec("classification_models_1D"):
         for name, key in LIBRARY.items():
-            yield name, "classification-models-1D", lambda key=key: from_library(key)
+            yield name, "classification-models-1D", lambda key=key: from_library(*key)
     if importlib.util.find_spec("tcn"):
         yield "TCN, last frame", "keras-tcn, with `layers={TCN: AwareTCN}`", lambda: from_keras_tcn(False)
         yield "TCN, all frames", "keras-tcn, with `layers={TCN: AwareTCN}`", lambda: from_keras_tcn(True)
@@ -276,20 +287,25 @@ def main():
         lines.append(f"| {name} | {origin} | {verdict} | {detail} |")
         Console(width=200).print(lines[-1], markup=False)
         keras.backend.clear_session()
+        if not chosen:
+            write(lines, counts)
+
+
+def write(lines, counts):
     total = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
     text = f"""# Published networks under `mask_aware`
 
-Made by `python -m benchmarks.models` (Keras {keras.__version__}, {keras.backend.backend()}): random weights, {len(LENGTHS)} sequences of
-{", ".join(map(str, LENGTHS))} frames in one batch with 7 frames more, against the plain network on each sequence alone. The figure is the largest
-difference, relative to the largest output; "exact" is at most 1e-5. The networks named by a paper are small ones of its architecture.
+Made by `python -m benchmarks.models` (Keras {keras.__version__}, {keras.backend.backend()}): random weights; sequences of
+{", ".join(map(str, LENGTHS))} frames in one batch with 7 frames more, against the plain network on each sequence alone. The figure is the
+largest difference, relative to the largest output; "exact" is at most 1e-5. The networks named by a paper are small ones of its
+architecture.
 
 {len(lines)} networks: {total}.
 
 | network | from | verdict | largest difference, or the reason |
 |---|---|---|---|
 """
-    if not chosen:
-        (Path(__file__).parent / "MODELS.md").write_text(text + "\n".join(lines) + "\n")
+    (Path(__file__).parent / "MODELS.md").write_text(text + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
