@@ -109,7 +109,7 @@ def time_distributed(layer: Any, x: Any) -> Role:
             "wraps a layer that mixes the rows of a batch, or that fails on some number of them", "Treat each row alone.", "unknown"
         )
     leak = "may answer a batch with the number of frames of an earlier one (in fit, evaluate and predict of Keras)"
-    return Role(lambda: TimeDistributed(inner, name=layer.name), True, True, leak, leak, "mismatch")
+    return Role(lambda: TimeDistributed(inner, name=layer.name, dtype=layer.dtype_policy), True, True, leak, leak, "mismatch")
 
 
 def unknown(layer: Any, arguments: Any, options: Any) -> Role:
