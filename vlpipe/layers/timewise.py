@@ -10,6 +10,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.check import Checker
+from vlpipe.layers.lengths import check_counts
 from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, is_sequence, leaves, replay
 
 FrameCount = Callable[[Any], Any]  # input lengths -> output lengths, integers [B]
@@ -50,7 +51,7 @@ def output_lengths(model: Any, lengths: Any) -> Any:
         Output lengths in frames, integers `[B]`, as a tensor if `lengths` is one; 0 where a sequence is too short.
 
     Raises:
-        ArgumentError: the output has no frames, or the model cannot be inspected.
+        ArgumentError: the output has no frames, or the model cannot be inspected; or a length is below 0 or not a whole number.
 
     Example:
         >>> import keras
@@ -59,6 +60,7 @@ def output_lengths(model: Any, lengths: Any) -> Any:
         >>> output_lengths(model, [9, 2]).tolist()
         [4, 0]
     """
+    check_counts("output_lengths", lengths)
     output = leaves(Checker().run(as_functional(model, "output_lengths")))[0]
     if output.frames is None or not output.frames.counted:
         raise ArgumentError(
