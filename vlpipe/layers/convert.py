@@ -108,8 +108,8 @@ def refuse_mask_aware(functional: Any) -> None:
     for operation in functional.operations:
         if isinstance(operation, LengthMask):
             raise ArgumentError(
-                f'mask_aware: the model "{functional.name}" is mask-aware already: it has the layer "{operation.name}" (LengthMask); expected '
-                "a model of ordinary layers. Use it as it is, or pass the model that it was made from."
+                f'mask_aware: the model "{functional.name}" is mask-aware already: it has the layer "{operation.name}" (LengthMask); '
+                "expected a model of ordinary layers. Use it as it is, or pass the model that it was made from."
             )
 
 
@@ -212,8 +212,8 @@ class Converter:
                 if isinstance(leaf, TracedTensor) and leaf.tensor is scores:
                     raise ArgumentError(
                         f"mask_aware: {layer} returns its attention scores, in which no mask tells real frames from padding, and the model "
-                        "uses them. Build the model without them, and get the scores from keras.Model(model.inputs, scores), one sequence at a "
-                        "time."
+                        "uses them. Build the model without them, and get the scores from keras.Model(model.inputs, scores), one "
+                        "sequence at a time."
                     )
 
     def with_common_frames(self, operation: Any, joined: FrameAxis, *structures: Any) -> Any:
