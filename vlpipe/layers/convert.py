@@ -43,7 +43,7 @@ def mask_aware(model: Any, *, given: str = "lengths", layers: Mapping[type, Call
     Args:
         model: a built Sequential or Functional model with input `[B, T, d]`, or spectrograms `[B, T, F, C]`; branches and nested models are
             supported. A layer of your own is kept if it works frame by frame, which is tried out, or else replaced by the operations of
-            `keras.ops` and the layers in its `call`, with its weights. With `mask_zero` embeddings too, only the lengths say what is padding.
+            `keras.ops` and the layers in its `call`, with its weights. For `mask_zero` embeddings too, only lengths say what is padding.
         given: `"lengths"`: the new model takes `{"features": x, "lengths": n}`, as `make_dataset(..., lengths=True)` delivers it;
             `"mask"`: it takes `{"features": x, "mask": m}`, where the mask of a row is true for its first frames and false after.
         layers: replacements for layers that vlpipe does not know, such as `{TCN: AwareTCN}`: from their class to a class with the base
