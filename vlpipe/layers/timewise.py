@@ -29,7 +29,7 @@ def frame_counts(model: Any) -> list[tuple[int, FrameCount] | None]:
     Raises:
         ArgumentError: the model is subclassed or not built.
     """
-    functional = as_functional(model, "frame_counts")
+    functional = as_functional(model, "frame_counts", nested=True)
     found: list[tuple[int, FrameCount] | None] = [None] * len(functional.outputs)
     for position, source in enumerate(functional.inputs):
         if is_sequence(source, functional.inputs):  # one input at a time, so that the frames of an output are known to come from it
@@ -61,7 +61,7 @@ def output_lengths(model: Any, lengths: Any) -> Any:
         [4, 0]
     """
     check_counts("output_lengths", lengths)
-    output = leaves(Checker().run(as_functional(model, "output_lengths")))[0]
+    output = leaves(Checker().run(as_functional(model, "output_lengths", nested=True)))[0]
     if output.frames is None or not output.frames.counted:
         raise ArgumentError(
             f'output_lengths: the output of "{model.name}" has shape {tuple(output.tensor.shape)} and no frame axis that can be followed; '
