@@ -164,3 +164,14 @@ def test_another_shape_is_refused(key, values, text):
 def test_lengths_and_a_mask_together_are_refused():
     with pytest.raises(ArgumentError, match=r"called on \['features', 'lengths', 'mask'\]; expected"):
         layers.LengthMask()({"features": np.ones((3, 6, 4)), "lengths": np.array(POSSIBLE), "mask": MASK})
+
+
+@pytest.mark.parametrize("value", [-1, 2.5])
+def test_impossible_lengths_have_no_output_lengths(value):
+    model = keras.Sequential([keras.Input((None, 4)), plain.Dense(2)])
+    for function in (layers.output_lengths, layers.sample_weight):
+        for lengths in ([3, value], np.array([3, value])):
+            with pytest.raises(
+                ArgumentError, match=f"output_lengths: length 1 is {value}.*; expected whole numbers of frames, none negative"
+            ):
+                function(model, lengths)

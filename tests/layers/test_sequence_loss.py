@@ -129,7 +129,7 @@ def test_answers_without_a_mask_and_other_shapes_are_refused():
     aware = layers.mask_aware(recognizer())
     with pytest.raises(ArgumentError, match=r"labels of shape \(5,\) and answers of shape \(5, 5, 5\); expected \[B, U\]"):
         layers.CTC()(LABELS[:, 0], aware({"features": X, "lengths": LENGTHS}))
-    with pytest.raises(NotImplementedError, match=r"SequenceLoss has no method per_sequence\(y_true, y_pred, frames\); define it"):
+    with pytest.raises(NotImplementedError, match=r"SequenceLoss has no method per_sequence\(y_true, y_pred, frames\)\. Define it"):
         layers.SequenceLoss().call(np.ones(5), np.ones((5, 3, 2)))
 
 

@@ -131,14 +131,14 @@ def unet(d):
 
 
 def spectrogram(d):
-    """Two-dimensional convolutions over frames and bins, then a recurrence, its last frame and its mean."""
+    """Two-dimensional convolutions over frames and bins, then the last frame, the deviation and the mean."""
     inputs = sequence()
     x = layers.Reshape((-1, FEATURES, 1))(inputs)
     x = layers.Conv2D(d.width, (d.kernel, 3), strides=(d.stride, 1), padding=d.padding)(x)
     x = layers.ReLU()(layers.BatchNormalization()(x))
     x = layers.DepthwiseConv2D((d.kernel, 1), padding="same")(layers.MaxPooling2D((d.stride, 1), padding=d.padding)(x))
     x = layers.AveragePooling2D((2, 2), padding="same")(layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(x))
-    frames = layers.GRU(4, return_sequences=True)(layers.Reshape((-1, x.shape[2] * x.shape[3]))(x))
+    frames = layers.Reshape((-1, x.shape[2] * x.shape[3]))(x)
     x = layers.Concatenate()([frames[:, -1], ops.std(frames, axis=1), layers.GlobalAveragePooling2D()(x)])
     return keras.Model(inputs, layers.Dense(4)(x))
 

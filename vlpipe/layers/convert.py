@@ -41,7 +41,9 @@ def mask_aware(model: Any, *, given: str = "lengths", layers: Mapping[type, Call
     row the output it would get alone. Training either model trains both. Freeze layers before the call.
 
     Args:
-        model: a built Sequential or Functional model with input `[B, T, d]`; branches and nested models are supported.
+        model: a built Sequential or Functional model with input `[B, T, d]`, or spectrograms `[B, T, F, C]`; branches and nested models are
+            supported. A layer of your own is kept if it works frame by frame, which is tried out, or else replaced by the operations of
+            `keras.ops` and the layers in its `call`, with its weights. For `mask_zero` embeddings too, only lengths say what is padding.
         given: `"lengths"`: the new model takes `{"features": x, "lengths": n}`, as `make_dataset(..., lengths=True)` delivers it;
             `"mask"`: it takes `{"features": x, "mask": m}`, where the mask of a row is true for its first frames and false after.
         layers: replacements for layers that vlpipe does not know, such as `{TCN: AwareTCN}`: from their class to a class with the base
@@ -49,8 +51,9 @@ def mask_aware(model: Any, *, given: str = "lengths", layers: Mapping[type, Call
             gets a copy of the weights of the layer, unless the function returns it built. It is trusted only after it has given the
             answers of the layer to sequences without padding, and the same ones with padding.
 
-    Shapes: `x` `[B, T, d]`, with `n` `[B]` (integers) or `m` `[B, T]` (booleans). A model with several sequence inputs takes
-    NAME and NAME_lengths (or NAME_mask) for each, and its other inputs under their own names. An output with frames carries
+    Shapes: `x` `[B, T, ...]`, with `n` `[B]` (integers) or `m` `[B, T]` (booleans). A model with several sequence inputs, or with a dict
+    of inputs, takes NAME and NAME_lengths (or NAME_mask) for each sequence, and its other inputs under their own names; beside an input
+    with an open number of frames, one of fixed size is no sequence. An output with frames carries
     its mask, so that Keras' losses and metrics count real frames only.
 
     Returns:
@@ -80,7 +83,7 @@ def mask_aware(model: Any, *, given: str = "lengths", layers: Mapping[type, Call
         shapes = ", ".join(f'"{x.name}" {tuple(x.shape)}' for x in functional.inputs)
         raise ArgumentError(
             f"mask_aware: no input of the model is a sequence: {shapes}; expected one of shape (None, None, d). "
-            "Build the model with keras.Input((None, d))."
+            "Build the model with keras.Input((None, d)), or keras.Input((None, bins, channels)) for spectrograms."
         )
     inputs: dict[str, Any] = {}
     traced = []
@@ -105,8 +108,8 @@ def refuse_mask_aware(functional: Any) -> None:
     for operation in functional.operations:
         if isinstance(operation, LengthMask):
             raise ArgumentError(
-                f'mask_aware: the model "{functional.name}" is mask-aware already: it has the layer "{operation.name}" (LengthMask); expected '
-                "a model of ordinary layers. Use it as it is, or pass the model that it was made from."
+                f'mask_aware: the model "{functional.name}" is mask-aware already: it has the layer "{operation.name}" (LengthMask); '
+                "expected a model of ordinary layers. Use it as it is, or pass the model that it was made from."
             )
 
 
@@ -209,8 +212,8 @@ class Converter:
                 if isinstance(leaf, TracedTensor) and leaf.tensor is scores:
                     raise ArgumentError(
                         f"mask_aware: {layer} returns its attention scores, in which no mask tells real frames from padding, and the model "
-                        "uses them. Build the model without them, and get the scores from keras.Model(model.inputs, scores), one sequence at a "
-                        "time."
+                        "uses them. Build the model without them, and get the scores from keras.Model(model.inputs, scores), one "
+                        "sequence at a time."
                     )
 
     def with_common_frames(self, operation: Any, joined: FrameAxis, *structures: Any) -> Any:

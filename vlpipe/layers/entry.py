@@ -104,7 +104,7 @@ class Embedding(MaskAware, keras.layers.Embedding):
     Takes the arguments of its parent. Shapes: tokens `[B, T]` with mask `[B, T]` in; `[B, T, d]` with the mask out.
 
     Raises:
-        ArgumentError: `mask_zero=True`, which would treat token 0 as padding.
+        ArgumentError: `mask_zero=True`, which would treat token 0 as padding; `mask_aware` makes it False.
 
     Example:
         >>> import numpy as np
@@ -225,6 +225,9 @@ class CarryMask(MaskAware, keras.layers.Layer):
         >>> float(GlobalAveragePooling1D()(y)[0, 0])
         2.0
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)  # what comes in half precision leaves in half precision
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         return inputs[0]

@@ -15,6 +15,8 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware, Reach, count_frames, fill_padding, pad_to_minimum, registered
 from vlpipe.layers.reduce import Reduction
 
+AS_IT_COMES: dict[str, Any] = {"autocast": False}  # what comes in half precision leaves in half precision
+
 
 def minimum(frames: Any, limit: int) -> Any:
     """Return the smaller of a number of frames (int, array or tensor) and a limit."""
@@ -60,7 +62,7 @@ class SliceFrames(MaskAware, keras.layers.Layer):
     """
 
     def __init__(self, start: int | None = None, stop: int | None = None, step: int | None = None, rest: Any = (), **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**AS_IT_COMES, **kwargs)
         self.start, self.stop, self.step, self.rest = start or 0, stop, 1 if step is None else step, encoded(tuple(rest))
         reverses = self.step < 0 and (start, stop) == (None, None)
         if stop == 0 or (not reverses and (self.step < 1 or (self.start < 0 <= (-1 if stop is None else stop)))):
@@ -127,7 +129,7 @@ class SelectFrame(Reduction, keras.layers.Layer):
     """
 
     def __init__(self, index: int, rest: Any = (), **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**AS_IT_COMES, **kwargs)
         self.index, self.rest = index, encoded(tuple(rest))
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
@@ -170,7 +172,7 @@ class Reshape(MaskAware, keras.layers.Reshape):
     """
 
     def __init__(self, target_shape: Any, **kwargs: Any) -> None:
-        super().__init__(target_shape, **kwargs)
+        super().__init__(target_shape, **AS_IT_COMES, **kwargs)
         self.ratio = Fraction(1)  # frames of the output for one of the input
         self.built = False  # Keras has nothing to build here
         if not self.target_shape or self.target_shape[0] != -1 or -1 in self.target_shape[1:]:
@@ -229,7 +231,7 @@ class FilledFrames(MaskAware, keras.layers.Layer):
     """
 
     def __init__(self, operation: Any, fill: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**AS_IT_COMES, **kwargs)
         self.operation, self.fill = operation, fill
 
     def endless(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
+import keras
 from keras import layers as plain
 from keras import ops
 
@@ -84,6 +85,8 @@ def recurrent(layer: Any, x: Any) -> Role:
         reason = "keeps or returns states, which vlpipe does not support"
         refused = refuse(reason, "Use stateful=False and return_state=False.", "unknown")
         return replace(refused, frames=layer.return_sequences, counted=known)
+    if known_kind(type(forward)).__name__.startswith("ConvLSTM") and keras.backend.backend() != "tensorflow":
+        return refuse("has no masks in Keras but on TensorFlow", "Run it on TensorFlow, or use convolutions and then an LSTM.", "unknown")
     if layer.return_sequences and getattr(layer, "go_backwards", False):
         return refuse("returns the frames in reverse order, with the padding first", "Use Bidirectional, or return_sequences=False.")
     if layer.return_sequences and getattr(layer, "merge_mode", "concat") is None:
@@ -109,7 +112,7 @@ def time_distributed(layer: Any, x: Any) -> Role:
             "wraps a layer that mixes the rows of a batch, or that fails on some number of them", "Treat each row alone.", "unknown"
         )
     leak = "may answer a batch with the number of frames of an earlier one (in fit, evaluate and predict of Keras)"
-    return Role(lambda: TimeDistributed(inner, name=layer.name), True, True, leak, leak, "mismatch")
+    return Role(lambda: TimeDistributed(inner, name=layer.name, dtype=layer.dtype_policy), True, True, leak, leak, "mismatch")
 
 
 def unknown(layer: Any, arguments: Any, options: Any) -> Role:

@@ -52,6 +52,21 @@ def check_lengths(name: str, lengths: Any, frames: int) -> None:
         )
 
 
+def check_counts(caller: str, lengths: Any) -> None:
+    """Refuse numbers of frames that are known and below zero, or no whole numbers: arithmetic would make other numbers of them.
+
+    Raises:
+        ArgumentError: one is; the message names it.
+    """
+    array = known(lengths) if ops.is_tensor(lengths) else np.asarray(lengths)
+    impossible: Any = [] if array is None else np.flatnonzero(~((array >= 0) & (np.floor(array) == array)))
+    if len(impossible):
+        place = int(impossible[0])
+        raise ArgumentError(
+            f"{caller}: length {place} is {np.ravel(array)[place]}; expected whole numbers of frames, none negative. Pass true lengths."
+        )
+
+
 def check_mask(name: str, mask: Any) -> None:
     """Refuse a mask `[B, T]` (NumPy) that is true again after it was false.
 

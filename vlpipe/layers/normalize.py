@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, count_frames, fill_padding, registered
+from vlpipe.layers.base import MaskAware, align_mask, count_frames, fill_padding, registered
 from vlpipe.layers.reduce import frame_extreme
 
 
@@ -64,13 +64,18 @@ class BatchNormalization(MaskAware, keras.layers.BatchNormalization):
         if mask is None:
             return super()._moments(inputs, None)
         mask = ops.reshape(mask, ops.shape(mask)[:2])
-        count, axes = ops.sum(ops.cast(mask, inputs.dtype)), tuple(range(len(inputs.shape) - 1))
+        x = fill_padding(inputs, mask)
+        real = ops.cast(align_mask(mask, x), x.dtype)
+        count = ops.sum(real)
         for size in ops.shape(inputs)[2:-1]:
             count = count * ops.cast(size, count.dtype)
-        divisor = ops.maximum(count, 1)
-        mean = ops.sum(fill_padding(inputs, mask), axis=axes) / divisor
-        squares = ops.square(fill_padding(inputs - mean, mask))
-        variance = ops.sum(squares, axis=axes) / divisor
+
+        def mean_of(values: Any) -> Any:
+            """Sum the frames first: TensorFlow takes the sum over two axes at once in twice the time."""
+            return ops.sum(ops.sum(values, axis=1), axis=tuple(range(len(inputs.shape) - 2))) / ops.maximum(count, 1)
+
+        mean = mean_of(x)
+        variance = mean_of(ops.square(x - mean) * real)  # the padding is zero, so that multiplying is safe, and faster than selecting again
         moving_mean, moving_variance = ops.cast(self.moving_mean, mean.dtype), ops.cast(self.moving_variance, mean.dtype)
         return ops.where(count > 0, mean, moving_mean), ops.where(count > 0, variance, moving_variance)
 

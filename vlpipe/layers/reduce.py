@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from vlpipe.errors import ArgumentError
@@ -37,6 +38,9 @@ def frame_mean(x: Any, mask: Any, keepdims: bool = False, axes: Sequence[int] = 
 def frame_extreme(x: Any, mask: Any, keepdims: bool, largest: bool, axes: Sequence[int] = (1,)) -> Any:
     """Return the maximum (or minimum) of `x` `[B, T, ...]` over the real frames, and over further axes; 0 for a row without frames."""
     reduce, neutral = (ops.max, float("-inf")) if largest else (ops.min, float("inf"))
+    if "int" in keras.backend.standardize_dtype(x.dtype):
+        limits = np.iinfo(keras.backend.standardize_dtype(x.dtype))
+        neutral = limits.min if largest else limits.max
     extreme = reduce(fill_padding(x, mask, neutral), axis=tuple(axes), keepdims=keepdims)
     any_real = ops.any(align_mask(mask, x), axis=tuple(axes), keepdims=keepdims)
     return ops.where(any_real, extreme, ops.cast(0, x.dtype))
@@ -187,7 +191,7 @@ class ReduceFrames(Reduction, keras.layers.Layer):
     """
 
     def __init__(self, reduction: str, keepdims: bool = False, axis: Any = 1, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # what comes in half precision leaves in half precision
         if reduction not in REDUCTIONS:
             raise ArgumentError(f"ReduceFrames: reduction={reduction!r}; expected one of {', '.join(REDUCTIONS)}.")
         self.axes = sorted([axis] if isinstance(axis, int) else axis)
@@ -198,12 +202,9 @@ class ReduceFrames(Reduction, keras.layers.Layer):
     def call(self, inputs: Any, mask: Any = None) -> Any:
         if mask is None:
             return getattr(ops, self.reduction)(inputs, axis=tuple(self.axes), keepdims=self.keepdims)
+        if self.reduction not in ("sum", "max", "min") and not keras.backend.is_float_dtype(inputs.dtype):
+            inputs = ops.cast(inputs, keras.config.floatx())
         return REDUCTIONS[self.reduction](inputs, mask, keepdims=self.keepdims, axes=self.axes)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        if self.keepdims:
-            return tuple(1 if axis in self.axes else size for axis, size in enumerate(input_shape))
-        return tuple(size for axis, size in enumerate(input_shape) if axis not in self.axes)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "reduction": self.reduction, "keepdims": self.keepdims, "axis": self.axes}

@@ -39,7 +39,7 @@ class Replacements:
     """
 
     def __init__(self, given: Mapping[type, Callable[..., Any]] | None) -> None:
-        self.given = dict(given or {})
+        self.given: dict[type, Any] = dict(given or {})
         self.used: set[type] = set()
         self._tested: set[str] = set()
         for kind, make in self.given.items():
@@ -56,13 +56,15 @@ class Replacements:
         Raises:
             ArgumentError: the replacement is not mask-aware, has other weights or another answer than the layer, or lets padding in.
         """
-        make = self.given.get(type(layer))
+        make: Any = self.given.get(type(layer))
         if make is None:
             return None
         self.used.add(type(layer))
         name = f'mask_aware: the replacement for "{layer.name}" ({type(layer).__name__})'
-        replacement = make.from_config(layer.get_config()) if isinstance(make, type) else make(layer)
-        if not isinstance(replacement, MaskAware):
+        from_class = isinstance(make, type)
+        replacement = make.from_config(layer.get_config()) if from_class else make(layer)
+        trusted = isinstance(replacement, MaskAware)
+        if not trusted:
             raise ArgumentError(
                 f"{name} is a {type(replacement).__name__}; expected a layer with the base class vlpipe.layers.MaskAware, or Reduction if "
                 "it leaves no frames. List that class first among its bases."
@@ -109,8 +111,8 @@ def copy_weights(name: str, replacement: Any, layer: Any) -> None:
     old, new = ([tuple(weight.shape) for weight in one.weights] for one in (layer, replacement))
     if old != new:
         raise ArgumentError(
-            f"{name} has weights of the shapes {new}; expected those of the layer, {old}, whose values it gets. Build it as the layer does, "
-            "or return it built, with its weights, from a function: layers={...: make}."
+            f"{name} has weights of the shapes {new}; expected those of the layer, {old}, whose values it gets. Build it as the layer "
+            "does, or return it built, with its weights, from a function: layers={...: make}."
         )
     replacement.set_weights(layer.get_weights())
 
@@ -131,13 +133,14 @@ def compare_alone(name: str, replacement: Any, layer: Any, frames: int, width: i
     got, mask = ops.convert_to_numpy(y), ExtractMask()(y)
     if mask is not None and tuple(mask.shape) != got.shape[:2]:
         raise ArgumentError(
-            f"{name} gives an output of {got.shape} the mask {tuple(mask.shape)}; expected a mask [batch, frames]. Say in output_frames how "
-            "many frames it gives for how many, or derive it from vlpipe.layers.Reduction if it leaves none."
+            f"{name} gives an output of {got.shape} the mask {tuple(mask.shape)}; expected a mask [batch, frames]. Say in output_frames "
+            "how many frames it gives for how many, or derive it from vlpipe.layers.Reduction if it leaves none."
         )
     scale = max(float(np.abs(want).max(initial=0)), 1e-30)
     difference = float(np.abs(got - want).max(initial=0)) / scale if got.shape == want.shape else np.inf
     if not difference <= TOLERANCE:
         raise ArgumentError(
-            f"{name} answers a sequence of {frames} frames without padding by {got.shape}, {difference:.3g} from the answer {want.shape} of "
-            "the layer; expected the same. Check that it has the weights of the layer, and that a mask of real frames alone changes nothing."
+            f"{name} answers a sequence of {frames} frames without padding by {got.shape}, {difference:.3g} from the answer {want.shape} "
+            "of the layer; expected the same. Check that it has the weights of the layer, and that a mask of real frames alone changes "
+            "nothing."
         )

@@ -168,7 +168,7 @@ def role_of_spectral(layer: Any, x: Any, arguments: Any) -> Role:
         twin = role.twin() if role.twin else inner
         if twin is not inner:
             share_weights(twin, inner, x.shape)
-        return SpectralNormalization(twin, layer.power_iterations, name=layer.name)
+        return SpectralNormalization(twin, layer.power_iterations, name=layer.name, dtype=layer.dtype_policy)
 
     return replace(role, twin=make, carries=True)
 

@@ -56,8 +56,8 @@ class SequenceLoss(keras.losses.Loss):
             mask = ops.ones(ops.shape(y_pred)[:2], dtype="bool")
         if mask is None:
             raise ArgumentError(
-                f'{type(self).__name__} "{self.name}": the answers of shape {tuple(y_pred.shape)} carry no mask, so their lengths are unknown; '
-                "expected an output with frames of a mask-aware model. Compile vlpipe.layers.mask_aware(model) with this loss."
+                f'{type(self).__name__} "{self.name}": the answers of shape {tuple(y_pred.shape)} carry no mask, so their lengths are '
+                "unknown; expected an output with frames of a mask-aware model. Compile vlpipe.layers.mask_aware(model) with this loss."
             )
         # Keras would take a mask of `y_pred` for that of the losses, which have no frames.
         return super().__call__(y_true, {"answers": fill_padding(y_pred, mask), "frames": count_frames(mask)}, sample_weight)
@@ -68,8 +68,8 @@ class SequenceLoss(keras.losses.Loss):
         return self.per_sequence(y_true, y_pred["answers"], ops.cast(y_pred["frames"], "int32"))
 
     def per_sequence(self, y_true: Any, y_pred: Any, frames: Any) -> Any:
-        """Return the losses `[B]` for labels, answers `[B, T, ...]` that are 0 in the padding, and the numbers of real frames `[B]` (int32)."""
-        raise NotImplementedError(f"{type(self).__name__} has no method per_sequence(y_true, y_pred, frames); define it.")
+        """Return the losses `[B]` for labels, answers `[B, T, ...]` that are 0 in the padding, and numbers of real frames `[B]` (int32)."""
+        raise NotImplementedError(f"{type(self).__name__} has no method per_sequence(y_true, y_pred, frames). Define it.")
 
 
 @registered
@@ -84,13 +84,13 @@ class CTC(SequenceLoss):
         label_padding: what labels are padded with behind their end, as in `make_dataset(..., label_padding=-1)`.
         **kwargs: as for `keras.losses.Loss`.
 
-    Shapes: labels `[B, U]`, integers from 0 to C - 1 except `blank`; logits `[B, T, C]`, before any softmax, with their mask. One loss for each
-    sequence. A sequence with fewer frames than its labels need (one each, and one between equal neighbors) has no alignment: its loss is
-    1000, without a gradient.
+    Shapes: labels `[B, U]`, integers from 0 to C - 1 except `blank`; logits `[B, T, C]`, before any softmax, with their mask. One loss
+    for each sequence. A sequence with fewer frames than its labels need (one each, and one between equal neighbors) has no alignment:
+    its loss is 1000, without a gradient.
 
     Raises:
-        ArgumentError: the answers carry no mask; a label is `blank`, is not below C or comes after the padding. Inside a graph of TensorFlow, a
-            wrong label is a `tf.errors.InvalidArgumentError`; compiled by XLA, the loss is NaN.
+        ArgumentError: the answers carry no mask; a label is `blank`, is not below C or comes after the padding. Inside a graph of
+            TensorFlow, a wrong label is a `tf.errors.InvalidArgumentError`; compiled by XLA, the loss is NaN.
 
     Source: Graves et al., Connectionist temporal classification, ICML 2006.
 
@@ -186,8 +186,8 @@ def check_losses(model: str, compiled: Any, y: Any, y_pred: Any) -> bool:
         if len(values.shape) < 2:
             each = "for each sequence, [B]" if len(values.shape) else "for the whole batch"
             raise ArgumentError(
-                f'Model "{model}": the loss "{loss.name}" gives one value {each}, for answers with frames, {tuple(answers.shape)}; expected one '
-                "for each frame, [B, T], so that padding can be left out. Use vlpipe.layers.CTC for keras.losses.CTC; keep a last axis, "
-                "[B, T, 1], of answers and labels [B, T]; derive a loss of whole sequences from vlpipe.layers.SequenceLoss."
+                f'Model "{model}": the loss "{loss.name}" gives one value {each}, for answers with frames, {tuple(answers.shape)}; '
+                "expected one for each frame, [B, T], so that padding can be left out. Use vlpipe.layers.CTC for keras.losses.CTC; keep "
+                "a last axis, [B, T, 1], of answers and labels [B, T]; derive a loss of whole sequences from vlpipe.layers.SequenceLoss."
             )
     return masked

@@ -10,6 +10,7 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.check import Checker
+from vlpipe.layers.lengths import check_counts
 from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, is_sequence, leaves, replay
 
 FrameCount = Callable[[Any], Any]  # input lengths -> output lengths, integers [B]
@@ -28,7 +29,7 @@ def frame_counts(model: Any) -> list[tuple[int, FrameCount] | None]:
     Raises:
         ArgumentError: the model is subclassed or not built.
     """
-    functional = as_functional(model, "frame_counts")
+    functional = as_functional(model, "frame_counts", nested=True)
     found: list[tuple[int, FrameCount] | None] = [None] * len(functional.outputs)
     for position, source in enumerate(functional.inputs):
         if is_sequence(source, functional.inputs):  # one input at a time, so that the frames of an output are known to come from it
@@ -50,7 +51,7 @@ def output_lengths(model: Any, lengths: Any) -> Any:
         Output lengths in frames, integers `[B]`, as a tensor if `lengths` is one; 0 where a sequence is too short.
 
     Raises:
-        ArgumentError: the output has no frames, or the model cannot be inspected.
+        ArgumentError: the output has no frames, or the model cannot be inspected; or a length is below 0 or not a whole number.
 
     Example:
         >>> import keras
@@ -59,7 +60,8 @@ def output_lengths(model: Any, lengths: Any) -> Any:
         >>> output_lengths(model, [9, 2]).tolist()
         [4, 0]
     """
-    output = leaves(Checker().run(as_functional(model, "output_lengths")))[0]
+    check_counts("output_lengths", lengths)
+    output = leaves(Checker().run(as_functional(model, "output_lengths", nested=True)))[0]
     if output.frames is None or not output.frames.counted:
         raise ArgumentError(
             f'output_lengths: the output of "{model.name}" has shape {tuple(output.tensor.shape)} and no frame axis that can be followed; '

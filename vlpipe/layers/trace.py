@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from vlpipe.layers.probe import same
 from vlpipe.layers.walk import TracedTensor, leaves
 from vlpipe.layers.wrappers import Weight
 
@@ -46,7 +47,7 @@ def graph_of(layer: Any, arguments: Any, options: Any, training: bool) -> Any:
         named = {**named, "training": training}
     own = {name: value for name, value in vars(layer).items() if isinstance(value, keras.Variable)}
     try:
-        vars(layer).update({name: tensor_of(variable, f"{layer.name}_{name}", inputs[0]) for name, variable in own.items()})
+        vars(layer).update({name: tensor_of(variable, layer, f"{layer.name}_{name}", inputs[0]) for name, variable in own.items()})
         outputs = layer.call(*given, **named)
         if any(not isinstance(y, keras.KerasTensor) or any(y is x for x in inputs) for y in leaves(outputs)):
             return None
@@ -57,9 +58,9 @@ def graph_of(layer: Any, arguments: Any, options: Any, training: bool) -> Any:
         vars(layer).update(own)
 
 
-def tensor_of(variable: Any, name: str, x: Any) -> Any:
-    """Return a variable as a symbolic tensor in the graph that begins with `x`."""
-    weight = Weight(variable.shape, variable.trainable, dtype=variable.dtype, name=name)
+def tensor_of(variable: Any, layer: Any, name: str, x: Any) -> Any:
+    """Return a variable of a layer as a symbolic tensor in the graph that begins with `x`."""
+    weight = Weight(variable.shape, variable.trainable, dtype=layer.dtype_policy, name=name)
     weight.add_weight = lambda *args, **kwargs: variable
     weight.build(x.shape)
     del weight.add_weight
@@ -83,7 +84,7 @@ def agrees(layer: Any, graph: Any, arguments: Any, options: Any) -> bool:
     given, named = keras.tree.map_structure(drawn, (arguments, options))
     try:
         pairs = zip(leaves(layer.call(*given, **named)), leaves(graph(arrays)), strict=True)
-        values = [[keras.ops.convert_to_numpy(y) for y in pair] for pair in pairs]
-        return all(np.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True) for one, other in values)
+        values = [[keras.ops.convert_to_numpy(keras.ops.cast(y, "float32")) for y in pair] for pair in pairs]
+        return all(same(one, other, layer.compute_dtype) for one, other in values)
     except Exception:  # as above
         return False

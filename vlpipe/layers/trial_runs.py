@@ -39,8 +39,18 @@ def as_arrays(outputs: Any) -> Outputs:
 
 
 def eager(model: Any, x: Any) -> Outputs:
-    """Run a model outside of a graph."""
+    """Run a model once: outside of a graph, except on JAX, which would compile each of its operations."""
+    if keras.backend.backend() == "jax":
+        return compiled_by_jax(model)(x)
     return as_arrays(with_masks(model(tensors_of(x), training=False)))
+
+
+def compiled_by_jax(model: Any) -> Run:
+    import jax
+
+    state = [weight.value for weight in model.trainable_variables], [weight.value for weight in model.non_trainable_variables]
+    step = jax.jit(lambda x: with_masks(model.stateless_call(*state, x, training=False)[0]))
+    return lambda x: as_arrays(step(tensors_of(x)))
 
 
 def ways(model: Any, x: Any, open_axes: Any) -> dict[str, Run]:
@@ -65,13 +75,8 @@ def ways(model: Any, x: Any, open_axes: Any) -> dict[str, Run]:
             "graph": lambda x: as_arrays(graph(tensors_of(x))),
             "compiled": lambda x: as_arrays(compiled(tensors_of(x))),
         }
-    if backend == "jax":  # outside of a graph, it compiles every operation for every shape
-        import jax
-
-        state = [weight.value for weight in model.trainable_variables], [weight.value for weight in model.non_trainable_variables]
-        compiled = jax.jit(lambda x: with_masks(model.stateless_call(*state, x, training=False)[0]))
-        return dict.fromkeys(("alone", "graph"), lambda x: as_arrays(compiled(tensors_of(x))))
-    return dict.fromkeys(("alone", "graph"), lambda x: eager(model, x))
+    run: Run = compiled_by_jax(model) if backend == "jax" else lambda x: eager(model, x)
+    return {"alone": run, "graph": run}
 
 
 def open_signature(x: Any, open_axes: Any) -> Any:

@@ -177,8 +177,8 @@ def as_functional(model: Any, caller: str, *, nested: bool = False) -> Any:
     if not hasattr(model, "operations"):
         raise ArgumentError(
             f"{caller}: got {type(model).__name__}; expected a built Sequential or Functional model, because the call method of a "
-            "subclassed model cannot be inspected. Pass keras.Model(inputs, model.call(inputs)) with inputs = keras.Input((None, d)), which "
-            "has the same layers and weights."
+            "subclassed model cannot be inspected. Pass keras.Model(inputs, model.call(inputs)) with inputs = keras.Input((None, d)), "
+            "which has the same layers and weights."
         )
     return model
 

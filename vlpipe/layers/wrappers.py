@@ -53,6 +53,9 @@ class FrameWise(MaskAware, keras.layers.Wrapper):
         (2, 5, 4, 8)
     """
 
+    def __init__(self, layer: Any, **kwargs: Any) -> None:
+        super().__init__(layer, autocast=False, **kwargs)
+
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         options = {"training": training} if self.layer._call_has_training_arg else {}
         return self.layer.call(inputs, **options)  # not the layer itself: Keras would warn that it loses the mask
