@@ -12,7 +12,7 @@ ATTACKS ?= 20000
 .PHONY: demo docs pictures test attacks coverage test-latest lint bench bench-full format lock clean
 
 demo: .venv/ready
-	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)")
+	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)") $(if $(ON_THE_FLY),--on-the-fly)
 
 test: .venv/ready
 	.venv/bin/python -m pytest -n $(WORKERS) tests

@@ -2,6 +2,7 @@
 
 make demo                with synthesised sounds
 make demo DATA=DIR       with your own recordings; label: the parent folder if there are several, else the file name up to the first "_"
+make demo ON_THE_FLY=1   stores the waveforms instead of features, which are computed in every epoch
 """
 
 from __future__ import annotations
@@ -44,41 +45,43 @@ def build_model(d: int, classes: int, mean: np.ndarray, variance: np.ndarray) ->
     return keras.Model(inputs, layers.Dense(classes)(layers.Dropout(0.3)(x)))
 
 
-def ingest(data: Path) -> None:
-    """Run `vlpipe ingest` on a folder, into demo-output/data/train and /val."""
+def ingest(data: Path, on_the_fly: bool) -> dict[str, Any]:
+    """Run `vlpipe ingest` on a folder, into demo-output/data/train and /val; return what `make_dataset` then needs."""
     files = [path for path in data.rglob("*") if path.suffix.lower() in (".wav", ".flac", ".ogg", ".oga", ".mp3")]
     if not files:
         sys.exit(f"demo: {data} holds no WAV, FLAC, Ogg or MP3 files. Pass another folder: make demo DATA=DIR")
     label = ["--label-from-parent"] if len({path.parent for path in files}) > 1 else ["--label-regex", "([^_/]+)_[^/]*$"]
     rate = vlpipe.audio.load(files[0])[1]
     command = ["ingest", str(data), str(OUT / "data"), *label, "--split", "train=0.8,val=0.2", "--overwrite"]
-    command += ["--sample-rate", str(rate), "--mels", "40", "--num-shards", "4"]
+    command += ["--sample-rate", str(rate), *(["--raw"] if on_the_fly else ["--mels", "40"]), "--num-shards", "4"]
     print("$ vlpipe", *command, flush=True)
     status = subprocess.run([sys.executable, "-m", "vlpipe.cli", *command]).returncode
     if status:
         sys.exit(status)
+    return {"transform": vlpipe.audio.LogMel(sample_rate=rate, mels=40)} if on_the_fly else {}
 
 
-def report() -> None:
+def report(features: dict[str, Any]) -> None:
     """Print the plan, and how much padding bucketing saves."""
-    plan = vlpipe.plan(OUT / "data/train")
+    plan = vlpipe.plan(OUT / "data/train", **features)
     plan.plot(OUT / "plan.png")
-    padding = {batching: 1 - vlpipe.plan(OUT / "data/train", batching=batching).valid_ratio for batching in ("bucket", "pad")}
+    padding = {batching: 1 - vlpipe.plan(OUT / "data/train", batching=batching, **features).valid_ratio for batching in ("bucket", "pad")}
     print(f"\n$ vlpipe plan {OUT / 'data/train'}\n{plan.report()}\n")
     print(f"padding: {padding['bucket']:.1%} of all frames with buckets, {padding['pad']:.1%} with plain padded batches")
     print(f"picture: {OUT / 'plan.png'}")
 
 
-def train(epochs: int) -> float:
+def train(epochs: int, features: dict[str, Any]) -> float:
     """Train on one split; return the accuracy on the held-out split."""
     keras.utils.set_random_seed(0)
-    train_set = vlpipe.make_dataset(OUT / "data/train", padding_value=SILENCE, seed=0)
-    val_set = vlpipe.make_dataset(OUT / "data/val", padding_value=SILENCE, shuffle=False)
+    masks = {"augment": vlpipe.SpecAugment(time_width=10, frequency_width=4)} if features else {}
+    train_set = vlpipe.make_dataset(OUT / "data/train", padding_value=SILENCE, seed=0, **features, **masks)
+    val_set = vlpipe.make_dataset(OUT / "data/val", padding_value=SILENCE, shuffle=False, **features)
     started = time.perf_counter()
     records = sum(len(y) for _, y in train_set)
     print(f"reading: {records / (time.perf_counter() - started):,.0f} records/s\n", flush=True)
     metadata = json.loads((OUT / "data/train/vlpipe.json").read_text())
-    model = build_model(train_set.element_spec[0].shape[-1], count_classes(metadata), **statistics(metadata))
+    model = build_model(train_set.element_spec[0].shape[-1], count_classes(metadata), **statistics(metadata, features))
     steps = epochs * len(train_set)
     model.compile(
         optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
@@ -96,8 +99,12 @@ def count_classes(metadata: dict[str, Any]) -> int:
     return 1 + max(int(y.max()) for _, y in vlpipe.make_dataset([OUT / "data/train", OUT / "data/val"]).as_numpy_iterator())
 
 
-def statistics(metadata: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Mean and variance of each mel band, which the writer computed."""
+def statistics(metadata: dict[str, Any], features: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Mean and variance of each mel band: the writer computed them, or they are computed of the features of all waveforms."""
+    if features:
+        ragged = vlpipe.make_dataset(OUT / "data/train", batching="ragged", label=False, shuffle=False, **features)
+        frames = np.concatenate([x.values for (x,) in ragged])
+        return {"mean": frames.mean(axis=0), "variance": frames.var(axis=0)}
     return {name: np.array(metadata["statistics"]["features"][name], np.float32) for name in ("mean", "variance")}
 
 
@@ -106,15 +113,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder of recordings; default: synthesise sounds")
     parser.add_argument("--files", type=int, default=800, help="number of sounds to synthesise")
     parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--on-the-fly", action="store_true", help="store waveforms, and compute and mask features in every epoch")
     arguments = parser.parse_args()
     if arguments.data is None:
         arguments.data = OUT / "audio"
         shutil.rmtree(arguments.data, ignore_errors=True)  # an earlier run may have made more files
         print(f"synthesising {arguments.files} sounds into {arguments.data}", flush=True)
         write_corpus(arguments.data, arguments.files)
-    ingest(arguments.data)
-    report()
-    accuracy = train(arguments.epochs)
+    features = ingest(arguments.data, arguments.on_the_fly)
+    report(features)
+    accuracy = train(arguments.epochs, features)
     print(f"held-out accuracy: {100 * accuracy:.1f} %")
 
 

@@ -54,7 +54,7 @@ def test_the_demo_with_synthesised_sounds_and_with_a_folder(tmp_path: Path) -> N
     for number in range(40):
         for path in (tmp_path / "demo-output/audio").glob(f"*/{number:04d}.wav"):
             path.rename(flat / f"{path.parent.name}_{path.name}")
-    result = run_demo(tmp_path, "--data", "flat", "--epochs", "1")
+    result = run_demo(tmp_path, "--data", "flat", "--epochs", "1", "--on-the-fly")
     assert 0 <= accuracy_of(result) <= 100
     assert "10 classes: flute-falling, flute-pulses" in result.stdout
     assert "40 files in " in result.stdout

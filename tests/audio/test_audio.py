@@ -384,3 +384,22 @@ def test_real_recordings(recordings: Path) -> None:
 def test_the_import_loads_no_decoder() -> None:
     code = "import sys, vlpipe.audio; print({'tensorflow', 'tensorflow_io', 'soundfile', 'soxr'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 3, 40])
+def test_deltas_are_the_slopes_of_a_line_through_five_frames(frames: int) -> None:
+    plain, samples = audio.LogMel(sample_rate=8000, mels=4, hop_ms=25), np.random.default_rng(frames).normal(size=frames * 200)
+    expected = [plain(samples)]
+    for _ in range(2):
+        around = np.pad(expected[-1], ((2, 2), (0, 0)), mode="edge") if frames else np.zeros((4, 4))
+        lines = [np.polyfit(np.arange(5), around[t : t + 5], 1)[0] for t in range(frames)]
+        expected.append(np.array(lines).reshape(frames, 4))
+    for deltas in (0, 1, 2):
+        features = audio.LogMel(sample_rate=8000, mels=4, hop_ms=25, deltas=deltas)
+        found = features(samples)
+        assert found.shape == (frames, features.dim)
+        np.testing.assert_allclose(found, np.concatenate(expected[: deltas + 1], axis=1), atol=1e-5)
+        assert audio.from_settings(features.settings()) == features
+    assert "deltas" not in plain.settings()
+    with pytest.raises(ArgumentError, match="^deltas: came as 3, expected an integer >= 0, at most 2"):
+        audio.LogMel(deltas=3)

@@ -26,10 +26,10 @@ ENGINES = ("mapped", "graph", "stream")
 RATE = 8000
 FEATURES = (
     LogMel(sample_rate=RATE, mels=20),
-    MFCC(sample_rate=RATE, mels=20, coefficients=7, floor=1e-40),
+    MFCC(sample_rate=RATE, mels=20, coefficients=7, floor=1e-40, deltas=2),
     Frames(sample_rate=RATE),
     LogMel(sample_rate=RATE, mels=4, window_ms=4, hop_ms=9.5),  # samples between the windows are left out
-    LogMel(sample_rate=RATE, mels=8, window_ms=13.1, hop_ms=4.9),
+    LogMel(sample_rate=RATE, mels=8, window_ms=13.1, hop_ms=4.9, deltas=1),
     Frames(sample_rate=RATE, window_ms=1, hop_ms=0.125),
 )
 W = FEATURES[0].window

@@ -23,6 +23,8 @@ from vlpipe.errors import ArgumentError, AudioError
 _MAX_MELS = 4096
 _MINUTE_MS = 60_000
 _MAX_WINDOW = 1 << 24  # samples
+MAX_DELTAS = 2
+SLOPE_WEIGHTS = np.arange(-2, 3) / 10  # of the frames t - 2 to t + 2
 MAX_AMPLITUDE = 1e9  # the powers of larger samples can overflow
 
 
@@ -89,7 +91,10 @@ class Feature:
                 f"{self.kind}: sample {first} is {samples[first]}, expected finite samples below {MAX_AMPLITUDE:g}. Leave the "
                 "recording out."
             )
-        return self._of_frames(self._frames(samples)).astype(np.float32)
+        values = [self._of_frames(self._frames(samples))]
+        for _ in range(getattr(self, "deltas", 0)):
+            values.append(_slopes(values[-1]))
+        return np.concatenate(values, axis=1).astype(np.float32)
 
     def lengths(self, samples: np.ndarray) -> np.ndarray:
         """int64 `[n]`: the frames T of waveforms of these numbers of samples N."""
@@ -161,6 +166,9 @@ class LogMel(Feature):
         low_hz: lower edge of the first filter in Hz.
         high_hz: upper edge of the last filter in Hz; None: half the sample rate.
         floor: minimum energy, so that the logarithm of silence is finite.
+        deltas: 1: the slopes d of the features over time follow in each frame, `[T, 2 mels]`; 2: also those of d, `[T, 3 mels]`. As in HTK
+
+                d[t] = sum over k = 1, 2 of  k (x[t + k] - x[t - k]) / 10,    with the first and the last frame repeated beyond the ends.
 
     Raises:
         ArgumentError: a parameter is out of range, or the band is too narrow for this many filters.
@@ -174,6 +182,7 @@ class LogMel(Feature):
     low_hz: float = 20.0
     high_hz: float | None = None
     floor: float = 1e-6
+    deltas: int = 0
 
     kind: ClassVar[str] = "log_mel"
 
@@ -188,17 +197,22 @@ class LogMel(Feature):
                 f"low_hz={self.low_hz}, high_hz={high}, floor={self.floor}: expected 0 <= low_hz < high_hz <= {self.sample_rate / 2} "
                 "(half the sample rate) and floor > 0."
             )
+        object.__setattr__(self, "deltas", integer("deltas", self.deltas, 0, MAX_DELTAS))
         filters_of(self)
 
     @property
     def dim(self) -> int:
-        """Number of filters."""
-        return self.mels
+        """Number of filters, times 1 + `deltas`."""
+        return self.mels * (1 + self.deltas)
 
     def _of_frames(self, frames: np.ndarray) -> np.ndarray:
         weights = filters_of(self)
         spectrum = np.fft.rfft(frames * hann(self.window), n=2 * (len(weights) - 1), axis=1)
         return np.log(np.maximum((spectrum.real**2 + spectrum.imag**2) @ weights, self.floor))
+
+    def settings(self) -> dict[str, Any]:
+        """As for `Frames`; `deltas` only where there are any, so that the settings of earlier datasets stay the same."""
+        return {name: value for name, value in super().settings().items() if name != "deltas" or value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +223,7 @@ class MFCC(LogMel):
 
     Args:
         coefficients: number of coefficients including the zeroth, at most `mels`.
-        sample_rate, window_ms, hop_ms, mels, low_hz, high_hz, floor: as in `LogMel`.
+        sample_rate, window_ms, hop_ms, mels, low_hz, high_hz, floor, deltas: as in `LogMel`.
 
     Raises:
         ArgumentError: as `LogMel`, or `coefficients` is not from 1 to `mels`.
@@ -230,11 +244,19 @@ class MFCC(LogMel):
 
     @property
     def dim(self) -> int:
-        """Number of coefficients."""
-        return self.coefficients
+        """Number of coefficients, times 1 + `deltas`."""
+        return self.coefficients * (1 + self.deltas)
 
     def _of_frames(self, frames: np.ndarray) -> np.ndarray:
         return super()._of_frames(frames) @ cosines(self.mels, self.coefficients)
+
+
+def _slopes(values: np.ndarray) -> np.ndarray:
+    """float64 `[T, d]`: how fast values `[T, d]` change from frame to frame."""
+    frames = len(values)
+    at = np.clip(np.arange(frames)[:, None] + np.arange(-2, 3), 0, max(frames - 1, 0))
+    slopes: np.ndarray = np.einsum("tkd,k->td", values[at], SLOPE_WEIGHTS)
+    return slopes
 
 
 def filters_of(features: LogMel) -> np.ndarray:

@@ -67,11 +67,11 @@ class Preprocess:
 
     def _features(self, recording: Any, sample_rate: int | None) -> np.ndarray:
         """The frames of a recording, before they are normalised."""
+        _check_recording(recording)
         if not _is_path(recording) and np.ndim(recording) > 1:
             return np.asarray(recording)
         settings = self.index.metadata.get("features")
         if not isinstance(settings, dict) or "kind" not in settings:
-            _check_recording(recording)
             raise DatasetError(
                 "preprocess: the metadata of the source have no settings of its features, which `vlpipe ingest` stores. Pass features, or "
                 "for a source of waveforms transform=vlpipe.audio.LogMel(...), as for make_dataset."
