@@ -74,8 +74,8 @@ def _transformed(
     if waveform is not None:
         sequences = waveforms_of(waveform, sequences)
     is_key = name == plan.selection.key
-    if is_key and augmenter.changes_samples:
-        sequences = augmenter.samples(sequences, numbers, epoch)
+    if is_key and numbers is not None and augmenter.changes_samples:
+        sequences = augmenter.samples(sequences, ids, numbers, epoch)
     if name in frame_plan.traced and frame_plan.lengths is not None:
         sequences = transformed(frame_plan.traced[name], sequences, frame_plan.lengths, ids)
     if not part.is_feature:
@@ -88,7 +88,7 @@ def _transformed(
         else:
             values = by_moments(values, frame_plan.moments[name])
         sequences = sequences.with_values(values)
-    if is_key:
+    if is_key and numbers is not None:
         sequences = augmenter.features(sequences, numbers, epoch)
     return sequences.with_values(tf.cast(sequences.values, dtype))
 

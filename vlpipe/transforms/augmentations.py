@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from vlpipe.audio.augment import Augment
 from vlpipe.errors import ArgumentError
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.noise import AddNoise
@@ -12,7 +13,7 @@ from vlpipe.transforms.waveforms import Gain, TimeShift
 
 # Each has a `stage`, which says what it changes: the "samples" of a waveform, before `transform`, or the "features", after `normalize`; the
 # number of random `draws` for each sequence; and whether it `makes_fractions` of integers.
-Augmentation = Gain | TimeShift | AddNoise | SpecAugment
+Augmentation = Gain | TimeShift | AddNoise | Augment | SpecAugment
 STAGES = ("samples", "features")
 
 
@@ -28,7 +29,7 @@ def checked_augment(augment: Any) -> tuple[Augmentation, ...] | None:
     kinds = get_args(Augmentation)
     for entry in several:
         if not isinstance(entry, kinds):
-            names = ", ".join(f"vlpipe.{kind.__name__}(...)" for kind in kinds)
+            names = ", ".join(f"vlpipe.{'audio.' if kind is Augment else ''}{kind.__name__}(...)" for kind in kinds)
             raise ArgumentError(f"augment: came as {entry!r:.200}, expected one of {names}, a list of these, or None.")
     return several or None
 
@@ -36,6 +37,11 @@ def checked_augment(augment: Any) -> tuple[Augmentation, ...] | None:
 def of_stage(augments: tuple[Augmentation, ...] | None, stage: str) -> list[tuple[int, Any]]:
     """The augmentations of a stage, with their positions among all."""
     return [(position, augment) for position, augment in enumerate(augments or ()) if augment.stage == stage]
+
+
+def python_in(augments: tuple[Augmentation, ...] | None) -> Augment | None:
+    """The first augmentation that calls Python, which a pure graph cannot."""
+    return next((augment for augment in augments or () if isinstance(augment, Augment)), None)
 
 
 def identity_of(augments: tuple[Augmentation, ...] | None) -> str | None:
