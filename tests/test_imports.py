@@ -70,6 +70,7 @@ PUBLIC = {
     "AddNoise",
     "TimeShift",
     "SpecAugment",
+    "Mixup",
     "Skip",
     "Writer",
     "write",

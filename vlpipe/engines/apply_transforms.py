@@ -32,6 +32,10 @@ def transform_batch(plan: Plan, batch: Flat, augmenter: Augmenter) -> Flat:
     result = dict(batch)
     for part in plan.selection.frame_parts:
         sequences = _transformed(plan, part, batch[part.flat], batch["id"], numbers, epoch, augmenter)
+        if numbers is not None and (mixing := augmenter.mixing(sequences, numbers, epoch)) is not None:
+            sequences = mixing.frames(sequences)
+            result |= {f"y:{name}": mixing.labels(batch[f"y:{name}"]) for name in plan.selection.labels}
+            result |= {"partner": tf.gather(batch["id"], mixing.partners)} if plan.options.ids else {}
         result[f"n:{part.flat}"] = tf.cast(sequences.row_lengths(), tf.int32)
         result[part.flat] = sequences if plan.options.batching == "ragged" else _padded(plan, part, sequences, bucket)
     return result

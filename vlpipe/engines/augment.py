@@ -17,7 +17,8 @@ from vlpipe.engines.splitmix_graph import draws
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.splitmix import purposes_of
 from vlpipe.transforms.augment import masked
-from vlpipe.transforms.augmentations import of_stage
+from vlpipe.transforms.augmentations import STAGES, of_stage
+from vlpipe.transforms.mixup import expanded, mixed, shares
 from vlpipe.transforms.noise import AddNoise, Noise, with_noise
 from vlpipe.transforms.normalize import means
 from vlpipe.transforms.waveforms import Gain, amplified, moved
@@ -33,7 +34,7 @@ class Augmenter:
     def __init__(self, plan: Plan) -> None:
         augments = plan.options.augment
         self._seed, self._purposes = plan.options.seed or 0, purposes_of(type(augment).__name__ for augment in augments or ())
-        self._samples, self._features = of_stage(augments, "samples"), of_stage(augments, "features")
+        self._samples, self._features, self._batch = (of_stage(augments, stage) for stage in STAGES)
         self.changes_samples = bool(self._samples)
         self._functions = {position: _Function(augment) for position, augment in self._samples if isinstance(augment, Augment)}
         self._noises = {position: _NoiseInMemory(augment) for position, augment in self._samples if isinstance(augment, AddNoise)}
@@ -77,6 +78,35 @@ class Augmenter:
             drawn = draws(self._seed, epoch, self._purposes[position], numbers, augment.draws)
             sequences = sequences.with_values(masked(augment, sequences, _fill(sequences, augment.fill), drawn))
         return sequences
+
+    def mixing(self, sequences: tf.RaggedTensor, numbers: tf.Tensor, epoch: tf.Tensor) -> Mixing | None:
+        """How the sequences of a batch are mixed; None if they are not. Arguments as for `samples`."""
+        for position, augment in self._batch:
+            drawn = draws(self._seed, epoch, self._purposes[position], numbers, augment.draws)
+            partners = drawn[:, 0] * sequences.nrows() // 2**32
+            has_frames = tf.gather(sequences.row_lengths(), partners) > 0
+            return Mixing(partners, tf.where(has_frames, shares(augment, drawn[:, 1]), 1))
+        return None
+
+
+class Mixing:
+    """How the sequences of a batch are mixed.
+
+    Attributes:
+        partners: int64 `[B]`, the row of each one's partner.
+    """
+
+    def __init__(self, partners: tf.Tensor, share: tf.Tensor) -> None:
+        self.partners, self._share = partners, share
+
+    def frames(self, sequences: tf.RaggedTensor) -> tf.RaggedTensor:
+        """The sequences `[B, None, ...]`, mixed."""
+        return sequences.with_values(mixed(sequences, self.partners, self._share))
+
+    def labels(self, labels: tf.Tensor) -> tf.Tensor:
+        """The labels `[B, ...]`, mixed."""
+        share = expanded(tf.cast(self._share, labels.dtype), labels)
+        return tf.where(share < 1, share * labels + (1 - share) * tf.gather(labels, self.partners), labels)
 
 
 class _Function:
