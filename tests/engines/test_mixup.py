@@ -93,7 +93,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     two = str(tmp_path / "two")
     vlpipe.write(two, [{"a": np.ones((3, 2), np.float32), "b": np.ones((3, 2), np.float32)}])
     for alpha in (0, -1, 101, "much"):
-        with pytest.raises(ArgumentError, match="Mixup: alpha: came as .*, expected a number above 0, at most 100"):
+        with pytest.raises(ArgumentError, match="Mixup: alpha: came as .*, expected a number from 0.001 to 100"):
             Mixup(alpha)  # type: ignore[arg-type]
     cases: list[tuple[str, dict[str, Any], str]] = [
         (numbers, {}, 'augment: Mixup mixes labels, but "label" is Fixed.*expected floats. Write classes as one-hot'),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,7 @@ from vlpipe.storage.schema import Field, Fixed
 if TYPE_CHECKING:
     import tensorflow as tf
 
-MAX_ALPHA = 100.0
+MIN_ALPHA, MAX_ALPHA = 0.001, 100.0
 _INTERVALS = 1 << 12  # of the table of quantiles: but for one draw in 4096, shares differ from exact ones by less than 1e-3
 _POINTS = 1 << 16  # of the integral
 
@@ -39,7 +38,7 @@ class Mixup:
     Minimization, ICLR 2018.
 
     Args:
-        alpha: of the Beta distribution, above 0, at most 100: the greater, the more of the partner. 0.2 is common.
+        alpha: of the Beta distribution, 0.001 to 100: the greater, the more of the partner. 0.2 is common.
 
     Raises:
         ArgumentError: `alpha` is not allowed.
@@ -60,9 +59,8 @@ class Mixup:
     makes_fractions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        expected = f"a number above 0, at most {MAX_ALPHA:g}"
-        alpha = number("Mixup: alpha", self.alpha, 0, MAX_ALPHA, expected=expected)
-        object.__setattr__(self, "alpha", number("Mixup: alpha", alpha, sys.float_info.min, MAX_ALPHA, expected=expected))
+        alpha = number("Mixup: alpha", self.alpha, MIN_ALPHA, MAX_ALPHA, expected=f"a number from {MIN_ALPHA} to {MAX_ALPHA:g}")
+        object.__setattr__(self, "alpha", alpha)
 
     def check(self, features: tuple[str, ...], labels: Mapping[str, Field]) -> None:
         """Check that everything that belongs to a sequence can be mixed.
