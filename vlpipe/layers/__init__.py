@@ -4,6 +4,7 @@
 batch. The layers it uses can also be used directly, each with the arguments of its Keras namesake.
 """
 
+from vlpipe.layers.audio import MFCC, LogMel
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.check import Finding, ModelCheck, check_model
 from vlpipe.layers.convert import mask_aware
@@ -18,6 +19,7 @@ from vlpipe.layers.timewise import output_lengths, sample_weight
 from vlpipe.layers.windows import AveragePooling1D, Conv1D, DepthwiseConv1D, MaxPooling1D, SeparableConv1D
 
 __all__ = [
+    "MFCC",
     "Add",
     "Average",
     "AveragePooling1D",
@@ -35,6 +37,7 @@ __all__ = [
     "GlobalMaxPooling1D",
     "GroupNormalization",
     "LengthMask",
+    "LogMel",
     "MaskAware",
     "MaxPooling1D",
     "Maximum",
