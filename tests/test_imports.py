@@ -46,7 +46,7 @@ ROOMS = (
 )
 # Rooms that may import these alone: they serve models and recordings that have nothing to do with datasets.
 APART = {
-    "layers": {"errors"},
+    "layers": {"errors", "audio"},
     "audio": {"errors", "arguments", "regular_files"},
     "protobuf": {"errors", "arguments"},
     "verification": set(ROOMS[: ROOMS.index("transforms")]),
@@ -71,6 +71,7 @@ PUBLIC = {
     "AddNoise",
     "TimeShift",
     "SpecAugment",
+    "Mixup",
     "Skip",
     "Writer",
     "write",

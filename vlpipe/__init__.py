@@ -34,6 +34,7 @@ _HOMES = {
     "AddNoise": "vlpipe.transforms.noise",
     "TimeShift": "vlpipe.transforms.waveforms",
     "SpecAugment": "vlpipe.transforms.augment",
+    "Mixup": "vlpipe.transforms.mixup",
     "Skip": "vlpipe.planning.damage",
     "Writer": "vlpipe.storage.writer",
     "write": "vlpipe.storage.writer",
@@ -85,6 +86,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.storage.writer import write as write
     from vlpipe.transforms.augment import SpecAugment as SpecAugment
     from vlpipe.transforms.crop import Crop as Crop
+    from vlpipe.transforms.mixup import Mixup as Mixup
     from vlpipe.transforms.noise import AddNoise as AddNoise
     from vlpipe.transforms.stitch import stitch as stitch
     from vlpipe.transforms.transform import Transform as Transform

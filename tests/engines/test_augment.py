@@ -16,7 +16,7 @@ import vlpipe
 from tests.helpers.resuming import hashes_of
 from tests.helpers.transforms_numpy import augmented as masked
 from tests.helpers.transforms_numpy import draw
-from tests.helpers.waveforms_numpy import NOISE, augmented_waveform, between
+from tests.helpers.waveforms_numpy import FUNCTION, NOISE, augmented_waveform, between
 from vlpipe import AddNoise, ArgumentError, Gain, SpecAugment, TimeShift
 from vlpipe.transforms import noise as noise_module
 
@@ -321,3 +321,45 @@ def test_noise_that_is_damaged_is_named_before_the_first_batch(tmp_path: Path, m
     monkeypatch.setattr(noise_module.Records, "values", lambda *_: {"audio": np.zeros(5, np.float32)})
     with pytest.raises(vlpipe.DatasetError, match="the noise has 5 samples, but .* were indexed. Index it again"):
         vlpipe.make_dataset(source, augment=augment, seed=1)
+
+
+def test_a_function_in_python_does_the_same_everywhere(tmp_path: Path) -> None:
+    speech = waveforms([0, *LENGTHS], "int16", (1,))
+    source = written(tmp_path / "speech", speech)
+
+    def tilted(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """As libraries do, it draws from a global state."""
+        np.random.seed(int(generator.integers(2**32)))
+        samples += np.float32(np.random.random())
+        return samples * np.float32(generator.uniform(1, 2))
+
+    def should(x: np.ndarray, number: int, epoch: int) -> np.ndarray:
+        generator = np.random.default_rng([draw(5, epoch, FUNCTION + k, number) for k in range(2)])
+        state = np.random.RandomState(int(generator.integers(2**32)))
+        return (x.astype("f4") + np.float32(state.random_sample())) * np.float32(generator.uniform(1, 2))
+
+    augment = vlpipe.audio.Augment(tilted)
+    datasets = [
+        delivered(source, augment, length_range=(0, None), **arguments)
+        for arguments in ({"num_parallel_calls": 4, "batch_size": 2}, {"engine": "stream"})
+    ]
+    for epoch in range(2):
+        for found in map(epoch_of, datasets):
+            assert all(np.array_equal(found[number], should(x, number, epoch)) for number, x in enumerate(speech))
+    assert repr(augment) == "Augment(test_a_function_in_python_does_the_same_everywhere.<locals>.tilted)"
+    with pytest.raises(ArgumentError, match=r"augment: Augment\(.*tilted\) calls Python, but the graph engine is a pure graph"):
+        vlpipe.plan(source, augment=[Gain(), augment], engine="graph")
+    with pytest.raises(ArgumentError, match=r"Augment: came as 3, expected a function of samples \[N\] and a numpy.random.Generator"):
+        vlpipe.audio.Augment(3)  # type: ignore[arg-type]
+    for fn, said in (
+        (
+            lambda samples: samples,
+            r"record with id \d+: fails for float32 \[\d+\] \(TypeError: .*It is called with samples \[N\] and a numpy",
+        ),
+        (
+            lambda samples, _: samples[1:],
+            r"record with id \d+: returns float32 \[\d+\], expected \d+ samples, as many as it gets. Cut or pad",
+        ),
+    ):
+        with pytest.raises(tf.errors.OpError, match=said):
+            list(vlpipe.make_dataset(source, augment=vlpipe.audio.Augment(fn), seed=1, length_range=(0, None)))

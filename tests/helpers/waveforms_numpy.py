@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.helpers.transforms_numpy import below, draw
 
-GAIN, NOISE, SHIFT = 73728, 81920, 90112
+GAIN, NOISE, SHIFT, FUNCTION = 73728, 81920, 90112, 98304
 
 
 def between(bounds: tuple[float, float], number: int) -> float:

@@ -9,7 +9,8 @@ tensorflow-io decodes WAV and Ogg Vorbis where its native ops load (TensorFlow 2
 decodes FLAC and MP3; tensorflow-io takes over where soundfile is not installed. soundfile alone decodes AIFF, RIFX and Ogg Opus.
 """
 
+from vlpipe.audio.augment import Augment
 from vlpipe.audio.decoding import decode, decoder, load, resample
 from vlpipe.audio.features import MFCC, Frames, LogMel, from_settings
 
-__all__ = ["MFCC", "Frames", "LogMel", "decode", "decoder", "from_settings", "load", "resample"]
+__all__ = ["MFCC", "Augment", "Frames", "LogMel", "decode", "decoder", "from_settings", "load", "resample"]

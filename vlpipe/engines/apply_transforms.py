@@ -32,6 +32,10 @@ def transform_batch(plan: Plan, batch: Flat, augmenter: Augmenter) -> Flat:
     result = dict(batch)
     for part in plan.selection.frame_parts:
         sequences = _transformed(plan, part, batch[part.flat], batch["id"], numbers, epoch, augmenter)
+        if numbers is not None and (mixing := augmenter.mixing(sequences, numbers, epoch)) is not None:
+            sequences = mixing.frames(sequences)
+            result |= {f"y:{name}": mixing.labels(batch[f"y:{name}"]) for name in plan.selection.labels}
+            result |= {"partner": tf.gather(batch["id"], mixing.partners)} if plan.options.ids else {}
         result[f"n:{part.flat}"] = tf.cast(sequences.row_lengths(), tf.int32)
         result[part.flat] = sequences if plan.options.batching == "ragged" else _padded(plan, part, sequences, bucket)
     return result
@@ -74,8 +78,8 @@ def _transformed(
     if waveform is not None:
         sequences = waveforms_of(waveform, sequences)
     is_key = name == plan.selection.key
-    if is_key and augmenter.changes_samples:
-        sequences = augmenter.samples(sequences, numbers, epoch)
+    if is_key and numbers is not None and augmenter.changes_samples:
+        sequences = augmenter.samples(sequences, ids, numbers, epoch)
     if name in frame_plan.traced and frame_plan.lengths is not None:
         sequences = transformed(frame_plan.traced[name], sequences, frame_plan.lengths, ids)
     if not part.is_feature:
@@ -88,7 +92,7 @@ def _transformed(
         else:
             values = by_moments(values, frame_plan.moments[name])
         sequences = sequences.with_values(values)
-    if is_key:
+    if is_key and numbers is not None:
         sequences = augmenter.features(sequences, numbers, epoch)
     return sequences.with_values(tf.cast(sequences.values, dtype))
 

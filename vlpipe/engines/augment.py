@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import threading
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from vlpipe.audio.augment import Augment
 from vlpipe.engines.buffer_pool import aligned
 from vlpipe.engines.epochs import ANONYMOUS
+from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.engines.splitmix_graph import draws
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.splitmix import purposes_of
 from vlpipe.transforms.augment import masked
-from vlpipe.transforms.augmentations import Augmentation, of_stage
+from vlpipe.transforms.augmentations import STAGES, of_stage
+from vlpipe.transforms.mixup import expanded, mixed, shares
 from vlpipe.transforms.noise import AddNoise, Noise, with_noise
 from vlpipe.transforms.normalize import means
 from vlpipe.transforms.waveforms import Gain, amplified, moved
-
-Draws = Callable[[int, Augmentation], tf.Tensor]
 
 
 class Augmenter:
@@ -33,14 +34,16 @@ class Augmenter:
     def __init__(self, plan: Plan) -> None:
         augments = plan.options.augment
         self._seed, self._purposes = plan.options.seed or 0, purposes_of(type(augment).__name__ for augment in augments or ())
-        self._samples, self._features = of_stage(augments, "samples"), of_stage(augments, "features")
+        self._samples, self._features, self._batch = (of_stage(augments, stage) for stage in STAGES)
         self.changes_samples = bool(self._samples)
+        self._functions = {position: _Function(augment) for position, augment in self._samples if isinstance(augment, Augment)}
         self._noises = {position: _NoiseInMemory(augment) for position, augment in self._samples if isinstance(augment, AddNoise)}
 
-    def samples(self, sequences: tf.RaggedTensor, numbers: tf.Tensor | None, epoch: tf.Tensor) -> tf.RaggedTensor:
+    def samples(self, sequences: tf.RaggedTensor, ids: tf.Tensor, numbers: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
         """The waveforms `[B, None]` or `[B, None, 1]`, augmented: floats, or integers if nothing makes fractions of them.
 
         Args:
+            ids: int64 `[B]`, of their records, for errors.
             numbers: int64 `[B]`, from which random numbers are drawn.
             epoch: int64 scalar.
         """
@@ -54,7 +57,7 @@ class Augmenter:
         def one(row: tf.Tensor) -> tf.Tensor:
             samples = values[splits[row] : splits[row + 1]]
             for (position, augment), numbers_of in zip(self._samples, drawn, strict=True):
-                samples = self._changed(position, augment, samples, numbers_of[row])
+                samples = self._changed(position, augment, samples, numbers_of[row], ids[row])
             return samples
 
         # One waveform after another: for a batch at once, every sample needs the number of its row, which takes ten times as long.
@@ -62,17 +65,65 @@ class Augmenter:
         changed = tf.map_fn(one, tf.range(sequences.nrows()), fn_output_signature=spec).values
         return sequences.with_values(changed if dtype.is_integer else tf.cast(changed, dtype))
 
-    def _changed(self, position: int, augment: Any, samples: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
+    def _changed(self, position: int, augment: Any, samples: tf.Tensor, drawn: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        if isinstance(augment, Augment):
+            return self._functions[position](samples, drawn, number)
         if isinstance(augment, AddNoise):
             return with_noise(augment, self._noises[position].read(), samples, drawn)
         return amplified(augment, samples, drawn) if isinstance(augment, Gain) else moved(augment, samples, drawn)
 
-    def features(self, sequences: tf.RaggedTensor, numbers: tf.Tensor | None, epoch: tf.Tensor) -> tf.RaggedTensor:
+    def features(self, sequences: tf.RaggedTensor, numbers: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
         """The features `[B, None, d]`, augmented; arguments as for `samples`."""
         for position, augment in self._features:
             drawn = draws(self._seed, epoch, self._purposes[position], numbers, augment.draws)
             sequences = sequences.with_values(masked(augment, sequences, _fill(sequences, augment.fill), drawn))
         return sequences
+
+    def mixing(self, sequences: tf.RaggedTensor, numbers: tf.Tensor, epoch: tf.Tensor) -> Mixing | None:
+        """How the sequences of a batch are mixed; None if they are not. Arguments as for `samples`."""
+        for position, augment in self._batch:
+            drawn = draws(self._seed, epoch, self._purposes[position], numbers, augment.draws)
+            partners = drawn[:, 0] * sequences.nrows() // 2**32
+            has_frames = tf.gather(sequences.row_lengths(), partners) > 0
+            return Mixing(partners, tf.where(has_frames, shares(augment, drawn[:, 1]), 1))
+        return None
+
+
+class Mixing:
+    """How the sequences of a batch are mixed.
+
+    Attributes:
+        partners: int64 `[B]`, the row of each one's partner.
+    """
+
+    def __init__(self, partners: tf.Tensor, share: tf.Tensor) -> None:
+        self.partners, self._share = partners, share
+
+    def frames(self, sequences: tf.RaggedTensor) -> tf.RaggedTensor:
+        """The sequences `[B, None, ...]`, mixed."""
+        return sequences.with_values(mixed(sequences, self.partners, self._share))
+
+    def labels(self, labels: tf.Tensor) -> tf.Tensor:
+        """The labels `[B, ...]`, mixed."""
+        share = expanded(tf.cast(self._share, labels.dtype), labels)
+        return tf.where(share < 1, share * labels + (1 - share) * tf.gather(labels, self.partners), labels)
+
+
+class _Function:
+    """A function in Python, in the graph."""
+
+    _lock = threading.Lock()  # of all: such functions may use the global state of a random number generator
+
+    def __init__(self, augment: Augment) -> None:
+        self._augment = augment
+
+    def __call__(self, samples: tf.Tensor, drawn: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        result = tf.numpy_function(wait_at_exit(_Function._in_python, self), [samples, drawn, number], samples.dtype, stateful=False)
+        return tf.ensure_shape(result, samples.shape)
+
+    def _in_python(self, samples: np.ndarray, drawn: np.ndarray, number: np.ndarray) -> np.ndarray:
+        with self._lock:
+            return self._augment(samples, drawn, int(number))
 
 
 _handed_over: dict[int, np.ndarray] = {}

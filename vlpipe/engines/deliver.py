@@ -32,8 +32,9 @@ def deliver(batch: Flat, plan: Plan, class_weights: Mapping[str, np.ndarray]) ->
                 x["label_lengths" if selection.single_label else f"{name}_lengths"] = batch[f"n:y:{name}"]
     if options.ids:
         x["id"] = batch["id"]
-    if "start" in batch:
-        x["start"] = batch["start"]
+    for name in ("start", "partner"):
+        if name in batch:
+            x[name] = batch[name]
     y: Any = {name: batch[f"y:{name}"] for name in selection.labels} or None
     if selection.single_label:
         y = batch[f"y:{selection.labels[0]}"]

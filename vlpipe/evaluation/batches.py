@@ -124,7 +124,7 @@ def of_plan(plan: Plan, options: Options) -> Iterator[Batch]:
         frames = {name: x["lengths" if single else f"{name}_lengths"] for name in names}
         lengths = {key for key in x if key.endswith("lengths")} - set(names)
         labels = {key.removesuffix("_lengths"): x[key] for key in lengths if key.removesuffix("_lengths") not in (*names, "lengths")}
-        requested = set(x) - (set() if options.lengths else lengths) - (set() if options.ids else {"id", "start"})
+        requested = set(x) - (set() if options.lengths else lengths) - (set() if options.ids else {"id", "start", "partner"})
         y, label_frames, weight = _labels(rest, labels)
         yield Batch(
             x=x["features"] if requested == {"features"} and single else {key: x[key] for key in x if key in requested},

@@ -5,6 +5,7 @@ batch. The layers it uses can also be used directly, each with the arguments of 
 """
 
 from vlpipe.layers.adaptive import AdaptiveAveragePooling1D, AdaptiveMaxPooling1D
+from vlpipe.layers.audio import MFCC, LogMel
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.check import Finding, ModelCheck, check_model
 from vlpipe.layers.convert import mask_aware
@@ -37,6 +38,7 @@ from vlpipe.layers.wrappers import FrameWise, SpectralNormalization, TimeDistrib
 
 __all__ = [
     "CTC",
+    "MFCC",
     "AdaptiveAveragePooling1D",
     "AdaptiveMaxPooling1D",
     "Add",
@@ -68,6 +70,7 @@ __all__ = [
     "GlobalMaxPooling2D",
     "GroupNormalization",
     "LengthMask",
+    "LogMel",
     "MaskAware",
     "MaxPooling1D",
     "MaxPooling2D",

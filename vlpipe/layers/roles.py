@@ -63,6 +63,14 @@ REFUSALS = {
         "infers the lengths from the values, so it takes a silent frame for padding",
         "Remove it: the lengths are an input of the mask-aware model.",
     ),
+    plain.MelSpectrogram: (
+        "centres its frames on the padding, compares them with the loudest of the batch (top_db), and returns [B, mels, frames]",
+        "Use vlpipe.layers.LogMel on [B, N, 1].",
+    ),
+    plain.STFTSpectrogram: (
+        "computes frames of the padding, and does not tell which frames are real",
+        "Use vlpipe.layers.LogMel on [B, N, 1].",
+    ),
 }
 
 

@@ -197,6 +197,8 @@ def _check_augment(
             augment.check_rate(rate, whose)
     for _, augment in of_stage(options.augment, "features"):
         augment.check(key, dimensions)
+    for _, augment in of_stage(options.augment, "batch"):
+        augment.check(selection.features, {name: index.schema.fields[name] for name in selection.labels})
 
 
 def _check_same_frames(stored: tuple[int, ...], traced: TracedTransform | WaveformFeatures, normalize: str | Opened) -> None:

@@ -24,6 +24,7 @@ from vlpipe.planning.selection import Selection, selection_of
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
+from vlpipe.transforms.augmentations import of_stage, python_in
 
 if TYPE_CHECKING:  # the package that provides it is TensorFlow's own requirement, and only type checkers need it
     from typing_extensions import Unpack
@@ -145,6 +146,13 @@ def choose_engine(options: Options, *, local: bool = True, compressed: bool = Fa
             f"engine={engine!r}: this engine cannot start reading in the middle of a compressed file. Leave engine out, or uncompress or "
             "convert the files (vlpipe convert)."
         )
+    if engine == "graph" and (python := python_in(options.augment)) is not None:
+        raise ArgumentError(
+            f'augment: {python!r} calls Python, but the graph engine is a pure graph. Use engine="mapped", which reads local files, or '
+            "vlpipe.Gain, vlpipe.AddNoise and vlpipe.TimeShift."
+        )
+    if engine == "stream" and of_stage(options.augment, "batch"):
+        raise ArgumentError(f"augment: Mixup needs the batches of a plan, and the stream engine has none. {instead}.")
     if engine == "stream" and mixed:
         raise ArgumentError(f"mix: the stream engine delivers every record once an epoch. {instead}.")
     if engine == "stream" and options.windows is not None:

@@ -64,7 +64,7 @@ def run_identity(
         "crop": options.crop and repr(options.crop),
         "transform": options.transform and _transform(frame_plan, key, frames),
         "normalize": _normalize(options, frame_plan),
-        "augment": identity_of(options.augment),
+        "augment": identity_of(options.augment, options.batch_cap, options.shard[1]),
         # Only where they are used: states that were saved before there were such arguments have none of these.
         **({"aligned": ",".join(aligned)} if aligned else {}),
         **({} if options.multiple_of == 1 else {"multiple_of": options.multiple_of}),

@@ -17,6 +17,7 @@ from vlpipe.planning.paddings import Paddings, Part, label_dtype, paddings
 from vlpipe.storage.field_access import Location
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
+from vlpipe.transforms.augmentations import of_stage
 
 _log = logging.getLogger("vlpipe")
 
@@ -223,6 +224,7 @@ def _check_collisions(schema: Schema, selection: Selection, options: Options) ->
         lists = [name for name in selection.labels if isinstance(schema.fields[name], Sequence)]
         added += ["label_lengths" for _ in lists] if selection.single_label else [f"{name}_lengths" for name in lists]
     added += ["id"] if options.ids else []
+    added += ["partner"] if options.ids and of_stage(options.augment, "batch") else []
     added += ["start"] if options.ids and options.windows is not None else []
     names = [*added, *(["features"] if selection.single_feature else selection.features)]
     both = sorted({name for name in names if names.count(name) > 1})

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from vlpipe.audio.augment import Augment
 from vlpipe.errors import ArgumentError
 from vlpipe.transforms.augment import SpecAugment
+from vlpipe.transforms.mixup import Mixup
 from vlpipe.transforms.noise import AddNoise
 from vlpipe.transforms.waveforms import Gain, TimeShift
 
-# Each has a `stage`, which says what it changes: the "samples" of a waveform, before `transform`, or the "features", after `normalize`; the
-# number of random `draws` for each sequence; and whether it `makes_fractions` of integers.
-Augmentation = Gain | TimeShift | AddNoise | SpecAugment
-STAGES = ("samples", "features")
+# Each has a `stage`, which says what it changes: the "samples" of a waveform, before `transform`; the "features", after `normalize`; or a
+# "batch", after these; the number of random `draws` for each sequence; and whether it `makes_fractions` of integers.
+Augmentation = Gain | TimeShift | AddNoise | Augment | SpecAugment | Mixup
+STAGES = ("samples", "features", "batch")
 
 
 def checked_augment(augment: Any) -> tuple[Augmentation, ...] | None:
@@ -28,8 +30,10 @@ def checked_augment(augment: Any) -> tuple[Augmentation, ...] | None:
     kinds = get_args(Augmentation)
     for entry in several:
         if not isinstance(entry, kinds):
-            names = ", ".join(f"vlpipe.{kind.__name__}(...)" for kind in kinds)
+            names = ", ".join(f"vlpipe.{'audio.' if kind is Augment else ''}{kind.__name__}(...)" for kind in kinds)
             raise ArgumentError(f"augment: came as {entry!r:.200}, expected one of {names}, a list of these, or None.")
+    if len(of_stage(several, "batch")) > 1:
+        raise ArgumentError(f"augment: has {len(of_stage(several, 'batch'))} vlpipe.Mixup, expected one. Use one with a greater alpha.")
     return several or None
 
 
@@ -38,8 +42,17 @@ def of_stage(augments: tuple[Augmentation, ...] | None, stage: str) -> list[tupl
     return [(position, augment) for position, augment in enumerate(augments or ()) if augment.stage == stage]
 
 
-def identity_of(augments: tuple[Augmentation, ...] | None) -> str | None:
+def python_in(augments: tuple[Augmentation, ...] | None) -> Augment | None:
+    """The first augmentation that calls Python, which a pure graph cannot."""
+    return next((augment for augment in augments or () if isinstance(augment, Augment)), None)
+
+
+def identity_of(augments: tuple[Augmentation, ...] | None, batch_size: int | None, world: int) -> str | None:
     """What of the augmentations decides what is delivered, for a resume state."""
-    if augments is None:
-        return None
-    return ", ".join(augment.identity if isinstance(augment, AddNoise) else repr(augment) for augment in augments)
+
+    def identity(augment: Augmentation) -> str:
+        if isinstance(augment, Mixup):  # partners come from the batch of a rank
+            return f"Mixup(alpha={augment.alpha}, batch_size={batch_size}, world={world})"
+        return augment.identity if isinstance(augment, AddNoise) else repr(augment)
+
+    return None if augments is None else ", ".join(map(identity, augments))
