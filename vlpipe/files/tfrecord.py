@@ -63,6 +63,15 @@ def header_of(length: int) -> bytes:
     return size + _CHECKSUM.pack(masked_crc(size))
 
 
+def headers_of(lengths: np.ndarray) -> np.ndarray:
+    """Return `header_of` each of these lengths (int64 `[N]`): uint8 `[N, 12]`."""
+    headers = np.empty((len(lengths), HEADER_BYTES), np.uint8)
+    headers[:, :8] = lengths.astype("<u8")[:, None].view(np.uint8)
+    starts = np.arange(len(lengths)) * HEADER_BYTES
+    headers[:, 8:] = _header_checksums(headers.reshape(-1), starts).astype("<u4")[:, None].view(np.uint8)
+    return headers
+
+
 def length_in(header: bytes) -> int | None:
     """Return the length of the data behind a header of 12 bytes; None if the checksum of the header does not match."""
     length, checksum = _HEADER.unpack(header)
