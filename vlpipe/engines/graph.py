@@ -148,17 +148,17 @@ class _Reader:
     def read(self, pieces: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
         """The flat batch of some pieces, given by their positions in the plan."""
         taken = self._pieces.take(pieces, epoch)
-        data = self._records.attempt(taken.records)
+        data, agree = self._records.attempt(taken.records)
         if self._screen is not None:
-            readable = self._records.are_whole(data, taken.records)
+            readable = self._records.are_whole(data, agree, taken.records)
             kept, real = _screened(self._screen, Batch(pieces, real, bucket), epoch, readable)
             same = readable & (tf.size(kept) == tf.size(pieces)) & tf.reduce_all(kept[: tf.size(pieces)] == pieces[: tf.size(kept)])
             taken = self._pieces.take(kept, epoch)
-            data = tf.cond(same, lambda: data, lambda: self._records.attempt(taken.records))
+            data, agree = tf.cond(same, lambda: (data, agree), lambda: self._records.attempt(taken.records))
             pieces = kept
         pieces.set_shape([self._plan.static_shape[0]])
         taken = self._pieces.take(pieces, epoch)
-        flat = self._decode(self._records.checked(data, taken.records), taken, real, bucket)
+        flat = self._decode(self._records.checked(data, agree, taken.records), taken, real, bucket)
         return transform_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}) if self._plan.has_transforms else flat
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -29,22 +28,15 @@ def _record_at(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
     """The record at a byte offset, or nothing where its header announces more bytes than the file has.
 
     TensorFlow's reader allocates what a header announces, and a length of 2^40 under a right checksum ends the process (SIGSEGV). Skipping
-    a record allocates nothing: it tests the header, and that the file goes on to the end of the record. `skip` alone would read the
-    record behind it, so it skips in an interleave whose next element is a marker.
+    a record allocates nothing: it tests the header, and that the file goes on to the end of the record. `skip` alone would then read the
+    record behind it. So two readers of the same record take turns: the first one skips it, and the second one reads it; where the first
+    cannot skip it, the second has to, and cannot either.
     """
-
-    def record_or_marker(number: tf.Tensor) -> tf.data.Dataset:
-        def record() -> tf.Tensor:
-            return tf.data.experimental.to_variant(_records_from(path, offset))
-
-        def marker() -> tf.Tensor:
-            return tf.data.experimental.to_variant(tf.data.Dataset.from_tensors(""))
-
-        return tf.data.experimental.from_variant(tf.cond(number == 0, record, marker), _STRING)
-
-    untouched = tf.autograph.experimental.do_not_convert
-    skipped = tf.data.Dataset.range(2).interleave(untouched(record_or_marker), cycle_length=2, block_length=1).skip(1).take(1)
-    return skipped.flat_map(untouched(lambda _: _records_from(path, offset).take(1)))
+    records = _records_from(path, offset)
+    twice = tf.data.Dataset.range(2).interleave(
+        tf.autograph.experimental.do_not_convert(lambda _: records), cycle_length=2, block_length=1
+    )
+    return twice.skip(1).take(1)
 
 
 def _sizes_differ(paths: tf.Tensor, sizes: tf.Tensor) -> tf.data.Dataset:
@@ -73,10 +65,15 @@ class GraphRecords:
         self._names = tf.constant([printable(shard.name) for shard in index.shards])
         self._numbers = tf.constant(index.numbers())
         self._suspects = tf.constant(suspects) if len(suspects) else None
-        self._values = IndexedValues(plan)
+        self._values = IndexedValues(plan) if plan.options.verify != "never" else None
 
-    def attempt(self, records: tf.Tensor) -> tf.Tensor:
-        """string `[B]`: the records, each compared with the checksum that is stored with it; another number if one cannot be read."""
+    def attempt(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Read some records, given by their rows (int64 `[B]`).
+
+        Returns:
+            string `[B]`, the records, each compared with the checksum that is stored with it; another number if one cannot be read.
+            bool `[B]`, whether each agrees with the index, as far as the graph can tell.
+        """
         shards, offsets = tf.gather(self._shard, records), tf.gather(self._offset, records)
         used, _ = tf.unique(shards)
         beyond = _sizes_differ(tf.gather(self._paths, used), tf.gather(self._sizes, used))
@@ -84,29 +81,31 @@ class GraphRecords:
         positions = tf.data.Dataset.from_tensor_slices((tf.gather(self._paths, shards), offsets))
         read = positions.flat_map(untouched(_record_at))
         count = tf.size(records, tf.int64)
-        # All reads in one call of a map, so that an error ends that call: a reader repeats its error forever if the file cannot be opened.
-        attempt = tf.data.Dataset.from_tensors(0).map(
-            untouched(lambda _: beyond.concatenate(read).batch(2 * count + 1).get_single_element())
-        )
-        return _or_nothing(attempt, tf.string)
 
-    def are_whole(self, data: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-        """bool: whether an attempt has read all records, and each agrees with the index as far as the graph can tell."""
-        return tf.cond(tf.size(data) == tf.size(records), lambda: self._agree(data, records), lambda: tf.constant(False))
+        def read_all(_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            data = beyond.concatenate(read).batch(2 * count + 1).get_single_element()
+            return data, tf.cond(tf.size(data) == tf.size(records), lambda: self._agree(data, records), lambda: tf.zeros([0], tf.bool))
+
+        # All reads in one call of a map, so that an error ends that call: a reader repeats its error forever if the file cannot be opened.
+        attempt = tf.data.Dataset.from_tensors(0).map(untouched(read_all)).ignore_errors()
+        nothing = tf.data.Dataset.from_tensors((tf.zeros([0], tf.string), tf.zeros([0], tf.bool)))
+        data, agree = attempt.concatenate(nothing).take(1).get_single_element()
+        return data, agree
+
+    def are_whole(self, data: tf.Tensor, agree: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
+        """bool: whether an attempt has read all records, and they agree with the index."""
+        return (tf.size(data) == tf.size(records)) & tf.reduce_all(agree)
 
     def _agree(self, data: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-        """bool: whether the size of each record, and what the index has of its values, are those of the index."""
-        same = tf.reduce_all(tf.strings.length(data) == tf.cast(tf.gather(self._bytes, records), tf.int32))
+        """bool `[B]`: whether the size of each record, and what the index has of its values, are those of the index."""
+        same = tf.strings.length(data) == tf.cast(tf.gather(self._bytes, records), tf.int32)
         if self._suspects is not None:
-            same &= tf.reduce_all(records[:, None] != self._suspects)
-        if not self._values:
-            return same
-        untouched = tf.autograph.experimental.do_not_convert
-        compared = tf.data.Dataset.from_tensors(0).map(untouched(lambda _: self._values.agree(data, records)))
-        # A record that is no Example cannot be parsed: an error, and nothing comes.
-        return same & tf.equal(tf.size(tf.where(_or_nothing(compared.map(lambda agree: agree[None]), tf.bool))), 1)
+            same &= tf.reduce_all(records[:, None] != self._suspects, 1)
+        if self._values:  # only of records of the right size are the positions in the index those of bytes
+            same = tf.cond(tf.reduce_all(same), lambda: self._values.agree(data, records), lambda: same)
+        return same
 
-    def checked(self, data: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
+    def checked(self, data: tf.Tensor, agree: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
         """What an attempt has read.
 
         Raises:
@@ -120,30 +119,25 @@ class GraphRecords:
             data = tf.identity(data)
 
         def changed() -> tf.Tensor:
-            which = records[self._first_other(data, records)]
+            which = records[tf.argmin(tf.cast(agree, tf.int32))]
             return tf.strings.join([self._where(which), ": is not the record that was indexed. ", REWRITTEN])
 
-        with tf.control_dependencies([require(self._agree(data, records), changed)]):
+        with tf.control_dependencies([require(tf.reduce_all(agree), changed)]):
             return tf.identity(data)
 
     def _first_unread(self, records: tf.Tensor) -> tf.Tensor:
         """Position in the batch of the first record that cannot be read: TensorFlow's own errors name neither file nor record."""
 
-        def is_readable(position: tf.Tensor) -> tf.Tensor:
+        def position_if_readable(position: tf.Tensor) -> tf.Tensor:
             record = records[position]
             data = _record_at(self._paths[self._shard[record]], self._offset[record]).get_single_element()
-            with tf.control_dependencies([data]):
-                return tf.constant(True)
+            with tf.control_dependencies([self._agree(data[None], record[None])]):
+                return tf.identity(position)
 
-        return _first_that_is_not(is_readable, tf.size(records, tf.int64))
-
-    def _first_other(self, data: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-        """Position in the batch of the first record that disagrees with the index."""
-
-        def agrees(position: tf.Tensor) -> tf.Tensor:
-            return self._agree(data[position][None], records[position][None])
-
-        return _first_that_is_not(agrees, tf.size(records, tf.int64))
+        count = tf.size(records, tf.int64)
+        readable = tf.data.Dataset.range(count).map(tf.autograph.experimental.do_not_convert(position_if_readable)).ignore_errors()
+        positions = readable.concatenate(tf.data.Dataset.from_tensors(count)).batch(count + 1).get_single_element()
+        return tf.math.count_nonzero(positions == tf.range(tf.size(positions, tf.int64))) % count
 
     def _where(self, record: tf.Tensor) -> tf.Tensor:
         """Names a record as `Index.where` does."""
@@ -151,18 +145,3 @@ class GraphRecords:
         number = tf.strings.as_string(self._numbers[record])
         return tf.strings.join([self._names[shard], ", record ", number, " at byte ", tf.strings.as_string(offset)])
 
-
-def _or_nothing(made: tf.data.Dataset, dtype: tf.DType) -> tf.Tensor:
-    """The only element of a dataset, a vector; an empty one if making it fails."""
-    return made.ignore_errors().concatenate(tf.data.Dataset.from_tensors(tf.zeros([0], dtype))).take(1).get_single_element()
-
-
-def _first_that_is_not(function: Callable[[tf.Tensor], tf.Tensor], count: tf.Tensor) -> tf.Tensor:
-    """The first number below `count` for which a function returns False or fails; 0 if there is none."""
-
-    def number_if(number: tf.Tensor) -> tf.Tensor:
-        return tf.where(function(number), number, -1)
-
-    good = tf.data.Dataset.range(count).map(tf.autograph.experimental.do_not_convert(number_if)).ignore_errors()
-    numbers = good.concatenate(tf.data.Dataset.from_tensors(count)).batch(count + 1).get_single_element()
-    return tf.math.count_nonzero(tf.math.cumprod(tf.cast(numbers == tf.range(tf.size(numbers, tf.int64)), tf.int64))) % count

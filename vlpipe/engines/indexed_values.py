@@ -31,12 +31,12 @@ class IndexedValues:
         return bool(self._numbers or self._frames)
 
     def agree(self, data: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-        """bool: whether all of some records (string `[B]`, and their rows) have the values that the index has of them.
+        """bool `[B]`: which of some records (string `[B]`, and their rows) have the values that the index has of them.
 
         Raises:
             tf.errors.InvalidArgumentError: one is no Example.
         """
-        agree = tf.constant(True)
+        agree = tf.ones_like(records, tf.bool)
         if self._numbers:
             parsed = tf.io.parse_example(data, {name: numbers.feature for name, numbers in self._numbers.items()})
             for name, numbers in self._numbers.items():
@@ -61,20 +61,24 @@ class _Numbers:
             starts, values = np.arange(len(table), dtype=np.int64) * table.shape[1], table.ravel()
         self._starts, self._counts = tf.constant(starts), tf.constant(counts)
         # Bits, so that a NaN equals itself.
-        self._values = tf.constant(values.astype(np.float32).view(np.int32) if is_float else values.astype(np.int64))
+        values = values.astype(np.float32).view(np.int32) if is_float else values.astype(np.int64)
+        self._values = tf.constant(np.append(values, values.dtype.type(0)))  # one more, so that there is one at 0
 
     def agree(self, found: tf.RaggedTensor, records: tf.Tensor) -> tf.Tensor:
         counts, lengths = tf.gather(self._counts, records), found.row_lengths()
-        absent = tf.constant(False) if self._is_list else lengths == 0  # the index has the default of the layout
-        return tf.cond(
-            tf.reduce_all((lengths == counts) | absent), lambda: self._same_values(found, records, lengths), lambda: tf.constant(False)
-        )
-
-    def _same_values(self, found: tf.RaggedTensor, records: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        same = lengths == counts
         starts = tf.gather(self._starts, records)
-        expected = tf.gather(self._values, tf.ragged.range(starts, starts + lengths).values)
+        steps = tf.range(tf.reduce_max(counts))
+        inside = (steps < counts[:, None]) & same[:, None]
+        expected = tf.gather(self._values, tf.where(inside, starts[:, None] + steps, 0))
+        values = tf.where(inside, tf.gather(self._padded(found), tf.where(inside, found.row_starts()[:, None] + steps, 0)), expected)
+        same &= tf.reduce_all(values == expected, 1)
+        return same if self._is_list else same | (lengths == 0)  # the index has the default of the layout
+
+    def _padded(self, found: tf.RaggedTensor) -> tf.Tensor:
+        """The values, and one more, so that there is one at 0."""
         values = found.values if found.dtype == tf.int64 else tf.bitcast(found.values, tf.int32)
-        return tf.reduce_all(values == expected)
+        return tf.concat([values, tf.zeros([1], values.dtype)], 0)
 
 
 def _as_written(index: Index, access: FieldAccess) -> np.ndarray:
@@ -105,4 +109,4 @@ class _FramesPlace:
         bytes_of = tf.bitwise.bitwise_or(groups % 128, tf.where(steps < lengths - 1, np.int64(128), np.int64(0)))
         before = tf.strings.substr(data, tf.gather(self._starts, records) - lengths[:, 0], lengths[:, 0])
         found = tf.cast(tf.io.decode_raw(before, tf.uint8, fixed_length=_MOST), tf.int64)
-        return tf.reduce_all((found == bytes_of) | (steps >= lengths))
+        return tf.reduce_all((found == bytes_of) | (steps >= lengths), 1)
