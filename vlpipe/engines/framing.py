@@ -12,7 +12,7 @@ import numpy as np
 
 from vlpipe.engines.mapped_shards import Shards
 from vlpipe.errors import REWRITTEN, DatasetError
-from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES, headers_of, length_in
+from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES, headers_of, length_in, named_errors
 from vlpipe.regular_files import open_regular
 from vlpipe.storage.index import Index
 
@@ -56,13 +56,13 @@ def check_lengths(index: Index, rows: np.ndarray) -> None:
         rows: int64 `[n]`, rows of the index.
 
     Raises:
-        DatasetError: a record has another length; the message names it.
-        OSError: the file cannot be opened or read.
+        DatasetError: a record has another length, or the file cannot be read; the message names it.
     """
     table = np.asarray(index.rows).take(rows)
     if not len(table):
         return
-    with open_regular(index.shards[int(table["shard"][0])].path) as file:
+    path = index.shards[int(table["shard"][0])].path
+    with named_errors(path), open_regular(path) as file:
         descriptor = file.fileno()
         for row, offset, size in zip(rows.tolist(), table["offset"].tolist(), table["bytes"].tolist(), strict=True):
             header = os.pread(descriptor, HEADER_BYTES, offset)
