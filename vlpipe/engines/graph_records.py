@@ -33,9 +33,7 @@ def _record_at(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
     cannot skip it, the second has to, and cannot either.
     """
     records = _records_from(path, offset)
-    twice = tf.data.Dataset.range(2).interleave(
-        tf.autograph.experimental.do_not_convert(lambda _: records), cycle_length=2, block_length=1
-    )
+    twice = tf.data.Dataset.range(2).interleave(tf.autograph.experimental.do_not_convert(lambda _: records), cycle_length=2, block_length=1)
     return twice.skip(1).take(1)
 
 
@@ -144,4 +142,3 @@ class GraphRecords:
         shard, offset = self._shard[record], self._offset[record]
         number = tf.strings.as_string(self._numbers[record])
         return tf.strings.join([self._names[shard], ", record ", number, " at byte ", tf.strings.as_string(offset)])
-

@@ -22,6 +22,7 @@ class IndexedValues:
     def __init__(self, plan: Plan) -> None:
         index, selection = plan.index, plan.selection
         labels = [index.access(name) for name in selection.labels]
+        self._is_native = index.foreign is None
         self._numbers = {access.name: _Numbers(index, access) for access in labels if access.location in (Location.ROW, Location.LIST)}
         sequences = [*(index.access(name, as_feature=True) for name in selection.features), *labels]
         located = [access for access in sequences if access.location is Location.FRAMES and index.foreign is None]
@@ -34,16 +35,25 @@ class IndexedValues:
         """bool `[B]`: which of some records (string `[B]`, and their rows) have the values that the index has of them.
 
         Raises:
-            tf.errors.InvalidArgumentError: one is no Example.
+            tf.errors.InvalidArgumentError: a native one is no Example.
         """
         agree = tf.ones_like(records, tf.bool)
         if self._numbers:
-            parsed = tf.io.parse_example(data, {name: numbers.feature for name, numbers in self._numbers.items()})
-            for name, numbers in self._numbers.items():
-                agree &= numbers.agree(parsed[name], records)
+            agree = self._numbers_agree(data, records) if self._is_native else self._numbers_agree_where_parsed(data, records)
         for place in self._frames:
             agree &= place.agrees(data, records)
         return agree
+
+    def _numbers_agree(self, data: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
+        parsed = tf.io.parse_example(data, {name: numbers.feature for name, numbers in self._numbers.items()})
+        return tf.reduce_all(tf.stack([numbers.agree(parsed[name], records) for name, numbers in self._numbers.items()]), 0)
+
+    def _numbers_agree_where_parsed(self, data: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
+        """The same, where TensorFlow can parse all of the records: the index also takes unusual encodings, which it cannot."""
+        untouched = tf.autograph.experimental.do_not_convert
+        compared = tf.data.Dataset.from_tensors(0).map(untouched(lambda _: self._numbers_agree(data, records))).ignore_errors()
+        unknown = tf.data.Dataset.from_tensors(tf.ones_like(records, tf.bool))
+        return compared.concatenate(unknown).take(1).get_single_element()
 
 
 class _Numbers:

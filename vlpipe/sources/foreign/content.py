@@ -67,7 +67,7 @@ class _Copy:
             copied = os.preadv(self._file.fileno(), [view[begin:end]], begin)
             if not copied:
                 raise DatasetError(
-                    f"{self._path}: was cut to at most {begin} bytes while it was indexed, it had {len(view)}. Index the file again when it "
-                    "is complete."
+                    f"{self._path}: was cut while it was indexed: nothing can be read at byte {begin} of {len(view)}. Index the file again "
+                    "when it is complete."
                 )
             begin += copied

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlpipe.errors import DatasetError
 from vlpipe.files.compression import compression_of, on_disk
 from vlpipe.files.tfrecord import HEADER_BYTES, named_errors, scan
 from vlpipe.layouts.base import Layout, Listed, Number, Value
