@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,11 +16,12 @@ import tensorflow as tf
 
 import vlpipe
 from tests.helpers.foreign_files import example, floats, ints
+from tests.helpers.metadata_files import write_signed
 from vlpipe.engines.framing import check_lengths, other_frames
-from vlpipe.engines.streamed_records import StreamedRecords
 from vlpipe.errors import DatasetError
 from vlpipe.files.tfrecord import footer_of, header_of, headers_of, masked_crc, read_frames
 from vlpipe.sources.native import open_source
+from vlpipe.storage.index import digest_of_rows
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
@@ -108,14 +110,17 @@ def test_an_absurd_length_behind_the_last_record_is_no_signal(shard: Path) -> No
 
 
 def test_a_native_record_that_is_no_example_is_named_by_the_stream_engine(shard: Path) -> None:
-    """Its bytes are no text, which TensorFlow's own message quotes."""
-    index = open_source(shard.parent)
-    rewrite(shard, lambda records: [*records[:2], b"\xde" * len(records[2]), *records[3:]])
-    data = [frame.data for frame in read_frames(shard)][2]
-    plan = vlpipe.plan(shard.parent, engine="stream")
-    streamed = StreamedRecords(plan)
-    with pytest.raises(DatasetError, match="record 2 at byte .*: is no tf.train.Example of the schema: byte 0 of the data"):
-        streamed._parse(2, data)
+    """All digests are right. Its bytes are no text, but TensorFlow's own message quotes them."""
+    index, size = open_source(shard.parent), int(open_source(shard.parent).rows["bytes"][2])
+    rewrite(shard, lambda records: [*records[:2], b"\xde" * size, *records[3:]])
+    rows = np.array(index.rows)
+    rows["checksum"][2] = masked_crc(b"\xde" * size)
+    np.save(shard.parent / "index.npy", rows)
+    document = json.loads((shard.parent / "vlpipe.json").read_text("utf-8"))
+    document["index"]["digest"] = digest_of_rows(rows)
+    write_signed(shard.parent / "vlpipe.json", document)
+    text = message(lambda: vlpipe.make_dataset(shard.parent, engine="stream"))
+    assert f"{index.where(2)}: is no tf.train.Example of the schema: byte 0 of the data" in text
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -169,6 +174,7 @@ import vlpipe
 from vlpipe.engines import gather_copy, mapped_shards
 from vlpipe.sources.foreign import content, index_file
 from vlpipe.sources.native import open_source
+from vlpipe.storage.index import digest_of_rows
 gather_copy._system_call = lambda: None
 index = open_source({str(tmp_path / "d")!r})
 shards = mapped_shards.Shards(index, "always")

@@ -182,9 +182,11 @@ def _read_shard(table: _Table, streamed: StreamedRecords, shard: tf.Tensor) -> t
     path = table.paths[shard]
     # A file that cannot be opened would keep ignore_errors in an endless loop. This opens it first, and its error names the file.
     opened = tf.data.FixedLengthRecordDataset(path, record_bytes=1, buffer_size=1).take(1).filter(lambda _: False)
-    read = tf.data.TFRecordDataset(path, compression_type=table.compression[shard], buffer_size=READ_BYTES)
-    checked = tf.data.Dataset.from_tensors("").map(lambda _: streamed.checked_lengths(shard)).filter(lambda _: False)
-    records = opened.concatenate(checked).concatenate(read.ignore_errors())
+    # The element that lets the reader begin comes only where the lengths agree: threads that read ahead go on behind an error.
+    checked = tf.data.Dataset.from_tensors("").map(lambda _: streamed.checked_lengths(shard))
+    compression = table.compression[shard]
+    read = checked.flat_map(lambda _: tf.data.TFRecordDataset(path, compression, READ_BYTES).ignore_errors())
+    records = opened.concatenate(read)
     blocks = records.batch(BLOCK)
     blocks = blocks.concatenate(tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)))
 
