@@ -102,6 +102,12 @@ def test_an_absurd_length_is_no_signal(shard: Path, engine: str, length: int) ->
         assert f"{index.where(5)}: {expected}" in message(lambda: vlpipe.make_dataset(shard.parent, engine="graph"))
 
 
+def test_a_record_that_becomes_no_example_is_named_by_the_graph_engine(shard: Path) -> None:
+    dataset = vlpipe.make_dataset(shard.parent, engine="graph", batch_size=4, seed=1)
+    rewrite(shard, lambda records: [*records[:6], b"\xde" * len(records[6]), *records[7:]])
+    assert f"{open_source(shard.parent).where(6)}: TensorFlow cannot read the record" in message(lambda: dataset)
+
+
 def test_an_absurd_length_behind_the_last_record_is_no_signal(shard: Path) -> None:
     dataset = vlpipe.make_dataset(shard.parent, engine="graph", batch_size=4, seed=1)
     with shard.open("ab") as file:
@@ -156,7 +162,7 @@ def test_framing_is_compared_without_reading_data(shard: Path) -> None:
     assert other_frames(index, rows).tolist() == [2, 4, 6, 11]
     check_lengths(index, rows[:2])
     shard.rename(shard.with_suffix(".away"))
-    with pytest.raises(DatasetError, match="cannot be read .No such file or directory.: its disk or its file system fails"):
+    with pytest.raises(DatasetError, match="reading it failed .No such file or directory.. Try again, or restore it from a copy"):
         check_lengths(index, rows)
 
 

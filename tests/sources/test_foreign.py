@@ -299,6 +299,9 @@ def test_scan_agrees_with_the_reader(files: list[Path], piece: int, monkeypatch:
     huge = header_of(1 << 40) + bytes(100)
     with pytest.raises(DatasetError, match="f, record 0 at byte 0: the header announces 1099511627776 bytes of data, the file has 96 left"):
         scan_of(huge)
+    monkeypatch.setattr(tfrecord, "_piece", lambda descriptor, begin, size: b"")
+    with pytest.raises(DatasetError, match="f, record 0 at byte 0: the file became shorter while it was scanned"):
+        scan_of(files[3].read_bytes())
 
 
 @pytest.mark.parametrize(

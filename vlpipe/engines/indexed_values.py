@@ -44,6 +44,13 @@ class IndexedValues:
             agree &= place.agrees(data, records)
         return agree
 
+    def parsed(self, data: tf.Tensor) -> list[tf.Tensor]:
+        """What has to be parsed of some native records to compare them; an error where one is no Example."""
+        if not self._numbers or not self._is_native:
+            return []
+        parsed = tf.io.parse_example(data, {name: numbers.feature for name, numbers in self._numbers.items()})
+        return [value.values for value in parsed.values()]
+
     def _numbers_agree(self, data: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
         parsed = tf.io.parse_example(data, {name: numbers.feature for name, numbers in self._numbers.items()})
         return tf.reduce_all(tf.stack([numbers.agree(parsed[name], records) for name, numbers in self._numbers.items()]), 0)

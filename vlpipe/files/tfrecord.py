@@ -159,7 +159,7 @@ def scan(file: BinaryIO, name: str) -> Scan:
             window = _piece(descriptor, begin, 64 if length > _PIECE else _PIECE)
             end = begin + len(window)
             if at + HEADER_BYTES > end:
-                raise DatasetError(f"{record_place(name, len(offsets), at)}: the file was cut while it was read. {DAMAGED}")
+                raise DatasetError(f"{record_place(name, len(offsets), at)}: the file became shorter while it was scanned. {DAMAGED}")
         (length,) = length_at(window, at - begin)
         if length > left or length >= 1 << 32:
             problem = f"the header announces {length} bytes of data, the file has {left} left (at most {(1 << 32) - 1} are read)"
@@ -201,9 +201,7 @@ def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     except DatasetError:
         raise
     except OSError as error:
-        raise DatasetError(
-            f"{path}: cannot be read ({error.strerror}): its disk or its file system fails. Try again, or restore it from a copy."
-        ) from error
+        raise DatasetError(f"{path}: reading it failed ({error.strerror}). Try again, or restore it from a copy.") from error
 
 
 def _header_checksums(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
