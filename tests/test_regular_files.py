@@ -33,6 +33,7 @@ LAYOUT = layouts.float_list("x", d=3, label="label")
 OPENS = {
     "regular_files.py": {"os.open"},  # the helper
     "files/filesystem.py": set(),
+    "engines/gather_copy.py": {"os.open"},  # the memory of this process
     "files/lock.py": {"os.open"},  # a lock file, of which nothing is read unless it is ours
     "files/atomic_directory.py": {"os.open"},  # to flush files that vlpipe has just written
     "files/atomic_file.py": {"os.open"},  # a directory, and scratch files whose content is not read

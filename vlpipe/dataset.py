@@ -170,7 +170,10 @@ def make_dataset(
             `MultiWorkerMirroredStrategy`, each worker passes its own.
         engine: "mapped", "graph", "stream", or "auto": the first one that can read the files.
         verify: when the mapped engine compares a record with its checksum in the index: at the "first" read, "always", or "never". The
-            other engines test the checksum that is stored with each record, at every read.
+            stream engine compares it at every read, unless "never". The graph engine, for which TensorFlow has no such op, compares the
+            checksum stored behind each record of local files when the dataset is made (16 bytes of each are read), and at every read the
+            size of the record, its labels and the place of native frames; a record that is rewritten while the dataset is open, with
+            other frames of the same size and the same label, is delivered as it then is. With "never" it compares sizes alone.
         on_damage: what to do with a record that is damaged when it is read (its checksum differs, it cannot be read, its values cannot be
             parsed or decoded, or disagree with the index): "error", or `vlpipe.Skip(most=10)`: leave it out of its batch, with its labels,
             log its place, and end the run with an error that names all once more than `most` different ones are met. With remainder="pad"

@@ -113,15 +113,15 @@ def test_a_shard_that_grew_by_a_record_is_not_taken_for_whole(source: Path, shar
     assert f"{shard.name}: holds more than 5 records" in failure(dataset)
 
 
-def test_a_shard_swapped_for_another_is_found_by_its_frames(tmp_path: Path) -> None:
+def test_a_shard_swapped_for_another_is_found_by_the_lengths_of_its_records(tmp_path: Path) -> None:
     records = [{"features": np.full((1 + number % 3, 2), number, np.float32), "label": number} for number in range(5)]
     vlpipe.write(tmp_path / "a", records, num_shards=1)
     vlpipe.write(tmp_path / "b", records[1:] + records[:1], num_shards=1)
     (a,), (b,) = (tmp_path / "a").glob("*.tfrecord"), (tmp_path / "b").glob("*.tfrecord")
     dataset = stream(tmp_path / "a", shuffle=False, num_parallel_calls=1)
     a.write_bytes(b.read_bytes())
-    message = failure(dataset).replace("\\", "")
-    assert 'record 0 at byte 0: "features" has 2 frames, but 1 were indexed. ' in message
+    sizes = [open_source(tmp_path / name).rows["bytes"][0] for name in ("b", "a")]
+    assert f"record 0 at byte 0: announces {sizes[0]} bytes of data, but {sizes[1]} were indexed. " in failure(dataset)
 
 
 def test_a_wrong_d_in_the_schema_is_named_with_place_found_and_expected(source: Path) -> None:
@@ -147,4 +147,19 @@ def test_a_record_that_is_no_example_is_an_error(source: Path, shard: Path) -> N
     row: Any = index.rows[int(index.by_shard()[-1])]
     content[int(row["offset"]) :] = framed(bytes(int(row["bytes"])))
     shard.write_bytes(content)
-    assert "Feature: features (data type: string) is required but could not be found" in failure(dataset)
+    assert f"{index.where(int(index.by_shard()[-1]))}: the checksum of its" in failure(dataset)
+    unchecked = stream(source, verify="never")
+    assert "Feature: features (data type: string) is required but could not be found" in failure(unchecked)
+
+
+def test_records_of_one_size_with_other_frames_are_found_without_checksums(tmp_path: Path) -> None:
+    schema = vlpipe.Schema(features=vlpipe.Sequence(2), others=vlpipe.Sequence(2))
+    sizes = (1, 2), (2, 1)
+    for name, order in (("a", sizes), ("b", sizes[::-1])):
+        records = [{"features": np.ones((first, 2), "f4"), "others": np.ones((second, 2), "f4")} for first, second in order]
+        vlpipe.write(tmp_path / name, records, schema=schema, num_shards=1)
+    (a,), (b,) = (tmp_path / "a").glob("*.tfrecord"), (tmp_path / "b").glob("*.tfrecord")
+    dataset = stream(tmp_path / "a", features="features", label="others", shuffle=False, num_parallel_calls=1, verify="never")
+    a.write_bytes(b.read_bytes())
+    message = failure(dataset).replace("\\", "")
+    assert 'record 0 at byte 0: "features" has 2 frames, but 1 were indexed. ' in message

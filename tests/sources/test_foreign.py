@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tests.helpers.foreign_files import audio_file, cases, example, floats, ints
 from tests.protobuf.test_wire import entry, field
 from vlpipe import layouts
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.files.tfrecord import header_of, masked_crc, read_frames, scan
+from vlpipe.files import tfrecord
+from vlpipe.files.tfrecord import Scan, header_of, masked_crc, read_frames, scan
 from vlpipe.sources.foreign import build_index as build
 from vlpipe.sources.foreign import cache, find_files, index_file
 from vlpipe.sources.records import Records
@@ -276,20 +278,30 @@ def test_cut_at_each_byte(files: list[Path]) -> None:
     for size in range(1, len(content)):
         if size == second:
             continue  # one whole record is missing, which cannot be detected
-        data = np.frombuffer(content[:size], np.uint8)
         number, begin = (0, 0) if size < second else (1, second)
         with pytest.raises(DatasetError, match=rf"^f, record {number} at byte {begin}: the (file ends after|header announces)"):
-            scan(data, "f")
-    assert scan(np.zeros(0, np.uint8), "f")[0].tolist() == []
+            scan_of(content[:size])
+    assert scan_of(b"").offsets.tolist() == []
 
 
-def test_scan_agrees_with_the_reader(files: list[Path]) -> None:
-    data = np.fromfile(files[3], np.uint8)
-    offsets, sizes = scan(data, "f")
-    assert list(zip(offsets, sizes, strict=True)) == [(frame.offset, len(frame.data)) for frame in read_frames(files[3])]
-    huge = np.frombuffer(header_of(1 << 40) + bytes(100), np.uint8)
+def scan_of(content: bytes) -> Scan:
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return scan(file, "f")
+
+
+@pytest.mark.parametrize("piece", [16, 100, 1 << 16])
+def test_scan_agrees_with_the_reader(files: list[Path], piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tfrecord, "_PIECE", piece)
+    frames = [(frame.offset, len(frame.data), frame.checksum) for frame in read_frames(files[3])]
+    assert list(zip(*scan_of(files[3].read_bytes()), strict=True)) == frames
+    huge = header_of(1 << 40) + bytes(100)
     with pytest.raises(DatasetError, match="f, record 0 at byte 0: the header announces 1099511627776 bytes of data, the file has 96 left"):
-        scan(huge, "f")
+        scan_of(huge)
+    monkeypatch.setattr(tfrecord, "_piece", lambda descriptor, begin, size: b"")
+    with pytest.raises(DatasetError, match="f, record 0 at byte 0: the file became shorter while it was scanned"):
+        scan_of(files[3].read_bytes())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 A loop over slices costs hardly more time, but holds the interpreter lock while it copies, so that the thread that waits for the previous
 batch cannot take it; and a mapped file that is cut meanwhile ends the process (SIGBUS). Linux copies between processes, and within one,
-from a table of addresses (process_vm_writev(2)): that needs no lock, and a missing page is an error return.
+from a table of addresses (process_vm_writev(2)): that needs no lock, and a missing page is an error return. Where a container forbids that
+call, the memory of the process is read as a file, segment by segment.
 """
 
 from __future__ import annotations
@@ -59,11 +60,35 @@ def _beyond(segments: np.ndarray, done: int) -> np.ndarray:
 
 
 def _one_by_one(target: int, segments: np.ndarray, asked: int) -> int:
-    """The fallback where the system does not have the call or forbids it."""
+    """The fallback where the system does not have the call or forbids it: the memory of the process, read as a file where there is one."""
+    try:
+        memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)  # at each call: it stays that of the process that opened it
+    except OSError:
+        for source, size in segments.tolist():
+            ctypes.memmove(target, source, size)
+            target += size
+        return asked
+    try:
+        return _read_memory(memory, target, segments)
+    finally:
+        os.close(memory)
+
+
+def _read_memory(memory: int, target: int, segments: np.ndarray) -> int:
+    """Copy segments from the open memory of the process; return the bytes copied, up to the first page that cannot be read."""
+    copied = 0
     for source, size in segments.tolist():
-        ctypes.memmove(target, source, size)
-        target += size
-    return asked
+        done = 0
+        while done < size:
+            room = (ctypes.c_char * (size - done)).from_address(target + copied)
+            try:
+                read = os.preadv(memory, [room], source + done)
+            except OSError:
+                return copied
+            if not read:
+                return copied
+            done, copied = done + read, copied + read
+    return copied
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from vlpipe.engines import splitmix_graph
 from vlpipe.engines.apply_transforms import transform_batch
 from vlpipe.engines.augment import Augmenter
 from vlpipe.engines.decode import BatchDecoder
+from vlpipe.engines.framing import other_frame, other_frames
 from vlpipe.engines.graph_pieces import GraphPieces
 from vlpipe.engines.graph_records import GraphRecords
 from vlpipe.engines.grouping import Flat
@@ -39,12 +40,11 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any],
         deliver: turns a flat batch into the user's element.
         skipped: counts the damaged records, which are left out; None: the first one is an error.
     """
-    if plan.options.verify != "never" and plan.index.is_local:
-        check_ends(plan.index, skips=skipped is not None)
+    others = _checked_files(plan, skips=skipped is not None)
     untouched = tf.autograph.experimental.do_not_convert
     order = _Order(plan.schedule)
     with tf.device("CPU:0"):  # where tf.data runs, even on a machine with a GPU
-        reader = _Reader(plan, skipped)
+        reader = _Reader(plan, skipped, others)
     steps = epochs.flat_map(untouched(order.steps))
     delivered = steps.map(
         untouched(lambda *step: deliver(reader.read(*step))),
@@ -53,6 +53,23 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any],
     )
     keep_alive(reader, delivered)
     return delivered
+
+
+def _checked_files(plan: Plan, *, skips: bool) -> np.ndarray:
+    """Compare local files with the index, unless verify="never"; return int64, the rows of records that are others.
+
+    The graph can test neither the checksum in the index nor whether a file has changed: TensorFlow has no op for either.
+
+    Raises:
+        DatasetError: a file was replaced, or without `skips` a record is not the one that was indexed; the message names it.
+    """
+    if plan.options.verify == "never" or not plan.index.is_local:
+        return np.zeros(0, np.int64)
+    check_ends(plan.index, skips=skips)
+    others = other_frames(plan.index, np.unique(plan.pieces.rows).astype(np.int64))
+    if len(others) and not skips:
+        raise other_frame(plan.index, int(others[0]))
+    return others
 
 
 class _Order:
@@ -124,8 +141,8 @@ class _Order:
 class _Reader:
     """Reads the records of the pieces of a batch, and decodes them into a flat batch."""
 
-    def __init__(self, plan: Plan, skipped: Skipped | None) -> None:
-        self._plan, self._records = plan, GraphRecords(plan.index)
+    def __init__(self, plan: Plan, skipped: Skipped | None, others: np.ndarray) -> None:
+        self._plan, self._records = plan, GraphRecords(plan, others)
         self._pieces, self._decode = GraphPieces(plan), BatchDecoder(plan, np.arange(len(plan.index)))
         self._augmenter = Augmenter(plan)
         self._screen = None if skipped is None else Screen(plan, skipped, RecordFiles(plan.index))
@@ -133,17 +150,17 @@ class _Reader:
     def read(self, pieces: tf.Tensor, real: tf.Tensor, bucket: tf.Tensor, epoch: tf.Tensor) -> Flat:
         """The flat batch of some pieces, given by their positions in the plan."""
         taken = self._pieces.take(pieces, epoch)
-        data = self._records.attempt(taken.records)
+        data, agree = self._records.attempt(taken.records)
         if self._screen is not None:
-            readable = self._records.are_whole(data, taken.records)
+            readable = self._records.are_whole(data, agree, taken.records)
             kept, real = _screened(self._screen, Batch(pieces, real, bucket), epoch, readable)
             same = readable & (tf.size(kept) == tf.size(pieces)) & tf.reduce_all(kept[: tf.size(pieces)] == pieces[: tf.size(kept)])
             taken = self._pieces.take(kept, epoch)
-            data = tf.cond(same, lambda: data, lambda: self._records.attempt(taken.records))
+            data, agree = tf.cond(same, lambda: (data, agree), lambda: self._records.attempt(taken.records))
             pieces = kept
         pieces.set_shape([self._plan.static_shape[0]])
         taken = self._pieces.take(pieces, epoch)
-        flat = self._decode(self._records.checked(data, taken.records), taken, real, bucket)
+        flat = self._decode(self._records.checked(data, agree, taken.records), taken, real, bucket)
         if not self._plan.has_transforms:
             return flat
         return transform_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}, self._augmenter)

@@ -92,9 +92,9 @@ class Shards:
         return len(self._identities) <= self._max_maps
 
     @staticmethod
-    def _identity(path: str) -> tuple[int, int, int]:
+    def _identity(path: str) -> tuple[int, ...]:
         stat = os.stat(path)
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns  # programs can set the first time, but not the second
 
     def begin(self, epoch: int, *, first: bool) -> None:
         """At the start of an epoch, compare the files with the index and with their state at the last epoch.

@@ -1,7 +1,8 @@
 """The stream engine: each epoch is read from the shards in order, shuffled in a buffer, and batched by tf.data (`grouping`).
 
-TensorFlow's reader does not report a shard that ends early, and names neither file nor record when one cannot be read. The graph detects
-both, and records of other lengths, by comparing with the index.
+TensorFlow's reader does not report a shard that ends early, names neither file nor record when one cannot be read, and cannot know that a
+file was replaced. The graph detects the first two by comparing with the index; Python compares the lengths before the records of a local
+file before TensorFlow reads it, and then the checksum of each record (`StreamedRecords`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.graph_pieces import pieces_of_records
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.engines.python_calls import keep_alive
+from vlpipe.engines.streamed_records import StreamedRecords
 from vlpipe.errors import REWRITTEN, printable
 from vlpipe.planning.frame_plan import PieceFrames
 from vlpipe.planning.options import default_parallelism
@@ -48,7 +50,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
     selected = None if plan.index.taken is None else _selected(plan.index)
     plan = dataclasses.replace(plan, index=plan.index.whole)  # the files are read from first to last
     index = plan.index
-    table, augmenter = _Table.of(plan), Augmenter(plan)
+    table, augmenter, streamed = _Table.of(plan), Augmenter(plan), StreamedRecords(plan)
     if index.foreign is None:
         example = functools.partial(_example, table, plan, augmenter)
     else:
@@ -65,7 +67,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         # eagerly, and would change the user's seed.)
         if not tf.executing_eagerly():
             tf.random.set_seed(1)
-        records = _read(table, plan, number, selected)
+        records = _read(table, streamed, plan, number, selected)
         if plan.refused.keys() - {"remainder"}:
             records = records.filter(lambda position, _: table.delivered[position])
         examples = records.map(
@@ -77,7 +79,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
 
     untouched = tf.autograph.experimental.do_not_convert
     delivered = epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
-    keep_alive(example, delivered)
+    keep_alive((example, streamed), delivered)
     return delivered
 
 
@@ -135,7 +137,7 @@ class _Table:
         return tf.strings.join([self.names[shard], ", record ", number, " at byte ", tf.strings.as_string(self.offset[position])])
 
 
-def _read(table: _Table, plan: Plan, number: tf.Tensor, selected: np.ndarray | None) -> tf.data.Dataset:
+def _read(table: _Table, streamed: StreamedRecords, plan: Plan, number: tf.Tensor, selected: np.ndarray | None) -> tf.data.Dataset:
     """The records of an epoch as (position, serialized Example).
 
     Args:
@@ -154,11 +156,11 @@ def _read(table: _Table, plan: Plan, number: tf.Tensor, selected: np.ndarray | N
         return records if chosen is None else records.filter(lambda position, _: chosen[position])
 
     if not plan.options.shuffle:
-        return keep(tf.data.Dataset.from_tensor_slices(shards).flat_map(lambda shard: _read_shard(table, shard)))
+        return keep(tf.data.Dataset.from_tensor_slices(shards).flat_map(lambda shard: _read_shard(table, streamed, shard)))
     seeds = tf.random.stateless_uniform([2], seed=[plan.options.seed or 0, number], minval=None, maxval=None, dtype=tf.int64)
     shards = tf.gather(shards, tf.argsort(tf.random.stateless_uniform(tf.shape(shards), seed=seeds), stable=True))
     blocks = tf.data.Dataset.from_tensor_slices(shards).interleave(
-        lambda shard: _read_shard(table, shard),
+        lambda shard: _read_shard(table, streamed, shard),
         cycle_length=min(INTERLEAVED, count),
         num_parallel_calls=min(default_parallelism(plan.options), INTERLEAVED, count),
         deterministic=True,
@@ -172,7 +174,7 @@ def _shuffle_buffer(index: Index) -> int:
     return max(1, min(len(index), SHUFFLE_BYTES // record_bytes))
 
 
-def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
+def _read_shard(table: _Table, streamed: StreamedRecords, shard: tf.Tensor) -> tf.data.Dataset:
     """Blocks of (position [n], serialized Example [n]) of one shard; their records are counted and compared with the index.
 
     The reader's own errors name neither file nor record, and a shard that is cut inside its last header reads as a clean end. So errors
@@ -181,8 +183,11 @@ def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
     path = table.paths[shard]
     # A file that cannot be opened would keep ignore_errors in an endless loop. This opens it first, and its error names the file.
     opened = tf.data.FixedLengthRecordDataset(path, record_bytes=1, buffer_size=1).take(1).filter(lambda _: False)
-    read = tf.data.TFRecordDataset(path, compression_type=table.compression[shard], buffer_size=READ_BYTES)
-    records = opened.concatenate(read.ignore_errors())
+    # The element that lets the reader begin comes only where the lengths agree: threads that read ahead go on behind an error.
+    checked = tf.data.Dataset.from_tensors("").map(lambda _: streamed.checked_lengths(shard))
+    compression = table.compression[shard]
+    read = checked.flat_map(lambda _: tf.data.TFRecordDataset(path, compression, READ_BYTES).ignore_errors())
+    records = opened.concatenate(read)
     blocks = records.batch(BLOCK)
     blocks = blocks.concatenate(tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)))
 
@@ -200,7 +205,8 @@ def _read_shard(table: _Table, shard: tf.Tensor) -> tf.data.Dataset:
             return tf.strings.join([table.names[shard], ": holds more than ", tf.strings.as_string(expected), " records. ", REWRITTEN])
 
         with tf.control_dependencies([require((size > 0) | (total == expected), missing), require(total <= expected, more)]):
-            return total, (table.first[shard] + seen + tf.range(size), tf.identity(block))
+            positions = table.first[shard] + seen + tf.range(size)
+            return total, (streamed.checked(positions, block), tf.identity(block))
 
     return blocks.scan(tf.constant(0, tf.int64), count)
 

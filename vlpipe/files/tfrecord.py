@@ -12,12 +12,13 @@ The mask is TensorFlow's: rotate right by 15 bits, add 0xa282ead8, modulo 2**32.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -30,6 +31,7 @@ FOOTER_BYTES = 4
 _HEADER = struct.Struct("<QI")
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
+_PIECE = 1 << 16  # bytes of a file that are scanned together
 
 
 class RecordFrame(NamedTuple):
@@ -61,6 +63,15 @@ def header_of(length: int) -> bytes:
     """Return the 12 bytes before `length` bytes of data."""
     size = _LENGTH.pack(length)
     return size + _CHECKSUM.pack(masked_crc(size))
+
+
+def headers_of(lengths: np.ndarray) -> np.ndarray:
+    """Return `header_of` each of these lengths (int64 `[N]`): uint8 `[N, 12]`."""
+    headers = np.empty((len(lengths), HEADER_BYTES), np.uint8)
+    headers[:, :8] = lengths.astype("<u8")[:, None].view(np.uint8)
+    starts = np.arange(len(lengths)) * HEADER_BYTES
+    headers[:, 8:] = _header_checksums(headers.reshape(-1), starts).astype("<u4")[:, None].view(np.uint8)
+    return headers
 
 
 def length_in(header: bytes) -> int | None:
@@ -116,59 +127,81 @@ def read_frames(path: str | os.PathLike[str], content: BinaryIO | None = None) -
             number += 1
 
 
-def scan(data: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Locate the records of a whole file by their headers, which are checked; their data are not read.
+class Scan(NamedTuple):
+    """The records of a file: int64 `[N]`, offsets of the headers and lengths of the data in bytes; uint32 `[N]`, the stored checksums."""
 
-    Args:
-        data: uint8, the content of the file, such as a memory map.
-        name: of the file, for an error.
+    offsets: np.ndarray
+    sizes: np.ndarray
+    checksums: np.ndarray
 
-    Returns:
-        int64 `[N]`, offsets of the headers; int64 `[N]`, lengths of the data in bytes.
+
+def scan(file: BinaryIO, name: str) -> Scan:
+    """Locate the records of a whole local file by their headers, which are checked; their data are not read.
+
+    The file is read in pieces, not mapped: a mapped file that another process cuts ends this one (SIGBUS).
 
     Raises:
         DatasetError: a header is damaged or cut, or the file is not a TFRecord file; the message has the record and its first byte.
     """
-    size, at = len(data), 0
+    descriptor, size, at = file.fileno(), os.fstat(file.fileno()).st_size, 0
+    begin, end, window = 0, 0, b""  # the piece that was read last
     offsets: list[int] = []
-    view: Any = data  # arrays support the buffer protocol, which NumPy's annotations lack
-    length_at, add = _LENGTH.unpack_from, offsets.append
-    problem = ""
-    while at < size:  # 0.2 microseconds per record; each length only tells where the next record begins
+    around: list[bytes] = []  # the footer before each header, and the header
+    length_at, add, keep = _LENGTH.unpack_from, offsets.append, around.append
+    problem, length = "", 0
+    while at < size:  # 0.3 microseconds per record; each length only tells where the next record begins
         left = size - at - HEADER_BYTES - FOOTER_BYTES
         if left < 0:
             problem = f"the file ends after {size - at} bytes, a record has at least {HEADER_BYTES + FOOTER_BYTES}"
             break
-        (length,) = length_at(view, at)
+        if at + HEADER_BYTES > end:
+            begin = at - FOOTER_BYTES
+            window = _piece(descriptor, begin, 64 if length > _PIECE else _PIECE)
+            end = begin + len(window)
+            if at + HEADER_BYTES > end:
+                raise DatasetError(f"{record_place(name, len(offsets), at)}: the file became shorter while it was scanned. {DAMAGED}")
+        (length,) = length_at(window, at - begin)
         if length > left or length >= 1 << 32:
             problem = f"the header announces {length} bytes of data, the file has {left} left (at most {(1 << 32) - 1} are read)"
             break
         add(at)
+        keep(window[at - begin - FOOTER_BYTES : at - begin + HEADER_BYTES])
         at += HEADER_BYTES + length + FOOTER_BYTES
+    last = _piece(descriptor, at - FOOTER_BYTES, FOOTER_BYTES + HEADER_BYTES).ljust(FOOTER_BYTES + HEADER_BYTES, b"\0")
+    bytes_around = np.frombuffer(b"".join([*around, last]), np.uint8).reshape(-1, FOOTER_BYTES + HEADER_BYTES)
     starts = np.array(offsets, np.int64)
-    bad = np.flatnonzero(_header_checksums(data, starts) != _unaligned(data, "<u4", starts + 8))
+    right = _header_checksums(bytes_around.reshape(-1), np.arange(len(bytes_around)) * bytes_around.shape[1] + FOOTER_BYTES)
+    good = right == np.ascontiguousarray(bytes_around[:, -4:]).view("<u4")[:, 0]
+    bad = np.flatnonzero(~good[:-1])
     if len(bad) or problem:
         number = int(bad[0]) if len(bad) else len(starts)
         at = int(starts[number]) if len(bad) else at
-        left = size - at - HEADER_BYTES - FOOTER_BYTES
-        if left >= 0 and int(_header_checksums(data, np.array([at]))[0]) != int.from_bytes(data[at + 8 : at + 12], "little"):
+        if size - at >= HEADER_BYTES + FOOTER_BYTES and not good[number]:
             problem = ""  # the length is damaged, so what follows from it is not the problem
         where = record_place(name, number, at)
         raise DatasetError(f"{where}: {problem or 'the checksum of its length does not match'}. {_next_step(number)}")
-    return starts, np.diff(starts, append=size) - (HEADER_BYTES + FOOTER_BYTES)
+    sizes = np.diff(starts, append=size) - (HEADER_BYTES + FOOTER_BYTES)
+    return Scan(starts, sizes, np.ascontiguousarray(bytes_around[1:, :FOOTER_BYTES]).view("<u4")[:, 0])
 
 
-def data_checksums(data: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return the stored checksum of the data of each record, uint32 `[N]`."""
-    return _unaligned(data, "<u4", offsets + HEADER_BYTES + sizes)
+def _piece(descriptor: int, begin: int, size: int) -> bytes:
+    """Read a piece of a file; before its first byte there are zeros."""
+    return bytes(max(0, -begin)) + os.pread(descriptor, size + min(0, begin), max(0, begin))
 
 
-def _unaligned(data: np.ndarray, dtype: str, at: np.ndarray) -> np.ndarray:
-    """Read numbers at any positions of a file, aligned or not."""
-    width = np.dtype(dtype).itemsize
-    if len(data) < width:
-        return np.zeros(0, dtype)
-    return np.ndarray((len(data) - width + 1,), dtype, data, strides=(1,))[at]
+@contextlib.contextmanager
+def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file where reading from a descriptor fails.
+
+    Raises:
+        DatasetError: instead of an `OSError`.
+    """
+    try:
+        yield
+    except DatasetError:
+        raise
+    except OSError as error:
+        raise DatasetError(f"{path}: reading it failed ({error.strerror}). Try again, or restore it from a copy.") from error
 
 
 def _header_checksums(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -19,8 +19,9 @@ from vlpipe.files.filesystem import is_address, open_file
 from vlpipe.regular_files import create
 from vlpipe.storage.index import METADATA_NAME
 
-# An index up to this size is read into memory. A larger one is mapped; if its file is cut or overwritten meanwhile, the process ends.
-IN_MEMORY_BYTES = 1 << 26
+# An index up to this size, of about 20 million records, is read into memory. A larger one is mapped, so that the processes of a machine
+# share it; if its file is cut or overwritten in place meanwhile, they end (SIGBUS).
+IN_MEMORY_BYTES = 1 << 30
 _SPARE_HEADER_BYTES = 4096  # NumPy versions differ in spaces
 _LENGTHS = {1: "<H", 2: "<I", 3: "<I"}  # of the header, by format version
 

@@ -44,7 +44,8 @@ def build_index(
 
     The index is cached in a hidden directory `.vlpipe-index` beside the files. If that is not writable, and for files at an address, each
     of which is read once, it is cached in the user's cache directory (XDG_CACHE_HOME, or ~/.cache). A file whose size, modification time,
-    head or tail has changed is indexed again. An interrupted call resumes after the last complete file.
+    head or tail has changed is indexed again. An interrupted call resumes after the last complete file. A file must not become shorter
+    while it is indexed: with records above 4 KB on average, which are mapped, that can end the process (SIGBUS); else it is an error.
 
     Args:
         source: files, a glob, or a directory of TFRecord files, which may be one prepared by TensorFlow Datasets or with a task cached by

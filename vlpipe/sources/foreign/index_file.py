@@ -6,23 +6,23 @@ Only labels and lengths are read; frames are neither read nor copied. The engine
 from __future__ import annotations
 
 import functools
-import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from vlpipe.errors import DatasetError
 from vlpipe.files.compression import compression_of, on_disk
-from vlpipe.files.tfrecord import HEADER_BYTES, data_checksums, scan
+from vlpipe.files.tfrecord import HEADER_BYTES, named_errors, scan
 from vlpipe.layouts.base import Layout, Listed, Number, Value
 from vlpipe.sources.foreign.chunk import Chunk
+from vlpipe.sources.foreign.content import content_of
 from vlpipe.sources.foreign.custom import count_frames, is_counted
 from vlpipe.sources.foreign.fill_rows import fill_rows
 from vlpipe.storage.field_access import column
 
 CHUNK_RECORDS, CHUNK_BYTES = 1 << 16, 1 << 28  # limits of a chunk
+Load = Callable[[int, int], None]
 CUSTOM_CHUNK_BYTES = 1 << 24  # limit of a chunk for custom functions, whose records are copied
 
 
@@ -78,20 +78,13 @@ def extract(path: str | os.PathLike[str], layout: Layout) -> Table:
     """
     name = os.path.basename(path)
     compression = compression_of(path)
-    with on_disk(path, compression) as file:
-        try:
-            size = os.fstat(file.fileno()).st_size
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise DatasetError(f"{path}: cannot be mapped into memory ({reason}), expected a TFRecord file.") from error
-    data = np.frombuffer(mapped, np.uint8)
-    offsets, sizes = scan(data, name)
-    rows = np.zeros(len(offsets), row_dtype(layout))
-    rows["offset"], rows["bytes"] = offsets, sizes
-    rows["checksum"] = data_checksums(data, offsets, sizes)
-    others: dict[str, int] = {}
-    lists = fill(data, name, layout, rows, 0, len(rows), others)
+    with on_disk(path, compression) as file, named_errors(path):
+        scanned = scan(file, name)
+        rows = np.zeros(len(scanned.offsets), row_dtype(layout))
+        rows["offset"], rows["bytes"], rows["checksum"] = scanned
+        content = content_of(file, path, len(rows))
+        others: dict[str, int] = {}
+        lists = fill(content.data, name, layout, rows, 0, len(rows), others, content.load)
     for key in lists:
         counts = rows[column(layout.schema, "frames", key)].astype(np.int64)
         rows[column(layout.schema, "start", key)] = np.cumsum(counts) - counts
@@ -99,7 +92,14 @@ def extract(path: str | os.PathLike[str], layout: Layout) -> Table:
 
 
 def fill(
-    data: np.ndarray, name: str, layout: Layout, rows: np.ndarray, first: int, end: int, others: dict[str, int] | None = None
+    data: np.ndarray,
+    name: str,
+    layout: Layout,
+    rows: np.ndarray,
+    first: int,
+    end: int,
+    others: dict[str, int] | None = None,
+    load: Load = lambda begin, end: None,
 ) -> dict[str, np.ndarray]:
     """Fill in `rows[first:end]`.
 
@@ -111,6 +111,7 @@ def fill(
         first: the first row to fill in.
         end: the row after the last one to fill in.
         others: is told of the keys that the layout does not have, each with the number of its first record.
+        load: is called before bytes of `data` are read, with the first byte and the end.
 
     Returns:
         The int64 values of each `Listed` key of these records.
@@ -121,6 +122,7 @@ def fill(
     """
     lists: dict[str, list[np.ndarray]] = {field.key: [] for field in layout.fields if isinstance(field, Listed)}
     for begin, stop in _chunks(rows["bytes"][first:end], CHUNK_BYTES if layout.given is None else CUSTOM_CHUNK_BYTES):
+        load(int(rows["offset"][first + begin]), int(rows["offset"][first + stop - 1] + rows["bytes"][first + stop - 1]) + HEADER_BYTES)
         if layout.given is None:
             fill_rows(Chunk(data, name, layout, rows, first + begin, first + stop, others), lists)
         else:
