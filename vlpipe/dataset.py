@@ -96,7 +96,8 @@ def make_dataset(
     is `[B, T]`.
 
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
-    endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
+    endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`, and for the tf.data service. A `tf.train.Checkpoint`
+    of an iterator goes on where it was saved; with repeat=False the epochs after it follow, unless it was saved at the end of an epoch.
 
     Frames are cropped, transformed, normalised, augmented and padded, in this order. The crop comes first, so that frames outside it need
     not be copied. Normalisation comes after the transform, so that it applies to what the model sees, and before the masks, so that they

@@ -79,7 +79,7 @@ def known_numbers() -> np.ndarray:
 def _philox(key: np.ndarray, counter: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Philox4x32-10 (Salmon et al. 2011): four random uint32 `[n]` from keys below 2 ** 32 and counters."""
     low, high = key.astype(np.uint64), np.zeros_like(key, np.uint64)
-    words = tuple(word.astype(np.uint64) for word in counter)
+    words: tuple[Any, ...] = tuple(word.astype(np.uint64) for word in counter)
     for _ in range(10):
         first, second = words[0] * np.uint64(0xD2511F53), words[2] * np.uint64(0xCD9E8D57)
         words = (second >> 32 ^ words[1] ^ low, second & _UINT32, first >> 32 ^ words[3] ^ high, first & _UINT32)
