@@ -11,7 +11,7 @@ import keras
 
 from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors, refuse_address_as_target
+from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors, put_back, refuse_address_as_target
 from vlpipe.files.json_files import read_json
 from vlpipe.planning.plan import Plan
 from vlpipe.regular_files import create
@@ -77,6 +77,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
         self._trained = 0 if self.state is None else self.epoch * plan.steps_per_epoch + int(self.state["batch"])
 
     def _read(self) -> dict[str, Any] | None:
+        put_back(self._directory)
         reason = _not_a_backup(self._directory)
         if reason:
             raise DatasetError(f"{self._directory}: {reason}, so it is not a backup. Choose another directory.")

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
+import vlpipe
 from vlpipe.errors import ArgumentError, DatasetError, DatasetExistsError, VlpipeError
 from vlpipe.files import atomic_directory
-from vlpipe.files.atomic_directory import AtomicDirectory
+from vlpipe.files.atomic_directory import AtomicDirectory, put_back
 
 
 def open_atomic(target: Path, overwrite: bool = False, reason: str | None = None) -> AtomicDirectory:
@@ -353,6 +354,18 @@ def test_the_old_directory_is_put_back_first(tmp_path: Path, empty: bool, caplog
     directory = open_atomic(tmp_path / "it", overwrite=True)
     assert (tmp_path / "it" / "file").read_text() == "old"
     directory.abort()
+    assert listing(tmp_path) == ["it"]
+
+
+def test_the_error_of_a_reader_names_the_directory_that_was_set_aside(tmp_path: Path) -> None:
+    killed_between_the_renames(tmp_path)
+    expected = "killed while it replaced this directory. The old one lies beside it as .it.staged-0123abcd-old: rename it back"
+    with pytest.raises(DatasetError, match=expected):
+        vlpipe.open(tmp_path / "it")
+    put_back(tmp_path / "it")
+    assert (tmp_path / "it" / "file").read_text() == "old"
+    put_back(tmp_path / "it")
+    put_back(tmp_path / "another")
     assert listing(tmp_path) == ["it"]
 
 

@@ -1,7 +1,8 @@
 """A process that is killed, or whose system fails, at any file operation: the target is the old or the new one, and the next run succeeds.
 
 Python announces each file operation to its audit hooks, before it happens. A forked child counts them, and at the one that was chosen it
-kills itself, or raises what the system would answer. Nothing here loads TensorFlow, of which a forked process could not be used.
+kills itself, or raises what the system would answer. A forked process must not run TensorFlow: `Backup`, which imports it, saves weights of
+a model that is none.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import itertools
 import logging
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -62,6 +64,30 @@ def index_file(folder: Path) -> None:
 
 def compute(folder: Path) -> None:
     with_statistics(vlpipe.build_index(folder / "a.tfrecord", LAYOUT), workers=1)
+
+
+class Weights:
+    """In the place of a Keras model: a forked process must not run TensorFlow."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def save_weights(self, path: Path) -> None:
+        path.write_bytes(bytes([self.value]) * 1000)
+
+
+def backup(folder: Path) -> Any:
+    from vlpipe.callbacks import Backup
+
+    return Backup(folder / "backup", vlpipe.plan(folder / "it", batch_size=1, seed=1), save_every=1)
+
+
+def save_backup(folder: Path, value: int = 1) -> None:
+    """Save after as many batches as `value`, which is also what the weights are made of."""
+    callback = backup(folder)
+    callback.set_model(Weights(value))
+    callback._trained = value
+    callback.save()
 
 
 WRITERS = {"Writer": write_dataset, "AtomicDirectory": write_directory, "convert": convert_file}
@@ -171,6 +197,32 @@ def test_killed_at_every_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert missing == (old and not exchange)
 
 
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_backup_that_is_killed_at_every_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool) -> None:
+    """The next `Backup` finds the last save or the one before it, with the weights that belong to it."""
+    if not exchange:
+        monkeypatch.setattr(atomic_directory, "_exchange", lambda *_: False)
+    folder = tmp_path / "folder"
+    prepare(folder, old=False)
+    write_dataset(folder)
+    save_backup(folder, 1)
+    saved = folder / "backup"
+    before = contents(saved)
+    _, operations = in_child(lambda: save_backup(folder, 2))
+    after = contents(saved)
+    assert (backup(folder).state["batch"], before == after) == (2, False)
+    for at in range(operations):
+        shutil.rmtree(saved)
+        save_backup(folder, 1)
+        assert in_child(lambda: save_backup(folder, 2), at, kill)[0] == -signal.SIGKILL
+        state = backup(folder).state
+        assert state["batch"] in (1, 2)
+        assert (saved / "model.weights.h5").read_bytes() == bytes([state["batch"]]) * 1000
+        save_backup(folder, 2)
+        assert contents(saved) == after
+        assert sorted(os.listdir(folder)) == ["a.tfrecord", "backup", "it"]
+
+
 def _fail(folder: Path) -> None:
     AtomicDirectory(folder / "it", overwrite=True, replaceable=lambda _: None).abort()
 
@@ -249,6 +301,29 @@ def test_a_cache_whose_system_fails_at_every_operation(tmp_path: Path, monkeypat
         prepare(folder, old=False)
         assert in_child(lambda: job(folder), at, fail)[0] in (DONE, REFUSED), f"operation {at}"
         assert in_child(lambda: job(folder))[0] == DONE
+
+
+@pytest.mark.parametrize("name", [*WRITERS, *CACHES])
+def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """No file can grow beyond a limit, as on a disk without space: the old dataset stays, a cache is not kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder, job = tmp_path / "folder", {**WRITERS, **CACHES}[name]
+    ends = set()
+    for limit in (0, 1, 100, 300, 700, 1000, 3000):
+        prepare(folder, old=True)
+        before = contents(folder / "it")
+
+        def limited(limit: int = limit) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            job(folder)
+
+        end, _ = in_child(limited)
+        ends.add(end)
+        assert end in (DONE, REFUSED), f"limit {limit}"
+        assert end == DONE or contents(folder / "it") == before, f"limit {limit}"
+        assert in_child(lambda: job(folder))[0] == DONE
+        assert sorted(entry for entry in os.listdir(folder) if entry != ".vlpipe-index") == ["a.tfrecord", "it"]
+    assert REFUSED in ends or name in CACHES
 
 
 def test_a_failing_operation_is_noticed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import logging
 import os
 import re
@@ -175,6 +176,25 @@ class AtomicDirectory:
         reason = self._replaceable(self.target)
         if reason:
             raise DatasetExistsError(f"{self.target}: not replaced, because {reason}. Choose another target, or remove it yourself.")
+
+
+def put_back(target: Path) -> None:
+    """Put a directory back that a process, killed while it replaced it, had set aside, for a reader that takes a missing directory as new.
+
+    A writer does so first of all, under its lock.
+
+    Raises:
+        VlpipeError: another process is writing the directory.
+    """
+    if set_aside(target) is not None:  # asked without a lock: of several ranks that find nothing yet, none may refuse the others
+        AtomicDirectory(target, overwrite=True, replaceable=lambda _: None).abort()
+
+
+def set_aside(target: Path) -> Path | None:
+    """The old directory of a missing target, which a process that was killed had set aside; None without one."""
+    if os.path.lexists(target):
+        return None
+    return next(target.parent.glob(f".{glob.escape(target.name)}.staged-*-old"), None)
 
 
 @contextlib.contextmanager

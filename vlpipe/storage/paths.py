@@ -6,9 +6,11 @@ import glob
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vlpipe.errors import ArgumentError, DatasetError, counted
+from vlpipe.files.atomic_directory import set_aside
 from vlpipe.files.filesystem import globbed, is_address
 from vlpipe.storage.index import INDEX_NAME, METADATA_NAME, Index
 
@@ -85,6 +87,12 @@ def matches(text: str) -> list[str]:
             f"{text}: addresses are not supported inside a list or glob, and ~ is not expanded; pass a full path or one address."
         )
     if not glob.has_magic(text):
+        old = set_aside(Path(os.path.realpath(text)))
+        if old is not None:
+            raise DatasetError(
+                f"{text}: not found: a process was killed while it replaced this directory. The old one lies beside it as {old.name}: "
+                "rename it back, or run the writer again, which does that first."
+            )
         parent = os.path.dirname(os.path.normpath(text)) or "."
         hint = f"{parent} contains {_names(parent)}" if os.path.isdir(parent) else f"{parent} does not exist either"
         raise DatasetError(f"{text}: not found; {hint}. Pass a dataset directory, a glob, a file or a list of files.")
