@@ -87,7 +87,7 @@ def created_of(dataset: tf.data.Dataset) -> Iterator[int]:
 
 
 def test_the_known_numbers_are_those_of_tensorflow() -> None:
-    known = engine_epochs.known_numbers()
+    known = engine_epochs.known_numbers()[0, :-1]
     values, iterators = known // engine_epochs.KNOWN, known % engine_epochs.KNOWN
     assert (np.diff(values) > 0).all()  # no two iterators have the same
     expected = values[np.argsort(iterators)][:50]
@@ -96,7 +96,8 @@ def test_the_known_numbers_are_those_of_tensorflow() -> None:
 
 def test_beyond_the_known_iterators_the_next_number_is_drawn() -> None:
     known = tf.constant(engine_epochs.known_numbers())
-    unknown = next(number for number in range(2**32) if number not in set((known.numpy() // engine_epochs.KNOWN).tolist()))
+    values = set((known.numpy()[0] // engine_epochs.KNOWN).tolist())
+    unknown = next(number for number in range(2**32) if number not in values)
     counts = tf.Variable(np.array([70_000, 16_384]))
     draw = engine_epochs._draw()
     for expected in (70_000, 70_001):

@@ -65,7 +65,7 @@ def _creation_numbers() -> tf.data.Dataset:
 
 @functools.cache
 def known_numbers() -> np.ndarray:
-    """int64 `[KNOWN]`, ascending: the first number of each of the first iterators, in the upper bits, and which iterator it is."""
+    """int64 `[1, KNOWN + 1]`, ascending: for each of the first iterators its first random number * KNOWN + which it is; and an end."""
     iterators = np.arange(KNOWN, dtype=np.uint32)
     zeros = np.zeros(KNOWN, np.uint32)
     # The generator of seeds makes four numbers at once, two for each iterator.
@@ -73,7 +73,7 @@ def known_numbers() -> np.ndarray:
     second = iterators % 2 == 1
     seeds = np.where(second, four[2], four[0]), np.where(second, four[3], four[1])
     numbers = _philox(seeds[0], (zeros, zeros, seeds[1], zeros))[0]
-    return np.sort(numbers.astype(np.int64) * KNOWN + iterators)
+    return np.append(np.sort(numbers.astype(np.int64) * KNOWN + iterators), np.int64(2**62))[None]
 
 
 def _philox(key: np.ndarray, counter: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -99,22 +99,23 @@ def _draw() -> Any:
     creation, except where the iterator was restored, or created after one that was: then it is the first that draws in this process, or
     one created later drew before it.
     """
-    number, counts, known = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.resource), tf.TensorSpec([KNOWN], tf.int64)
+    number, counts, known = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.resource), tf.TensorSpec([1, KNOWN + 1], tf.int64)
 
     @tf.function(input_signature=[number, number, number, counts, known], autograph=False)
     def draw(held: tf.Tensor, position: tf.Tensor, random: tf.Tensor, counts: tf.Tensor, known: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        # Arithmetic instead of tf.cond: each branch would be a function, which costs 2 ms for every new iterator.
-        is_first = position == 0
-        place = tf.raw_ops.LowerBound(sorted_inputs=known[None], values=tf.reshape(random * KNOWN, [1, 1]), out_type=tf.int64)[0, 0]
-        entry = known[tf.minimum(place, KNOWN - 1)]
-        created, is_known = entry % KNOWN, entry // KNOWN == random
-        before = tf.raw_ops.ReadVariableOp(resource=counts, dtype=tf.int64)
-        is_restored = is_known & ((created < before[1]) | tf.reduce_all(before == 0))
-        drawn = tf.where(is_first, tf.where(is_restored, created, before[0]), held)
+        # Arithmetic instead of tf.cond: each branch would be a function, which costs 2 ms for every new iterator. And few operations:
+        # TensorFlow optimizes them anew for each iterator.
+        sought = random * KNOWN
+        place = tf.raw_ops.LowerBound(sorted_inputs=known, values=tf.reshape(sought, [1, 1]), out_type=tf.int64)
+        created = tf.reshape(tf.gather(tf.reshape(known, [-1]), place), []) - sought  # of known numbers, less than KNOWN
+        following, after = tf.unstack(tf.raw_ops.ReadVariableOp(resource=counts, dtype=tf.int64), 2)
+        is_first, is_known = position == 0, created < KNOWN
+        is_restored = is_known & ((created < after) | (following == 0))
+        drawn = tf.where(is_first, tf.where(is_restored, created, following), held)
         # After a restore in a new process the counts are behind and have to catch up. What is missing is added, so that what another
         # iterator adds meanwhile stays.
-        after = tf.stack([drawn + 1, tf.where(is_first & is_known, created + 1, 0)])
-        with tf.control_dependencies([tf.raw_ops.AssignAddVariableOp(resource=counts, value=tf.maximum(after - before, 0))]):
+        missing = tf.stack([drawn + 1 - following, tf.where(is_first & is_known, created + 1 - after, 0)])
+        with tf.control_dependencies([tf.raw_ops.AssignAddVariableOp(resource=counts, value=tf.maximum(missing, 0))]):
             drawn = tf.identity(drawn)
         return drawn, drawn, tf.where(position == 1, np.int64(0), np.int64(2**62))
 
