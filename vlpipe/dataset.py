@@ -15,11 +15,24 @@ import tensorflow as tf
 from vlpipe.engines import graph, mapped, stream
 from vlpipe.engines.deliver import deliver
 from vlpipe.engines.epochs import epochs
+from vlpipe.engines.python_calls import keep_alive
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.class_weights import tables
 from vlpipe.planning.damage import Skip, Skipped, name_of_run, skipped_in
 from vlpipe.planning.make_plan import make_plan
-from vlpipe.planning.options import DEFAULT_DTYPE, Batching, ClassWeight, Engine, OnDamage, Options, OutOfRange, PadTo, Remainder, Verify
+from vlpipe.planning.options import (
+    DEFAULT_DTYPE,
+    Batching,
+    CheckFinite,
+    ClassWeight,
+    Engine,
+    OnDamage,
+    Options,
+    OutOfRange,
+    PadTo,
+    Remainder,
+    Verify,
+)
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
@@ -70,6 +83,7 @@ def make_dataset(
     engine: Engine = "auto",
     verify: Verify = "first",
     on_damage: OnDamage = "error",
+    check_finite: CheckFinite = None,
     num_parallel_calls: int | None = None,
 ) -> tf.data.Dataset:
     """A `tf.data.Dataset` of batches of variable-length sequences, ready for `model.fit`.
@@ -82,7 +96,8 @@ def make_dataset(
     is `[B, T]`.
 
     With repeat=False each iteration is one epoch in a new order, and `len(dataset)` is exact. With repeat=True the dataset is one
-    endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`.
+    endless run of epochs, for `fit(dataset, steps_per_epoch=plan.steps_per_epoch)`, and for the tf.data service. A `tf.train.Checkpoint`
+    of an iterator goes on where it was saved; with repeat=False the epochs after it follow, unless it was saved at the end of an epoch.
 
     Frames are cropped, transformed, normalised, augmented and padded, in this order; what augments waveforms comes before the transform.
     The crop comes first, so that frames outside it need not be copied. Normalisation comes after the transform, so that it applies to what
@@ -181,6 +196,13 @@ def make_dataset(
             A batch that loses all rows has another record of its bucket, so that steps stay: with weight 0 under "pad", else as one row. A
             shard that is missing or has another size stays an error. `vlpipe.callbacks.SkippedRecords` has the places; states name them.
             To know before, take `source.select(without=vlpipe.verify(source))`. Not in the stream engine.
+        check_finite: what to do with NaN and infinities in features and in labels of floats: None: deliver them; "error": end with an
+            error that names file, record, byte and first frame; "zero": deliver 0 in their place in features (in labels they are errors,
+            because a model would learn a target that nobody set). Tested is what the model gets: after crop, transform, normalisation,
+            augmentation and the conversion to `dtype`, without the padding; where the record is finite as stored, the error says which of
+            these made the value. "zero" also replaces the values as they are read, before the transform and the mean of a sequence. With
+            `vlpipe.Skip(...)` and "error", a record that has such a value as stored is damaged, and left out. `vlpipe stats` counts
+            them, `vlpipe verify --finite` names them. Where a NaN in a label means "unknown", leave it at None.
         num_parallel_calls: batches (stream: records) that are made in parallel; None: as many as the engine makes use of.
 
     Raises:
@@ -228,6 +250,7 @@ def make_dataset(
             engine=engine,
             verify=verify,
             on_damage=on_damage,
+            check_finite=check_finite,
             num_parallel_calls=num_parallel_calls,
         )
     )
@@ -258,6 +281,8 @@ def batches_of(plan: Plan) -> tf.data.Dataset:
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if options.repeat else plan.steps_per_epoch)
     )
     dataset = batches.with_options(_tf_options(plan))
+    if options.check_finite is not None:
+        keep_alive(plan, dataset)  # it names records in errors
     dataset.vlpipe_remainder = options.remainder  # for the warning of `layers.Model.evaluate`
     dataset.vlpipe_skipped = skipped  # for `callbacks.SkippedRecords`
     return dataset

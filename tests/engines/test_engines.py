@@ -271,6 +271,24 @@ def test_the_graph_engine_runs_in_a_tf_data_service(plain: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_dynamic_sharding_deals_whole_epochs_to_workers_of_this_process(plain: Path, engine: str) -> None:
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    config = service.WorkerConfig(dispatcher_address=dispatcher.target.split("://")[1])
+    workers = [service.WorkerServer(config) for _ in range(2)]
+    arguments: dict[str, Any] = {"batch_size": 7, "seed": 1, "ids": True, "engine": engine}
+    steps, endless = vlpipe.plan(plain, batch_size=7, seed=1).steps_per_epoch, vlpipe.make_dataset(plain, repeat=True, **arguments)
+    served = [tuple(part) for part in ids_of(endless.apply(service.distribute("distributed_epoch", dispatcher.target)).take(3 * steps))]
+    local = [tuple(part) for part in ids_of(endless.take(12 * steps))]
+    assert len(set(served)) == len(served)  # none came from both workers
+    assert set(served) <= set(local)
+    single = vlpipe.make_dataset(plain, **arguments)
+    with pytest.raises(tf.errors.FailedPreconditionError, match="Input dataset was expected to contain"):  # as README.md says
+        ids_of(single.apply(service.distribute("distributed_epoch", dispatcher.target)))
+    del workers
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_saved_dataset_has_the_same_batches(plain: Path, tmp_path: Path, engine: str) -> None:
     dataset = vlpipe.make_dataset(plain, batch_size=4, seed=1, ids=True, engine=engine, repeat=True).take(10)
     dataset.save(str(tmp_path / "saved"))

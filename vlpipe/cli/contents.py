@@ -26,9 +26,10 @@ def _json_option(default_output: str) -> Callable[[Any], Any]:
 @click.command()
 @_source
 @layout_option
+@click.option("--finite", is_flag=True, help="Also list NaN and infinities in features and labels of floats.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Number of shards read at a time.  [default: one per core]")
 @_json_option("a table")
-def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_json: bool) -> None:
+def verify(source: tuple[str, ...], layout: str | None, finite: bool, workers: int | None, as_json: bool) -> None:
     """Read all of SOURCE (directory, glob or files) and list what differs from what was written: checksums, lengths, fields, digests.
 
     In third-party TFRecord files, checksums and lengths are always checked; the content of the records only if the layout is passed or
@@ -38,13 +39,14 @@ def verify(source: tuple[str, ...], layout: str | None, workers: int | None, as_
     Examples:
       vlpipe verify data/train
       vlpipe verify 'data/*' --json
+      vlpipe verify data/train --finite
       vlpipe verify 'bal_train/*.tfrecord' --layout audioset
     """
     from vlpipe import verification
 
     parsed = parse_layout(layout)
     with progress("MB", 1e6) as show:
-        report = verification.verify(one_or_many(source), parsed, workers=workers, progress=show)
+        report = verification.verify(one_or_many(source), parsed, finite=finite, workers=workers, progress=show)
     if as_json:
         print_json({"ok": report.ok} | _without_numbers(report))
     else:

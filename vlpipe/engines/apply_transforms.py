@@ -10,6 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from vlpipe.engines.augment import Augmenter
+from vlpipe.engines.check_finite import zeroed
 from vlpipe.engines.exact_cast import cast_exactly
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.waveforms import waveforms_of
@@ -72,6 +73,8 @@ def _transformed(
     What augments a waveform comes before the transform.
     """
     options, frame_plan, name = plan.options, plan.frame_plan, part.name
+    if part.is_feature and options.check_finite == "zero" and sequences.dtype.is_floating:  # a NaN would make the whole mean one
+        sequences = sequences.with_values(zeroed(sequences.values))
     if part.is_feature and plan.can_lose(name) and not plan.normalizes_stored(name):
         sequences = cast_exactly(plan.index, name, sequences, plan.selection.dtypes[name], ids)
     waveform = frame_plan.waveform(name)

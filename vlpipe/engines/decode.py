@@ -63,7 +63,7 @@ class BatchDecoder:
                 flat |= self._label(columns, data, records)
             elif not columns.access.is_parsed:
                 flat |= self._sequence(self._plan.selection.part(name), columns, data, records, pieces, bucket)
-        if self._options.ids or self._plan.has_transforms:
+        if self._options.needs_ids or self._plan.has_transforms:
             flat["id"] = batch.ids
         if self._options.ids and self._options.windows is not None:
             flat["start"] = pieces.firsts

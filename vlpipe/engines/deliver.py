@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vlpipe.engines.check_finite import checked
 from vlpipe.engines.class_weights import sample_weights
 from vlpipe.engines.grouping import Flat
 from vlpipe.planning.plan import Plan
@@ -21,6 +22,8 @@ def deliver(batch: Flat, plan: Plan, class_weights: Mapping[str, np.ndarray]) ->
     """
     selection, options = plan.selection, plan.options
     batch = _with_static_shape(batch, plan)
+    if options.check_finite is not None:
+        batch = checked(batch, plan)
     x: Any = {name: batch[f"x:{name}"] for name in selection.features}
     if selection.single_feature:
         x = {"features": x[selection.key]} if options.lengths or options.ids else x[selection.key]

@@ -206,7 +206,7 @@ class _BatchReader:
             parts.append(_Part("rows", tf.int64, [None], lambda block: block.split(block.planned.rows)))
         if self._example_labels or self._parser:
             parts.append(_Part("records", tf.string, [None], lambda block: block.split(block.table), self._shards.records))
-        if options.ids or self._plan.has_transforms:
+        if options.needs_ids or self._plan.has_transforms:
             parts.append(_Part("id", tf.int64, [None], lambda block: block.split(block.ids)))
         if options.augment is not None:
             parts.append(_Part("number", tf.int64, [None], lambda block: block.split(block.planned.numbers(block.ids, part_numbers))))
@@ -260,7 +260,8 @@ class _BatchReader:
             ]
         else:
             parts = [_Part(name, dtype, [None, None, *dimensions], padded_jobs, copy)]
-        return parts + self._lengths(f"n:{name}", span.counts, self._options.lengths if part.is_feature else self._options.label_lengths)
+        needed = options.lengths if part.is_feature else options.label_lengths
+        return parts + self._lengths(f"n:{name}", span.counts, needed or plan.has_infinite_padding(name))
 
     def _copier(self, part: FramePart, span: FrameSpan, dtype: tf.DType, padding: float) -> FrameCopier | ListCopier:
         if span.access.location is Location.LIST:

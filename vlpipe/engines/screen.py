@@ -17,8 +17,11 @@ from vlpipe.planning.damage import Skipped
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.schedule import Batch
 from vlpipe.sources.foreign.decode import frames_in
+from vlpipe.sources.records import Records
 from vlpipe.storage.example import parse_batch
 from vlpipe.storage.field_access import Location
+from vlpipe.storage.not_finite import EXPECTED, LEAVE_OUT, describe, fields_of_floats
+from vlpipe.storage.schema import Sequence
 
 Report = Callable[[int, DatasetError], None]  # gets the row of a damaged record, and what is wrong with it
 
@@ -111,17 +114,18 @@ class _Values:
         self._example = [name for name, access in accesses.items() if access.location is Location.EXAMPLE]
         custom = any(access.location is Location.CUSTOM for access in accesses.values())
         self._parse = self._index.foreign.parse if custom and self._index.foreign else None
+        self._floats = [name for name in fields_of_floats(self._index.schema) if name in names and plan.options.check_finite == "error"]
         self._good = np.zeros(len(self._index) if self else 0, bool)
 
     def __bool__(self) -> bool:
-        return bool(self._encoded or self._example or self._parse)
+        return bool(self._encoded or self._example or self._parse or self._floats)
 
     def check(self, rows: np.ndarray, read: Callable[[np.ndarray], list[bytes]], report: Report) -> None:
         """Report the records whose values cannot be parsed, or do not agree with the index."""
         rows = rows[~self._good[rows]]
         for row, data in zip(rows.tolist(), read(rows) if len(rows) else [], strict=True):
             try:
-                counts = self._counts(row, data)
+                counts, not_finite = self._counts(row, data), self._not_finite(row)
             except Exception as error:  # a codec or the user's function may raise anything
                 report(row, DatasetError(f"{self._index.where(row)}: its values cannot be parsed: {error}"))
                 continue
@@ -130,7 +134,9 @@ class _Values:
                 count, expected = counts[name]
                 where = self._index.where(row)
                 report(row, DatasetError(f'{where}: "{name}" has {count} frames, but {expected} belong to the record. {REWRITTEN}'))
-            self._good[row] = not wrong
+            if not_finite is not None and not wrong:
+                report(row, DatasetError(f"{self._index.where(row)}: {not_finite}, expected {EXPECTED}. {LEAVE_OUT}."))
+            self._good[row] = not wrong and not_finite is None
 
     def _counts(self, row: int, data: bytes) -> dict[str, tuple[int, int]]:
         """The frames of each sequence that is parsed, and those that it must have."""
@@ -141,3 +147,13 @@ class _Values:
             parse_batch(self._index.schema, self._example, [data])
         entry = self._index.rows[row : row + 1]
         return {name: (len(values[name]), int(access.counts(entry)[0])) for name, access in self._counted.items()}
+
+    def _not_finite(self, row: int) -> str | None:
+        """What is not finite in a record, as it is stored, with check_finite="error"; None: nothing."""
+        if not self._floats:
+            return None
+        schema = self._index.schema
+        with Records(self._index) as records:
+            values = records.values(row, self._floats)
+        found = (describe(name, np.asarray(values[name]), in_frames=isinstance(schema.fields[name], Sequence)) for name in self._floats)
+        return next((text for text in found if text is not None), None)

@@ -228,7 +228,7 @@ def _example(table: _Table, plan: Plan, augmenter: Augmenter, position: tf.Tenso
         flat[part.flat] = value
     if plan.has_transforms:
         flat = transform_record(plan, flat, table.id[position], epoch, augmenter)
-    if options.ids:
+    if options.needs_ids:
         flat["id"] = table.id[position]
     return with_lengths(flat)
 
@@ -251,7 +251,7 @@ def _third_party_example(
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
     if plan.has_transforms:
         flat = transform_record(plan, flat, flat["id"], epoch, augmenter)
-    if not plan.options.ids:
+    if not plan.options.needs_ids:
         flat.pop("id", None)
     flat.pop("number", None)
     return with_lengths(flat)

@@ -38,6 +38,7 @@ OutOfRange = Literal["error", "drop", "truncate"]
 Engine = Literal["auto", "mapped", "graph", "stream"]
 Verify = Literal["first", "always", "never"]
 OnDamage = Literal["error"] | Skip
+CheckFinite = Literal["error", "zero"] | None
 Weights = Literal["balanced"] | Mapping[int, float]
 ClassWeight = Weights | Mapping[str, Weights] | None
 
@@ -98,6 +99,7 @@ class Arguments(TypedDict, total=False):
     engine: Engine
     verify: Verify
     on_damage: OnDamage
+    check_finite: CheckFinite
     num_parallel_calls: int | None
 
 
@@ -141,6 +143,7 @@ class Options:
     engine: Engine = "auto"
     verify: Verify = "first"
     on_damage: OnDamage = "error"
+    check_finite: CheckFinite = None
     num_parallel_calls: int | None = None
 
     @classmethod
@@ -174,6 +177,7 @@ class Options:
         self._set("class_weight", checked_class_weight(self.class_weight))
         self._set("buckets", checked_buckets(self.buckets))
         self._set("on_damage", checked_on_damage(self.on_damage))
+        self._set("check_finite", _checked_check_finite(self.check_finite))
         self._set("length_range", _checked_range(self.length_range))
         self._set("shard", _checked_shard(self.shard))
         self._set("padding_value", checked_padding(self.padding_value, self.dtype))
@@ -238,6 +242,11 @@ class Options:
         return self.lengths or self.class_weight is not None
 
     @property
+    def needs_ids(self) -> bool:
+        """Whether batches have the ids of their records, to be delivered or to be named in an error."""
+        return self.ids or self.check_finite is not None
+
+    @property
     def skips(self) -> bool:
         """Whether damaged records are left out."""
         return isinstance(self.on_damage, Skip)
@@ -299,6 +308,12 @@ def checked_buckets(buckets: Any) -> int | tuple[int, ...] | None:
     if not boundaries or any(after <= before for before, after in itertools.pairwise(boundaries)):
         raise ArgumentError(f"buckets: came as {list(boundaries)}, expected ascending upper lengths, such as [100, 200, 400].")
     return boundaries
+
+
+def _checked_check_finite(check_finite: Any) -> Any:
+    if check_finite is None or (isinstance(check_finite, str) and check_finite in ("error", "zero")):
+        return check_finite
+    raise ArgumentError(f'check_finite: came as {check_finite!r}, expected "error", "zero", or None for no check.')
 
 
 def _checked_range(length_range: Any) -> tuple[int, int | None]:

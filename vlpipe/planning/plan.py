@@ -197,6 +197,11 @@ class Plan:
         """Whether a feature is normalised before anything else is computed from its frames."""
         return self.options.normalize is not None and name not in self.frame_plan.traced
 
+    def has_infinite_padding(self, part: str) -> bool:
+        """Whether `check_finite` has to tell the padding of a part ("x:features") from its values: it is NaN or infinite."""
+        paddings, name = self.selection.paddings, part[2:]
+        return self.options.check_finite is not None and name in self.index.schema.sequences and not np.isfinite(paddings.number(part))
+
     def can_lose(self, name: str) -> bool:
         """Whether the delivered dtype of a feature may not hold one of its stored values, and these are delivered."""
         if self.frame_plan.waveform(name) is not None:

@@ -17,7 +17,7 @@ from vlpipe.transforms.augmentations import identity_of
 FORMAT = "vlpipe-state"
 VERSION = 1
 # Entries of an identity that are left out where they are None, so that states stay those of earlier versions.
-_OPTIONAL = ("aligned", "windows", "rates")
+_OPTIONAL = ("aligned", "windows", "rates", "check_finite")
 
 Identity = dict[str, Any]
 
@@ -69,6 +69,7 @@ def run_identity(
         **({"aligned": ",".join(aligned)} if aligned else {}),
         **({} if options.multiple_of == 1 else {"multiple_of": options.multiple_of}),
         **({"windows": repr(options.windows)} if options.windows else {}),
+        **({"check_finite": "zero"} if options.check_finite == "zero" else {}),
         **({"rates": rates} if rates is not None else {}),
     }
 

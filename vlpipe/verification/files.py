@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from array import array
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from vlpipe import regular_files
 from vlpipe.errors import RESTORE, RESTORE_ALL
 from vlpipe.files.tfrecord import length_in, masked_crc
+from vlpipe.storage.not_finite import EXPECTED, LEAVE_OUT, describe
+from vlpipe.storage.schema import Schema, Sequence
 from vlpipe.verification.report import MAX_PROBLEMS, Damage, Problem
 
 REPORT_EVERY = 1 << 23  # bytes between two calls of `progress`
@@ -57,13 +59,14 @@ class FileCheck:
     Attributes:
         problems: the first `MAX_PROBLEMS` of them.
         count: number of problems.
+        not_finite: of these, values that are not finite.
         records, damaged, lost: as in `Report`.
     """
 
     def __init__(self, path: str, meter: Meter) -> None:
         self.path, self.meter = path, meter
         self.problems: list[Problem] = []
-        self.count = self.records = self.damaged = self.lost = 0
+        self.count = self.not_finite = self.records = self.damaged = self.lost = 0
         self._damaged_records, self._lost_from = array("q"), -1
         self._bytes_read = self._bytes_reported = 0
 
@@ -106,6 +109,7 @@ class FileCheck:
     def add(self, record: int | None, offset: int | None, defect: Defect) -> None:
         """Record a problem."""
         self.count += 1
+        self.not_finite += defect.kind == "finite"
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(Problem(self.path, record, offset, *defect))
         if defect.kind in ("cut", "unreadable", "digest"):  # that and all that follows, or without a record the whole file
@@ -167,3 +171,15 @@ def frame_defects(header: bytes, data: bytes, footer: bytes, indexed: int | None
             yield Defect("data", found, expected)
     elif stored != checksum:
         yield Defect("footer", f"the checksum {stored:08x} after its data", f"{checksum:08x}")
+
+
+def finite_defects(schema: Schema, values: Mapping[str, Any]) -> Iterator[Defect]:
+    """Yield the fields of a record that have a value that is not finite, each with the first one.
+
+    Args:
+        values: of fields of floats, by name.
+    """
+    for name, value in values.items():
+        found = describe(name, np.asarray(value), in_frames=isinstance(schema.fields[name], Sequence))
+        if found is not None:
+            yield Defect("finite", found, EXPECTED, f"{LEAVE_OUT}.")

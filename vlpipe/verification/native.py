@@ -17,7 +17,8 @@ from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from vlpipe.storage.example import decode
 from vlpipe.storage.field_access import column
 from vlpipe.storage.index import Index, inline_fields
-from vlpipe.verification.files import Defect, FileCheck, Meter, UnreadableError, frame_defects, is_data_intact
+from vlpipe.storage.not_finite import fields_of_floats
+from vlpipe.verification.files import Defect, FileCheck, Meter, UnreadableError, finite_defects, frame_defects, is_data_intact
 
 _BLOCK = 1 << 20
 
@@ -30,13 +31,14 @@ class ShardCheck(FileCheck):
         number: number of the shard in the index.
         part: rows of the shard in the index, in the order of the file.
         meter: counts the bytes that are read.
+        finite: whether NaN and infinities are problems, too.
     """
 
-    def __init__(self, index: Index, number: int, part: np.ndarray, meter: Meter) -> None:
+    def __init__(self, index: Index, number: int, part: np.ndarray, meter: Meter, *, finite: bool) -> None:
         self._shard, self._number = index.shards[number], number
         super().__init__(self._shard.path, meter)
         self.records = len(part)
-        self._index, self._part = index, part
+        self._index, self._part, self._finite = index, part, finite
         self._digest = hashlib.sha256()
         self._checked = 0
         self._complete = False
@@ -59,7 +61,7 @@ class ShardCheck(FileCheck):
         return data
 
     def _read_records(self, file: BinaryIO, size: int) -> None:
-        content_defects = _ContentCheck(self._index, self._number)
+        content_defects = _ContentCheck(self._index, self._number, finite=self._finite)
         for record, row in enumerate(self._index.rows[self._part]):
             if self.meter.stopped:
                 return
@@ -105,7 +107,7 @@ class ShardCheck(FileCheck):
         if digest in name_by_digest:
             self.problems, self.count, self.damaged = [], 0, self.records
             self.add(None, None, Defect("digest", f"the content of {name_by_digest[digest]}", f"that of {self._shard.name}", RESTORE_ALL))
-        elif not self.count:
+        elif self.count == self.not_finite:  # these are as they were written
             expected = f"{self._shard.digest}, according to vlpipe.json"
             self.add(None, None, Defect("digest", f"the digest {digest}", expected, RESTORE_ALL))
 
@@ -116,15 +118,17 @@ class _ContentCheck:
     Args:
         index: the index of the dataset.
         number: number of the shard in the index.
+        finite: whether NaN and infinities are problems, too.
     """
 
-    def __init__(self, index: Index, number: int) -> None:
+    def __init__(self, index: Index, number: int, *, finite: bool) -> None:
         self._schema = schema = index.schema
         self._written = index.written[number] if index.written else schema
         self._renumbered, self._number = index.renumbered, number
         self._sequences = [(name, column(schema, "frames", name), column(schema, "start", name)) for name in schema.sequences]
         self._inlined = list(inline_fields(schema))
         self._texts = index.texts
+        self._floats = fields_of_floats(schema) if finite else []
 
     def __call__(self, row: np.void, data: bytes) -> Iterator[Defect]:
         try:
@@ -132,6 +136,7 @@ class _ContentCheck:
         except ValueError as error:
             yield Defect("example", str(error), "an Example of the schema", RESTORE_ALL)
             return
+        yield from finite_defects(self._schema, {name: values[name] for name in self._floats})
         start_of = dict(zip(self._written.sequences, starts, strict=True))
         for name, frames, start in self._sequences:
             begin = start_of[name]

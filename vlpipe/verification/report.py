@@ -30,7 +30,8 @@ class Problem:
             - `"data"`: the data are corrupt; `"footer"`: only the checksum after the data is;
             - `"example"`: the data do not match the schema or the layout; `"index"`: the index does not match the data;
             - `"digest"`: the file has another SHA-256, or `vlpipe.json` has no digest of its content;
-            - `"records"`: TensorFlow Datasets counted another number of records.
+            - `"records"`: TensorFlow Datasets counted another number of records;
+            - `"finite"`: with `finite=True`, a field of floats has a NaN or an infinity.
         found: what was found.
         expected: what was expected.
         action: what to do next.
@@ -72,7 +73,8 @@ class Report:
         shards: number of files.
         records: records of the dataset; of third-party files, those that could be reached.
         bytes: bytes that were read.
-        damaged: records that cannot be read, or differ from what was written.
+        damaged: records that cannot be read, or differ from what was written; with `finite=True` also those with a value that is not
+            finite.
         lost: bytes after a corrupt length; the number of records among them is unknown.
         problems: the first 100, in the order of shards and records.
         unlisted: number of further problems.

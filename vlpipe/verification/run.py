@@ -28,7 +28,14 @@ from vlpipe.verification.third_party import ThirdPartyCheck, intact_records
 MAX_WORKERS = 1024
 
 
-def verify(source: Source, layout: Any = None, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Report:
+def verify(
+    source: Source,
+    layout: Any = None,
+    *,
+    finite: bool = False,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
     """Read a whole dataset and report everything that differs from what was written; the first damage does not end it.
 
     Every record: its length and both checksums in the file are compared with each other and with the index, every field of its Example
@@ -43,6 +50,8 @@ def verify(source: Source, layout: Any = None, *, workers: int | None = None, pr
         source: directory, glob, file, or a list of them, on a local file system; or an open source: of a selection, the files that have
             its records are read whole.
         layout: the layout of third-party records, as for `make_dataset`.
+        finite: also report NaN and infinities in fields of floats, each with the first place in its record. Of third-party records, those
+            that fit the layout are read for it.
         workers: files that are read at the same time, each by a thread that holds one record in memory; None: one per core.
         progress: called now and then with the bytes that were read and their total, by one thread at a time.
 
@@ -67,16 +76,18 @@ def verify(source: Source, layout: Any = None, *, workers: int | None = None, pr
     """
     if progress is not None and not callable(progress):
         raise ArgumentError(f"progress: came as {progress!r}, expected a function of two numbers of bytes, or None.")
+    if not isinstance(finite, (bool, np.bool_)):
+        raise ArgumentError(f"finite: came as {finite!r}, expected True or False.")
     workers = worker_count(workers, limit=MAX_WORKERS)
     refuse_address(source)
     if isinstance(source, Opened):
         used = source.index if source.index.taken is None else _used(source.index)
         if source.index.foreign is None:
-            return _verify_native(used, workers, progress)
-        return _verify_third_party([shard.path for shard in used.shards], layout or source.layout, workers, progress)
+            return _verify_native(used, workers, progress, finite=finite)
+        return _verify_third_party([shard.path for shard in used.shards], layout or source.layout, workers, progress, finite=finite)
     if layout is not None or is_foreign(source):
-        return _verify_third_party(files_of(source), layout, workers, progress)
-    return _verify_native(open_source(source, check_files=False), workers, progress)
+        return _verify_third_party(files_of(source), layout, workers, progress, finite=finite)
+    return _verify_native(open_source(source, check_files=False), workers, progress, finite=finite)
 
 
 def _used(index: Index) -> Index:
@@ -93,9 +104,9 @@ def _used(index: Index) -> Index:
     )
 
 
-def _verify_native(index: Index, workers: int, progress: Callable[[int, int], None] | None) -> Report:
+def _verify_native(index: Index, workers: int, progress: Callable[[int, int], None] | None, *, finite: bool) -> Report:
     meter = Meter(sum(shard.bytes for shard in index.shards), progress)
-    checks = [ShardCheck(index, number, part, meter) for number, part in enumerate(index.parts())]
+    checks = [ShardCheck(index, number, part, meter, finite=finite) for number, part in enumerate(index.parts())]
     _run(checks, workers, meter)
     name_by_digest = {shard.digest: shard.name for shard in index.shards if shard.records}
     for check in checks:
@@ -111,10 +122,12 @@ def _missing_digests(index: Index) -> list[Problem]:
     return [Problem(path, None, None, "digest", "no digest of its content", expected, WRITE_AGAIN) for path in files]
 
 
-def _verify_third_party(paths: list[str], layout: Any, workers: int, progress: Callable[[int, int], None] | None) -> Report:
+def _verify_third_party(
+    paths: list[str], layout: Any, workers: int, progress: Callable[[int, int], None] | None, *, finite: bool
+) -> Report:
     chosen = _choose_layout(paths, layout)
     meter = Meter(sum(os.path.getsize(path) for path in paths if os.path.isfile(path)), progress)
-    checks = [ThirdPartyCheck(path, chosen, meter) for path in paths]
+    checks = [ThirdPartyCheck(path, chosen, meter, finite=finite) for path in paths]
     _run(checks, workers, meter)
     return _report(checks, meter, chosen.name if chosen else None)
 

@@ -22,11 +22,14 @@ from vlpipe.layouts.base import Layout, Listed
 from vlpipe.layouts.sidecars import stated_count
 from vlpipe.protobuf import vectorized
 from vlpipe.protobuf.wire import WireError, walk
+from vlpipe.sources.foreign.build_index import combined
 from vlpipe.sources.foreign.cache import load
 from vlpipe.sources.foreign.chunk import MisfitError
 from vlpipe.sources.foreign.index_file import CHUNK_RECORDS, Table, fill, row_dtype
+from vlpipe.sources.records import Records
 from vlpipe.storage.field_access import column
-from vlpipe.verification.files import Defect, FileCheck, Meter, UnreadableError, frame_defects, is_data_intact, open_regular
+from vlpipe.storage.not_finite import fields_of_floats
+from vlpipe.verification.files import Defect, FileCheck, Meter, UnreadableError, finite_defects, frame_defects, is_data_intact, open_regular
 
 _FRAMING = HEADER_BYTES + FOOTER_BYTES
 _CUT = Defect("cut", "the file was cut while it was read", "the whole record")
@@ -109,11 +112,12 @@ class ThirdPartyCheck(FileCheck):
         path: the file.
         layout: the layout of its records; None: unknown.
         meter: counts the bytes that are read.
+        finite: whether NaN and infinities are problems, too.
     """
 
-    def __init__(self, path: str, layout: Layout | None, meter: Meter) -> None:
+    def __init__(self, path: str, layout: Layout | None, meter: Meter, *, finite: bool) -> None:
         super().__init__(path, meter)
-        self._layout = layout
+        self._layout, self._finite = layout, finite
         self._offsets, self._sizes, self._checksums = array("Q"), array("Q"), array("Q")
         self._intact, self._defective = bytearray(), bytearray()  # of each record: its data are intact; it has a problem
 
@@ -197,6 +201,24 @@ class ThirdPartyCheck(FileCheck):
                 fitting[record] = False
         for record, defect in reader.differences(index, np.flatnonzero(fitting)) if index is not None else ():
             self._add_to_record(record, defect)
+        if self._finite:
+            self._find_not_finite(layout, rows, np.flatnonzero(fitting))
+
+    def _find_not_finite(self, layout: Layout, rows: np.ndarray, fitting: np.ndarray) -> None:
+        """Find NaN and infinities in the records that fit the layout."""
+        lists = {field.key: np.zeros(0, np.int64) for field in layout.fields if isinstance(field, Listed)}  # integers are finite
+        index = combined([self.path], [Table(rows, lists, compression_of(self.path))], layout)
+        names = fields_of_floats(index.schema)
+        with Records(index) as records:
+            for record in fitting.tolist() if names else ():
+                if self.meter.stopped:
+                    return
+                try:
+                    defects = list(finite_defects(index.schema, records.values(record, names)))
+                except DatasetError as error:  # values that only a decoder reads, such as audio
+                    defects = [Defect("example", f"values that cannot be read ({error})", f"a record of the layout {layout.name}")]
+                for defect in defects:
+                    self._add_to_record(record, defect)
 
 
 class _LayoutReader:

@@ -89,7 +89,7 @@ def build_index(
         progress(min(done, len(paths)), len(paths))
     complete = [table for table in tables if table is not None]
     check_counts(paths, [len(table.rows) for table in complete])
-    index = _combine(paths, complete, chosen)
+    index = combined(paths, complete, chosen)
     return replace(index, statistics=cached_moments(index))
 
 
@@ -152,8 +152,8 @@ def _processes(paths: list[str], missing: list[int], layout: Layout, workers: in
     return worker_count(workers, tasks=len(missing), work_bytes=size)
 
 
-def _combine(paths: list[str], tables: list[Table], layout: Layout) -> Index:
-    """Combine the indexes of all files, in order."""
+def combined(paths: list[str], tables: list[Table], layout: Layout) -> Index:
+    """Return the index of all files, in order, from that of each."""
     lists = {field.key: [table.lists[field.key] for table in tables] for field in layout.fields if isinstance(field, Listed)}
     rows = np.concatenate([table.rows for table in tables])
     counts = [len(table.rows) for table in tables]
