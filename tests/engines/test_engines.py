@@ -170,7 +170,7 @@ def test_a_longer_last_record_is_detected_by_the_graph_engine(tmp_path: Path) ->
     content = shard.read_bytes()
     data = content[begin + 12 : end - 4] + b"\0"
     shard.write_bytes(content[:begin] + header_of(len(data)) + data + footer_of(masked_crc(data)))
-    message = f"{index.where(last)}: is not the record that was indexed. The file is damaged, or was changed or replaced"
+    message = f"{shard.name}: does not have the {end} bytes that were indexed. The file is damaged, or was changed or replaced"
     with pytest.raises(tf.errors.OpError, match=message):
         list(dataset)
 

@@ -56,7 +56,7 @@ GOOD: dict[str, list[Any]] = {
     "windows": [None, Windows(1), Windows(300, 150, tail="pad", jitter=True)],
     "transform": [None, Transform(abs), Transform(abs, frames=abs)],
     "normalize": [None, "utterance", "global"],
-    "augment": [None, SpecAugment(), SpecAugment(fill="zero")],
+    "augment": [None, (SpecAugment(),), (SpecAugment(fill="zero"),)],
 }
 
 CHOICE, NUMBER, FLAG = r"expected one of '", "expected an integer >= ", "expected True or False"
@@ -99,7 +99,7 @@ BAD: dict[str, tuple[str, list[Any]]] = {
     "windows": ("expected a number of frames, or a vlpipe.Windows", [0, -1, 1.5, "300", True, (1, 2), Windows]),
     "transform": (r"expected a function of one sequence x \[T, d\]", [3, "abs", True, ()]),
     "normalize": ("expected one of None, 'utterance', 'global'", ["batch", True, 0, ["global"], ""]),
-    "augment": (r"expected a vlpipe.SpecAugment\(...\) or None", [True, {}, "mean", SpecAugment]),
+    "augment": (r"expected one of vlpipe.Gain\(...\), .*, a list of these, or None", [True, {}, "mean", SpecAugment]),
 }
 
 

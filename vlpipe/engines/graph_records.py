@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -111,7 +112,16 @@ class GraphRecords:
         """
 
         def message() -> tf.Tensor:
-            return tf.strings.join([self._where(records[self._first_unread(records)]), ": TensorFlow cannot read the record. ", REWRITTEN])
+            last = tf.size(records, tf.int64) - 1
+            unread, other = self._first_failure(self._read_one, records), self._first_failure(self._test_size, records)
+            record = self._where(records[tf.minimum(unread, last)])
+            shard = self._shard[records[tf.minimum(other, last)]]
+            size = tf.strings.as_string(self._sizes[shard])
+            return tf.where(
+                (unread <= last) | (other > last),
+                tf.strings.join([record, ": TensorFlow cannot read the record. ", REWRITTEN]),
+                tf.strings.join([self._names[shard], ": does not have the ", size, " bytes that were indexed. ", REWRITTEN]),
+            )
 
         with tf.control_dependencies([require(tf.size(data) == tf.size(records), message)]):
             data = tf.identity(data)
@@ -123,20 +133,27 @@ class GraphRecords:
         with tf.control_dependencies([require(tf.reduce_all(agree), changed)]):
             return tf.identity(data)
 
-    def _first_unread(self, records: tf.Tensor) -> tf.Tensor:
-        """Position in the batch of the first record that cannot be read: TensorFlow's own errors name neither file nor record."""
+    def _read_one(self, record: tf.Tensor) -> tf.Tensor:
+        """int64, 0 or more; an error if the record cannot be read."""
+        data = _record_at(self._paths[self._shard[record]], self._offset[record]).get_single_element()
+        # Of the sizes, because TensorFlow drops ops without side effects whose results nobody uses.
+        return tf.add_n([tf.size(value, tf.int64) for value in (data, *(self._values.parsed(data[None]) if self._values else []))])
 
-        def position_if_readable(position: tf.Tensor) -> tf.Tensor:
-            record = records[position]
-            data = _record_at(self._paths[self._shard[record]], self._offset[record]).get_single_element()
-            # Of the sizes, because TensorFlow drops ops without side effects whose results nobody uses.
-            sizes = [tf.size(value, tf.int64) for value in (data, *(self._values.parsed(data[None]) if self._values else []))]
-            return tf.maximum(position, -tf.add_n(sizes))
+    def _test_size(self, record: tf.Tensor) -> tf.Tensor:
+        """int64, 0; an error if the file of the record does not have its size."""
+        shard = self._shard[record]
+        return _sizes_differ(self._paths[shard][None], self._sizes[shard][None]).reduce(np.int64(0), lambda count, _: count + 1)
+
+    def _first_failure(self, test: Callable[[tf.Tensor], tf.Tensor], records: tf.Tensor) -> tf.Tensor:
+        """Position of the first record at which a test fails, or their number: TensorFlow's own errors name neither file nor record."""
+
+        def position_if_passed(position: tf.Tensor) -> tf.Tensor:
+            return tf.maximum(position, -test(records[position]))
 
         count = tf.size(records, tf.int64)
-        readable = tf.data.Dataset.range(count).map(tf.autograph.experimental.do_not_convert(position_if_readable)).ignore_errors()
-        positions = readable.concatenate(tf.data.Dataset.from_tensors(count)).batch(count + 1).get_single_element()
-        return tf.math.count_nonzero(positions == tf.range(tf.size(positions, tf.int64))) % count
+        passed = tf.data.Dataset.range(count).map(tf.autograph.experimental.do_not_convert(position_if_passed)).ignore_errors()
+        positions = passed.concatenate(tf.data.Dataset.from_tensors(count + 1)).batch(count + 1).get_single_element()
+        return tf.math.count_nonzero(positions == tf.range(tf.size(positions, tf.int64)))
 
     def _where(self, record: tf.Tensor) -> tf.Tensor:
         """Names a record as `Index.where` does."""

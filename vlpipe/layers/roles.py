@@ -67,10 +67,6 @@ REFUSALS = {
         "centres its frames on the padding, compares them with the loudest of the batch (top_db), and returns [B, mels, frames]",
         "Use vlpipe.layers.LogMel on [B, N, 1].",
     ),
-    plain.STFTSpectrogram: (
-        "computes frames of the padding, and does not tell which frames are real",
-        "Use vlpipe.layers.LogMel on [B, N, 1].",
-    ),
 }
 
 

@@ -87,7 +87,7 @@ def matches(text: str) -> list[str]:
             f"{text}: addresses are not supported inside a list or glob, and ~ is not expanded; pass a full path or one address."
         )
     if not glob.has_magic(text):
-        old = set_aside(Path(os.path.realpath(text)))
+        old = None if "\0" in text else set_aside(Path(os.path.realpath(text)))
         if old is not None:
             raise DatasetError(
                 f"{text}: not found: a process was killed while it replaced this directory. The old one lies beside it as {old.name}: "
