@@ -201,11 +201,10 @@ def _with_slopes(features: tf.RaggedTensor, deltas: int) -> tf.RaggedTensor:
     parts = [features.values]
     for _ in range(deltas):
         terms = [
-            tf.gather(parts[-1], tf.clip_by_value(frames + number - 2, first, last)) * weight
-            for number, weight in enumerate(SLOPE_WEIGHTS.tolist())
-            if weight
+            (tf.gather(parts[-1], tf.minimum(frames + k, last)) - tf.gather(parts[-1], tf.maximum(frames - k, first))) * weight
+            for k, weight in SLOPE_WEIGHTS.items()
         ]
-        parts.append(tf.add_n(terms))
+        parts.append(terms[0] + terms[1])
     return features.with_values(tf.concat(parts, 1))
 
 
