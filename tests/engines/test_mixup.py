@@ -113,7 +113,8 @@ def test_check_finite_names_the_record_that_has_the_nan_and_not_the_one_it_is_mi
     schema = vlpipe.Schema(x=vlpipe.Sequence(2), label=vlpipe.Fixed(CLASSES, "float32"))
     records[-1][field][2] = np.nan
     vlpipe.write(tmp_path / "d", records, schema, num_shards=1, overwrite=True)
+    seed = next(n for n in range(50) if any(below(8, draw(n, 0, MIXUP, row)) == 7 for row in range(7)))  # an earlier row is mixed with it
     for engine in ("mapped", "graph"):
-        dataset = vlpipe.make_dataset(tmp_path / "d", augment=Mixup(1.0), check_finite="error", shuffle=False, seed=1, engine=engine)
+        dataset = vlpipe.make_dataset(tmp_path / "d", augment=Mixup(1.0), check_finite="error", shuffle=False, seed=seed, engine=engine)
         with pytest.raises(tf.errors.InvalidArgumentError, match="record 7 at byte [0-9]+: .*has nan"):
             list(dataset)
