@@ -403,3 +403,8 @@ def test_deltas_are_the_slopes_of_a_line_through_five_frames(frames: int) -> Non
     assert "deltas" not in plain.settings()
     with pytest.raises(ArgumentError, match="^deltas: came as 3, expected an integer >= 0, at most 2"):
         audio.LogMel(deltas=3)
+
+
+def test_deltas_of_what_does_not_change_are_exactly_zero() -> None:
+    found = audio.LogMel(sample_rate=8000, mels=4, deltas=2)(np.zeros(4000, np.float32))
+    assert not found[:, 4:].any()

@@ -363,3 +363,15 @@ def test_a_function_in_python_does_the_same_everywhere(tmp_path: Path) -> None:
     ):
         with pytest.raises(tf.errors.OpError, match=said):
             list(vlpipe.make_dataset(source, augment=vlpipe.audio.Augment(fn), seed=1, length_range=(0, None)))
+
+
+@pytest.mark.parametrize(("unit", "dtype"), [(1e-37, "float32"), (1e30, "float32"), (1e200, "float64"), (1e-200, "float64")])
+def test_the_unit_of_the_noise_does_not_matter(tmp_path: Path, unit: float, dtype: str) -> None:
+    speech, noise = [x * np.float32(1e7) for x in waveforms([40, 90])], waveforms([50], seed=1)[0].astype(np.float64)
+    source = written(tmp_path / "speech", speech)
+    usual = AddNoise(written(tmp_path / "usual", [noise]), snr_db=(-100, 20))
+    other = AddNoise(written(tmp_path / "other", [(noise * unit).astype(dtype)]), snr_db=(-100, 20))
+    should, found = (epoch_of(delivered(source, augment)) for augment in (usual, other))
+    for number, x in enumerate(speech):
+        assert not np.array_equal(found[number], x)
+        np.testing.assert_allclose(found[number], should[number], rtol=1e-5, atol=1e-5 * float(np.abs(should[number]).max()))

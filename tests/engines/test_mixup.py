@@ -105,3 +105,16 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match=said):
             vlpipe.plan(data, **{"augment": Mixup(), "length_range": (0, None)} | arguments)
     assert "batch: Mixup(alpha=0.2)" in vlpipe.plan(numbers, augment=Mixup(), label=False, length_range=(0, None)).report()
+
+
+@pytest.mark.parametrize("field", ["x", "label"])
+def test_check_finite_names_the_record_that_has_the_nan_and_not_the_one_it_is_mixed_with(tmp_path: Path, field: str) -> None:
+    records = [{"x": np.ones((4, 2), np.float32), "label": np.ones(CLASSES, np.float32)} for _ in range(8)]
+    schema = vlpipe.Schema(x=vlpipe.Sequence(2), label=vlpipe.Fixed(CLASSES, "float32"))
+    records[-1][field][2] = np.nan
+    vlpipe.write(tmp_path / "d", records, schema, num_shards=1, overwrite=True)
+    seed = next(n for n in range(50) if any(below(8, draw(n, 0, MIXUP, row)) == 7 for row in range(7)))  # an earlier row is mixed with it
+    for engine in ("mapped", "graph"):
+        dataset = vlpipe.make_dataset(tmp_path / "d", augment=Mixup(1.0), check_finite="error", shuffle=False, seed=seed, engine=engine)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="record 7 at byte [0-9]+: .*has nan"):
+            list(dataset)

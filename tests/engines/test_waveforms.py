@@ -290,3 +290,12 @@ def test_a_sample_that_is_not_finite_is_named(engine: str, tmp_path: Path) -> No
     vlpipe.write(tmp_path / "data", [{"audio": wave} for wave in waves])
     with pytest.raises(tf.errors.InvalidArgumentError, match="record with id 1: sample 17 is nan; audio features need finite samples"):
         delivered(tmp_path / "data", transform=FEATURES[0], engine=engine)
+
+
+def test_deltas_of_silence_are_zero_also_after_normalisation(tmp_path: Path) -> None:
+    vlpipe.write(tmp_path / "data", [{"audio": np.zeros(n, np.int16)} for n in (300, 1999, 800)])
+    for floor in (1e-3, 1e-9):
+        silent = LogMel(sample_rate=RATE, mels=4, floor=floor, deltas=2)
+        for engine in ENGINES:
+            for frames in delivered(tmp_path / "data", transform=silent, engine=engine, normalize="utterance").values():
+                assert not frames[:, 4:].any()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from vlpipe.engines.augment import Augmenter
-from vlpipe.engines.check_finite import zeroed
+from vlpipe.engines.check_finite import checked, zeroed
 from vlpipe.engines.exact_cast import cast_exactly
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.waveforms import waveforms_of
@@ -34,6 +34,9 @@ def transform_batch(plan: Plan, batch: Flat, augmenter: Augmenter) -> Flat:
     for part in plan.selection.frame_parts:
         sequences = _transformed(plan, part, batch[part.flat], batch["id"], numbers, epoch, augmenter)
         if numbers is not None and (mixing := augmenter.mixing(sequences, numbers, epoch)) is not None:
+            if plan.options.check_finite is not None:  # here, where a NaN is still in the record that it comes from
+                batch = checked({**batch, part.flat: sequences}, plan)
+                sequences = batch[part.flat]
             sequences = mixing.frames(sequences)
             result |= {f"y:{name}": mixing.labels(batch[f"y:{name}"]) for name in plan.selection.labels}
             result |= {"partner": tf.gather(batch["id"], mixing.partners)} if plan.options.ids else {}

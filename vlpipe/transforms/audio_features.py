@@ -201,11 +201,10 @@ def _with_slopes(features: tf.RaggedTensor, deltas: int) -> tf.RaggedTensor:
     parts = [features.values]
     for _ in range(deltas):
         terms = [
-            tf.gather(parts[-1], tf.clip_by_value(frames + number - 2, first, last)) * weight
-            for number, weight in enumerate(SLOPE_WEIGHTS.tolist())
-            if weight
+            (tf.gather(parts[-1], tf.minimum(frames + k, last)) - tf.gather(parts[-1], tf.maximum(frames - k, first))) * weight
+            for k, weight in SLOPE_WEIGHTS.items()
         ]
-        parts.append(tf.add_n(terms))
+        parts.append(terms[0] + terms[1])
     return features.with_values(tf.concat(parts, 1))
 
 
@@ -226,7 +225,9 @@ def _computed(features: Feature, run: tf.Tensor, blocks: tf.Tensor, firsts: tf.T
     if dtype == tf.float32:
         spectrum = tf.cast(spectrum, tf.complex64)
     powers = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
-    values = tf.math.log(tf.maximum(tf.matmul(powers, tf.constant(filters_of(features), dtype)), tf.constant(features.floor, dtype)))
+    energies, floor = tf.matmul(powers, tf.constant(filters_of(features), dtype)), tf.constant(features.floor, dtype)
+    # The last values of a tensor can have another logarithm than equal ones before them, by a bit, and slopes of silence are to be 0.
+    values = tf.where(energies > floor, tf.math.log(tf.maximum(energies, floor)), tf.constant(np.log(features.floor), dtype))
     if isinstance(features, MFCC):
         values = tf.matmul(values, tf.constant(cosines(features.mels, features.coefficients), dtype))
     return tf.cast(values, tf.float32)

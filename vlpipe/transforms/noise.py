@@ -18,6 +18,7 @@ from vlpipe.transforms.waveforms import interval, rounded, uniform
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_LEAST_PEAK = 2.0**-24  # the greatest sample of recordings in usual units, also of float16, is between it and its inverse
 MAX_NOISE_BYTES = 1 << 30  # 9 hours of 16 bits at 16 kHz; a graph that holds more than 2 GiB cannot be serialized
 
 
@@ -153,7 +154,7 @@ class AddNoise:
                         f"{self.index.where(row)}: the noise has a sample that is not finite, expected finite ones. Leave the record out "
                         "(vlpipe.open(...).select)."
                     )
-                samples[ends[row] - counts[row] : ends[row]] = values
+                samples[ends[row] - counts[row] : ends[row]] = _in_common_unit(values)
         return Noise(samples, ends - counts, counts, _edges(np.where(counts > 0, self._rates, 0)))
 
 
@@ -177,6 +178,15 @@ def known_rate(index: Index) -> int | None:
     """The sample rate of the waveforms of a source in Hz; None where its metadata have none."""
     rate = index.metadata.get("sample_rate")
     return rate if type(rate) is int and rate > 0 else None
+
+
+def _in_common_unit(values: np.ndarray) -> np.ndarray:
+    """The samples of a recording; of floats whose powers or factors would leave float32, a multiple by a power of two, which is exact."""
+    peak = float(np.abs(values).max(initial=0)) if values.dtype.kind == "f" else 0.0
+    if peak == 0 or _LEAST_PEAK <= peak <= 1 / _LEAST_PEAK:
+        return values
+    scaled: np.ndarray = np.ldexp(values.astype(np.float64), -int(np.frexp(peak)[1]))
+    return scaled
 
 
 def _edges(rates: np.ndarray) -> np.ndarray:
@@ -220,9 +230,9 @@ def with_noise(augment: AddNoise, noise: Noise, samples: tf.Tensor, draws: tf.Te
     )
     added = tf.cast(tf.reshape(added, tf.shape(samples)), samples.dtype)
     energy, wanted = _energy(samples), _energy(added) * tf.pow(tf.constant(10.0, tf.float64), uniform(draws[2], augment.snr_db) / 10)
-    factor = tf.sqrt(energy / wanted)
+    factor = rounded(tf.sqrt(energy / wanted), samples.dtype)
     is_noisy = (tf.cast(draws[3], tf.float64) < augment.probability * 2**32) & (wanted > 0) & tf.math.is_finite(factor)
-    return tf.where(is_noisy, samples + rounded(factor, samples.dtype) * added, samples)
+    return tf.where(is_noisy, samples + factor * added, samples)
 
 
 def _energy(samples: tf.Tensor) -> tf.Tensor:
