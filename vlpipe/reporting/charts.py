@@ -41,8 +41,8 @@ def histogram(bins: Bins, alt: str, *, marks: Sequence[int] = (), other: Sequenc
     shown = marks if len(marks) <= _MAX_MARKS else ()
     at = [_LEFT + step * (mark + 1 - first) / width for mark in shown if first <= mark + 1 <= first + width * count]
     lines = [tag("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=_TOP, y2=f"{_y(0):.1f}", class_="mark") for x in at]
-    corners = [f"{_LEFT + step * (k + side):.1f},{_y(height / top):.1f}" for k, height in enumerate(other) for side in (0, 1)]
-    outline = [tag("path", d="M" + "L".join(corners), class_="other")] if corners else []
+    corners = [(_LEFT + step * (k + side), _y(height / top)) for k, height in enumerate(other) for side in (0, 1)]
+    outline = [tag("path", d=_path(corners), class_="other")] if corners else []
     return _chart(alt, [*bars, *lines, *outline], (first, first + width * count - 1), (0, top))
 
 
@@ -64,7 +64,7 @@ def curve(mean: np.ndarray, deviation: np.ndarray, alt: str) -> Html:
     x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * chosen / max(1, len(mean) - 1)
     y = [[_y(float((value - least) / height)) for value in np.clip(values, least, greatest)] for values in (below, above, mean[chosen])]
     edge = [*zip(x, y[1], strict=True), *reversed(list(zip(x, y[0], strict=True)))]
-    parts = [tag("path", d=_path(edge) + "Z", class_="band"), tag("path", d=_path(list(zip(x, y[2], strict=True))), class_="curve")]
+    parts = [tag("path", d=Html(_path(edge) + "Z"), class_="band"), tag("path", d=_path(list(zip(x, y[2], strict=True))), class_="curve")]
     if len(chosen) == 1:
         parts.append(tag("circle", cx=f"{x[0]:.1f}", cy=f"{y[2][0]:.1f}", r=3, class_="bar"))
     return _chart(alt, parts, (0, max(0, len(mean) - 1)), (least, greatest))
@@ -85,15 +85,18 @@ def envelope(values: np.ndarray, alt: str) -> Html:
     x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * starts / max(1, len(finite) - 1)
     upper = [(a, _y((b - least) / scale) - 0.5) for a, b in zip(x, high.tolist(), strict=True)]
     lower = [(a, _y((b - least) / scale) + 0.5) for a, b in zip(x, low.tolist(), strict=True)]
-    return _chart(alt, [tag("path", d=_path([*upper, *reversed(lower)]) + "Z", class_="wave")], (0, len(finite) - 1), (least, greatest))
+    return _chart(
+        alt, [tag("path", d=Html(_path([*upper, *reversed(lower)]) + "Z"), class_="wave")], (0, len(finite) - 1), (least, greatest)
+    )
 
 
 def _y(share: float) -> float:
     return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points)
+def _path(points: Sequence[tuple[float, float]]) -> Html:
+    """The data of a path: markup, so that it is not shortened as texts are."""
+    return Html("M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points))
 
 
 def _chart(alt: str, parts: list[Html], x: tuple[int, int], y: tuple[float, float]) -> Html:

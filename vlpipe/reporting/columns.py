@@ -33,7 +33,8 @@ def columns(source: RecordSet, labels: dict[str, LabelSummary], by: tuple[str, .
     counted = labels | {name: summarize(source, name).labels[name] for name in by}
     counted |= {name: counts for name, counts in text_counts(source).items() if name not in counted}
     parts = [headings.section(4, f"Column {name}", _values(name, label)) for name, label in counted.items()]
-    return join([*parts, *(headings.section(4, f"Column {name}", content) for name, content in _others(source, set(counted)))])
+    parts += [headings.section(4, f"Column {name}", content) for name, content in _others(source, set(counted))]
+    return join(parts) if parts else note("There are no scalars and no texts.")
 
 
 def text_counts(source: RecordSet) -> dict[str, LabelSummary]:

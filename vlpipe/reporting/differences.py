@@ -37,12 +37,12 @@ def differences(
     """
     parts = [_fields(names, sources)]
     for name in [name for name in summaries[0].sequences if name in summaries[1].sequences]:
-        parts.append(headings.section(4, f"Lengths of {name}", _lengths(name, names, sources, summaries)))
+        parts.append(headings.section(3, f"Lengths of {name}", _lengths(name, names, sources, summaries)))
     for field in [field for field in columns[0] if field in columns[1]]:
-        parts.append(headings.section(4, f"Column {field}", _values(field, names, (columns[0][field], columns[1][field]))))
+        parts.append(headings.section(3, f"Column {field}", _values(field, names, (columns[0][field], columns[1][field]))))
     first, second = sources[0].index, sources[1].index
     common = repeated(repeated_across(first, second), first, second, names=names)
-    return join([*parts, headings.section(4, "Records in both", common)])
+    return join([*parts, headings.section(3, "Records in both", common)])
 
 
 def _fields(names: tuple[str, str], sources: tuple[RecordSet, RecordSet]) -> Html:

@@ -45,8 +45,9 @@ def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
         if value is not None and value is not False:
             key = key.rstrip("_").replace("_", "-")
             opened.append(key if value is True else f'{key}="{_text(value)}"')
-    start = f"<{' '.join(opened)}>"
-    return Html(start) if name in _VOID else Html(f"{start}{''.join(map(_text, children))}</{name}>")
+    start = f"<{' '.join(opened)}"
+    # Inside SVG an element ends only with its end tag or "/>": without it, a line would swallow all that follows, and hide it.
+    return Html(f"{start}/>") if name in _VOID else Html(f"{start}>{''.join(map(_text, children))}</{name}>")
 
 
 def join(parts: Iterable[Html]) -> Html:
@@ -95,7 +96,7 @@ def _cells(row: Sequence[Any]) -> Iterable[Html]:
 
 def pairs(caption: str, rows: Sequence[tuple[str, Any]]) -> Html:
     """A table of names and values."""
-    return table(caption, ("", "value"), rows)
+    return table(caption, ("", "value"), [(name, number(value) if isinstance(value, (int, float)) else value) for name, value in rows])
 
 
 def note(text: str, *, kind: str = "quiet") -> Html:

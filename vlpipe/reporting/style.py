@@ -18,7 +18,7 @@ a { color: var(--a); } a:focus-visible, .wide:focus-visible, summary:focus-visib
 nav { background: var(--panel); padding: .5rem 1rem; } nav ul { list-style: none; margin: 0; padding: 0; }
 nav .level3 { padding-left: 1rem; font-size: .9rem; }
 .wide { overflow-x: auto; margin: 1rem 0; } table { border-collapse: collapse; font-size: .9rem; }
-caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
+caption { text-align: left; white-space: nowrap; font-weight: 600; padding-bottom: .3rem; }
 th, td { text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top; border-bottom: 1px solid var(--line); min-width: 3rem;
   overflow-wrap: break-word; max-width: 32rem; }
 tbody th { font-weight: 500; } thead th { color: var(--quiet); font-weight: 600; }

@@ -91,9 +91,7 @@ def write_report(
     try:
         replace_file(target, content)
     except OSError as error:
-        raise ArgumentError(
-            f"output: {path} cannot be written ({error.strerror or error}). Pass a file in a folder that exists."
-        ) from error
+        raise ArgumentError(f"output: {path} cannot be written ({error.strerror or error}). Pass another file.") from error
 
 
 def _free(path: str | os.PathLike[str], overwrite: bool) -> Path:
