@@ -61,7 +61,7 @@ def player(samples: np.ndarray, sample_rate: int, most_bytes: int, label: str) -
     count = min(len(samples), MAX_SECONDS * sample_rate, most_bytes // 2)
     stored = np.clip(np.rint(np.nan_to_num(samples[:count]).astype(np.float64) * 32768), -32768, 32767).astype("<i2")
     content = io.BytesIO()
-    with wave.open(content, "wb") as file:
+    with wave.Wave_write(content) as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(sample_rate)
