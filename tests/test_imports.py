@@ -37,6 +37,7 @@ ROOMS = (
     "builders",
     "inspection",
     "verification",
+    "reporting",
     "conversion",
     "ingest",
     "callbacks",

@@ -51,8 +51,8 @@ def run(*arguments: object, **options: str) -> click.testing.Result:
 
 def test_help_lists_all_options_with_examples() -> None:
     assert run("--help").exit_code == 0
-    assert {"ingest", "convert", "plan", "verify", "stats", "head", "histogram", "check-model"} <= set(run("-h").output.split())
-    for command in ("ingest", "convert", "plan", "verify", "stats", "head", "histogram", "check-model"):
+    assert {"ingest", "convert", "plan", "verify", "stats", "head", "histogram", "report", "check-model"} <= set(run("-h").output.split())
+    for command in ("ingest", "convert", "plan", "verify", "stats", "head", "histogram", "report", "check-model"):
         result = run(command, "--help")
         assert result.exit_code == 0
         assert re.search(rf"Examples:\n\s+vlpipe {command} ", result.output)

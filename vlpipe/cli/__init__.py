@@ -17,6 +17,7 @@ from vlpipe.cli.forecast import plan
 from vlpipe.cli.foreign import index, inspect
 from vlpipe.cli.ingestion import ingest
 from vlpipe.cli.models import check_model
+from vlpipe.cli.reporting import report
 from vlpipe.errors import VlpipeError
 
 
@@ -39,5 +40,5 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-for command in (ingest, inspect, index, convert, plan, verify, stats, head, histogram, check_model):
+for command in (ingest, inspect, index, convert, plan, verify, stats, head, histogram, report, check_model):
     main.add_command(command)

@@ -386,13 +386,13 @@ def _draw_plan(figure: Any, plan: Plan) -> None:
         f"{plan.records:,} {plan.unit} in {plan.steps_per_epoch:,} batches, {plan.valid_ratio:.1%} valid frames ({plan.options.batching})"
     )
     edges = np.array([0, *plan.boundaries])
-    padding = _padding_to_boundary(plan)
+    padding = padding_to_boundary(plan)
     lower.bar(edges[:-1], padding, width=np.diff(edges), align="edge", color=RED, alpha=0.5, edgecolor=RED, linewidth=0.5)
     lower.set_ylabel("padding to the\nboundary, %")
     lower.set_xlabel("frames (lines: upper lengths of the buckets)")
 
 
-def _padding_to_boundary(plan: Plan) -> list[float]:
+def padding_to_boundary(plan: Plan) -> list[float]:
     """Percent of each bucket's frames that would be padding if every sequence were padded to its boundary."""
     bucket_of = np.searchsorted(plan.boundaries, np.maximum(plan.frames, plan.frame_plan.least), side="left")
     real = np.bincount(bucket_of, weights=plan.frames, minlength=len(plan.buckets))
