@@ -103,7 +103,7 @@ def _timed_dataset(iterator: tf.data.Iterator, seconds: tf.Variable) -> tf.data.
 
     as_it_is = tf.autograph.experimental.do_not_convert
 
-    @as_it_is  # type: ignore[untyped-decorator]
+    @as_it_is
     def take(_: tf.Tensor) -> tf.experimental.Optional:
         asked = tf.timestamp()
         with tf.control_dependencies([asked]):
