@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from vlpipe.arguments import integer
+from vlpipe.engines.waiting import Waiting
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors, put_back, refuse_address_as_target
 from vlpipe.files.json_files import read_json
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 STATE_NAME = "state.json"
 WEIGHTS_NAME = "model.weights.h5"
+MUCH_WAITING = 0.05  # share of the time; below it, no change of the input is worth the work
+
+_log = logging.getLogger("vlpipe")
 
 
 class Backup(keras.callbacks.Callback):  # type: ignore[misc]
@@ -180,6 +186,129 @@ class SkippedRecords(keras.callbacks.Callback):  # type: ignore[misc]
         """Add the number of records to the logs."""
         if logs is not None:
             logs["skipped_records"] = len(self.places)
+
+
+class InputMonitor(keras.callbacks.Callback):  # type: ignore[misc]
+    """How much of its time `fit` waits for input, on each backend of Keras, whatever the input is.
+
+    At the end of each epoch these are entries of its logs and history:
+
+    - "input_wait": share of the epoch that the model waited for the next batch, from 0 to 1. The time of an epoch ends with its last batch:
+      validation is not in it, compiling is. It is left out where Keras fetches batches while the model trains, so that no clock can
+      tell: under a `tf.distribute` strategy of several replicas, and with compile(steps_per_execution=...).
+    - "batches_per_second".
+    - With `dataset`: "frames_per_second", without padding, and "padding", the share of the delivered frames that are padding. Both follow
+      from the plan: a batch counts as the average one of its epoch, and frames of damaged records that were left out are counted.
+    - With `dataset` made with `on_damage=vlpipe.Skip(...)`: "skipped_records", as of `SkippedRecords`.
+
+    At the end of training one warning (logger "vlpipe") says what to change where the model waited more than 5 % of the time, the first of
+    several epochs left out. Batches and their order stay the same. Like each callback that is called after every batch, it makes Keras wait
+    for the device there. The time of other callbacks between two batches counts as waiting on PyTorch, so put it last but for
+    `CSVLogger` and `TensorBoard`, which log its entries if they come after it.
+
+    Args:
+        dataset: what `make_dataset` returned (not what `map` or `prefetch` made of it: `fit` may get that); None: any other input.
+
+    Raises:
+        ArgumentError: the dataset is something else.
+
+    Example:
+        >>> vlpipe.write("data/train", ({"features": np.ones((n, 2), "f4"), "label": n % 2} for n in range(1, 17)))
+        >>> dataset = vlpipe.make_dataset("data/train", batch_size=4)
+        >>> model = keras.Sequential([keras.Input((None, 2)), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> history = model.fit(dataset, epochs=2, verbose=0, callbacks=[vlpipe.callbacks.InputMonitor(dataset)]).history
+        >>> sorted(history)
+        ['batches_per_second', 'frames_per_second', 'input_wait', 'loss', 'padding']
+        >>> 0 <= history["input_wait"][1] <= 1
+        True
+    """
+
+    def __init__(self, dataset: tf.data.Dataset | None = None) -> None:
+        super().__init__()
+        self._plan: Plan | None = getattr(dataset, "vlpipe_plan", None)
+        self._skipped = getattr(dataset, "vlpipe_skipped", None)
+        if dataset is not None and self._plan is None:
+            raise ArgumentError(
+                f"InputMonitor: came with {type(dataset).__name__}, expected the dataset that make_dataset returned, before any map or "
+                "prefetch. For other input write InputMonitor()."
+            )
+        self._waiting = Waiting()
+        self._epochs: list[tuple[float, float]] = []  # seconds of waiting, and all seconds
+        self._began = self._ended = self._before = self._between = 0.0
+        self._batches = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Measure inside the train function, which fetches the batches on TensorFlow and JAX."""
+        self._epochs, self._waiting = [], Waiting()
+        self.model.train_function = self._waiting.watched(self.model.train_function)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock."""
+        self._began = self._ended = time.perf_counter()
+        self._before = self._between = 0.0
+        self._batches = 0
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count the time since the last batch; before the first one, Keras creates the iterator."""
+        seconds = time.perf_counter() - self._ended
+        if self._batches:
+            self._between += seconds
+        else:
+            self._before = seconds
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count the batches: several at once with compile(steps_per_execution=...)."""
+        self._ended = time.perf_counter()
+        self._batches = min(batch + 1, self.params.get("steps") or batch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add the entries to the logs."""
+        inside, seconds = self._waiting.seconds(), self._ended - self._began
+        if logs is None or not self._batches:
+            return
+        if self._waiting.is_measured and self.model.steps_per_execution == 1:
+            waited = self._before + (inside if self._waiting.is_inside else self._between)
+            self._epochs.append((waited, seconds))
+            logs["input_wait"] = min(1.0, waited / seconds)  # the two come from different clocks
+        logs["batches_per_second"] = self._batches / seconds
+        if self._plan is not None:
+            batches = self._plan.steps_per_epoch * self._plan.options.shard[1]
+            logs["frames_per_second"] = self._plan.valid_frames / batches * self._batches / seconds
+            logs["padding"] = 1 - self._plan.valid_ratio
+        if self._skipped is not None:
+            logs["skipped_records"] = len(self._skipped.places)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Say what to change where the model waited long."""
+        self.model.train_function = self._waiting.unwatched(self.model.train_function)
+        epochs = self._epochs[1:] or self._epochs  # the first one compiles, and its files may not be in memory yet
+        waited, seconds = (sum(times) for times in zip(*epochs, strict=True)) if epochs else (0.0, 0.0)
+        if waited > MUCH_WAITING * seconds:
+            _log.warning(
+                "the model waited for its input %.0f %% of the time (%.3g of %.3g s): %s",
+                100 * waited / seconds,
+                waited,
+                seconds,
+                _advice(self._plan),
+            )
+
+
+def _advice(plan: Plan | None) -> str:
+    """What makes the input of a model faster, by what makes it slow."""
+    own = "if map steps of your own follow make_dataset, give them num_parallel_calls=tf.data.AUTOTUNE and end with prefetch(2)"
+    if plan is None:
+        return "give the map steps of the input num_parallel_calls=tf.data.AUTOTUNE, and end it with prefetch(2)."
+    if plan.engine == "stream":
+        return f"the stream engine reads every record in order: `vlpipe convert` the files, so that the mapped engine can read them; {own}."
+    if plan.engine == "graph":
+        return f'copy the files to a local disk, so that engine="mapped" can read them; {own}.'
+    if plan.has_transforms:
+        return (
+            "the pipeline computes on the frames (transform, normalize, augment, decoding): store what is the same in every epoch, with "
+            f"`vlpipe ingest` or vlpipe.write; {own}."
+        )
+    return f"the first epoch also reads the files into memory; if later ones wait as long, put them on a faster disk; {own}."
 
 
 def _not_a_backup(path: Path) -> str | None:

@@ -285,6 +285,7 @@ def batches_of(plan: Plan) -> tf.data.Dataset:
         keep_alive(plan, dataset)  # it names records in errors
     dataset.vlpipe_remainder = options.remainder  # for the warning of `layers.Model.evaluate`
     dataset.vlpipe_skipped = skipped  # for `callbacks.SkippedRecords`
+    dataset.vlpipe_plan = plan  # for `callbacks.InputMonitor`
     return dataset
 
 

@@ -248,6 +248,11 @@ class Plan:
         valid, delivered = self._frames_delivered
         return valid / delivered if delivered else 1.0
 
+    @property
+    def valid_frames(self) -> int:
+        """Delivered frames that are not padding, in an epoch of all ranks together; those of the first epoch of a mix."""
+        return self._frames_delivered[0]
+
     @cached_property
     def _frames_delivered(self) -> tuple[int, int]:
         """Real frames and all frames of the first epoch, for all ranks together."""
