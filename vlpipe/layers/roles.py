@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers as plain
 
 from vlpipe.errors import ArgumentError
@@ -16,8 +18,8 @@ from vlpipe.layers.layer_roles import RECURRENT, SPECIAL, axes_without_frames, k
 from vlpipe.layers.operations import ELEMENTWISE_OPS, fixed_frames, refuse_fixed, role_of_op
 from vlpipe.layers.probe import is_of_keras, mixing_activation, own_activation
 from vlpipe.layers.role import KEEP, Role, refuse, refuse_unknown
-from vlpipe.layers.walk import framed, leaves
-from vlpipe.layers.wrappers import SpectralNormalization
+from vlpipe.layers.walk import FrameAxis, TracedTensor, framed, leaves, traced_tensors
+from vlpipe.layers.wrappers import SeveralInputs, SpectralNormalization
 
 # Elementwise: each output value depends on the input value at the same place only.
 ELEMENTWISE = {
@@ -76,6 +78,59 @@ REFUSALS = {
 
 def role_of(operation: Any, arguments: Any, options: Any) -> Role:
     """Return the role of an operation that is called with at least one tensor that has frames."""
+    if isinstance(operation, plain.Layer):
+        named = arguments_by_name(operation, arguments, options)
+        if wrong := [name for name in own_masks(named) if name not in options or not framed(named[name])]:
+            return refuse(
+                f"is called with a {wrong[0]} that is no tensor of frames passed by name, so that the padding cannot be taken out of it",
+                "Call it without: the mask of the real frames reaches it with the tensor.",
+                "unknown",
+            )
+        if misses_mask(operation, named):
+            return with_mask_of_first(operation, named, role_of_call(operation, arguments, options))
+    return role_of_call(operation, arguments, options)
+
+
+def own_masks(names: Any) -> list[str]:
+    """Return which arguments of a layer are masks of frames: passed in the call, or recorded by Keras behind `mask_zero`."""
+    return [name for name in names if (name == "mask" or name.endswith("_mask")) and name not in ("attention_mask", "use_causal_mask")]
+
+
+def misses_mask(layer: Any, named: dict[str, Any]) -> bool:
+    """Return whether Keras gives a layer no mask, because it is called with several tensors and has no `NAME_mask` for the first."""
+    several = "mask" not in named and len([value for value in named.values() if traced_tensors(value)]) > 1
+    parameters = inspect.signature(layer.call).parameters
+    return several and "mask" in parameters and f"{next(iter(named))}_mask" not in parameters
+
+
+def with_mask_of_first(layer: Any, named: dict[str, Any], role: Role) -> Role:
+    """Return the role of a layer that gets the mask of its first tensor from a `SeveralInputs` around it."""
+    if role.refused or role.twin or role.graph is not None or not isinstance(next(iter(named.values())), TracedTensor):
+        return role
+    names = {name: len(value) if isinstance(value, (list, tuple)) else 0 for name, value in named.items() if traced_tensors(value)}
+    constants = {name: value for name, value in named.items() if name not in names}
+    leak = "gets no mask, because it is called with several tensors"
+
+    def make() -> Any:
+        return SeveralInputs(layer, names, constants, name=f"{layer.name}_inputs")
+
+    return replace(
+        role, twin=make, carries=True, leak=role.leak or leak, leak_masked=leak, problem=role.problem or "reads_padding",
+        packed=True, operands=traced_tensors([named[name] for name in names]), variant=f"{names} {constants}",
+    )  # fmt: skip
+
+
+def arguments_by_name(layer: Any, arguments: Any, options: Any) -> dict[str, Any]:
+    """Return what a layer is called with, in the order of the parameters of its `call`; without those that are None."""
+    try:
+        bound = inspect.signature(layer.call).bind_partial(*arguments, **options).arguments
+    except TypeError:  # a call that takes other arguments than __call__, whose masks cannot be told
+        return {}
+    named = {**{name: value for name, value in bound.items() if name != "kwargs"}, **bound.get("kwargs", {})}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def role_of_call(operation: Any, arguments: Any, options: Any) -> Role:
     x = framed(arguments, options)[0].tensor
     kind = known_kind(type(operation))
     if isinstance(operation, MaskAware):
@@ -83,6 +138,8 @@ def role_of(operation: Any, arguments: Any, options: Any) -> Role:
         return role_with_activation(role, operation, x) if kind.__module__.startswith("vlpipe.") else role
     if getattr(operation, "activity_regularizer", None) is not None:
         return refuse("has an activity_regularizer, which counts the padding", "Remove it, or regularize the kernel.", "padding_statistics")
+    if is_merge(operation) and takes_one_frame_to_all(framed(arguments, options)):
+        return refuse("merges one frame, taken by a slice, with all frames", "Index it and add the axis: x[:, -1][:, None].", "mismatch")
     if kind in TWINS and is_merge(operation) and (frames := fixed_frames(leaves(arguments, options), len(x.shape))):
         return refuse_fixed(frames)
     if kind.__module__.startswith("keras.src.ops"):
@@ -94,6 +151,25 @@ def role_of(operation: Any, arguments: Any, options: Any) -> Role:
     if role.refused or role.graph is not None or role.fill is not None:
         return role
     return replace(role, fill=fill_of(operation, arguments, activation))
+
+
+def takes_one_frame_to_all(branches: list[TracedTensor]) -> bool:
+    """Return whether a branch has one frame of each long sequence, and another branch more: Keras broadcasts the one."""
+    counts = {int(branch.frames.count(np.array([2**20]))[0]) for branch in branches if branch.frames}
+    return 1 in counts and len(counts) > 1
+
+
+def axis_of_output(operation: Any, arguments: Any, options: Any) -> FrameAxis | None:
+    """Return the frame axis on which an operation works, of several inputs the one that they share; None if they share none.
+
+    Of an attention it is that of the query: keys and values may have any number of frames.
+    """
+    axes = [leaf.frames for leaf in framed(arguments, options) if leaf.frames]
+    if type(operation) in ATTENTION:
+        query = options.get("query", leaves(arguments)[0] if leaves(arguments) else None)
+        own = query.frames if isinstance(query, TracedTensor) and query.frames else axes[0]
+        return replace(own, masked=all(axis.masked for axis in axes))
+    return axes[0].joined(axes[1:])
 
 
 def is_merge(operation: Any) -> bool:
@@ -162,6 +238,13 @@ def role_of_layer(layer: Any, kind: type, arguments: Any, options: Any) -> Role:
     if kind in TWINS:
         return role_of_twin(layer, kind)
     if kind in ATTENTION:
+        axes = getattr(layer, "_attention_axes", None)
+        if axes is not None and 1 not in {int(axis) % rank for axis in leaves(axes)}:
+            return refuse(
+                "attends along other axes than the frames, for which the mask of the frames has the wrong shape",
+                "Build a model of one frame with it, keras.Model(y, layer(y, y)), and call TimeDistributed(that model).",
+                "unknown",
+            )
         return Role(leak="attends to the padding", problem="reads_padding", endless="attends to all frames")
     return SPECIAL[kind](layer, x) if kind in SPECIAL else unknown(layer, arguments, options)
 
