@@ -19,9 +19,8 @@ import numpy as np
 from keras import layers, ops
 from rich.console import Console
 
-from vlpipe.errors import ArgumentError
-from vlpipe.layers import MaskAware, SelectFrame, mask_aware
-from vlpipe.layers.base import Reach, fill_padding
+from vlpipe import ArgumentError
+from vlpipe.layers import MaskAware, Reach, SelectFrame, mask_aware
 
 LENGTHS = (320, 200, 257)
 LONGER = 5  # times as long, for the networks of the library, whose strides multiply to 1024
@@ -221,7 +220,7 @@ def from_keras_tcn(return_sequences):
     class AwareTCN(MaskAware, TCN):
         def call(self, inputs, training=None, mask=None):
             self.return_sequences, whole = True, self.return_sequences
-            x = super().call(inputs if mask is None else fill_padding(inputs, mask), training=training)
+            x = super().call(inputs if mask is None else ops.where(mask[..., None], inputs, 0.0), training=training)
             self.return_sequences = whole
             return x if whole else x[:, -1] if mask is None else SelectFrame(-1).call(x, mask)
 

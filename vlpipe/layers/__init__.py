@@ -6,7 +6,7 @@ batch. The layers it uses can also be used directly, each with the arguments of 
 
 from vlpipe.layers.adaptive import AdaptiveAveragePooling1D, AdaptiveMaxPooling1D
 from vlpipe.layers.audio import MFCC, LogMel
-from vlpipe.layers.base import MaskAware
+from vlpipe.layers.base import MaskAware, Reach
 from vlpipe.layers.check import Finding, ModelCheck, check_model
 from vlpipe.layers.convert import mask_aware
 from vlpipe.layers.entry import CarryMask, Embedding, FillPadding, LengthMask, ToPadded
@@ -80,6 +80,7 @@ __all__ = [
     "ModelCheck",
     "Multiply",
     "RMSNormalization",
+    "Reach",
     "ReduceFrames",
     "Reduction",
     "Reshape",
