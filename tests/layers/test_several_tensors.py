@@ -41,6 +41,20 @@ class Ahead(plain.Layer):
         return x + ops.pad(x, [[0, 0], [0, 200], [0, 0]])[:, 200 : 200 + ops.shape(x)[1]]
 
 
+@keras.saving.register_keras_serializable(package="vlpipe-tests")
+class Positions(plain.Layer):
+    """Add a table of 64 positions: no longer sequence passes."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(64, shape[-1]), name="table")
+
+    def call(self, x):
+        return x + self.table[: ops.shape(x)[1]]
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
 def model_of(body):
     x, start = keras.Input((None, 4), name="x"), keras.Input((4,), name="start")
     return keras.Model([x, start], body(x, start))
@@ -57,6 +71,7 @@ SEVERAL = {
     "by place": lambda x, s: plain.GRU(4, return_sequences=True)(x, s),
     "two states": lambda x, s: plain.LSTM(4)(x, initial_state=[s, s]),
     "both directions": lambda x, s: plain.Bidirectional(plain.GRU(4))(x, initial_state=[s, s]),
+    "a table of positions": lambda x, s: Positions()(x),
     "a shared layer": shared,
     "a mask in the call": lambda x, s: plain.LSTM(4)(x, mask=x[:, :, 0] < 0.5),
     "a mask and a state": lambda x, s: plain.GRU(4)(x, initial_state=s, mask=x[:, :, 0] < 0.5),

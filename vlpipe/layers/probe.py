@@ -31,10 +31,17 @@ def mixes_frames(function: Callable[[Any], Any], shape: Any, dtype: str = "float
     rng = np.random.default_rng(0)
     width = [OPEN_WIDTH if size is None else int(size) for size in tuple(shape)[2 if frames else 1 :]]
     try:
-        counts = [[FRAMES], [LONG]] if frames else [[]]
-        return any(mixes(function, drawn(rng, (2, *count, *width), dtype), rng, dtype, frames) for count in counts)
+        if mixes(function, drawn(rng, (2, *([FRAMES] if frames else []), *width), dtype), rng, dtype, frames):
+            return True
     except Exception:  # a user's function may raise anything, and whatever it raises, it is not one that takes any number of frames
         return True
+    count = LONG if frames else 0
+    while count > FRAMES:
+        try:
+            return mixes(function, drawn(rng, (2, count, *width), dtype), rng, dtype, frames)
+        except Exception:  # such as a table of positions, which ends somewhere
+            count //= 2
+    return False
 
 
 def mixes(function: Callable[[Any], Any], x: Any, rng: Any, dtype: str, frames: bool) -> bool:

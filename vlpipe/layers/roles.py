@@ -18,7 +18,7 @@ from vlpipe.layers.layer_roles import RECURRENT, SPECIAL, axes_without_frames, k
 from vlpipe.layers.operations import ELEMENTWISE_OPS, fixed_frames, refuse_fixed, role_of_op
 from vlpipe.layers.probe import is_of_keras, mixing_activation, own_activation
 from vlpipe.layers.role import KEEP, Role, refuse, refuse_unknown
-from vlpipe.layers.walk import FrameAxis, TracedTensor, framed, leaves, traced_tensors
+from vlpipe.layers.walk import LONG, FrameAxis, TracedTensor, framed, leaves, traced_tensors
 from vlpipe.layers.wrappers import SeveralInputs, SpectralNormalization
 
 # Elementwise: each output value depends on the input value at the same place only.
@@ -67,10 +67,6 @@ REFUSALS = {
     ),
     plain.MelSpectrogram: (
         "centres its frames on the padding, compares them with the loudest of the batch (top_db), and returns [B, mels, frames]",
-        "Use vlpipe.layers.LogMel on [B, N, 1].",
-    ),
-    plain.STFTSpectrogram: (
-        "computes frames of the padding, and does not tell which frames are real",
         "Use vlpipe.layers.LogMel on [B, N, 1].",
     ),
 }
@@ -155,7 +151,7 @@ def role_of_call(operation: Any, arguments: Any, options: Any) -> Role:
 
 def takes_one_frame_to_all(branches: list[TracedTensor]) -> bool:
     """Return whether a branch has one frame of each long sequence, and another branch more: Keras broadcasts the one."""
-    counts = {int(branch.frames.count(np.array([2**20]))[0]) for branch in branches if branch.frames}
+    counts = {int(branch.frames.count(np.array([LONG]))[0]) for branch in branches if branch.frames}
     return 1 in counts and len(counts) > 1
 
 
