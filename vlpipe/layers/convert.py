@@ -11,13 +11,14 @@ import keras
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import registered
+from vlpipe.layers.calls import own_masks
 from vlpipe.layers.entry import CarryMask, FillPadding, LengthMask
 from vlpipe.layers.fills import ATTENTION
 from vlpipe.layers.merge import CommonFrames
 from vlpipe.layers.model import Model
 from vlpipe.layers.replace import Replacements
 from vlpipe.layers.role import Role
-from vlpipe.layers.roles import axis_of_output, is_merge, own_masks, role_of, share_weights
+from vlpipe.layers.roles import axis_of_output, is_merge, role_of, share_weights
 from vlpipe.layers.walk import (
     FrameAxis,
     TracedTensor,
