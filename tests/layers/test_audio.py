@@ -73,9 +73,6 @@ def test_what_it_refuses() -> None:
         layers.LogMel(sample_rate=0)
     with pytest.raises(ArgumentError, match="coefficients: came as 50"):
         layers.MFCC(coefficients=50)
-    for layer, said in (
-        (plain.MelSpectrogram(), "centres its frames on the padding, compares them with the loudest .*Use vlpipe.layers.LogMel"),
-    ):
-        inputs = keras.Input((None,) if isinstance(layer, plain.MelSpectrogram) else (None, 1))
-        with pytest.raises(ArgumentError, match=said):
-            layers.mask_aware(keras.Model(inputs, layer(inputs)))
+    inputs = keras.Input((None,))
+    with pytest.raises(ArgumentError, match="centres its frames on the padding, compares them with the loudest .*Use vlpipe.layers.LogMel"):
+        layers.mask_aware(keras.Model(inputs, plain.MelSpectrogram()(inputs)))

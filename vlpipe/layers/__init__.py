@@ -34,7 +34,7 @@ from vlpipe.layers.sequence_loss import CTC, SequenceLoss
 from vlpipe.layers.testing import assert_padding_invariant
 from vlpipe.layers.timewise import output_lengths, sample_weight
 from vlpipe.layers.windows import AveragePooling1D, Conv1D, DepthwiseConv1D, MaxPooling1D, SeparableConv1D
-from vlpipe.layers.wrappers import FrameWise, SpectralNormalization, TimeDistributed, Weight
+from vlpipe.layers.wrappers import FrameWise, SeveralInputs, SpectralNormalization, TimeDistributed, Weight
 
 __all__ = [
     "CTC",
@@ -89,6 +89,7 @@ __all__ = [
     "SeparableConv1D",
     "SeparableConv2D",
     "SequenceLoss",
+    "SeveralInputs",
     "SliceFrames",
     "Softmax",
     "SpectralNormalization",

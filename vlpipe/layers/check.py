@@ -17,7 +17,7 @@ from vlpipe.layers.base import MaskAware
 from vlpipe.layers.convert import mask_aware
 from vlpipe.layers.entry import CarryMask, LengthMask
 from vlpipe.layers.role import Role
-from vlpipe.layers.roles import role_of
+from vlpipe.layers.roles import axis_of_output, role_of
 from vlpipe.layers.walk import (
     FrameAxis,
     TracedTensor,
@@ -187,7 +187,7 @@ class Checker:
         role = role_of(operation, arguments, options)
         if role.graph is not None:
             return self.check_nested(role.graph, (arguments, options))
-        output_axis = self.check_operation(operation, role, arguments, axes)
+        output_axis = self.check_operation(operation, role, arguments, options, axes)
         if isinstance(operation, keras.layers.MultiHeadAttention):
             self.deleted.update({id(leaf): (leaf, operation) for leaf in sequences if leaf.frames and leaf.frames.masked})
         if output_axis:
@@ -204,7 +204,7 @@ class Checker:
             self.findings.append(finding)
         return replace(leaf, frames=replace(leaf.frames, masked=False))
 
-    def check_operation(self, operation: Any, role: Role, arguments: Any, axes: list[FrameAxis]) -> FrameAxis | None:
+    def check_operation(self, operation: Any, role: Role, arguments: Any, options: Any, axes: list[FrameAxis]) -> FrameAxis | None:
         """Record the problems of an operation; return the frame axis of its output, None if it has no frames."""
         add = functools.partial(self.add, operation.name, type(operation).__name__)
         carrier = isinstance(operation, CarryMask)
@@ -214,7 +214,7 @@ class Checker:
             add(role.problem, role.refused, role.advice.rstrip("."))
             kept = role.frames and role.problem != "fixed_length"
             return replace(axes[0], masked=False, counted=axes[0].counted and role.counted) if kept else None
-        joined = axes[0].joined(axes[1:])
+        joined = axis_of_output(operation, arguments, options)
         if joined is None:
             add("mismatch", "merges branches that never have the same number of frames", "Give them the same strides and padding")
             return None

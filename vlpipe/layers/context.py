@@ -73,8 +73,8 @@ class _Finder(Checker):
         self.endless: list[str] = []
         self.aligned_to_end = ""
 
-    def check_operation(self, operation: Any, role: Role, arguments: Any, axes: list[FrameAxis]) -> FrameAxis | None:
-        output = super().check_operation(operation, role, arguments, axes)
+    def check_operation(self, operation: Any, role: Role, arguments: Any, options: Any, axes: list[FrameAxis]) -> FrameAxis | None:
+        output = super().check_operation(operation, role, arguments, options, axes)
         try:
             layer = operation if role.refused or not role.twin else role.twin()
         except ArgumentError:

@@ -11,13 +11,14 @@ import keras
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import registered
+from vlpipe.layers.calls import own_masks
 from vlpipe.layers.entry import CarryMask, FillPadding, LengthMask
 from vlpipe.layers.fills import ATTENTION
 from vlpipe.layers.merge import CommonFrames
 from vlpipe.layers.model import Model
 from vlpipe.layers.replace import Replacements
 from vlpipe.layers.role import Role
-from vlpipe.layers.roles import is_merge, role_of, share_weights
+from vlpipe.layers.roles import axis_of_output, is_merge, role_of, share_weights
 from vlpipe.layers.walk import (
     FrameAxis,
     TracedTensor,
@@ -170,8 +171,8 @@ class Converter:
         if role.graph is not None:
             graph = self.twins.setdefault((id(operation), "graph"), role.graph)
             return self.convert_nested(graph, (arguments, options))
-        layer = own or self.layer_for(operation, role.twin or (lambda: operation), sequences[0].tensor.shape)
-        joined = axes[0].joined(axes[1:])
+        layer = own or self.layer_for(operation, role, sequences[0].tensor.shape)
+        joined = axis_of_output(operation, arguments, options)
         if joined is None:
             raise ArgumentError(
                 f"mask_aware: {label(self.path, operation)} merges branches that never have the same number of frames. "
@@ -180,10 +181,11 @@ class Converter:
         if is_merge(operation) and not have_equal_frames(axes):
             arguments, options = self.with_common_frames(operation, joined, arguments, options)
             sequences = framed(arguments, options)
+        options = self.with_masks_of_real_frames(operation, options)
         if role.fill is not None:
             arguments, options = self.filled(operation, role.fill, arguments, options)
         if role.packed and layer is not operation:
-            operands = [leaf.tensor for leaf in traced_tensors(arguments, options)]
+            operands = [leaf.tensor for leaf in role.operands or traced_tensors(arguments, options)]
             outputs = layer(operands[0] if len(operands) == 1 else operands)
         else:
             outputs = layer(*tensors(arguments), **tensors(options))
@@ -223,13 +225,26 @@ class Converter:
         ready = {id(leaf): TracedTensor(x, joined) for leaf, x in zip(branches, cut, strict=True)}
         return keras.tree.map_structure(lambda leaf: ready.get(id(leaf), leaf), structures)
 
-    def layer_for(self, operation: Any, make: Callable[[], Any], input_shape: Any) -> Any:
-        """Return the layer to call for an operation; `make` creates it at the first call."""
-        if id(operation) not in self.twins:
-            layer = self.twins[id(operation)] = make()
+    def layer_for(self, operation: Any, role: Role, input_shape: Any) -> Any:
+        """Return the layer to call for an operation; its role creates it at the first call."""
+        key = (id(operation), "twin", role.variant)
+        if key not in self.twins:
+            layer = self.twins[key] = role.twin() if role.twin else operation
             if layer is not operation and getattr(operation, "variables", None):
                 share_weights(layer, operation, input_shape)
-        return self.twins[id(operation)]
+        return self.twins[key]
+
+    def with_masks_of_real_frames(self, operation: Any, options: Any) -> Any:
+        """Return the options of a layer with the padding taken out of its masks, which Keras passes on in place of those of the tensors."""
+        own = own_masks(options) if isinstance(operation, keras.layers.Layer) else []
+
+        def filled(leaf: Any) -> Any:
+            if not isinstance(leaf, TracedTensor) or not leaf.frames:
+                return leaf
+            fill = self.part(operation, "own_mask", lambda name: FillPadding(name=name))
+            return replace(leaf, tensor=fill(leaf.tensor))
+
+        return {name: keras.tree.map_structure(filled, value) if name in own else value for name, value in options.items()}
 
     def filled(self, operation: Any, value: float, *structures: Any) -> Any:
         """Return the arguments of an operation with their padding set to a value: as copies, one for each tensor."""

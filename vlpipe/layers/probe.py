@@ -11,14 +11,16 @@ import numpy as np
 from keras import ops
 
 FRAMES, KEPT = 5, 3  # frames of the probe, and how many of them stay as they are
+LONG = 1031  # frames of a second probe: a dilation of 8 reads beyond 5 frames only; a prime, so that shifts by round numbers show
 OPEN_WIDTH = 3  # width of an axis of unknown size
 
 
 def mixes_frames(function: Callable[[Any], Any], shape: Any, dtype: str = "float32", *, frames: bool = True) -> bool:
     """Return whether an output frame of a function depends on later frames, on the number of frames, or on other rows.
 
-    Calls the function on four small random arrays: as they are, with the last frames changed, with these cut off, and with one row
-    alone. A function that an array makes fail, that removes frames, or that is random, counts as one that mixes.
+    Calls the function on four random arrays: as they are, with the last frames changed, with these cut off, and with one row alone;
+    first small ones, then long ones, for what lies at a distance. A function that an array makes fail, that removes frames, or that is
+    random, counts as one that mixes.
 
     Args:
         function: takes one tensor and returns one, such as an activation.
@@ -28,11 +30,18 @@ def mixes_frames(function: Callable[[Any], Any], shape: Any, dtype: str = "float
     """
     rng = np.random.default_rng(0)
     width = [OPEN_WIDTH if size is None else int(size) for size in tuple(shape)[2 if frames else 1 :]]
-    x = drawn(rng, (2, *([FRAMES] if frames else []), *width), dtype)
     try:
-        return mixes(function, x, rng, dtype, frames)
+        if mixes(function, drawn(rng, (2, *([FRAMES] if frames else []), *width), dtype), rng, dtype, frames):
+            return True
     except Exception:  # a user's function may raise anything, and whatever it raises, it is not one that takes any number of frames
         return True
+    count = LONG if frames else 0
+    while count > FRAMES:
+        try:
+            return mixes(function, drawn(rng, (2, count, *width), dtype), rng, dtype, frames)
+        except Exception:  # such as a table of positions, which ends somewhere
+            count //= 2
+    return False
 
 
 def mixes(function: Callable[[Any], Any], x: Any, rng: Any, dtype: str, frames: bool) -> bool:

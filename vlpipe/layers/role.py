@@ -24,6 +24,8 @@ class Role:
         packed: whether the twin takes the tensors alone, one or a list; the other arguments of the operation are in its configuration.
         fill: the value that the padding of its inputs is set to before it is called, or None.
         activation: the activation that `twin` leaves out, to be called on its output, or None.
+        operands: the tensors that a packed twin takes, if their order is not that of the call.
+        variant: tells the twins of one operation apart that is called in several ways.
         graph: a Functional model of the operations inside a layer, which are treated one by one in its place, or None.
         endless: why an output frame of an operation that is kept depends on frames at any distance, or "".
     """
@@ -40,6 +42,8 @@ class Role:
     packed: bool = False
     fill: float | None = None
     activation: Any = None
+    operands: Any = ()
+    variant: str = ""
     graph: Any = None
     endless: str = ""
 

@@ -11,12 +11,13 @@ from keras import layers as plain
 from vlpipe.errors import ArgumentError
 from vlpipe.layers import adaptive, entry, merge, normalize, planes, reduce, resize, windows
 from vlpipe.layers.base import MaskAware
+from vlpipe.layers.calls import arguments_by_name, misses_mask, own_masks, takes_one_frame_to_all, with_mask_of_first
 from vlpipe.layers.fills import ATTENTION, fill_of
 from vlpipe.layers.layer_roles import RECURRENT, SPECIAL, axes_without_frames, known_kind, unknown
 from vlpipe.layers.operations import ELEMENTWISE_OPS, fixed_frames, refuse_fixed, role_of_op
 from vlpipe.layers.probe import is_of_keras, mixing_activation, own_activation
 from vlpipe.layers.role import KEEP, Role, refuse, refuse_unknown
-from vlpipe.layers.walk import framed, leaves
+from vlpipe.layers.walk import FrameAxis, TracedTensor, framed, leaves
 from vlpipe.layers.wrappers import SpectralNormalization
 
 # Elementwise: each output value depends on the input value at the same place only.
@@ -72,6 +73,20 @@ REFUSALS = {
 
 def role_of(operation: Any, arguments: Any, options: Any) -> Role:
     """Return the role of an operation that is called with at least one tensor that has frames."""
+    if isinstance(operation, plain.Layer):
+        named = arguments_by_name(operation, arguments, options)
+        if wrong := [name for name in own_masks(named) if name not in options or not framed(named[name])]:
+            return refuse(
+                f"is called with a {wrong[0]} that is no tensor of frames passed by name, so that the padding cannot be taken out of it",
+                "Call it without: the mask of the real frames reaches it with the tensor.",
+                "unknown",
+            )
+        if misses_mask(operation, named):
+            return with_mask_of_first(operation, named, role_of_call(operation, arguments, options))
+    return role_of_call(operation, arguments, options)
+
+
+def role_of_call(operation: Any, arguments: Any, options: Any) -> Role:
     x = framed(arguments, options)[0].tensor
     kind = known_kind(type(operation))
     if isinstance(operation, MaskAware):
@@ -79,6 +94,8 @@ def role_of(operation: Any, arguments: Any, options: Any) -> Role:
         return role_with_activation(role, operation, x) if kind.__module__.startswith("vlpipe.") else role
     if getattr(operation, "activity_regularizer", None) is not None:
         return refuse("has an activity_regularizer, which counts the padding", "Remove it, or regularize the kernel.", "padding_statistics")
+    if is_merge(operation) and takes_one_frame_to_all(framed(arguments, options)):
+        return refuse("merges one frame, taken by a slice, with all frames", "Index it and add the axis: x[:, -1][:, None].", "mismatch")
     if kind in TWINS and is_merge(operation) and (frames := fixed_frames(leaves(arguments, options), len(x.shape))):
         return refuse_fixed(frames)
     if kind.__module__.startswith("keras.src.ops"):
@@ -90,6 +107,19 @@ def role_of(operation: Any, arguments: Any, options: Any) -> Role:
     if role.refused or role.graph is not None or role.fill is not None:
         return role
     return replace(role, fill=fill_of(operation, arguments, activation))
+
+
+def axis_of_output(operation: Any, arguments: Any, options: Any) -> FrameAxis | None:
+    """Return the frame axis on which an operation works, of several inputs the one that they share; None if they share none.
+
+    Of an attention it is that of the query: keys and values may have any number of frames.
+    """
+    axes = [leaf.frames for leaf in framed(arguments, options) if leaf.frames]
+    if type(operation) in ATTENTION:
+        query = options.get("query", leaves(arguments)[0] if leaves(arguments) else None)
+        own = query.frames if isinstance(query, TracedTensor) and query.frames else axes[0]
+        return replace(own, masked=all(axis.masked for axis in axes))
+    return axes[0].joined(axes[1:])
 
 
 def is_merge(operation: Any) -> bool:
@@ -158,6 +188,13 @@ def role_of_layer(layer: Any, kind: type, arguments: Any, options: Any) -> Role:
     if kind in TWINS:
         return role_of_twin(layer, kind)
     if kind in ATTENTION:
+        axes = getattr(layer, "_attention_axes", None)
+        if axes is not None and 1 not in {int(axis) % rank for axis in leaves(axes)}:
+            return refuse(
+                "attends along other axes than the frames, for which the mask of the frames has the wrong shape",
+                "Build a model of one frame with it, keras.Model(y, layer(y, y)), and call TimeDistributed(that model).",
+                "unknown",
+            )
         return Role(leak="attends to the padding", problem="reads_padding", endless="attends to all frames")
     return SPECIAL[kind](layer, x) if kind in SPECIAL else unknown(layer, arguments, options)
 

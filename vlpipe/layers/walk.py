@@ -15,6 +15,7 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import Reach
 
 PROBES = 4096  # input lengths at which the branches of a model are compared, from the first that leaves each a frame
+LONG = 2**20  # frames of a sequence that is longer than any slice
 MAX_LENGTH = 2**40  # of a sequence, in frames
 
 
@@ -153,8 +154,11 @@ def with_axis(outputs: Any, axis: FrameAxis | None, x: Any) -> Any:
         x: the input with frames. If their number is open, so is that of an output; else an output with frames has no fewer axes.
     """
 
+    # JAX knows how many frames a slice x[:, :3] leaves; TensorFlow does not
+    limit = int(axis.count(np.array([LONG]))[0]) if axis else None
+
     def traced(y: Any) -> TracedTensor:
-        has_frames = len(y.shape) > 1 and (y.shape[1] is None if x.shape[1] is None else len(y.shape) >= len(x.shape))
+        has_frames = len(y.shape) > 1 and (y.shape[1] in (None, limit) if x.shape[1] is None else len(y.shape) >= len(x.shape))
         return TracedTensor(y, axis if has_frames else None)
 
     return keras.tree.map_structure(traced, outputs)

@@ -65,6 +65,72 @@ class FrameWise(MaskAware, keras.layers.Wrapper):
 
 
 @registered
+class SeveralInputs(MaskAware, keras.layers.Wrapper):
+    """A layer that is called on several tensors, such as a GRU with its `initial_state`, and gets the mask of the first.
+
+    Keras gives a layer no `mask` if it is called on several tensors; `mask_aware` puts this layer around it.
+
+    Args:
+        layer: the layer; its `call` has a `mask`.
+        names: what the tensors are called, in order: the name of a parameter of the layer, and how many tensors it takes as a list, or 0.
+        constants: further arguments.
+
+    Shapes: a list of tensors in, the first `[B, T, ...]` with mask `[B, T]`; those of the layer out.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from vlpipe.layers import SeveralInputs
+        >>> gru = SeveralInputs(keras.layers.GRU(3), {"sequences": 0, "initial_state": 0})
+        >>> tuple(gru([np.ones((2, 5, 4), "float32"), np.ones((2, 3), "float32")]).shape)
+        (2, 3)
+    """
+
+    def __init__(self, layer: Any, names: dict[str, int], constants: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(layer, autocast=False, **kwargs)
+        self.names, self.constants = dict(names), dict(constants or {})
+
+    def build(self, input_shape: Any) -> None:
+        if not self.layer.built:
+            self.layer.build(input_shape[0])
+        self.built = True
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        options = {"training": training} if self.layer._call_has_training_arg else {}
+        first = None if mask is None else mask[0]
+        return self.layer(**{**options, **self.constants, **self._named(inputs)}, mask=first)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        first = None if mask is None else mask[0]
+        return None if isinstance(first, keras.KerasTensor) or first is None else self.layer.compute_mask(inputs[0], first)
+
+    def compute_output_spec(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        return self.layer.compute_output_spec(**self.constants, **self._named(inputs))
+
+    def endless(self) -> str:
+        return self.layer.endless() if isinstance(self.layer, MaskAware) else "carries a state through all frames"
+
+    def output_frames(self, frames: Any) -> Any:
+        return self.layer.output_frames(frames) if isinstance(self.layer, MaskAware) else frames
+
+    def reach(self) -> Reach:
+        return self.layer.reach() if isinstance(self.layer, MaskAware) else Reach()
+
+    def sides(self) -> Any:
+        return self.layer.sides() if isinstance(self.layer, MaskAware) else (0, 0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "names": list(self.names.items()), "constants": self.constants}
+
+    def _named(self, inputs: Any) -> dict[str, Any]:
+        """Return the tensors by the names of the parameters of the layer."""
+        rest: list[Any] = list(inputs)
+        named: dict[str, Any] = {}
+        for name, count in self.names.items():
+            named[name], rest = (rest[:count], rest[count:]) if count else (rest[0], rest[1:])
+        return named
+
+
+@registered
 class Weight(Reduction, keras.layers.Layer):
     """A weight as a tensor: what a layer of the user multiplies by, once `mask_aware` has taken its operations out of it.
 
