@@ -140,6 +140,16 @@ def test_a_file_that_is_replaced_after_indexing(tmp_path: Path, compression: str
         list(dataset)
 
 
+def test_sizes_are_compared_without_checksums(tmp_path: Path) -> None:
+    case = CASES["length"]
+    path = write(tmp_path / "a.tfrecord", case.records, "GZIP")
+    dataset = vlpipe.make_dataset(path, layout=case.layout, engine="stream", shuffle=False, length_range=(0, None), verify="never")
+    write(path, case.records[:3] + case.records[4:] + case.records[3:4], "GZIP")
+    sizes = f"has {len(case.records[4])} bytes of data, but {len(case.records[3])} were indexed"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"a.tfrecord, record 3 at byte .*: {sizes}. The"):
+        list(dataset)
+
+
 @pytest.mark.parametrize("members", [1, 2])
 def test_of_other_content_nothing_is_written(tmp_path: Path, members: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """1 MB of gzip would become 1 GB in the temporary directory, before its first 12 bytes are looked at."""

@@ -30,7 +30,7 @@ LISTS = [
 ]
 
 
-@pytest.mark.parametrize("data", LISTS)
+@pytest.mark.parametrize("data", LISTS, ids=range(len(LISTS)))  # the order of the features in their bytes differs between processes
 def test_a_list_of_examples_is_called_so(tmp_path: Path, data: bytes) -> None:
     path = write(tmp_path / "a.tfrecord", [data] * 3)
     said = r"a.tfrecord, record 0 at byte 0: the record is an ExampleListWithContext, a list of Examples, and not a tf.train.*custom"
