@@ -8,10 +8,13 @@ Python runs in one space for each page; `vlpipe` runs in this process; other com
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ INGEST = (
     "--sample-rate 8000 --mels 40 --num-shards 4"
 )
 SHOWN = ("text", "json")  # blocks that show something and are no code; so do those of a directive, "{figure} ..."
+ALONE = "VLPIPE_PAGE_ALONE"
 RUNS = [page for page in PAGES if {"python", "sh"} & {block.kind for block in blocks(page)}]
 
 
@@ -44,7 +48,15 @@ def example_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("page", RUNS, ids=lambda page: str(page.relative_to(DOCS)))
-def test_every_block_runs(page: Path, example_data: Path, quick_graphs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_runs(
+    page: Path, example_data: Path, quick_graphs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if "import jax" in page.read_text("utf-8") and ALONE not in os.environ:
+        # Once JAX is imported, every fork of this process is warned of, and tests of kills fork.
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", request.node.nodeid]
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, ALONE: "1"}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return
     for name in ("recordings", "data"):
         shutil.copytree(example_data / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
