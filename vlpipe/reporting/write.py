@@ -71,8 +71,9 @@ def write_report(
 
     Example:
         >>> vlpipe.write("train", ({"features": np.zeros((t, 4), np.float32), "label": t % 2} for t in range(1, 9)))
+        >>> from pathlib import Path
         >>> write_report([("train", vlpipe.open("train"))], "report.html", records=0)
-        >>> "8" in open("report.html").read()
+        >>> "8" in Path("report.html").read_text("utf-8")
         True
     """
     if not 1 <= len(sources) <= MAX_SOURCES:
