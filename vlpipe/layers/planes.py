@@ -16,6 +16,7 @@ from keras import ops
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware, Reach, align_mask, fill_padding, pad_to_minimum, registered
 from vlpipe.layers.reduce import Reduction, frame_extreme, frame_mean
+from vlpipe.layers.resize import Transposed
 from vlpipe.layers.windows import Windowed
 
 
@@ -137,23 +138,8 @@ class GlobalMaxPooling2D(Reduction, keras.layers.GlobalMaxPooling2D):
 
 
 @registered
-class Conv2DTranspose(MaskAware, keras.layers.Conv2DTranspose):
+class Conv2DTranspose(Transposed, keras.layers.Conv2DTranspose):
     """`keras.layers.Conv2DTranspose` over real frames only; arguments of its parent, shapes and errors as for `Conv2D`."""
-
-    def reach(self) -> Reach:
-        span = (self.kernel_size[0] - 1) * self.dilation_rate[0] + 1
-        return Reach(-(-span // self.strides[0]), Fraction(1, self.strides[0]))
-
-    def sides(self) -> tuple[Fraction, Fraction]:
-        side = Fraction((self.kernel_size[0] - 1) * self.dilation_rate[0], self.strides[0])
-        return side, side
-
-    def output_frames(self, frames: Any) -> Any:
-        frames_from_one = self.compute_output_shape((None, 1, 1, self.filters))[1]
-        return (frames - 1) * self.strides[0] + frames_from_one
-
-    def call(self, inputs: Any, mask: Any = None) -> Any:
-        return super().call(inputs if mask is None else fill_padding(inputs, mask))
 
 
 @registered

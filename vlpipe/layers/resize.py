@@ -11,8 +11,33 @@ import keras
 from vlpipe.layers.base import MaskAware, Reach, fill_padding, pad_to_minimum, registered
 
 
+class Transposed(MaskAware):
+    """A transposed convolution over real frames only; it may have further axes, such as frequency, behind the frames."""
+
+    kernel_size: tuple[int, ...]
+    dilation_rate: tuple[int, ...]
+    strides: tuple[int, ...]
+    filters: int
+    compute_output_shape: Any
+
+    def reach(self) -> Reach:
+        span = (self.kernel_size[0] - 1) * self.dilation_rate[0] + 1
+        return Reach(-(-span // self.strides[0]), Fraction(1, self.strides[0]))
+
+    def sides(self) -> tuple[Fraction, Fraction]:
+        side = Fraction((self.kernel_size[0] - 1) * self.dilation_rate[0], self.strides[0])
+        return side, side
+
+    def output_frames(self, frames: Any) -> Any:
+        frames_from_one = self.compute_output_shape((None, *[1] * len(self.kernel_size), self.filters))[1]
+        return (frames - 1) * self.strides[0] + frames_from_one
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return super().call(inputs if mask is None else fill_padding(inputs, mask))  # type: ignore[misc]  # that of the Keras layer
+
+
 @registered
-class Conv1DTranspose(MaskAware, keras.layers.Conv1DTranspose):
+class Conv1DTranspose(Transposed, keras.layers.Conv1DTranspose):
     """`keras.layers.Conv1DTranspose` over real frames only: padding contributes nothing to the output.
 
     Takes the arguments of its parent. The output of n frames has as many frames as in Keras: `n * stride` for `same`.
@@ -29,21 +54,6 @@ class Conv1DTranspose(MaskAware, keras.layers.Conv1DTranspose):
         >>> tuple(Conv1DTranspose(8, 4, strides=2, padding="same")(x).shape)
         (2, 14, 8)
     """
-
-    def reach(self) -> Reach:
-        span = (self.kernel_size[0] - 1) * self.dilation_rate[0] + 1
-        return Reach(-(-span // self.strides[0]), Fraction(1, self.strides[0]))
-
-    def sides(self) -> tuple[Fraction, Fraction]:
-        side = Fraction((self.kernel_size[0] - 1) * self.dilation_rate[0], self.strides[0])
-        return side, side
-
-    def output_frames(self, frames: Any) -> Any:
-        frames_from_one = self.compute_output_shape((None, 1, self.filters))[1]
-        return (frames - 1) * self.strides[0] + frames_from_one
-
-    def call(self, inputs: Any, mask: Any = None) -> Any:
-        return super().call(inputs if mask is None else fill_padding(inputs, mask))
 
 
 @registered

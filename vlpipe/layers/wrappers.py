@@ -12,6 +12,21 @@ from vlpipe.layers.base import MaskAware, Reach, registered
 from vlpipe.layers.reduce import Reduction
 
 
+class Around(MaskAware):
+    """A layer around another one, `layer`, which says how it treats frames if it is mask-aware."""
+
+    layer: Any
+
+    def output_frames(self, frames: Any) -> Any:
+        return self.layer.output_frames(frames) if isinstance(self.layer, MaskAware) else frames
+
+    def reach(self) -> Reach:
+        return self.layer.reach() if isinstance(self.layer, MaskAware) else Reach()
+
+    def sides(self) -> Any:
+        return self.layer.sides() if isinstance(self.layer, MaskAware) else (0, 0)
+
+
 @registered
 class TimeDistributed(MaskAware, keras.layers.TimeDistributed):
     """`keras.layers.TimeDistributed` that calls its layer or model once, on the frames of all rows as one batch.
@@ -65,7 +80,7 @@ class FrameWise(MaskAware, keras.layers.Wrapper):
 
 
 @registered
-class SeveralInputs(MaskAware, keras.layers.Wrapper):
+class SeveralInputs(Around, keras.layers.Wrapper):
     """A layer that is called on several tensors, such as a GRU with its `initial_state`, and gets the mask of the first.
 
     Keras gives a layer no `mask` if it is called on several tensors; `mask_aware` puts this layer around it.
@@ -108,15 +123,6 @@ class SeveralInputs(MaskAware, keras.layers.Wrapper):
 
     def endless(self) -> str:
         return self.layer.endless() if isinstance(self.layer, MaskAware) else "carries a state through all frames"
-
-    def output_frames(self, frames: Any) -> Any:
-        return self.layer.output_frames(frames) if isinstance(self.layer, MaskAware) else frames
-
-    def reach(self) -> Reach:
-        return self.layer.reach() if isinstance(self.layer, MaskAware) else Reach()
-
-    def sides(self) -> Any:
-        return self.layer.sides() if isinstance(self.layer, MaskAware) else (0, 0)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "names": list(self.names.items()), "constants": self.constants}
@@ -165,7 +171,7 @@ class Weight(Reduction, keras.layers.Layer):
 
 
 @registered
-class SpectralNormalization(MaskAware, keras.layers.SpectralNormalization):
+class SpectralNormalization(Around, keras.layers.SpectralNormalization):
     """`keras.layers.SpectralNormalization` of a mask-aware layer, such as `vlpipe.layers.Conv1D`, or of a Dense layer.
 
     Takes the arguments of its parent; shapes of the layer that it wraps.
@@ -176,15 +182,6 @@ class SpectralNormalization(MaskAware, keras.layers.SpectralNormalization):
         >>> tuple(SpectralNormalization(Conv1D(3, 3, padding="same"))(np.ones((2, 5, 4), "float32")).shape)
         (2, 5, 3)
     """
-
-    def output_frames(self, frames: Any) -> Any:
-        return self.layer.output_frames(frames) if isinstance(self.layer, MaskAware) else frames
-
-    def reach(self) -> Reach:
-        return self.layer.reach() if isinstance(self.layer, MaskAware) else Reach()
-
-    def sides(self) -> Any:
-        return self.layer.sides() if isinstance(self.layer, MaskAware) else (0, 0)
 
     def call(self, inputs: Any, training: Any = False, mask: Any = None) -> Any:
         return super().call(inputs, training=training)  # the mask reaches the layer with the tensor
