@@ -135,10 +135,11 @@ WEIGHTS = st.floats(1e-6, 1e6) | st.just(0.0)
 
 @given(st.lists(st.tuples(WEIGHTS, st.integers(1, 10**7)), min_size=1, max_size=5), st.none() | st.integers(1, 10**9))
 def test_the_counts_of_a_mix(entries: list[tuple[float, int]], records: int | None) -> None:
-    weights, there = [Fraction(repr(weight)) for weight, _ in entries], [size for _, size in entries]
+    weights, there = [exact(weight) for weight, _ in entries], [size for _, size in entries]
+    assert [float(weight) for weight in weights] == [weight for weight, _ in entries]
     if not any(weights):
         return
-    part = Part("", Fraction(1), tuple(Part(str(n), exact(w), leaf=n) for n, (w, _) in enumerate(entries)), records=records)
+    part = Part("", Fraction(1), tuple(Part(str(n), weight, leaf=n) for n, weight in enumerate(weights)), records=records)
     total = part.size(there)
     counts = part.counts(total, there)
     largest = max((size, weight) for size, weight in zip(there, weights, strict=True) if weight)

@@ -42,9 +42,9 @@ def progress(unit: str, per: float = 1) -> Iterator[Callable[[float, float], Non
         yield show
 
 
-def echo(text: str) -> None:
-    """Print lines of text; names and values from files cannot control the terminal."""
-    click.echo(safe_lines(text, _MAX_LETTERS))
+def echo(text: str, err: bool = False) -> None:
+    """Print lines of text, with `err` on standard error; names and values from files cannot control the terminal."""
+    click.echo(safe_lines(text, _MAX_LETTERS), err=err)
 
 
 def print_json(document: Any) -> None:

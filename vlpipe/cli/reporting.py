@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vlpipe.cli.common import layout_option, progress, selected, where_option
+from vlpipe.cli.common import echo, layout_option, progress, selected, where_option
 
 
 @click.command()
@@ -55,4 +55,4 @@ def report(
     reads = verify or compute
     with progress("MB", 1e6) if reads else nullcontext(lambda done, total: None) as show:
         write_report(opened, output, by=by, records=records, verify=verify, compute=compute, overwrite=overwrite, progress=show)
-    click.echo(f"{output}: {output.stat().st_size / 1e6:,.2f} MB", err=True)
+    echo(f"{output}: {output.stat().st_size / 1e6:,.2f} MB", err=True)
