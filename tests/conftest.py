@@ -17,10 +17,11 @@ hypothesis.settings.register_profile(
     # No shrinking: an example takes a second where TensorFlow traces a graph. HYPOTHESIS_PROFILE=thorough shrinks.
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate],
     print_blob=True,
+    derandomize=True,  # The same tree has the same verdict; `thorough` looks for new cases.
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.register_profile(
-    "thorough", parent=hypothesis.settings.get_profile("vlpipe"), max_examples=500, phases=tuple(hypothesis.Phase)
+    "thorough", parent=hypothesis.settings.get_profile("vlpipe"), max_examples=500, phases=tuple(hypothesis.Phase), derandomize=False
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "vlpipe"))
 
