@@ -132,8 +132,11 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("engine", ENGINES)
+# The engines share what decides about the rows (`engines/screen.py`): the graph engine gets each value of an argument once.
+GRAPH_CASES = ("drop", "boundary", "any order", "ragged, padded", "rank 1", "masked", "in order")
+
+
+@pytest.mark.parametrize(("engine", "case"), [*(("mapped", case) for case in CASES), *(("graph", case) for case in GRAPH_CASES)])
 def test_damaged_records_are_left_out_of_their_batches(source: Path, engine: str, case: str) -> None:
     arguments = {**FIELDS, **CASES[case], "engine": engine}
     clean = [flatten(element) for element in vlpipe.make_dataset(source, **arguments)]
