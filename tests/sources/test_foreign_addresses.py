@@ -289,9 +289,12 @@ def test_a_file_truncated_after_indexing_is_named_when_it_is_read(address: str, 
     dataset = vlpipe.make_dataset(place, layout=LAYOUT, engine=engine, batch_size=2, length_range=(0, None))
     index = vlpipe.build_index(place, LAYOUT)
     where, size = index.where(10), int(index.rows["bytes"][10])
-    put(place, filesystem.open_file(place).read()[:-5])
+    content = filesystem.open_file(place).read()
+    put(place, content[:-5])
     problem = {"graph": "TensorFlow cannot read the record. The", "stream": "cannot be read; read 10 of 11 records. The"}[engine]
-    with pytest.raises(tf.errors.OpError, match=f"{where}: {problem}"):
+    # Another batch, or the size of the file, may be tested first.
+    other = f"|c.tfrecord: does not have the {len(content)} bytes that were indexed" if engine == "graph" else ""
+    with pytest.raises(tf.errors.OpError, match=f"{where}: {problem}{other}"):
         list(dataset)
     with pytest.raises(DatasetError, match=f"{where}: the header announces {size} bytes of data, of which the file has {size - 5}. "):
         vlpipe.make_dataset(place, layout=LAYOUT)
