@@ -354,9 +354,9 @@ print((min(memory[18:]) - min(memory[12:18])) / 6)
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the memory of the process is read from /proc")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_datasets_that_are_gone_leave_no_index_behind(tmp_path: Path, engine: str) -> None:
-    """An index of 640 KB: 6 more datasets take less memory than one in three of their indexes."""
-    vlpipe.write(tmp_path / "d", ({"features": np.ones((1, 1), "f4"), "label": n % 7} for n in range(20_000)))
+    """An index of 1.3 MB: 6 more datasets take less memory than two in five of their indexes."""
+    vlpipe.write(tmp_path / "d", ({"features": np.ones((1, 1), "f4"), "label": n % 7} for n in range(40_000)))
     script = [sys.executable, "-W", "ignore", "-c", MANY_DATASETS, str(tmp_path / "d"), engine]
     done = subprocess.run(script, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert float(done.stdout) < 200_000
+    assert float(done.stdout) < 500_000
