@@ -169,7 +169,7 @@ def main() -> None:
     if not ROLLUP.exists():
         sys.exit(f"memory: needs {ROLLUP}, which only Linux has. Run it on Linux.")
     quick, console = arguments.quick, Console(width=120)
-    epochs = {"mapped": 4, "graph": 2} if quick else {"mapped": arguments.epochs, "graph": max(4, arguments.epochs * 2 // 5)}
+    epochs = {"mapped": 6, "graph": 4} if quick else {"mapped": arguments.epochs, "graph": max(4, arguments.epochs * 2 // 5)}
     workloads = {"speech": speech(64 if quick else 600), "events": events(512 if quick else 8000)}
     figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch, console.status("") as status:
