@@ -37,7 +37,8 @@ def epochs(repeat: bool, start: tuple[int, int]) -> Epochs:
     variables nor the state of datasets that have ended there, but a dataset that shuffles always saves how many seeds its generator has
     drawn, and sets the generator back when it is restored. So `counted` shuffles a buffer of one element, which changes nothing, and each
     iteration that begins looks up which seed comes next. A new iterator draws one seed; an iteration that begins draws up to the next
-    multiple of `STRIDE`: thus iterators that deliver nothing, of which Keras creates one after each epoch, take no number (up to 14 for one that does).
+    multiple of `STRIDE`, and its number is which multiple that was. Thus iterators that deliver nothing, of which Keras creates one after
+    each epoch, take no number (up to 14 between two that deliver).
     """
     if repeat:
         epoch, batch = start
