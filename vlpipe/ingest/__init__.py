@@ -6,6 +6,7 @@ not depend on the number of processes. All datasets are committed at the end, or
 
 from vlpipe.ingest.class_list import read_classes
 from vlpipe.ingest.conversion import IngestError, IngestResult, Totals, ingest
+from vlpipe.ingest.manifest import read_manifest
 from vlpipe.ingest.recordings import (
     EXTENSIONS,
     Recording,
@@ -13,7 +14,6 @@ from vlpipe.ingest.recordings import (
     label_by_parent,
     label_by_regex,
     parse_splits,
-    read_manifest,
     split_of,
 )
 from vlpipe.ingest.waveform import Waveform

@@ -137,7 +137,7 @@ class Records:
         field = access.sequence
         if access.location is Location.ENCODED:
             try:
-                return frames_in(data, access.name, field, access.stored.parsed)
+                return frames_in(data, access.name, field, access.stored)
             except (ValueError, AudioError) as error:
                 raise DatasetError(f"{self._index.where(row)}: {error}.") from error
         dtype = np.dtype(self.schema.sequences[access.name].dtype)
