@@ -92,7 +92,10 @@ def test_parts_of_one_file_come_into_one_split(folder: Path) -> None:
         ("a.wav,nan,1", "row 2 below the header: the part of a.wav: start: came as 'nan', expected a number of seconds from 0 on, such as"),
         ("a.wav,-1,1", "row 2 below the header: the part of a.wav: start: came as '-1', expected a number"),
         ("a.wav,1,x", "row 2 below the header: the part of a.wav: end: came as 'x', expected a number"),
-        ("a.wav,0.50,1.0", r"row 2 below the header: a.wav#t=0.5,1 is already listed in an earlier row. List each file, or part of it, once"),
+        (
+            "a.wav,0.50,1.0",
+            r"row 2 below the header: a.wav#t=0.5,1 is already listed in an earlier row. List each file, or part",
+        ),
     ],
 )
 def test_rows_that_are_no_part(folder: Path, row: str, message: str) -> None:
@@ -135,9 +138,9 @@ def test_channels_of_features_and_waveforms(folder: Path) -> None:
 
 def test_other_numbers_of_channels_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recordings = ingest.find_recordings(folder)[0]
-    with pytest.raises(ingest.IngestError, match=r"1 of 5 .*\n.*mono.wav: has 1 channel, but the first recording has 2: all must have one"):
+    with pytest.raises(ingest.IngestError, match=r"1 of 5 .*\n.*mono.wav: has 1 channel, but the first recording has 2: all must"):
         ingest.ingest(recordings, folder.parent / "all", ingest.Waveform(RATE), channels="all", workers=1)
-    with pytest.raises(ArgumentError, match='channels: came as "all", but log_mel features are those of one channel. Pass "mix" or "first"'):
+    with pytest.raises(ArgumentError, match='channels: came as "all", but log_mel features are those of one channel. Pass "mix"'):
         ingest.ingest(recordings, folder.parent / "all", FEATURES, channels="all")
     broken = [Recording(folder / "list.csv", "list.csv")]
     (folder / "list.csv").write_text("no audio")
@@ -151,7 +154,7 @@ def test_other_numbers_of_channels_are_named(folder: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", ["path", "label", "features"])
 def test_texts_with_the_name_of_a_field_are_refused(folder: Path, name: str) -> None:
     recordings = [Recording(folder / "a.wav", "a.wav", "x", {name: "y"})]
-    with pytest.raises(ArgumentError, match=f"recordings: a column of the manifest or a group of --label-regex is named '{name}', as a field"):
+    with pytest.raises(ArgumentError, match=f"recordings: a column of the manifest or a group of --label-regex is named '{name}', as"):
         ingest.ingest(recordings, folder.parent / "data", FEATURES)
 
 

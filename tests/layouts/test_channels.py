@@ -66,7 +66,7 @@ def test_a_converted_source_keeps_its_channels(tmp_path: Path) -> None:
 def test_other_numbers_of_channels_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tfrecord", [*STEREO, STEREO[0][:, 0]])
     vlpipe.build_index(str(path), layouts.encoded_audio("x"))
-    with pytest.raises(vlpipe.DatasetError, match=r'record 5 at byte .*: "x": the audio file has 1 channels, but the first record has 2; with'):
+    with pytest.raises(vlpipe.DatasetError, match=r'record 5 at byte .*: "x": the audio file has 1 channels, but the first record has 2'):
         vlpipe.build_index(str(path), layouts.encoded_audio("x", channels="all"))
     with pytest.raises(ArgumentError, match="channels: came as 'left'"):
         layouts.encoded_audio("x", channels="left")  # type: ignore[arg-type]
