@@ -79,10 +79,10 @@ def test_parts_that_are_none(files: Path, tmp_path: Path, monkeypatch: pytest.Mo
     for start, end, message in (
         (1, 1, "start: came as 1 s and end as 1 s, expected start < end"),
         (2, 1.5, "start: came as 2 s and end as 1.5 s"),
-        (-0.1, None, "start: came as -0.1, expected a number of seconds from 0 on"),
-        (math.nan, None, "start: came as nan, expected a number of seconds"),
-        (0, math.inf, "end: came as inf, expected a number of seconds"),
-        ("1", None, "start: came as '1', expected a number of seconds"),
+        (-0.1, None, "start: came as -0.1, expected seconds, as a number >= 0"),
+        (math.nan, None, "start: came as nan, expected seconds"),
+        (0, math.inf, "end: came as inf, expected seconds"),
+        ("1", None, "start: came as '1', expected seconds"),
     ):
         with pytest.raises(ArgumentError, match=message):
             audio.load(files / "a.wav", start=start, end=end)
@@ -94,7 +94,9 @@ def test_parts_that_are_none(files: Path, tmp_path: Path, monkeypatch: pytest.Mo
     cut = bytearray((files / "a.flac").read_bytes())
     cut[len(cut) // 2 :] = bytes(len(cut) - len(cut) // 2)  # the header still has its length
     (tmp_path / "cut.flac").write_bytes(cut)
-    with pytest.raises(AudioError, match=r"cut.flac: (a part of it cannot be decoded as FLAC|decoded \d+ samples from sample 16000 on)"):
+    with pytest.raises(
+        AudioError, match=r"cut.flac: (the decoder failed at a part of the FLAC file|decoded \d+ samples from sample 16000 on)"
+    ):
         audio.load(tmp_path / "cut.flac", start=2)
 
     class Short(soundfile.SoundFile):

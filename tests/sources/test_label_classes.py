@@ -141,6 +141,20 @@ def test_unknown_texts_name_the_record_and_the_nearest_class(tmp_path: Path) -> 
         vlpipe.open(native(tmp_path / "n"), label_classes={"word": list("012345678")})
 
 
+def test_a_text_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = foreign(tmp_path / "a.tfrecord")
+    vlpipe.build_index(source, LAYOUT)
+
+    def fail(*_: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("vlpipe.sources.records.Records._shard_file", fail)
+    with pytest.raises(
+        DatasetError, match=r"a.tfrecord, record 0 at byte 0: the bytes of its text \"word\" cannot be read \(Input/output error"
+    ):
+        vlpipe.open(source, layout=LAYOUT, label_classes=CLASSES)
+
+
 def test_class_lists_from_files_and_datasets(tmp_path: Path) -> None:
     source = foreign(tmp_path / "a.tfrecord", ["b", "a"])
     (tmp_path / "classes.txt").write_text("a\nb\n")

@@ -154,9 +154,7 @@ def _sought(file: Any, header: Header, first: int, end: int, name: str) -> tuple
             opened.seek(first)
             samples = opened.read(end - first, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
-        raise AudioError(
-            f"{name}: a part of it cannot be decoded as {header.kind} ({error}). Copy it again, or convert it to WAV."
-        ) from error
+        raise AudioError(f"{name}: the decoder failed at a part of the {header.kind} file ({error}). {COPY_AGAIN}") from error
     if samples.shape != (end - first, header.channels):
         raise AudioError(
             f"{name}: decoded {len(samples)} samples from sample {first} on, the {header.kind} header announces {end - first}: the file is "
@@ -167,7 +165,7 @@ def _sought(file: Any, header: Header, first: int, end: int, name: str) -> tuple
 
 def _seconds(name: str, value: Any) -> Fraction:
     # By the shortest decimal number that is this float: 0.1 is a tenth of a second, not 0.1000000000000000055.
-    return Fraction(repr(number(name, value, 0, _MAX_SECONDS, expected="a number of seconds from 0 on")))
+    return Fraction(repr(number(name, value, 0, _MAX_SECONDS, expected="seconds, as a number >= 0")))
 
 
 def _seconds_of(name: str, text: str) -> Fraction:

@@ -43,6 +43,7 @@ def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[st
         recording = _recording(row, Path(folder), where)
         if recording.key in recordings:
             raise DatasetError(f"{where}: {recording.key} is already listed in an earlier row. List each file, or part of it, once.")
+        _check_row(row, recording, Path(folder), where)
         recordings[recording.key] = recording
     if not recordings:
         raise DatasetError(f"{manifest}: lists no files below its header {','.join(columns)}. List one file per row.")
@@ -52,10 +53,6 @@ def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[st
 def _recording(row: dict[str, str], folder: Path, where: str) -> Recording:
     path = folder / row["path"]
     file = Path(os.path.relpath(path, folder)).as_posix()
-    if not path.is_file():
-        raise DatasetError(f"{where}: {path} does not exist. Paths are relative to {folder}; fix the path.")
-    if row.get("label") == "":
-        raise DatasetError(f"{where}: the label of {file} is empty. Fill it in, or remove the row.")
     try:
         span = Span.of_texts(row.get("start", ""), row.get("end", ""))
     except ArgumentError as error:
@@ -64,6 +61,13 @@ def _recording(row: dict[str, str], folder: Path, where: str) -> Recording:
     if span.is_whole:
         return Recording(path, file, row.get("label"), texts)
     return Recording(path, f"{file}#{span.fragment}", row.get("label"), texts, span, where)
+
+
+def _check_row(row: dict[str, str], recording: Recording, folder: Path, where: str) -> None:
+    if not recording.path.is_file():
+        raise DatasetError(f"{where}: {recording.path} does not exist. Paths are relative to {folder}; fix the path.")
+    if row.get("label") == "":
+        raise DatasetError(f"{where}: the label of {recording.key} is empty. Fill it in, or remove the row.")
 
 
 def _order(recording: Recording) -> tuple[str, float, float]:

@@ -121,7 +121,9 @@ class Records:
             file.seek(int(rows["offset"][0]) + HEADER_BYTES + int(access.starts(rows)[0]))
             text = file.read(count)
         except OSError as error:
-            raise DatasetError(f'{self._index.where(row)}: "{name}" cannot be read ({error.strerror}). {RESTORE}') from error
+            raise DatasetError(
+                f'{self._index.where(row)}: the bytes of its text "{name}" cannot be read ({error.strerror}). {RESTORE}'
+            ) from error
         return text if len(text) == count else self.data(row)[:0]  # the file was cut: `data` says so
 
     def _native_values(self, row: int, data: bytes, names: Iterable[str]) -> Values:
