@@ -124,7 +124,9 @@ class Records:
             raise DatasetError(
                 f'{self._index.where(row)}: the bytes of its text "{name}" cannot be read ({error.strerror}). {RESTORE}'
             ) from error
-        return text if len(text) == count else self.data(row)[:0]  # the file was cut: `data` says so
+        if len(text) < count:
+            self.data(row)  # the file was cut, and this says so
+        return text
 
     def _native_values(self, row: int, data: bytes, names: Iterable[str]) -> Values:
         try:
