@@ -6,14 +6,16 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
-from vlpipe.errors import ArgumentError, import_extra, printable
+from vlpipe.errors import ArgumentError, import_extra, printable, shortened
 
 WIDTH = 88
 WIDE = 140
 BLUE, RED = "#4878a8", "#c05020"
 MAX_ROWS = 20
+MAX_CELL = 200  # letters of a cell of an HTML table
 
 
 def text(*parts: Any, width: int = WIDTH) -> str:
@@ -62,6 +64,24 @@ def columns(*headings: str, rows: Sequence[tuple[Any, ...]], most: int = MAX_ROW
     for row in rows[:most]:
         grid.add_row(*map(_cell, row))
     return Group(grid, f"… and {len(rows) - most:,} more") if len(rows) > most else grid
+
+
+def html(*tables: tuple[Sequence[str], Sequence[Sequence[Any]]]) -> str:
+    """Tables as HTML, one below the other, for a notebook; every text is escaped, as names and values from files can be anything.
+
+    Args:
+        tables: the headings (none for a table of names and values) and the rows of each; at most `MAX_ROWS` are shown.
+    """
+    return "".join(_html_table(headings, rows) for headings, rows in tables)
+
+
+def _html_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    def line(name: str, cells: Sequence[Any]) -> str:
+        return "<tr>" + "".join(f"<{name}>{escape(shortened(_cell(cell), MAX_CELL))}</{name}>" for cell in cells) + "</tr>"
+
+    head = f"<thead>{line('th', headings)}</thead>" if headings else ""
+    more = f"<p>… and {len(rows) - MAX_ROWS:,} more</p>" if len(rows) > MAX_ROWS else ""
+    return f"<table>{head}<tbody>{''.join(line('td', row) for row in rows[:MAX_ROWS])}</tbody></table>{more}"
 
 
 def _cell(value: Any) -> Any:

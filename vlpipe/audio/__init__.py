@@ -14,3 +14,7 @@ from vlpipe.audio.decoding import decode, decoder, load, resample
 from vlpipe.audio.features import MFCC, Frames, LogMel, from_settings
 
 __all__ = ["MFCC", "Augment", "Frames", "LogMel", "decode", "decoder", "from_settings", "load", "resample"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

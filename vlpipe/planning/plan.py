@@ -21,7 +21,7 @@ from vlpipe.planning.resume import Identity, make_state, run_identity
 from vlpipe.planning.schedule import Schedule
 from vlpipe.planning.selection import FramePart, Selection
 from vlpipe.storage.index import Index
-from vlpipe.text_tables import BLUE, RED, columns, named, picture, text
+from vlpipe.text_tables import BLUE, RED, columns, html, named, picture, text
 from vlpipe.transforms.augmentations import STAGES, Augmentation, of_stage
 from vlpipe.transforms.noise import AddNoise
 
@@ -326,12 +326,23 @@ class Plan:
 
     def report(self) -> str:
         """The plan as a table for a terminal: `print(plan.report())`."""
+        return text(named(_totals(self)), *(columns(*headings, rows=rows) for headings, rows in self._tables()))
+
+    def _tables(self) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+        """The headings and the rows of the tables of the report: buckets, and the parts of a mix."""
         rows = [(bucket.upper, bucket.batch_size, bucket.records, bucket.steps) for bucket in self.buckets]
-        tables = [named(_totals(self)), columns("frames up to", "batch size", self.unit, "steps", rows=rows)]
+        tables: list[tuple[tuple[str, ...], list[tuple[Any, ...]]]] = [(("frames up to", "batch size", self.unit, "steps"), rows)]
         if self.parts:
             mixed = [(part.name, part.pieces, part.delivered, counted(part.rate, "time")) for part in self.parts]
-            tables.append(columns("part", self.unit, "an epoch", "each comes", rows=mixed))
-        return text(*tables)
+            tables.append((("part", self.unit, "an epoch", "each comes"), mixed))
+        return tables
+
+    def __repr__(self) -> str:
+        batches = f"{counted(self.steps_per_epoch, 'batch')} an epoch ({self.options.batching}, {self.engine})"
+        return f"Plan: {counted(self.records, self.unit[:-1])} in {batches}, {self.valid_ratio:.1%} valid frames; plan.report() has more"
+
+    def _repr_html_(self) -> str:
+        return html(((), _totals(self)), *self._tables())
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw the histogram of lengths with the buckets over it, and below it the padding of each bucket, into an image file.
