@@ -1,10 +1,12 @@
-"""Tables of text for a terminal, and figures."""
+"""What people see: tables for a terminal or a notebook, progress bars, and figures."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
@@ -90,6 +92,62 @@ def _cell(value: Any) -> Any:
     if isinstance(value, int):
         return f"{value:,}"
     return printable(value) if isinstance(value, str) else value
+
+
+Show = Callable[[int, int], None]
+_visible: list[Any] = []  # the bars on the terminal, at most one: work inside of other work adds a line to it
+
+
+@contextmanager
+def progress_bar(what: str, unit: str, per: float = 1, given: Show | None = None) -> Iterator[Show]:
+    """Show what is done, how fast, and the time left, on standard error if it is a terminal; else, as in a pipe or a notebook, nothing.
+
+    The bar appears when the work is known not to be done at once, and disappears at its end.
+
+    Args:
+        what: such as "verifying".
+        unit: of the numbers, such as "MB".
+        per: counts in one unit, such as 1e6 bytes in a MB.
+        given: what the user wants to be called instead.
+
+    Yields:
+        A function to call with the count so far and the total count.
+    """
+    if given is not None or sys.stderr is None or not sys.stderr.isatty():
+        yield given or (lambda done, total: None)
+        return
+    started, task = time.monotonic(), None
+
+    def show(done: int, total: int) -> None:
+        nonlocal task
+        if task is None and done >= total:
+            return
+        bar = _visible[0] if _visible else _new_bar()
+        if task is None:
+            task = bar.add_task(what, count="")
+        rate = done / per / max(1e-9, time.monotonic() - started)
+        speed = f"{rate:,.{int(rate < 10)}f} {unit}/s"
+        bar.update(task, completed=done, total=total, count=f"{done / per:,.0f}/{total / per:,.0f} {unit}, {speed}")
+
+    outer = len(_visible)
+    try:
+        yield show
+    finally:
+        if len(_visible) > outer:
+            _visible.pop().stop()
+        elif task is not None:
+            _visible[0].remove_task(task)
+
+
+def _new_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    shown = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
+    bar = Progress(*shown, console=Console(stderr=True), transient=True)
+    bar.start()
+    _visible.append(bar)
+    return bar
 
 
 @contextmanager

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress, selected, where_option
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, selected, where_option
 
 if TYPE_CHECKING:
     from vlpipe.verification import Report
@@ -45,8 +44,7 @@ def verify(source: tuple[str, ...], layout: str | None, finite: bool, workers: i
     from vlpipe import verification
 
     parsed = parse_layout(layout)
-    with progress("MB", 1e6) as show:
-        report = verification.verify(one_or_many(source), parsed, finite=finite, workers=workers, progress=show)
+    report = verification.verify(one_or_many(source), parsed, finite=finite, workers=workers)
     if as_json:
         print_json({"ok": report.ok} | _without_numbers(report))
     else:
@@ -90,8 +88,7 @@ def stats(source: tuple[str, ...], layout: str | None, where: tuple[str, ...], b
     from vlpipe.inspection.summary import summarize
 
     chosen, parsed = selected(source, layout, where)
-    with progress("MB", 1e6) if compute else nullcontext(lambda done, total: None) as show:
-        summary = summarize(chosen, by, parsed, compute=compute, progress=show)
+    summary = summarize(chosen, by, parsed, compute=compute)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, print_json, progress, selected, where_option
+from vlpipe.cli.common import echo, layout_option, print_json, selected, where_option
 from vlpipe.errors import counted
 
 if TYPE_CHECKING:
@@ -50,10 +50,7 @@ def convert(
 
     started = time.monotonic()
     chosen, parsed = selected(source, layout, where)
-    with progress("MB", 1e6) as show:
-        converted = convert_to_native(
-            chosen, out, layout=parsed, num_shards=num_shards, workers=workers, overwrite=overwrite, progress=show
-        )
+    converted = convert_to_native(chosen, out, layout=parsed, num_shards=num_shards, workers=workers, overwrite=overwrite)
     seconds = time.monotonic() - started
     if as_json:
         print_json({"path": str(out), **dataclasses.asdict(converted), "seconds": round(seconds, 3)})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json
 from vlpipe.errors import ArgumentError, counted, printable, shortened
 
 if TYPE_CHECKING:
@@ -156,8 +156,7 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
         raise ArgumentError(f"{', '.join(source)}: already has an index, which vlpipe wrote with the dataset. Pass third-party files.")
     started = time.monotonic()
     parsed = parse_layout(layout)
-    with progress("files") as show:
-        built = build_index(one_or_many(source), parsed, workers=workers, progress=show)
+    built = build_index(one_or_many(source), parsed, workers=workers)
     seconds = time.monotonic() - started
     size = sum(shard.bytes for shard in built.shards)
     echo(

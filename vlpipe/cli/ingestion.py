@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from vlpipe.cli.common import echo, progress
+from vlpipe.cli.common import echo
 from vlpipe.errors import counted
+from vlpipe.text_tables import progress_bar
 
 if TYPE_CHECKING:
     from vlpipe.ingest import IngestResult, Recording
@@ -101,7 +102,7 @@ def ingest(
     class_list = read_classes(classes) if classes else None
     recordings, ignored = _find_recordings(audio_dir, label_regex, label_from_parent, manifest, split_by, features)
     started = time.monotonic()
-    with progress("files") as show:
+    with progress_bar("decoding", "files") as show:
         done = itertools.count(1)
         result = ingest_recordings(
             recordings,
