@@ -165,13 +165,17 @@ def picture(path: str | os.PathLike[str], height: float, needed_for: str) -> Ite
     """
     import_extra("matplotlib", extra="plot", needed_for=needed_for)
     # matplotlib's object interface: pyplot would choose a window system and keep global state.
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if not os.path.splitext(path)[1]:  # matplotlib would add one of its own
+        raise ArgumentError(f"plot: {os.fspath(path)} has no ending that says what to draw. Pass a .png, .svg or .pdf file.")
     figure = Figure(figsize=(8, height), layout="constrained")
     FigureCanvasAgg(figure)
-    yield figure
+    with rc_context({"font.size": 12}):  # readable from the last row
+        yield figure
     try:
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=200)
     except (OSError, ValueError) as error:
         raise ArgumentError(f"plot: {path} cannot be written ({error}). Pass a .png, .svg or .pdf in a folder that exists.") from error

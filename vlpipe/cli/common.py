@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -71,10 +74,14 @@ def parse_layout(text: str | None) -> Any:
 
     if text is None or text in TABLE:
         return text
+    if re.fullmatch(r"\w+", text):
+        raise ArgumentError(f"--layout: {text} is no layout{_similar(text, TABLE) or '.'} There are {', '.join(TABLE)}.")
     try:
         document = json.loads(text)
         only = document.pop("only", None)  # beside the name of the layout, or among its arguments
         ((name, arguments),) = document.items()
+        if name not in TABLE:
+            raise ValueError(f"{name} is no layout{_similar(name, TABLE)}")
         only = arguments.pop("only", only)
         key = arguments.pop("key", None)
         keys = arguments.pop("keys", [] if key is None else [key])
@@ -86,3 +93,8 @@ def parse_layout(text: str | None) -> Any:
             f"--layout: {text} cannot be parsed ({error}), expected a JSON object with one of {', '.join(TABLE)} and its arguments, such "
             'as {"float_list": {"key": "mel", "d": 80}}.'
         ) from error
+
+
+def _similar(name: str, names: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -22,7 +22,7 @@ def _json_option(default_output: str) -> Callable[[Any], Any]:
     return click.option("--json", "as_json", is_flag=True, help=f"Print JSON instead of {default_output}.")
 
 
-@click.command()
+@click.command(short_help="Read everything and list what differs from what was written.")
 @_source
 @layout_option
 @click.option("--finite", is_flag=True, help="Also list NaN and infinities in features and labels of floats.")
@@ -58,7 +58,7 @@ def _without_numbers(report: Report) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in ("damage", "files")}
 
 
-@click.command()
+@click.command(short_help="Summarise: records, lengths, mean and deviation, classes.")
 @_source
 @layout_option
 @where_option
@@ -95,7 +95,7 @@ def stats(source: tuple[str, ...], layout: str | None, where: tuple[str, ...], b
         echo(summary.report())
 
 
-@click.command()
+@click.command(short_help="Show the first records.")
 @_source
 @layout_option
 @click.option("-n", "--records", type=click.IntRange(1), default=5, show_default=True, help="Number of records.")
@@ -119,7 +119,7 @@ def head(source: tuple[str, ...], layout: str | None, records: int, as_json: boo
             echo(view.report())
 
 
-@click.command()
+@click.command(short_help="Show or draw a histogram of the lengths.")
 @_source
 @layout_option
 @click.option(

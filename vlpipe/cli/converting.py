@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vlpipe.conversion import Converted
 
 
-@click.command()
+@click.command(short_help="Write any readable records as a dataset of vlpipe.")
 @click.argument("source", nargs=-1, required=True)
 @click.argument("out", type=click.Path(path_type=Path))
 @layout_option

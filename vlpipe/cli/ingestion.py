@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _OF_FEATURES = ("mels", "hop_ms", "window_ms", "dtype")  # options that say nothing about waveforms
 
 
-@click.command()
+@click.command(short_help="Decode a folder of recordings into a dataset.")
 @click.argument("audio_dir", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--label-regex", metavar="REGEX", help="Label: group 1 (or the group named label) of the first match in the relative path.")

@@ -9,7 +9,7 @@ import click
 from vlpipe.cli.common import echo, layout_option, selected, where_option
 
 
-@click.command()
+@click.command(short_help="Describe and compare datasets on one HTML page.")
 @click.argument("source", nargs=-1, required=True)
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.html", help="The file to write; it is self-contained."
