@@ -74,10 +74,8 @@ def parse_layout(text: str | None) -> Any:
 
     if text is None or text in TABLE:
         return text
-    if re.fullmatch(r"\w+", text):
-        raise ArgumentError(f"--layout: {text} is no layout{_similar(text, TABLE) or '.'} There are {', '.join(TABLE)}.")
     try:
-        document = json.loads(text)
+        document = {text: {}} if re.fullmatch(r"\w+", text) else json.loads(text)
         only = document.pop("only", None)  # beside the name of the layout, or among its arguments
         ((name, arguments),) = document.items()
         if name not in TABLE:

@@ -406,9 +406,9 @@ def _draw_plan(figure: Any, plan: Plan) -> None:
     width = -(-longest // _BINS)  # of whole frames: any other would catch 1 length and 2 in turn, and show peaks that are not there
     upper.hist(plan.frames, bins=np.arange(0, longest + width + 1, width) + 0.5, color=BLUE, label=plan.unit)
     for number, boundary in enumerate(plan.boundaries if len(plan.boundaries) <= _BINS else ()):
-        upper.axvline(boundary + 0.5, color=RED, linewidth=1, label="boundaries of the buckets" if not number else None)
-    upper.set_ylabel(f"{plan.unit} of {counted(width, 'length')}" if width > 1 else plan.unit)
-    upper.legend(frameon=False)
+        upper.axvline(boundary + 0.5, color=RED, linewidth=0.8, label="boundaries of the buckets" if not number else None)
+    upper.set_ylabel(f"{plan.unit} in {counted(width, 'frame')}" if width > 1 else plan.unit)
+    upper.legend(framealpha=1, edgecolor="none")
     batches, valid = counted(plan.steps_per_epoch, "batch"), f"{plan.valid_ratio:.1%} valid frames"
     upper.set_title(f"{plan.records:,} {plan.unit} in {batches} ({plan.options.batching}): {valid}")
     real, delivered = plan._frames_by_bucket
