@@ -226,6 +226,14 @@ def _interrupts_blocked() -> Iterator[None]:
 # ---- the worker ------------------------------------------------------------------------------------------------------------------
 
 
+_is_worker = False
+
+
+def is_worker() -> bool:
+    """Whether this process works for another one, whose terminal it shares: it shows nothing there."""
+    return _is_worker or multiprocessing.parent_process() is not None
+
+
 def run_worker(function: Callable[[Any, Progress], tuple[Any, bytes]]) -> None:
     """Answer the tasks that come on standard input, until it ends. Call this in a module that `Workers` runs.
 
@@ -233,6 +241,8 @@ def run_worker(function: Callable[[Any, Progress], tuple[Any, bytes]]) -> None:
         function: does a task, given the task and a function that reports progress (any JSON value); returns the result (a JSON value) and
             a payload of bytes. A `VlpipeError` is raised again in the parent; any other exception ends the process.
     """
+    global _is_worker
+    _is_worker = True
     tasks: queue.Queue[bytes | None] = queue.Queue()
     threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
     while (line := tasks.get()) is not None:

@@ -12,6 +12,7 @@ from html import escape
 from typing import Any
 
 from vlpipe.errors import ArgumentError, import_extra, printable, shortened
+from vlpipe.processes import is_worker
 
 WIDTH = 88
 WIDE = 140
@@ -113,7 +114,7 @@ def progress_bar(what: str, unit: str, per: float = 1, given: Show | None = None
     Yields:
         A function to call with the count so far and the total count.
     """
-    if given is not None or sys.stderr is None or not sys.stderr.isatty():
+    if given is not None or sys.stderr is None or not sys.stderr.isatty() or is_worker():
         yield given or (lambda done, total: None)
         return
     started, task = time.monotonic(), None

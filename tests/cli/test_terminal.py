@@ -170,6 +170,12 @@ def test_work_inside_of_other_work_adds_a_line(monkeypatch: pytest.MonkeyPatch) 
         assert [task.description for task in text_tables._visible[0].tasks] == ["describing"]
         outer(2, 2)
     assert not text_tables._visible
+    monkeypatch.setattr("vlpipe.processes._is_worker", True)
+    with progress_bar("reading", "files") as show:
+        show(1, 3)
+    assert not text_tables._visible
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stderr", shown)
     with progress_bar("indexing", "files") as show:
         show(3, 3)  # all is done already: nothing to show
     assert "indexing" not in shown.getvalue()
