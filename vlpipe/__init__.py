@@ -109,4 +109,4 @@ if not TYPE_CHECKING:  # type checkers would take it to mean that every name exi
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"])

@@ -6,6 +6,8 @@ delivers exactly what the plan forecasts.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -50,6 +52,16 @@ def plan(source: Source, **arguments: Unpack[Arguments]) -> Plan:
     """
     options = Options.of(**arguments)
     return make_plan(open_anywhere(source, options.layout, options.label_classes, options.label), options)
+
+
+def _spelled_out() -> inspect.Signature:
+    """The signature of `plan` for people and for completion at a prompt: type checkers read it from `Arguments`."""
+    source, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    fields = [inspect.Parameter(field.name, keyword, default=field.default, annotation=field.type) for field in dataclasses.fields(Options)]
+    return inspect.Signature([inspect.Parameter("source", source, annotation="Source"), *fields], return_annotation="Plan")
+
+
+plan.__signature__ = _spelled_out()  # type: ignore[attr-defined]
 
 
 def make_plan(index: Index, options: Options) -> Plan:

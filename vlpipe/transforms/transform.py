@@ -60,6 +60,11 @@ class Transform:
                 f"transform: aligned came as {self.aligned!r}, expected a function of one aligned sequence [T, ...], or None."
             )
 
+    def __repr__(self) -> str:  # without the addresses that Python shows of functions
+        others = {"frames": self.frames, "aligned": self.aligned}
+        options = "".join(f", {name}={_name(function)}" for name, function in others.items() if function is not None)
+        return f"Transform({self.fn if self.features else _name(self.fn)}{options})"
+
     @property
     def features(self) -> Feature | None:
         """The audio feature that it computes; None for a function of the user."""
@@ -95,6 +100,10 @@ class Transform:
             ArgumentError: it fails, or does not return one tensor `[T', ...]` of that dtype.
         """
         return traced("transform", self.fn, dimensions, dtype, "the dataset's dtype")
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__qualname__", type(function).__name__))
 
 
 def traced(what: str, fn: Callable[[Any], Any], dimensions: tuple[int, ...], dtype: str, whose: str) -> TracedTransform:
