@@ -75,6 +75,9 @@ class Memory(plain.LSTM):
 
 FRAME_MODEL = [keras.Input((4,)), plain.Dense(6), plain.Reshape((3, 2)), plain.Conv1D(2, 2, padding="same"), plain.Flatten()]
 
+# On PyTorch, Keras repeats the edge where windows hang over the ends unequally: see the docstring of AveragePooling1D.
+AVERAGED = {"pool_size": 3, "strides": 1} if keras.backend.backend() == "torch" else {"pool_size": (3, 2)}
+
 
 BODIES = {
     "squeeze and expand": lambda x: ops.max(ops.expand_dims(ops.squeeze(plain.Dense(1)(x), -1), -1), axis=1),
@@ -108,7 +111,7 @@ BODIES = {
     "pooling over spectrograms": lambda x: plain.Concatenate()(
         [
             plain.GlobalAveragePooling2D()(plain.MaxPooling2D((3, 2), strides=2, padding="same")(y := plain.Conv2D(3, 2)(spectrogram(x)))),
-            plain.GlobalMaxPooling2D()(plain.AveragePooling2D((3, 2), padding="same")(y)),
+            plain.GlobalMaxPooling2D()(plain.AveragePooling2D(**AVERAGED, padding="same")(y)),
             plain.Flatten()(plain.GlobalMaxPooling2D(keepdims=True)(plain.GroupNormalization(1)(plain.SpatialDropout2D(0.1)(y)))),
             plain.GRU(2)(plain.Reshape((-1, 9))(plain.BatchNormalization()(plain.Permute((1, 3, 2))(y)))),
         ]
@@ -452,6 +455,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("message", REFUSED)
 def test_unsupported_operations_are_refused_by_name(message):
+    if "synchronized" in message and keras.backend.backend() == "torch":
+        pytest.skip("Keras itself refuses it")
     model = functional(REFUSED[message])
     with pytest.raises(ArgumentError, match=message):
         layers.mask_aware(model)

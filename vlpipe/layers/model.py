@@ -29,6 +29,20 @@ def warn_of_repeated_rows() -> None:
     )
 
 
+def weights_of_frames(sample_weight: Any, y_pred: Any) -> Any:
+    """Return weights `[B]` as `[B, 1]` if an output has frames, `[B, T, ...]`: Keras would multiply the losses `[B, T]` by them along T.
+
+    Losses `[B]` of other outputs take either shape.
+    """
+    if not any(len(y.shape) > 2 for y in keras.tree.flatten(y_pred) if y is not None):
+        return sample_weight
+
+    def one_for_all_frames(weight: Any) -> Any:
+        return weight if weight is None or len(weight.shape) != 1 else keras.ops.expand_dims(weight, -1)
+
+    return keras.tree.map_structure(one_for_all_frames, sample_weight)
+
+
 @registered
 class Model(keras.Model):
     """`keras.Model` whose dict of inputs is taken by key; other keys of a batch, such as `"id"`, are ignored.
@@ -39,6 +53,8 @@ class Model(keras.Model):
 
     On JAX, whose compiled steps cannot raise, `fit`, `evaluate`, `predict` and their `_on_batch` forms check the lengths of
     each batch before its step.
+
+    A weight for each sequence, `[B]`, as `make_dataset` delivers them, counts for all frames of an output with frames.
 
     Args:
         inputs: a dict of `keras.Input`, each named like its key. (Without a dict, the model is as any `keras.Model`.)
@@ -90,13 +106,18 @@ class Model(keras.Model):
             warn_of_repeated_rows()
         return super().evaluate(x, *args, **kwargs)
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         try:
-            return super().compute_loss(x, y, y_pred, *args, **kwargs)
+            return super().compute_loss(x, y, y_pred, weights_of_frames(sample_weight, y_pred), *args, **kwargs)
         finally:  # also if Keras fails, whose message is about shapes
             compiled = self._compile_loss
             if compiled is not None and compiled is not self._checked_losses and check_losses(self.name, compiled, y, y_pred):
                 self._checked_losses = compiled
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return super().compute_metrics(x, y, y_pred, weights_of_frames(sample_weight, y_pred))
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:

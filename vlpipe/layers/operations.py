@@ -154,7 +154,7 @@ def refuse_fixed(frames: int) -> Role:
     return refuse(
         f"has an operand of {frames} frames, so it takes sequences of {frames} frames only",
         "Cut the operand to the frames of the batch, in a layer with the base class vlpipe.layers.MaskAware: "
-        "table[:, :keras.ops.shape(x)[1]].",
+        "table[:, :keras.ops.shape(x)[1]]. On PyTorch it needs a compute_output_shape as well.",
     )
 
 
