@@ -10,7 +10,9 @@ import keras
 from keras import layers, ops
 
 from benchmarks.networks.parts import FEATURES, NETWORKS, randomized
+from benchmarks.networks.sound import Sinc
 from vlpipe.layers import MaskAware, Reach, SelectFrame
+from vlpipe.layers.base import pad_to_minimum
 
 SLOW = {"resnet152", "seresnet152", "senet154", "seresnext101", "resnext101", "EfficientNetB7", "EfficientNetV2L"}  # over a minute each
 
@@ -65,6 +67,19 @@ def from_keras_tcn(return_sequences):
 
 def replacements(name):
     """Return the argument `layers` of `mask_aware` for a network."""
+    if name == "sinc-net":
+
+        class AwareSinc(MaskAware, Sinc):
+            def output_frames(self, frames):
+                return (frames - self.size) // self.stride + 1
+
+            def call(self, inputs, mask=None):
+                return super().call(inputs if mask is None else pad_to_minimum(inputs, self.size))
+
+            def reach(self):
+                return Reach(self.size, self.stride)
+
+        return {Sinc: AwareSinc}
     if not name.startswith("TCN"):
         return {}
     from tcn import TCN

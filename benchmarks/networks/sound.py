@@ -66,6 +66,9 @@ class Sinc(layers.Layer):
         self.low = self.add_weight(shape=(self.filters,), initializer=low, name="low")
         self.band = self.add_weight(shape=(self.filters,), initializer=keras.initializers.Constant(0.05), name="band")
 
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "size": self.size, "stride": self.stride}
+
     def call(self, inputs):
         times = ops.convert_to_tensor(np.arange(self.size, dtype="float32")[:, None] - (self.size - 1) / 2 + 1e-4)
         edges = [ops.abs(self.low), ops.abs(self.low) + ops.abs(self.band)]
@@ -75,7 +78,7 @@ class Sinc(layers.Layer):
         return ops.conv(inputs, kernel, strides=self.stride, padding="valid")
 
 
-@network("Ravanelli and Bengio 2018", "waveform")
+@network("Ravanelli and Bengio 2018, with `layers={Sinc: AwareSinc}`", "waveform")
 def sinc_net(x):
     """Learned band-pass filters in a layer of the author's own, absolute values, pooling, layer normalization."""
     x = layers.LayerNormalization()(layers.MaxPooling1D(3)(ops.abs(Sinc(8, 31)(x))))

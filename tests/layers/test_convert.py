@@ -98,6 +98,13 @@ BODIES = {
     "root mean square": lambda x: plain.GlobalMaxPooling1D()(plain.RMSNormalization()(x)),
     "time distributed": lambda x: plain.GlobalMaxPooling1D()(plain.TimeDistributed(plain.Dense(3))(x)),
     "prelu": lambda x: plain.GlobalMaxPooling1D()(plain.PReLU(shared_axes=[1])(plain.Conv1D(3, 3, padding="same")(x))),
+    "states of recurrences": lambda x: ops.concatenate(
+        [*plain.LSTM(3, return_state=True)(x), *plain.Bidirectional(plain.GRU(2, return_sequences=True, return_state=True))(x)[1:]], axis=-1
+    ),
+    "a score for each frame": lambda x: plain.Dot(axes=1)([plain.Softmax()(plain.Dot(axes=(1, 2))([x[:, -1], x])), x])
+    + plain.Dot(axes=1)([ops.mean(x, axis=-1)] * 2)
+    + plain.Dot(axes=1)([plain.Dot(axes=(2, 1), normalize=True)([x, x[:, 0]]), x]),
+    "moments": lambda x: ops.concatenate([*ops.moments(x, axes=[1]), ops.max(ops.moments(x, axes=[2], keepdims=True)[1], axis=1)], axis=-1),
     "simple rnn": lambda x: plain.SimpleRNN(3, go_backwards=True)(x),
     "attention layer": lambda x: plain.GlobalMaxPooling1D()(plain.Attention()([x, x])),
     "a layer called twice": lambda x: (lambda conv: plain.GlobalMaxPooling1D()(conv(conv(x))))(plain.Conv1D(4, 3, padding="same")),
@@ -439,10 +446,9 @@ REFUSED = {
     'BatchNormalization "b": axis=2; expected axis=-1': lambda x: plain.BatchNormalization(axis=2, name="b")(spectrogram(x)),
     'BatchNormalization "b": synchronized=True; expected': lambda x: plain.BatchNormalization(synchronized=True, name="b")(x),
     "normalizes over time": lambda x: plain.UnitNormalization(axis=1)(x),
-    "keeps or returns states": lambda x: plain.LSTM(3, return_state=True)(x)[0],
     "returns the frames in reverse order": lambda x: plain.GRU(3, go_backwards=True, return_sequences=True)(x),
     "returns two sequences": lambda x: plain.Bidirectional(plain.GRU(3, return_sequences=True), merge_mode=None)(x)[0],
-    "uses the frame axis as the feature axis": lambda x: plain.Dot(axes=1)([ops.mean(x, axis=-1)] * 2),
+    "multiplies along other axes than the frames": lambda x: plain.Dot(axes=2)([x, x]),
     r"\(ExpandDims\) moves the frame axis from its place\. Keep": lambda x: ops.expand_dims(x, 1),
     "broadcasts across the frames": lambda x: x * ops.mean(x, axis=-1),
     "acts along several axes": lambda x: plain.Softmax(axis=(1, 2))(x),

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
+
 from vlpipe.layers import frames, normalize, planes, reduce, resize
 from vlpipe.layers.role import CARRY, KEEP_AXES, POOL, Role, refuse, refuse_unknown, replaced
 from vlpipe.layers.walk import TracedTensor, framed, leaves
@@ -167,6 +169,19 @@ def one_axis(op: Any, arguments: Any, options: Any, rank: int) -> Role:
     return MOVES if axes is None or min(axes) < 2 else CARRY
 
 
+def moments(op: Any, arguments: Any, options: Any, rank: int) -> Role:
+    """The mean and the variance, each as an operation of its own."""
+    axes = axes_of(op.axes, rank)
+    if axes is None or 0 in axes:
+        return refuse("acts across the sequences of a batch", "Name the axes: 1 for the frames, -1 for the features.", "unknown")
+    if 1 not in axes:
+        return CARRY
+    x = framed(arguments, options)[0].tensor
+    inputs = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+    parts = [part(inputs, axis=sorted(axes), keepdims=op.keepdims) for part in (keras.ops.mean, keras.ops.var)]
+    return Role(graph=keras.Model(inputs, parts, name=op.name))
+
+
 def transpose(op: Any, arguments: Any, options: Any, rank: int) -> Role:
     order = list(range(rank))
     if type(op).__name__ == "Transpose":
@@ -287,6 +302,7 @@ ARRANGING: dict[str, Callable[..., Role]] = {
     "ExpandDims": one_axis,
     "Squeeze": one_axis,
     "OneHot": one_axis,
+    "Moments": moments,
     "Transpose": transpose,
     "Swapaxes": transpose,
     "Moveaxis": transpose,
