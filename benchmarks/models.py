@@ -105,13 +105,13 @@ def read():
 def write(rows):
     verdicts = [row.split(" | ")[2] for row in rows.values()]
     total = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in sorted(set(verdicts)))
+    frames, tokens, samples = (", ".join(map(str, LENGTHS[takes])) for takes in ("frames", "tokens", "waveform"))
     text = f"""# Published networks under `mask_aware`
 
 Made by `python -m benchmarks.models` (Keras {keras.__version__}, {keras.backend.backend()}): random weights; sequences of about
-{", ".join(map(str, LENGTHS["frames"]))} frames ({LONGER} times as many for classification-models-1D), {", ".join(map(str, LENGTHS["tokens"]))}
-tokens or {", ".join(map(str, LENGTHS["waveform"]))} samples, which the plain network can answer, in one batch with 7 more, against the plain network on each sequence alone. The
-figure is the largest difference, relative to the largest output; "exact" is at most 1e-5. The networks named by a paper are small ones
-of its architecture.
+{frames} frames ({LONGER} times as many for classification-models-1D), {tokens} tokens or {samples} samples, which
+the plain network can answer, in one batch with 7 more, against the plain network on each sequence alone. The figure is the largest
+difference, relative to the largest output; "exact" is at most 1e-5. The networks named by a paper are small ones of its architecture.
 
 {len(rows)} networks: {total}.
 

@@ -27,7 +27,12 @@ class LayersWithPlainNames:
 
 def provide_modules_of_keras_2():
     """Give the EfficientNets the modules that they import and Keras 3 does not have."""
-    contents = {"keras.engine": {}, "keras.engine.training": {"Model": keras.Model}, "keras.utils.data_utils": {}, "keras.utils.layer_utils": {}}
+    contents = {
+        "keras.engine": {},
+        "keras.engine.training": {"Model": keras.Model},
+        "keras.utils.data_utils": {},
+        "keras.utils.layer_utils": {},
+    }
     for name, content in contents.items():
         module = sys.modules[name] = types.ModuleType(name)
         module.__dict__.update(content)

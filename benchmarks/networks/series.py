@@ -15,7 +15,6 @@ from benchmarks.networks.parts import (
     flat,
     network,
     normed,
-    plane,
     self_attention,
 )
 

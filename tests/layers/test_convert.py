@@ -101,9 +101,11 @@ BODIES = {
     "states of recurrences": lambda x: ops.concatenate(
         [*plain.LSTM(3, return_state=True)(x), *plain.Bidirectional(plain.GRU(2, return_sequences=True, return_state=True))(x)[1:]], axis=-1
     ),
-    "a score for each frame": lambda x: plain.Dot(axes=1)([plain.Softmax()(plain.Dot(axes=(1, 2))([x[:, -1], x])), x])
-    + plain.Dot(axes=1)([ops.mean(x, axis=-1)] * 2)
-    + plain.Dot(axes=1)([plain.Dot(axes=(2, 1), normalize=True)([x, x[:, 0]]), x]),
+    "a score for each frame": lambda x: (
+        plain.Dot(axes=1)([plain.Softmax()(plain.Dot(axes=(1, 2))([x[:, -1], x])), x])
+        + plain.Dot(axes=1)([ops.mean(x, axis=-1)] * 2)
+        + plain.Dot(axes=1)([plain.Dot(axes=(2, 1), normalize=True)([x, x[:, 0]]), x])
+    ),
     "moments": lambda x: ops.concatenate([*ops.moments(x, axes=[1]), ops.max(ops.moments(x, axes=[2], keepdims=True)[1], axis=1)], axis=-1),
     "simple rnn": lambda x: plain.SimpleRNN(3, go_backwards=True)(x),
     "attention layer": lambda x: plain.GlobalMaxPooling1D()(plain.Attention()([x, x])),

@@ -175,7 +175,9 @@ def test_a_weight_for_each_sequence_counts_for_all_its_frames(heads, frames):
 
     y = model(batch)
     y = {name: numpy(part).astype("float64") for name, part in (y if heads == "both" else {"frames": y}).items()}
-    losses = {name: np.log(np.exp(part).sum(-1)) - np.take_along_axis(part, labels[name][..., None], -1)[..., 0] for name, part in y.items()}
+    losses = {
+        name: np.log(np.exp(part).sum(-1)) - np.take_along_axis(part, labels[name][..., None], -1)[..., 0] for name, part in y.items()
+    }
     real = np.arange(frames) < lengths[:, None]
     want = (losses["frames"] * real * weights[:, None]).sum() / real.sum()
     if heads == "both":

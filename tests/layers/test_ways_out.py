@@ -120,7 +120,10 @@ WAYS = {
         plain.TimeDistributed(plain.BatchNormalization()),
         lambda x: plain.BatchNormalization()(plain.TimeDistributed(plain.Dense(3))(x)),
     ),
-    "wraps a layer that keeps states": (lambda x: plain.TimeDistributed(Centred(0, True))(x), lambda x: plain.TimeDistributed(Centred(1))(x)),
+    "wraps a layer that keeps states": (
+        lambda x: plain.TimeDistributed(Centred(0, True))(x),
+        lambda x: plain.TimeDistributed(Centred(1))(x),
+    ),
     "wraps a layer that mixes the rows": (lambda x: plain.TimeDistributed(Centred(0))(x), lambda x: plain.TimeDistributed(Centred(1))(x)),
     "runs Python code that mixes frames": (
         lambda x: plain.Lambda(lambda t: ops.convert_to_tensor(numpy(t)[:, ::-1]), output_shape=(None, 4))(x),
@@ -132,7 +135,10 @@ WAYS = {
         lambda x: plain.Dot(axes=1)([plain.Dot(axes=(1, 2))([mean(x), x]), x]),
     ),
     "reverses other axes with the frames": (lambda x: ops.flip(x, axis=(1, 2)), lambda x: ops.flip(ops.flip(x, axis=1), axis=2)),
-    "weights the values along several axes": (lambda x: ops.softmax(x, axis=(1, 2)), lambda x: ops.softmax(ops.softmax(x, axis=1), axis=-1)),
+    "weights the values along several axes": (
+        lambda x: ops.softmax(x, axis=(1, 2)),
+        lambda x: ops.softmax(ops.softmax(x, axis=1), axis=-1),
+    ),
     "acts along the frame axis, whose length": (lambda x: ops.sort(x, axis=1), lambda x: ops.sort(x, axis=-1)[:, 1:]),
     "acts along the frame axis": (lambda x: ops.glu(x, axis=1), lambda x: ops.glu(ops.softmax(x, axis=1), axis=-1)),
     "joins sequences along the frames": (lambda x: ops.concatenate([x, x], axis=1), lambda x: ops.concatenate([x, x], axis=-1)),
@@ -200,7 +206,7 @@ WAYS = {
     "infers the lengths from the values": (plain.Masking(), plain.Dense(3)),
     "centres its frames on the padding": (None, None),
     # The refusals of the layers that mask_aware makes, and of models as a whole.
-    "expected \"nearest\" along the frames": (
+    'expected "nearest" along the frames': (
         lambda x: plain.UpSampling2D(2, interpolation="bilinear")(image(x)),
         lambda x: plain.UpSampling2D(2)(image(x)),
     ),

@@ -161,7 +161,7 @@ def dot(layer: Any, arguments: Any) -> Role | None:
     if len(operands) == 2 and sum(x.frames is not None for x in operands) == 1:
         along = [axis % len(x.tensor.shape) for axis, x in zip(axes, operands, strict=True)]
         one = next(x for x in operands if x.frames is None)
-        if len(one.tensor.shape) == 2 and 1 != along[operands[0].frames is None]:
+        if len(one.tensor.shape) == 2 and along[operands[0].frames is None] != 1:
             return CARRY
     if axes == (1, 1) and not layer.normalize:
         return None

@@ -175,7 +175,7 @@ def as_functional(model: Any, caller: str, *, nested: bool = False) -> Any:
     """
     refuse_own_methods(model, caller, nested)
     if isinstance(model, keras.Sequential):
-        if not model.built:
+        if not model.built or not hasattr(model, "inputs"):  # no inputs: Keras could not tell the shapes
             raise ArgumentError(f'{caller}: the Sequential model "{model.name}" is not built. Start it with keras.Input((None, d)).')
         return keras.Model(model.inputs, model.outputs, name=model.name)
     if not hasattr(model, "operations"):
