@@ -66,15 +66,22 @@ def difference(model, rows, replaced):
 def outcome(name):
     """Return the verdict on a network and its detail."""
     _, takes, make = NETWORKS[name]
+    detail = ""
     lengths = [n * (LONGER if name in library.LIBRARY else 1) for n in LENGTHS[takes]]
     try:
         model = make()
         rows = sequences(takes, [answerable(model, n, takes) for n in lengths])
         worst, compared = difference(model, rows, library.replacements(name))
+        if worst > 1e-5:  # a leak, or a network that amplifies rounding errors: these are a billion times smaller in float64
+            keras.config.set_floatx("float64")
+            precise, _ = difference(make(), [row.astype("float64") for row in rows], library.replacements(name))
+            detail, worst = f"{worst:.1e} in float32, {precise:.1e} in float64", precise
     except ArgumentError as error:
         return "refused", str(error).removeprefix("mask_aware: ")
+    finally:
+        keras.config.set_floatx("float32")
     rest = "" if compared == len(lengths) else f" (at {compared} of {len(lengths)} lengths; the plain network fails at the others)"
-    return ("not run" if not compared else "exact" if worst <= 1e-5 else "NOT EXACT"), f"{worst:.1e}{rest}"
+    return ("not run" if not compared else "exact" if worst <= 1e-5 else "NOT EXACT"), f"{detail or f'{worst:.1e}'}{rest}"
 
 
 def main():

@@ -98,6 +98,7 @@ ALONG: dict[str, Callable[..., Role]] = {
         no("joins sequences along the frames, so that a padded row has padding in its middle", "Join them along the features, axis=-1."),
     ),
 }  # fmt: skip
+ACROSS_SEQUENCES = refuse("acts across the sequences of a batch", "Name the axes: 1 for the frames, -1 for the features.", "unknown")
 NEW_AXIS = {"Stack", "ExpandDims", "OneHot"}  # their axis counts the axes of the output
 
 
@@ -114,7 +115,7 @@ def role_of_op(op: Any, arguments: Any, options: Any, rank: int) -> Role:
     if name in ALONG:
         axes = axes_of(op.axis, rank + (name in NEW_AXIS))
         if axes is None or 0 in axes:
-            return refuse("acts across the sequences of a batch", "Name the axes: 1 for the frames, -1 for the features.", "unknown")
+            return ACROSS_SEQUENCES
         if 1 in axes:
             return ALONG[name](op, axes)
         if name in ("Concatenate", "Stack") and not all(isinstance(x, TracedTensor) and x.frames for x in operands):
@@ -173,7 +174,7 @@ def moments(op: Any, arguments: Any, options: Any, rank: int) -> Role:
     """The mean and the variance, each as an operation of its own."""
     axes = axes_of(op.axes, rank)
     if axes is None or 0 in axes:
-        return refuse("acts across the sequences of a batch", "Name the axes: 1 for the frames, -1 for the features.", "unknown")
+        return ACROSS_SEQUENCES
     if 1 not in axes:
         return CARRY
     x = framed(arguments, options)[0].tensor
