@@ -33,8 +33,8 @@ def warn_of_repeated_rows() -> None:
 def weights_of_frames(sample_weight: Any, y_pred: Any, compiled: Any) -> Any:
     """Return weights `[B]` as `[B, 1]` if an output has frames, `[B, T, ...]`: Keras would multiply the losses `[B, T]` by them along T.
 
-    Losses `[B]` of other outputs take either shape. On PyTorch, Keras multiplies the weights by the mask in place: there they become `[B, T]`,
-    unless a loss of the `compiled` ones is for whole sequences.
+    Losses `[B]` of other outputs take either shape. On PyTorch, Keras multiplies the weights by the mask in place: there they become
+    `[B, T]`, unless a loss of the `compiled` ones is for whole sequences.
     """
     if not any(len(y.shape) > 2 for y in keras.tree.flatten(y_pred) if y is not None):
         return sample_weight
