@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from vlpipe.planning.splitmix import part_numbers
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
 FACTORS = (1.1, 1.0, 0.9)
-LENGTHS = [0, 1, 40, 55, 7, 160, 90, 33]
+LENGTHS = [0, 1, 40, 55, 7, 160]
 
 
 def copies_of(dataset: tf.data.Dataset) -> dict[int, dict[int, np.ndarray]]:
@@ -40,15 +43,15 @@ def number_of(row: int, copy: int) -> int:
     return (row + int(part_numbers(np.array([copy * 2**32]))[0])) % 2**64
 
 
-@pytest.mark.parametrize(("dtype", "shape"), [("float32", ()), ("int16", (1,)), ("float64", ())])
+@pytest.mark.parametrize(("dtype", "shape"), [("float32", ()), ("int16", (1,))])
 def test_each_record_comes_at_each_speed_as_by_numpy_and_alike_on_every_engine(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     speech, noise = waveforms(LENGTHS, dtype, shape), waveforms(NOISES, "float32", (1,), seed=1)
     source = written(tmp_path / "speech", speech)
     augments = [vlpipe.AddNoise(written(tmp_path / "noise", noise)), SpeedPerturb(FACTORS), vlpipe.TimeShift(9)]
-    named = "float64" if dtype == "float64" else "float32"
+    named = "float64" if shape else "float32"
     datasets = [delivered(source, augments, engine=engine, dtype=named, length_range=(0, None)) for engine in ENGINES]
     plan = vlpipe.plan(source, augment=augments, batch_size=4, length_range=(0, None))
-    assert (plan.records, len(datasets[0]), plan.steps_per_epoch) == (3 * len(LENGTHS), 6, 6)
+    assert (plan.records, len(datasets[0]), plan.steps_per_epoch) == (3 * len(LENGTHS), 5, 5)
     for epoch in range(2):
         each = [copies_of(dataset) for dataset in datasets]
         for row, x in enumerate(speech):
@@ -108,16 +111,29 @@ def test_a_mix_draws_copies_and_each_has_its_own_numbers(tmp_path: Path) -> None
     assert seen["mapped"] == seen["graph"]
 
 
-def test_a_resumed_run_has_the_same_copies(tmp_path: Path) -> None:
-    source = written(tmp_path / "speech", waveforms(LENGTHS[1:]))
-    arguments: dict[str, Any] = {"augment": [SpeedPerturb(), vlpipe.Gain()], "batch_size": 4, "seed": 2}
-    whole = hashes_of(vlpipe.make_dataset(source, repeat=True, **arguments), 12)
-    assert len(set(whole)) == 12
+def augments_of(of_noise: str) -> list[Any]:
+    return [vlpipe.AddNoise(of_noise), SpeedPerturb(), vlpipe.Gain(), vlpipe.TimeShift(9)]
+
+
+def resumed(source: str, of_noise: str, state: dict[str, Any], engine: Any = "auto") -> list[str]:
+    """The five batches after a state."""
+    arguments: dict[str, Any] = {"augment": augments_of(of_noise), "batch_size": 4, "seed": 2}
+    return hashes_of(vlpipe.make_dataset(source, repeat=True, resume=state, engine=engine, **arguments), 5)
+
+
+def test_a_resumed_run_has_the_same_copies_here_and_in_another_process(tmp_path: Path) -> None:
+    source, of_noise = written(tmp_path / "speech", waveforms(LENGTHS[1:])), written(tmp_path / "noise", waveforms(NOISES, seed=1))
+    arguments: dict[str, Any] = {"augment": augments_of(of_noise), "batch_size": 4, "seed": 2}
+    whole = hashes_of(vlpipe.make_dataset(source, repeat=True, **arguments), 10)
+    assert len(set(whole)) == 10
     state = vlpipe.plan(source, **arguments).state(1, 1)
-    for engine in ("mapped", "graph"):
-        assert hashes_of(vlpipe.make_dataset(source, repeat=True, resume=state, engine=engine, **arguments), 5) == whole[7:]
-    with pytest.raises(ArgumentError, match=r"augment is 'SpeedPerturb\(factors=\(0.9, 1.0, 1.1\)\), Gain"):
-        vlpipe.make_dataset(source, repeat=True, resume=state, **arguments | {"augment": [SpeedPerturb((0.9, 1.0)), vlpipe.Gain()]})
+    program = "import json, sys; from tests.engines.test_speed import resumed; print(json.dumps(resumed(*json.loads(sys.argv[1]))))"
+    call = [sys.executable, "-c", program, json.dumps([source, of_noise, state])]
+    assert json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout.splitlines()[-1]) == whole[5:]
+    assert resumed(source, of_noise, state, "graph") == whole[5:]
+    other = [vlpipe.AddNoise(of_noise), SpeedPerturb((0.9, 1.0)), vlpipe.Gain(), vlpipe.TimeShift(9)]
+    with pytest.raises(ArgumentError, match=r"augment is .* SpeedPerturb\(factors=\(0.9, 1.0, 1.1\)\), Gain"):
+        vlpipe.make_dataset(source, repeat=True, resume=state, **arguments | {"augment": other})
     assert "samples: SpeedPerturb(factors=(0.9, 1.0, 1.1))" in vlpipe.plan(source, **arguments).report()
 
 
@@ -135,7 +151,9 @@ def test_tones_change_their_frequency_and_nothing_is_mirrored_into_the_band(tmp_
 
 def test_what_it_refuses(tmp_path: Path) -> None:
     for factors in (0.9, (), "09", (0.4,), (2.1,), ("fast",), (0.9,) * 17):
-        with pytest.raises(ArgumentError, match="SpeedPerturb: factors: came as .*, expected .*different numbers from 0.5 to 2 with at most"):
+        with pytest.raises(
+            ArgumentError, match="SpeedPerturb: factors: came as .*, expected .*different numbers from 0.5 to 2 with at most"
+        ):
             SpeedPerturb(factors)  # type: ignore[arg-type]
     for factors in ((0.9, 0.9), (0.955,), (1.0, 1)):
         with pytest.raises(ArgumentError, match="Round them, and name each once"):

@@ -39,7 +39,7 @@ def transform_batch(plan: Plan, batch: Flat, augmenter: Augmenter) -> Flat:
                 batch = checked({**batch, part.flat: sequences}, plan)
                 sequences = batch[part.flat]
             sequences = mixing.frames(sequences)
-            result |= {f"y:{name}": mixing.labels(batch[f"y:{name}"]) for name in plan.selection.labels}
+            result |= {f"y:{name}": mixing.labels(name, batch[f"y:{name}"]) for name in plan.selection.labels}
             result |= {"partner": tf.gather(batch["id"], mixing.partners)} if plan.options.ids else {}
         result[f"n:{part.flat}"] = tf.cast(sequences.row_lengths(), tf.int32)
         result[part.flat] = sequences if plan.options.batching == "ragged" else _padded(plan, part, sequences, bucket)

@@ -16,6 +16,7 @@ from vlpipe.engines.epochs import ANONYMOUS
 from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.splitmix import purposes_of
+from vlpipe.storage.schema import Fixed
 from vlpipe.transforms.augment import masked
 from vlpipe.transforms.augmentations import STAGES, of_stage
 from vlpipe.transforms.mixup import expanded, mixed, shares
@@ -49,6 +50,7 @@ class Augmenter:
     def __init__(self, plan: Plan) -> None:
         augments = plan.options.augment
         self._seed, self._purposes = plan.options.seed or 0, purposes_of(type(augment).__name__ for augment in augments or ())
+        self._classes = _classes_by_label(plan)
         self._samples, self._features, self._batch = (of_stage(augments, stage) for stage in STAGES)
         self.changes_samples = bool(self._samples)
         self._functions = {position: _Function(augment) for position, augment in self._samples if isinstance(augment, Augment)}
@@ -70,7 +72,7 @@ class Augmenter:
         def one(row: tf.Tensor) -> tf.Tensor:
             samples = values[splits[row] : splits[row + 1]]
             for (position, augment), numbers_of in zip(self._samples, drawn, strict=True):
-                if isinstance(augment, SpeedPerturb):
+                if isinstance(augment, SpeedPerturb) and draws.speeds is not None:
                     samples = at_speed(augment, samples, draws.speeds[row])
                 else:
                     samples = self._changed(position, augment, samples, numbers_of[row], ids[row])
@@ -102,12 +104,23 @@ class Augmenter:
             drawn = self._drawn(position, augment, draws)
             partners = drawn[:, 0] * sequences.nrows() // 2**32
             has_frames = tf.gather(sequences.row_lengths(), partners) > 0
-            return Mixing(partners, tf.where(has_frames, shares(augment, drawn[:, 1]), 1))
+            return Mixing(partners, tf.where(has_frames, shares(augment, drawn[:, 1]), 1), self._classes)
         return None
 
     def _drawn(self, position: int, augment: Any, draws: Draws) -> tf.Tensor:
         """int64 `[B, augment.draws]`: random numbers below 2**32."""
         return splitmix_graph.draws(self._seed, draws.epoch, self._purposes[position], draws.numbers, augment.draws)
+
+
+def _classes_by_label(plan: Plan) -> dict[str, int]:
+    """The number of classes of each label that Mixup makes vectors of."""
+    fields = plan.index.schema.fields
+    return {
+        name: classes
+        for _, augment in of_stage(plan.options.augment, "batch")
+        for name in plan.selection.labels
+        if isinstance(field := fields[name], Fixed) and augment.is_class(field) and (classes := augment.classes_in(plan.index))
+    }
 
 
 class Mixing:
@@ -117,15 +130,18 @@ class Mixing:
         partners: int64 `[B]`, the row of each one's partner.
     """
 
-    def __init__(self, partners: tf.Tensor, share: tf.Tensor) -> None:
-        self.partners, self._share = partners, share
+    def __init__(self, partners: tf.Tensor, share: tf.Tensor, classes: dict[str, int]) -> None:
+        self.partners, self._share, self._classes = partners, share, classes
 
     def frames(self, sequences: tf.RaggedTensor) -> tf.RaggedTensor:
         """The sequences `[B, None, ...]`, mixed."""
         return sequences.with_values(mixed(sequences, self.partners, self._share))
 
-    def labels(self, labels: tf.Tensor) -> tf.Tensor:
-        """The labels `[B, ...]`, mixed."""
+    def labels(self, name: str, labels: tf.Tensor) -> tf.Tensor:
+        """The labels `[B, ...]`, mixed: floats, vectors where they are class numbers."""
+        if name in self._classes:
+            labels = tf.one_hot(labels, self._classes[name], dtype=tf.float32)
+        labels = labels if labels.dtype.is_floating else tf.cast(labels, tf.float32)
         share = expanded(tf.cast(self._share, labels.dtype), labels)
         return tf.where(share < 1, share * labels + (1 - share) * tf.gather(labels, self.partners), labels)
 

@@ -70,7 +70,7 @@ class BatchDecoder:
             flat["start"] = pieces.firsts
         if self._options.augment is not None:
             flat["number"] = batch.numbers
-        if speed_of(self._options.augment) is not None:
+        if speed_of(self._options.augment) is not None and batch.copies is not None:
             flat["speed"] = batch.copies % self._options.speeds
         if self._weighted:
             flat["weight"] = tf.cast(tf.range(tf.size(records, tf.int64)) < real, tf.float32)

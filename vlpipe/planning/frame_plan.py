@@ -167,7 +167,7 @@ def frame_plan_for(
 
 def _waveform(index: Index, selection: Selection, options: Options) -> WaveformFeatures | None:
     """The audio features of the key feature; None where `transform` is something else."""
-    features, key = options.transform and options.transform.features, selection.key
+    features, key = None if options.transform is None else options.transform.features, selection.key
     if features is None:
         return None
     decoded = index.stored(key).parsed == "audio"
@@ -215,7 +215,7 @@ def _check_augment(
     for _, augment in of_stage(options.augment, "features"):
         augment.check(key, dimensions)
     for _, augment in of_stage(options.augment, "batch"):
-        augment.check(selection.features, {name: index.schema.fields[name] for name in selection.labels})
+        augment.check(selection.features, selection.labels, index)
 
 
 def _check_same_frames(stored: tuple[int, ...], traced: TracedTransform | WaveformFeatures, normalize: str | Opened) -> None:

@@ -21,8 +21,8 @@ class Pieces:
         rows: integers `[n]`, the row of its record in the index.
         frames: integers `[n]`, the frames of the key feature that are read.
         firsts: integers `[n]`, the first of them, before a random crop moves it; None: frame 0 of every piece.
-        copies: integers `[n]`, which of several equal pieces it is, from 0; None: there are no equal pieces. With s speeds (`SpeedPerturb`),
-            copy c has speed c % s.
+        copies: integers `[n]`, which of several equal pieces it is, from 0; None: there are no equal pieces. With s speeds
+            (`SpeedPerturb`), copy c has speed c % s.
     """
 
     rows: Any

@@ -55,8 +55,8 @@ class Plan:
         options: the arguments.
         selection: the fields that are delivered.
         engine: "mapped", "graph" or "stream".
-        total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`); with
-            `SpeedPerturb`, copies.
+        total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`);
+            with `SpeedPerturb`, copies.
         records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records; of a
             mix, in which records may come several times or not at all, it is not.
         refused: number of records that are not delivered, by reason: "too_short", "too_long",

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from vlpipe.audio.augment import Augment
+from vlpipe.audio.features import Feature
 from vlpipe.errors import ArgumentError
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.mixup import Mixup
 from vlpipe.transforms.noise import AddNoise
 from vlpipe.transforms.speed import SpeedPerturb
+from vlpipe.transforms.transform import Transform
 from vlpipe.transforms.waveforms import Gain, TimeShift
 
 # Each has a `stage`, which says what it changes: the "samples" of a waveform, before `transform`; the "features", after `normalize`; or a
@@ -31,6 +33,10 @@ def checked_augment(augment: Any) -> tuple[Augmentation, ...] | None:
     kinds = get_args(Augmentation)
     for entry in several:
         if not isinstance(entry, kinds):
+            if isinstance(entry, type) and issubclass(entry, kinds):
+                raise ArgumentError(f"augment: came as the class {entry.__name__}, expected an object. Call it: {entry.__name__}(...).")
+            if isinstance(entry, (Feature, Transform)):
+                raise ArgumentError(f"augment: came as {entry!r:.100}, which is a transform. Pass transform=..., beside augment=[...].")
             names = ", ".join(f"vlpipe.{'audio.' if kind is Augment else ''}{kind.__name__}(...)" for kind in kinds)
             raise ArgumentError(f"augment: came as {entry!r:.200}, expected one of {names}, a list of these, or None.")
     if len(of_stage(several, "batch")) > 1:
@@ -60,7 +66,7 @@ def identity_of(augments: tuple[Augmentation, ...] | None, batch_size: int | Non
 
     def identity(augment: Augmentation) -> str:
         if isinstance(augment, Mixup):  # partners come from the batch of a rank
-            return f"Mixup(alpha={augment.alpha}, batch_size={batch_size}, world={world})"
+            return f"Mixup({augment.values}, batch_size={batch_size}, world={world})"
         return augment.identity if isinstance(augment, AddNoise) else repr(augment)
 
     return None if augments is None else ", ".join(map(identity, augments))

@@ -83,7 +83,9 @@ class SpeedPerturb:
             samples: int64 `[n]`, of the waveforms.
             copies: integers `[n]`, the position of the factor of each.
         """
-        above, below = (np.array(part, np.int64)[copies] for part in zip(*((f.numerator, f.denominator) for f in self.fractions), strict=True))
+        above, below = (
+            np.array(part, np.int64)[copies] for part in zip(*((f.numerator, f.denominator) for f in self.fractions), strict=True)
+        )
         return _scaled_length(np.asarray(samples, np.int64), above, below, np.minimum, np.maximum)
 
 
