@@ -368,6 +368,8 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
         rows.insert(4, ("cropped", f"{plan.cropped:,} to {options.crop.frames:,} frames"))
     if options.windows is not None:
         rows.insert(2, ("of", f"{len(plan.index):,} records, {options.windows.frames:,} frames every {options.windows.step:,}"))
+    if options.speeds > 1:
+        rows.insert(2, ("of", f"{len(plan.index):,} records, each at {options.speeds} speeds"))
     if plan.over_budget:
         rows.insert(
             4,

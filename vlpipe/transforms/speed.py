@@ -7,11 +7,11 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from vlpipe.arguments import number
 from vlpipe.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -62,14 +62,17 @@ class SpeedPerturb:
 
     def __post_init__(self) -> None:
         came = self.factors
-        expected = f"different numbers from {MIN_FACTOR:g} to {MAX_FACTOR:g} with at most two decimals, such as (0.9, 1.0, 1.1)"
-        if not isinstance(came, Items) or isinstance(came, (str, bytes)) or not 0 < len(came) <= MAX_FACTORS:
-            raise ArgumentError(f"SpeedPerturb: factors: came as {came!r:.100}, expected up to {MAX_FACTORS} {expected}.")
-        factors = tuple(number("SpeedPerturb: factors", entry, MIN_FACTOR, MAX_FACTOR, expected=expected) for entry in came)
-        rounded = tuple(round(factor, 2) for factor in factors)
-        if len(set(rounded)) < len(rounded) or not np.allclose(rounded, factors, rtol=0, atol=1e-9):
-            raise ArgumentError(f"SpeedPerturb: factors: came as {came!r:.100}, expected {expected}. Round them, and name each once.")
-        object.__setattr__(self, "factors", rounded)
+        given = tuple(came) if isinstance(came, Items) and not isinstance(came, (str, bytes)) else ()
+        factors = tuple(round(float(entry), 2) for entry in given if isinstance(entry, Real))
+        fit = len(set(factors)) == len(given) and all(
+            MIN_FACTOR <= factor <= MAX_FACTOR and abs(factor - entry) < 1e-6 for factor, entry in zip(factors, given, strict=True)
+        )
+        if not 0 < len(given) <= MAX_FACTORS or not fit:
+            raise ArgumentError(
+                f"SpeedPerturb: factors: came as {came!r:.100}, expected up to {MAX_FACTORS} different numbers from {MIN_FACTOR:g} to "
+                f"{MAX_FACTOR:g} with at most two decimals, such as (0.9, 1.0, 1.1)."
+            )
+        object.__setattr__(self, "factors", factors)
 
     @property
     def fractions(self) -> tuple[Fraction, ...]:
