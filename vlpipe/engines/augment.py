@@ -12,7 +12,6 @@ import tensorflow as tf
 from vlpipe.audio.augment import Augment
 from vlpipe.engines import splitmix_graph
 from vlpipe.engines.buffer_pool import aligned
-from vlpipe.engines.epochs import ANONYMOUS
 from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.splitmix import purposes_of
@@ -24,6 +23,8 @@ from vlpipe.transforms.noise import AddNoise, Noise, with_noise
 from vlpipe.transforms.normalize import means
 from vlpipe.transforms.speed import SpeedPerturb, at_speed
 from vlpipe.transforms.waveforms import Gain, amplified, moved
+
+ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name of resources that are freed with their last handle
 
 
 class Draws(NamedTuple):
