@@ -50,7 +50,7 @@ class Transform:
         if isinstance(self.fn, type):
             name = f"vlpipe.audio.{self.fn.__name__}" if issubclass(self.fn, Feature) else self.fn.__name__
             raise ArgumentError(f"transform: came as the class {name}, expected an object. Call it: transform={name}(...).")
-        if isinstance(self.fn, (list, tuple)) and self.fn:
+        if isinstance(self.fn, (list, tuple)) and len(self.fn):
             raise ArgumentError(
                 f"transform: came as a list of {len(self.fn)}, expected one function or audio feature. Call one after another in a "
                 "function of your own; augmentations belong in augment=[...]."
