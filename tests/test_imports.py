@@ -71,6 +71,7 @@ PUBLIC = {
     "Gain",
     "AddNoise",
     "TimeShift",
+    "SpeedPerturb",
     "SpecAugment",
     "Mixup",
     "Skip",

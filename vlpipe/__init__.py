@@ -33,6 +33,7 @@ _HOMES = {
     "Gain": "vlpipe.transforms.waveforms",
     "AddNoise": "vlpipe.transforms.noise",
     "TimeShift": "vlpipe.transforms.waveforms",
+    "SpeedPerturb": "vlpipe.transforms.speed",
     "SpecAugment": "vlpipe.transforms.augment",
     "Mixup": "vlpipe.transforms.mixup",
     "Skip": "vlpipe.planning.damage",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.transforms.crop import Crop as Crop
     from vlpipe.transforms.mixup import Mixup as Mixup
     from vlpipe.transforms.noise import AddNoise as AddNoise
+    from vlpipe.transforms.speed import SpeedPerturb as SpeedPerturb
     from vlpipe.transforms.stitch import stitch as stitch
     from vlpipe.transforms.transform import Transform as Transform
     from vlpipe.transforms.waveforms import Gain as Gain

@@ -48,4 +48,5 @@ def _of_classes(y: tf.Tensor, table: np.ndarray, vectors: bool) -> tf.Tensor:
         return tf.where(inside, tf.gather(known, tf.where(inside, number, 0)), 1.0)
     hot = tf.cast(y, tf.float32)
     total = tf.reduce_sum(hot, -1)
-    return tf.where(total > 0, tf.reduce_sum(hot * known[: y.shape[-1]], -1) / tf.where(total > 0, total, 1.0), 1.0)
+    known = tf.pad(known, [[0, max(0, y.shape[-1] - len(table))]], constant_values=1.0)[: y.shape[-1]]
+    return tf.where(total > 0, tf.reduce_sum(hot * known, -1) / tf.where(total > 0, total, 1.0), 1.0)

@@ -35,6 +35,7 @@ from vlpipe.planning.splitmix import CROPS, draws, part_numbers
 from vlpipe.storage.example import parse_batch
 from vlpipe.storage.field_access import FieldAccess, Location
 from vlpipe.storage.schema import Fixed, Sequence
+from vlpipe.transforms.augmentations import speed_of
 
 # Batches that are looked up together. With 128 records a batch, one batch at a time takes 100 us of Python, for which the loop over the
 # batches waits as well (the interpreter lock): 40 % more time a batch.
@@ -210,6 +211,8 @@ class _BatchReader:
             parts.append(_Part("id", tf.int64, [None], lambda block: block.split(block.ids)))
         if options.augment is not None:
             parts.append(_Part("number", tf.int64, [None], lambda block: block.split(block.planned.numbers(block.ids, part_numbers))))
+        if speed_of(options.augment) is not None:
+            parts.append(_Part("speed", tf.int64, [None], lambda block: block.split(block.planned.copies % options.speeds)))
         if options.remainder == "pad":
             parts.append(_Part("weight", tf.float32, [None], _weights))
         if options.ids and options.windows is not None:

@@ -22,7 +22,7 @@ from vlpipe.planning.schedule import Schedule
 from vlpipe.planning.selection import FramePart, Selection
 from vlpipe.storage.index import Index
 from vlpipe.text_tables import BLUE, RED, columns, html, named, picture, text
-from vlpipe.transforms.augmentations import STAGES, Augmentation, of_stage
+from vlpipe.transforms.augmentations import STAGES, Augmentation, of_stage, speed_of
 from vlpipe.transforms.noise import AddNoise
 
 _BINS = 64  # of the picture, and the most boundaries in it
@@ -57,7 +57,8 @@ class Plan:
         options: the arguments.
         selection: the fields that are delivered.
         engine: "mapped", "graph" or "stream".
-        total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`).
+        total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`);
+            with `SpeedPerturb`, copies.
         records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records; of a
             mix, in which records may come several times or not at all, it is not.
         refused: number of records that are not delivered, by reason: "too_short", "too_long",
@@ -233,8 +234,10 @@ class Plan:
     def peak_bytes_read(self, name: str) -> int:
         """Maximum bytes of one feature in a batch as it is read, before a transform."""
         frames = self.peak_bytes(name) // self.frame_bytes[name]
-        if name in self.frame_plan.traced and self.frame_plan.lengths is not None and len(self.pieces):
-            frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.frame_plan.lengths.before[-1])
+        is_transformed = name in self.frame_plan.traced and self.frame_plan.lengths is not None
+        has_speeds = name == self.selection.key and speed_of(self.options.augment) is not None
+        if (is_transformed or has_speeds) and len(self.pieces):
+            frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.pieces.frames.max())
         stored = self.index.schema.sequences[name]
         return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize_of(self.reading_dtype(name))
 
@@ -384,6 +387,8 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
         rows.insert(4, ("cropped", f"{plan.cropped:,} to {options.crop.frames:,} frames"))
     if options.windows is not None:
         rows.insert(2, ("of", f"{len(plan.index):,} records, {options.windows.frames:,} frames every {options.windows.step:,}"))
+    if options.speeds > 1:
+        rows.insert(2, ("of", f"{len(plan.index):,} records, each at {options.speeds} speeds"))
     if plan.over_budget:
         rows.insert(
             4,

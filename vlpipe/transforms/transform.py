@@ -47,6 +47,16 @@ class Transform:
     aligned: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.fn, type):
+            name = f"vlpipe.audio.{self.fn.__name__}" if issubclass(self.fn, Feature) else self.fn.__name__
+            raise ArgumentError(f"transform: came as the class {name}, expected an object. Call it: transform={name}(...).")
+        if isinstance(self.fn, (list, tuple)) and len(self.fn):
+            raise ArgumentError(
+                f"transform: came as a list of {len(self.fn)}, expected one function or audio feature. Call one after another in a "
+                "function of your own; augmentations belong in augment=[...]."
+            )
+        if hasattr(self.fn, "stage"):
+            raise ArgumentError(f"transform: came as {self.fn!r:.100}, which is an augmentation. Pass augment=[...].")
         if not callable(self.fn):
             raise ArgumentError(f"transform: came as {self.fn!r}, expected a function of one sequence x [T, d].")
         if self.frames is not None and not callable(self.frames):
