@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "make_dataset": "vlpipe.dataset",
+    "batches": "vlpipe.numpy_batches.batches",
     "plan": "vlpipe.planning.make_plan",
     "open": "vlpipe.sources.open",
     "mix": "vlpipe.sources.open",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.evaluation.evaluate import evaluate as evaluate
     from vlpipe.evaluation.predict import predict as predict
     from vlpipe.inspection.summary import class_weights as class_weights
+    from vlpipe.numpy_batches.batches import batches as batches
     from vlpipe.planning.damage import Skip as Skip
     from vlpipe.planning.make_plan import plan as plan
     from vlpipe.planning.plan import Plan as Plan
