@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,7 +87,7 @@ def means(sequences: Sequences) -> np.ndarray:
 def totals(sequences: Sequences) -> np.ndarray:
     """float64 `[B, ...]`: the sum of the frames of each sequence, added one after another, as TensorFlow adds them."""
     values, count = sequences.values, len(sequences.splits) - 1
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
     if flat.shape[1] == 1:  # NumPy's sums of consecutive numbers are pairwise, which rounds in another way
         return np.bincount(sequences.rows, flat[:, 0], minlength=count).reshape(count, *values.shape[1:])
     result = np.zeros((count, flat.shape[1]))
