@@ -1,7 +1,7 @@
 """The ways to read a dataset through tf.data: vlpipe's engines, the pipelines of TensorFlow's guides, and a bare copy as the upper bound.
 
-A way converts a task to a `tf.data.Dataset` (`vlpipe batches`: to an iterable of arrays) of ({"features": float32 `[B, T, d]`, "lengths": `[B]`}, label); the label is omitted where
-the task has none.
+A way converts a task to a `tf.data.Dataset` (`vlpipe batches`: to an iterable of arrays) of ({"features": float32 `[B, T, d]`, "lengths":
+`[B]`}, label); the label is omitted where the task has none.
 """
 
 from __future__ import annotations
