@@ -19,7 +19,7 @@ from tests.helpers.foreign_files import Case, cases, write
 from vlpipe.engines.parsed_fields import ParsedFields
 from vlpipe.errors import ArgumentError
 from vlpipe.storage.example import parse_batch
-from vlpipe.storage.example_values import example_values
+from vlpipe.storage.example_values import ExampleError, example_values
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
@@ -235,18 +235,30 @@ def test_values_of_examples_are_those_that_tensorflow_parses() -> None:
     expected = {name: value.numpy() for name, value in parse_batch(schema, names, records).items()}
     assert_same(example_values(schema, names, records), expected)
     wrong = {
-        r'record 1 of the batch: "text" has 2 bytes values, expected 1 bytes value': {**good, "text": [b"a", b"b"]},
-        r'record 1 of the batch: "ints" has 3 int64 values, expected 4 int64 values': {**good, "ints": [1, 2, 3]},
-        r'record 1 of the batch: "half" has 3 int64 values, expected 3 float values': {**good, "half": [1, 2, 3]},
-        r'record 1 of the batch: "half" has no values, expected 3 float values': {name: good[name] for name in ("text", "ints", "x")},
+        r'^"text" has 2 bytes values, expected 1 bytes value': {**good, "text": [b"a", b"b"]},
+        r'^"ints" has 3 int64 values, expected 4 int64 values': {**good, "ints": [1, 2, 3]},
+        r'^"half" has 3 int64 values, expected 3 float values': {**good, "half": [1, 2, 3]},
+        r'^"half" has no values, expected 3 float values': {name: good[name] for name in ("text", "ints", "x")},
     }
     for text, features in wrong.items():
-        with pytest.raises(ValueError, match=text):
+        with pytest.raises(ExampleError, match=text) as caught:
             example_values(schema, names, [records[0], example(**features)])
+        assert caught.value.row == 1
         with pytest.raises(tf.errors.InvalidArgumentError):
             parse_batch(schema, names, [records[0], example(**features)])
-    with pytest.raises(ValueError, match=r"record 0 of the batch, byte \d+: found .*, expected a serialized Example"):
+    with pytest.raises(ExampleError, match=r"byte \d+ of the data: found .*, expected a serialized Example"):
         example_values(schema, names, [records[0][:-3]])
+
+
+def test_a_label_that_cannot_be_parsed_names_its_record(tmp_path: Path) -> None:
+    vlpipe.write(tmp_path / "data", [{"features": np.ones((2, 1), np.float32), "name": f"name {n}"} for n in range(4)], num_shards=1)
+    shard = next((tmp_path / "data").glob("*.tfrecord"))
+    shard.write_bytes(shard.read_bytes().replace(b"\x04name", b"\x04nama", 3)[: shard.stat().st_size])  # the keys of three records
+    arguments: dict[str, Any] = {"label": "name", "verify": "never", "shuffle": False, "batch_size": 4}
+    with pytest.raises(vlpipe.DatasetError, match=rf'{shard.name}, record 0 at byte 0: a label cannot be parsed: "name" has no values'):
+        list(vlpipe.batches(tmp_path / "data", **arguments))
+    with pytest.raises(tf.errors.OpError):
+        list(vlpipe.make_dataset(tmp_path / "data", **arguments))
 
 
 def test_bfloat16_is_that_of_tensorflow() -> None:

@@ -173,9 +173,15 @@ class Ahead(Iterator[Any]):
             raise StopIteration
         return number
 
-    def _request(self, number: int | None = None) -> None:
-        number = next(self._numbers, None) if number is None else number
-        if number is not None and self._crew is not None:
+    def _request(self) -> bool:
+        """Request the next batch; whether there is one."""
+        number = next(self._numbers, None)
+        if number is not None:
+            self._submit(number)
+        return number is not None
+
+    def _submit(self, number: int) -> None:
+        if self._crew is not None:
             self._waiting.append(_Cell(number))
             self._crew.tasks.put(self._waiting[-1])
 
@@ -187,9 +193,6 @@ class Ahead(Iterator[Any]):
         _crews.add(self._crew)
         weakref.finalize(self, self._crew.end).atexit = False
         for number in requested:
-            self._request(number)
-        while len(self._waiting) < self._ahead:
-            before = len(self._waiting)
-            self._request()
-            if len(self._waiting) == before:
-                break
+            self._submit(number)
+        while len(self._waiting) < self._ahead and self._request():
+            pass

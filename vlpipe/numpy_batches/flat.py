@@ -6,14 +6,14 @@ import numpy as np
 
 from vlpipe.engines.batch_reader import IN_TRANSIT, BatchReader, dtype_of
 from vlpipe.engines.buffer_pool import Pool
-from vlpipe.errors import DatasetError
+from vlpipe.errors import REWRITTEN, DatasetError
 from vlpipe.numpy_batches.finite import Flat, checked, zeroed
 from vlpipe.numpy_batches.sequences import Mixing, Sequences, by_moments, by_utterance, cast, is_float, masked
 from vlpipe.planning.damage import Skipped
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.selection import FramePart
 from vlpipe.planning.splitmix import draws, purposes_of
-from vlpipe.storage.example_values import example_values
+from vlpipe.storage.example_values import ExampleError, example_values
 from vlpipe.storage.index import Index
 from vlpipe.transforms.augmentations import of_stage
 
@@ -44,22 +44,22 @@ class FlatBatches:
         batch: Flat = dict(zip(self._names, self._reader(number), strict=True))
         data = batch.pop("records", None)
         if data is not None:
-            batch |= self._labels(data, batch)
+            batch |= self._labels(number, data)
         if plan.has_transforms:
             with np.errstate(all="ignore"):  # NaN and infinities are delivered, as TensorFlow computes them, or found below
                 batch = self._transformed(batch, number // plan.steps_per_epoch)
         batch.pop("bucket", None)
         return checked(batch, plan) if plan.options.check_finite is not None else batch
 
-    def _labels(self, data: np.ndarray, batch: Flat) -> Flat:
+    def _labels(self, number: int, data: np.ndarray) -> Flat:
         """The labels that only the Examples locate."""
+        plan = self._plan
         try:
-            values = example_values(self._plan.index.schema, self._reader.example_labels, data.tolist())
-        except ValueError as error:
-            ids = f" (ids {batch['id'].tolist()})" if "id" in batch else ""
-            raise DatasetError(
-                f"{self._plan.index.shards[0].path}: a label cannot be read: {error}{ids}. `vlpipe verify` names the records."
-            ) from error
+            values = example_values(plan.index.schema, self._reader.example_labels, data.tolist())
+        except ExampleError as error:
+            pieces = plan.schedule.batch(*divmod(number, plan.steps_per_epoch)).pieces
+            where = plan.index.where(int(plan.pieces.rows[pieces[error.row]]))
+            raise DatasetError(f"{where}: a label cannot be parsed: {error}. {REWRITTEN}") from error
         return {f"y:{name}": value for name, value in values.items()}
 
     def _transformed(self, batch: Flat, epoch: int) -> Flat:

@@ -15,6 +15,18 @@ from vlpipe.protobuf.vectorized import BYTES_LIST, FLOAT_LIST, INT64_LIST, Paylo
 from vlpipe.storage.schema import Fixed, Schema
 
 
+class ExampleError(ValueError):
+    """A record is no Example that fits the schema.
+
+    Attributes:
+        row: its position among the records.
+    """
+
+    def __init__(self, row: int, problem: str) -> None:
+        super().__init__(problem)
+        self.row = row
+
+
 def example_values(schema: Schema, names: Iterable[str], records: Sequence[bytes]) -> dict[str, np.ndarray]:
     """The named fields of serialized Examples.
 
@@ -26,7 +38,7 @@ def example_values(schema: Schema, names: Iterable[str], records: Sequence[bytes
         An array per name: `[B, *shape]` of the schema's dtype for a Fixed, bytes (object `[B]`) for a Text or a Sequence.
 
     Raises:
-        ValueError: a record does not fit the schema; the text has its position among these records.
+        ExampleError: a record does not fit the schema.
     """
     names = list(names)
     ends = np.cumsum([len(record) for record in records], dtype=np.int64)
@@ -74,14 +86,14 @@ def _feature(name: str, record: bytes, row: int) -> wire.Feature:
     try:
         return wire.walk(record).features.get(name, wire.Feature())
     except wire.WireError as error:
-        raise ValueError(f"record {row} of the batch, byte {error.at}: found {error}, expected a serialized Example") from error
+        raise ExampleError(row, f"byte {error.at} of the data: found {error}, expected a serialized Example") from error
 
 
 def _single(name: str, record: bytes, row: int) -> bytes:
     """The one bytes value of a key of one record."""
     feature = _feature(name, record, row)
     if feature.kind != "bytes" or feature.count != 1:
-        raise ValueError(_misfit(name, row, feature, "1 bytes value"))
+        raise ExampleError(row, _misfit(name, feature, "1 bytes value"))
     begin, end = feature.ranges[0]
     return record[begin:end]
 
@@ -90,12 +102,12 @@ def _numbers(name: str, record: bytes, row: int, *, is_float: bool, count: int) 
     """The numbers of a key of one record."""
     feature, kind = _feature(name, record, row), "float" if is_float else "int64"
     if feature.kind != kind or feature.count != count:
-        raise ValueError(_misfit(name, row, feature, f"{count} {kind} values"))
+        raise ExampleError(row, _misfit(name, feature, f"{count} {kind} values"))
     if is_float:
         return np.frombuffer(b"".join(record[begin:end] for begin, end in feature.ranges), "<f4")
     return np.array(wire.integers(record, feature), np.int64)
 
 
-def _misfit(name: str, row: int, feature: wire.Feature, expected: str) -> str:
+def _misfit(name: str, feature: wire.Feature, expected: str) -> str:
     found = f"{feature.count} {feature.kind} values" if feature.kind else "no values"
-    return f'record {row} of the batch: "{name}" has {found}, expected {expected}'
+    return f'"{name}" has {found}, expected {expected}'
