@@ -184,6 +184,17 @@ def test_a_batch_that_is_kept_stays_as_it_is(source: Path) -> None:
     assert len(set(addresses)) < len(addresses)  # those that nobody keeps are used again
 
 
+def test_arrays_belong_to_the_loop(source: Path) -> None:
+    endless = vlpipe.batches(source, batch_size=50, seed=1, repeat=True, lengths=True, ids=True, remainder="pad")
+    taken: list[list[Any]] = [[], []]
+    for found in taken:
+        for _, (x, y, weight) in zip(range(3), endless, strict=False):
+            found.append([array.tolist() for array in (*x.values(), y, weight)])
+            for array in (*x.values(), y, weight):
+                array[...] = 77
+    assert taken[0] == taken[1]
+
+
 def test_epochs_positions_and_resuming(source: Path) -> None:
     arguments: dict[str, Any] = {"batch_size": 8, "seed": 4, "ids": True}
 

@@ -15,10 +15,10 @@ import pytest
 import vlpipe
 from vlpipe.errors import ArgumentError
 
-ARGUMENTS = {"batch_size": 4, "seed": 3, "remainder": "pad"}
+ARGUMENTS = {"batch_size": 4, "seed": 3, "remainder": "pad", "pad_to": "boundary", "buckets": 1}
 TRAINING = """
 import sys, keras, numpy as np, vlpipe
-source, way, arguments = sys.argv[1], sys.argv[2], {"batch_size": 4, "seed": 3, "remainder": "pad"}
+source, way, arguments = sys.argv[1], sys.argv[2], {"batch_size": 4, "seed": 3, "remainder": "pad", "pad_to": "boundary", "buckets": 1}
 keras.utils.set_random_seed(1)
 model = keras.Sequential([keras.Input((None, 2)), keras.layers.Conv1D(4, 3, padding="same", activation="tanh"),
                           keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)])

@@ -69,7 +69,12 @@ class Part(NamedTuple):
     dtype: np.dtype
     shape: list[int | None]
     inputs: Callable[[Block], list[Any]]
-    make: Callable[[Any], np.ndarray] = lambda inputs: inputs
+    make: Callable[[Any], np.ndarray] | None = None  # None: the inputs are the array, which later calls may return again
+
+    def array(self, inputs: Any) -> np.ndarray:
+        """The array of a batch."""
+        array: np.ndarray = inputs if self.make is None else self.make(inputs)
+        return array
 
 
 class BatchReader:
@@ -119,7 +124,7 @@ class BatchReader:
             self._shards.check(rows, table)
         elif (screened := self._screen(batch, epoch)) is not batch:
             _, _, _, *inputs = self._looked_up(epoch, [screened])[0]
-        return [part.make(part_inputs) for part, part_inputs in zip(self.parts, inputs, strict=True)]
+        return [part.array(part_inputs) for part, part_inputs in zip(self.parts, inputs, strict=True)]
 
     def _inputs(self, epoch: int, block: int) -> list[tuple[Any, ...]]:
         """For each batch of a block: itself, its rows, their entries in the index, and the inputs of its parts."""

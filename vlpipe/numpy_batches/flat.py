@@ -28,7 +28,8 @@ class FlatBatches:
 
     def __init__(self, plan: Plan, skipped: Skipped | None, ahead: int) -> None:
         self._plan, self._reader = plan, BatchReader(plan, skipped, ahead=ahead)
-        self._names = [part.name for part in self._reader.parts]
+        # Arrays that the reader keeps are copied: they belong to the user, who may write into them.
+        self._parts = [(part.name, part.make is None) for part in self._reader.parts]
         self._purposes = purposes_of(type(augment).__name__ for augment in plan.options.augment or ())
         keep = ahead + IN_TRANSIT
         features = plan.selection.features if plan.has_transforms else ()
@@ -41,7 +42,8 @@ class FlatBatches:
             DatasetError: a record is damaged, or has a value that is refused.
         """
         plan = self._plan
-        batch: Flat = dict(zip(self._names, self._reader(number), strict=True))
+        arrays = zip(self._parts, self._reader(number), strict=True)
+        batch: Flat = {name: array.copy() if is_kept else array for (name, is_kept), array in arrays}
         data = batch.pop("records", None)
         if data is not None:
             batch |= self._labels(number, data)
