@@ -17,12 +17,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "make_dataset": "vlpipe.dataset",
-    "batches": "vlpipe.numpy_batches.batches",
     "plan": "vlpipe.planning.make_plan",
     "open": "vlpipe.sources.open",
     "mix": "vlpipe.sources.open",
     "build_index": "vlpipe.sources.foreign.build_index",
     "Plan": "vlpipe.planning.plan",
+    "batches": "vlpipe.numpy_batches.batches",
     "Schema": "vlpipe.storage.schema",
     "Sequence": "vlpipe.storage.schema",
     "Fixed": "vlpipe.storage.schema",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlpipe.arguments import integer
 from vlpipe.engines.batch_reader import AHEAD
+from vlpipe.errors import ArgumentError
 from vlpipe.numpy_batches.ahead import Ahead, guarded
 from vlpipe.numpy_batches.element import deliver
 from vlpipe.numpy_batches.flat import FlatBatches
@@ -119,9 +120,11 @@ class Batches:
         Raises:
             ArgumentError: with repeat=True: `fit` counts the epochs.
         """
-        from vlpipe.numpy_batches.keras_dataset import py_dataset
+        from vlpipe.numpy_batches.keras_dataset import BatchesOfEpochs
 
-        return py_dataset(self, integer("epoch", epoch, 0, 2**40))
+        if self.plan.options.repeat:
+            raise ArgumentError("as_py_dataset: came with repeat=True, but fit counts the epochs itself. Leave repeat out.")
+        return BatchesOfEpochs(self.plan.steps_per_epoch, self.batch, self._ahead, integer("epoch", epoch, 0, 2**40))
 
     def _make(self, number: int) -> tuple[Any, ...]:
         return deliver(self._flat(number), self.plan, self._class_weights)
