@@ -9,17 +9,25 @@ DATA ?=
 WORKERS ?= 2
 ATTACKS ?= 20000
 
+# What models compute is tested as users run it, with oneDNN; everything else without. Its pass over each new graph (it looks through all
+# kernels of TensorFlow for each node) takes two thirds of the time of a tiny epoch, and half of that of all tests.
+MODELS = tests/layers tests/evaluation tests/docs tests/test_readme.py tests/test_callbacks.py tests/test_demo.py
+OTHERS = tests $(addprefix --ignore=,$(MODELS))
+PLAIN = TF_ENABLE_ONEDNN_OPTS=0
+
 .PHONY: demo docs pictures test attacks coverage test-latest lint bench bench-full format lock clean
 
 demo: .venv/ready
 	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)") $(if $(ON_THE_FLY),--on-the-fly)
 
 test: .venv/ready
-	.venv/bin/python -m pytest -n $(WORKERS) tests
+	$(PLAIN) .venv/bin/python -m pytest -n $(WORKERS) $(OTHERS)
+	.venv/bin/python -m pytest -n $(WORKERS) $(MODELS)
 
 # The same tests with the coverage of vlpipe; code that runs in TensorFlow's threads (the mapped engine) or in other processes is not counted.
 coverage: .venv/ready
-	.venv/bin/python -m pytest -n $(WORKERS) --cov=vlpipe --cov-report=term tests
+	$(PLAIN) .venv/bin/python -m pytest -n $(WORKERS) --cov=vlpipe --cov-report= $(OTHERS)
+	.venv/bin/python -m pytest -n $(WORKERS) --cov=vlpipe --cov-append --cov-report=term $(MODELS)
 
 # Datasets and third-party files that were changed on purpose (tests/attacks); 20,000 take a quarter of an hour. ENGINE=mapped, graph or
 # stream delivers them in batches, also where they change after they were opened: 25 cases a second (mapped), 2 (graph), 1 (stream).
@@ -27,7 +35,8 @@ attacks: .venv/ready
 	.venv/bin/python -m tests.attacks --count $(ATTACKS) $(if $(ENGINE),--engine $(ENGINE))
 
 test-latest: .venv-latest/ready
-	.venv-latest/bin/python -m pytest -n $(WORKERS) tests
+	$(PLAIN) .venv-latest/bin/python -m pytest -n $(WORKERS) $(OTHERS)
+	.venv-latest/bin/python -m pytest -n $(WORKERS) $(MODELS)
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -1,6 +1,6 @@
 """Aligned sequences: labels and further features that go frame by frame with the key feature, in all engines, against NumPy.
 
-A case is a record under random arguments. `VLPIPE_SWEEP=7` makes more than 10,000 of them.
+A case is a record under random arguments. `VLPIPE_SWEEP=10` makes more than 10,000 of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlpipe.layouts import Frames, Layout, float_list
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
-ROUNDS = 12 * int(os.environ.get("VLPIPE_SWEEP", "1"))
+ROUNDS = 9 * int(os.environ.get("VLPIPE_SWEEP", "1"))
 ENGINES = ("mapped", "graph", "stream")
 SHAPES: dict[str, tuple[int, ...]] = {"words": (), "x": (2,), "vad": (), "mask": (2,), "pitch": (3,)}  # of a frame; not aligned: words
 Records = list[dict[str, np.ndarray]]

@@ -1,6 +1,6 @@
 """Every padded value is the one that the rules say: random elements and records on the builders and the engines, against NumPy.
 
-`VLPIPE_SWEEP=34` makes 2,000 cases instead of 60.
+`VLPIPE_SWEEP=56` makes 2,000 cases instead of 36.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vlpipe.layouts import Frames, Layout, float_list
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
-CASES = 20 * int(os.environ.get("VLPIPE_SWEEP", "1"))  # of each of three tests
+CASES = 12 * int(os.environ.get("VLPIPE_SWEEP", "1"))  # of each of three tests
 BATCHINGS = ("bucket", "pad", "ragged", "same_length")
 GREATEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38, "float32": 3.4028234663852886e38, "complex64": 3.4028234663852886e38}
 VALUES: list[Any] = [0, -1, 7, 255, 256, 2**40, -7.5, 0.5, -0.0, 1e5, 3.4e38, 1e39, np.nan, np.inf, -np.inf, True, False, np.int16(-3)]

@@ -66,9 +66,14 @@ def weight_of(name: str, value: Any, weights: dict[int, float]) -> Any:
     return [weight_of("label" if name == "phones" else "hot", entry, weights) for entry in value]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("batching", ["bucket", "ragged", "same_length"])
-@pytest.mark.parametrize("remainder", ["keep", "pad"])
+@pytest.mark.parametrize(
+    ("engine", "batching", "remainder"),  # each pair of values
+    [
+        *(("mapped", batching, remainder) for batching in ("bucket", "ragged", "same_length") for remainder in ("keep", "pad")),
+        *(("graph", "bucket", "pad"), ("graph", "ragged", "keep"), ("graph", "same_length", "pad")),
+        *(("stream", "bucket", "keep"), ("stream", "ragged", "pad"), ("stream", "same_length", "keep")),
+    ],
+)
 def test_the_weights_of_every_kind_of_label(source: Path, engine: str, batching: Any, remainder: Any) -> None:
     values = index_order(source)
     arguments: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import shutil
 import subprocess
@@ -68,7 +69,8 @@ def test_each_cut_and_each_flipped_byte_is_reported_with_the_place(source: Path,
     whole = shard.read_bytes()
     dataset = vlpipe.make_dataset(source, engine=engine, batching=batching, batch_size=2)
     assert read(dataset) == [0, 1, 2, 3, 4]
-    for damage, content in share_of(cuts_and_flips(shard, row), batching):
+    step = 1 if engine == "mapped" else 3  # the graph engine makes its graph anew for each
+    for damage, content in itertools.islice(share_of(cuts_and_flips(shard, row), batching), 0, None, step):
         if engine == "mapped" and damage.startswith("flipped"):
             position = int(damage.split()[-1]) - int(row["offset"])
             if not 12 <= position < 12 + int(row["bytes"]):

@@ -29,7 +29,7 @@ def lengths_for(name, model, extra):
     return [step * (-(-shortest // step) + more) for more in extra]
 
 
-@few(3)
+@few(2)
 @given(DRAWS, st.lists(st.integers(0, 40), min_size=2, max_size=2), st.integers(1, 20))
 def test_padding_never_changes_the_output(name, draw, extra, padding):
     model = zoo.build(name, draw)

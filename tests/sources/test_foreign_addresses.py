@@ -119,7 +119,8 @@ def ways(address: str) -> dict[str, Any]:
 def test_the_batches_are_those_of_the_local_files(source: Path, address: str, engine: str) -> None:
     arguments: dict[str, Any] = {"layout": LAYOUT, "batch_size": 4, "seed": 3, "lengths": True, "ids": True, "length_range": (0, None)}
     expected = digest(vlpipe.make_dataset(source, engine="graph" if engine == "auto" else engine, **arguments), 2)
-    for way in ways(address).values():
+    every = list(ways(address).values())
+    for way in {"auto": every, "graph": every[:1], "stream": every[-1:]}[engine]:  # how files are named is the same for all engines
         assert digest(vlpipe.make_dataset(way, engine=engine, **arguments), 2) == expected
     assert digest(vlpipe.make_dataset(source, **arguments), 2) == expected or engine == "stream"  # mapped
     plan = vlpipe.plan(address, engine=engine, **arguments)
@@ -288,9 +289,12 @@ def test_a_file_truncated_after_indexing_is_named_when_it_is_read(address: str, 
     dataset = vlpipe.make_dataset(place, layout=LAYOUT, engine=engine, batch_size=2, length_range=(0, None))
     index = vlpipe.build_index(place, LAYOUT)
     where, size = index.where(10), int(index.rows["bytes"][10])
-    put(place, filesystem.open_file(place).read()[:-5])
+    content = filesystem.open_file(place).read()
+    put(place, content[:-5])
     problem = {"graph": "TensorFlow cannot read the record. The", "stream": "cannot be read; read 10 of 11 records. The"}[engine]
-    with pytest.raises(tf.errors.OpError, match=f"{where}: {problem}"):
+    # Another batch, or the size of the file, may be tested first.
+    other = f"|c.tfrecord: does not have the {len(content)} bytes that were indexed" if engine == "graph" else ""
+    with pytest.raises(tf.errors.OpError, match=f"{where}: {problem}{other}"):
         list(dataset)
     with pytest.raises(DatasetError, match=f"{where}: the header announces {size} bytes of data, of which the file has {size - 5}. "):
         vlpipe.make_dataset(place, layout=LAYOUT)
