@@ -10,9 +10,11 @@ makes the first batch of a way in this process and prints the time (seconds sinc
 
 from __future__ import annotations
 
+import queue
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -64,10 +66,10 @@ class SeenInGraph:
     def __iter__(self) -> Iterator[Any]:
         import tensorflow as tf
 
-        seen: list[Any] = []
+        seen: queue.Queue[list[Any] | None] = queue.Queue(4)  # not all: an epoch may exceed the memory
 
         def see(*parts: Any) -> np.int64:
-            seen.append([part.copy() if isinstance(part, np.ndarray) else part for part in parts])
+            seen.put([part.copy() if isinstance(part, np.ndarray) else part for part in parts])
             return np.int64(1)
 
         @tf.function
@@ -77,8 +79,15 @@ class SeenInGraph:
                 count += tf.numpy_function(see, tf.nest.flatten(batch), tf.int64)
             return count
 
-        consume()
-        return (tf.nest.pack_sequence_as(self._structure, parts) for parts in seen)
+        def run() -> None:
+            try:
+                consume()
+            finally:
+                seen.put(None)
+
+        threading.Thread(target=run).start()
+        while (parts := seen.get()) is not None:
+            yield tf.nest.pack_sequence_as(self._structure, parts)
 
 
 def iterator_costs(epochs: Iterable[Any], rounds: int) -> dict[str, list[float]]:
