@@ -29,7 +29,7 @@ coverage: .venv/ready
 	$(PLAIN) .venv/bin/python -m pytest -n $(WORKERS) --cov=vlpipe --cov-report= $(OTHERS)
 	.venv/bin/python -m pytest -n $(WORKERS) --cov=vlpipe --cov-append --cov-report=term $(MODELS)
 
-# Datasets and third-party files that were changed on purpose (tests/attacks); 20,000 take a quarter of an hour. ENGINE=mapped, graph or
+# Datasets and third-party files that were changed on purpose (tests/attacks); 20,000 take three minutes. ENGINE=mapped, graph or
 # stream delivers them in batches, also where they change after they were opened: 25 cases a second (mapped), 2 (graph), 1 (stream).
 attacks: .venv/ready
 	.venv/bin/python -m tests.attacks --count $(ATTACKS) $(if $(ENGINE),--engine $(ENGINE))

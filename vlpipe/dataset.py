@@ -22,6 +22,7 @@ from vlpipe.planning.options import (
     CheckFinite,
     ClassWeight,
     Engine,
+    LabelClasses,
     OnDamage,
     Options,
     OutOfRange,
@@ -72,6 +73,7 @@ def make_dataset(
     normalize: str | os.PathLike[str] | Opened | None = None,
     augment: Augmentation | Sequence[Augmentation] | None = None,
     layout: str | Layout | None = None,
+    label_classes: LabelClasses = None,
     shard: tuple[int, int] = (0, 1),
     engine: Engine = "auto",
     verify: Verify = "first",
@@ -173,6 +175,9 @@ def make_dataset(
             sequence with another one of its batch, and their labels, vectors of floats; with `ids`, x["partner"] is the row of the other.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.
+        label_classes: the names of the classes of a label that is a text, by number: a list, a file with one name a line, a dataset, or an
+            open source; {NAME: these} names the label. It is delivered as int64; a text that is none of the names is an error. The texts
+            are read when the source is opened.
         shard: (rank, world): the part of the records that this process reads, for training (an evaluation would see this part alone, and
             the repeated rows of remainder="pad"). The default is right on one machine only: with
             `MultiWorkerMirroredStrategy`, each worker passes its own.
@@ -239,6 +244,7 @@ def make_dataset(
             normalize=normalize,  # type: ignore[arg-type]  # a path becomes absolute
             augment=augment,  # type: ignore[arg-type]  # one or a list becomes a tuple
             layout=layout,
+            label_classes=label_classes,
             shard=shard,
             engine=engine,
             verify=verify,
@@ -247,7 +253,7 @@ def make_dataset(
             num_parallel_calls=num_parallel_calls,
         )
     )
-    return batches_of(make_plan(open_anywhere(source, options.layout), options))
+    return batches_of(make_plan(open_anywhere(source, options.layout, options.label_classes, options.label), options))
 
 
 def batches_of(plan: Plan) -> tf.data.Dataset:
@@ -264,7 +270,8 @@ def batches_of(plan: Plan) -> tf.data.Dataset:
         "stream": stream.batches,
     }
     class_weights = tables(plan.index, plan.selection.labels, options.class_weight)
-    batches = engines[plan.engine](plan, epochs(options.repeat, start), lambda batch: deliver(batch, plan, class_weights))
+    numbers, counted = epochs(options.repeat, start)
+    batches = counted(engines[plan.engine](plan, numbers, lambda batch: deliver(batch, plan, class_weights)))
     batches = batches.apply(
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if options.repeat else plan.steps_per_epoch)
     )

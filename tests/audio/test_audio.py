@@ -203,7 +203,7 @@ def test_random_bytes_are_not_audio() -> None:
 def test_load_mixes_and_resamples(tmp_path: Path) -> None:
     stereo = tones(8000, 2)
     soundfile.write(tmp_path / "a.flac", stereo, 8000)
-    both, rate = audio.load(tmp_path / "a.flac", mono=False)
+    both, rate = audio.load(tmp_path / "a.flac", channels="all")
     assert (both.shape, rate) == ((8000, 2), 8000)
     mono, _ = audio.load(tmp_path / "a.flac")
     np.testing.assert_allclose(mono, both.mean(axis=1), atol=1e-7)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +42,14 @@ def numbers(dataset: tf.data.Dataset) -> list[tuple[int, ...]]:
 def test_a_restored_iterator_and_the_epochs_after_it_are_those_of_the_run(source: Path, tmp_path: Path, engine: str) -> None:
     orders = numbers(made(source, engine))
     assert len(set(orders)) == 5
-    for epoch, taken in ((0, 0), (1, 0), (2, 0), (1, 3), (2, 1)) if engine == "mapped" else ((1, 0), (2, 1)):
+    everywhere = ((0, 0), (1, 0), (2, 0), (1, 3), (0, STEPS - 1), (1, STEPS), (1, STEPS + 1))
+    for epoch, taken in everywhere if engine == "mapped" else ((1, 0), (1, STEPS - 1), (1, STEPS + 1)):
         run = made(source, engine)
         for _ in range(epoch):
             rest(run)
         iterator = iter(run)
-        for _ in range(taken):
-            next(iterator)
+        for _ in range(taken):  # once more than there are: then the iterator has told its end
+            next(iterator, None)
         path = tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / f"{epoch}-{taken}"))
         expected = orders[epoch][2 * taken :]
         assert rest(iterator) == expected
@@ -61,13 +61,19 @@ def test_a_restored_iterator_and_the_epochs_after_it_are_those_of_the_run(source
             assert [rest(dataset), rest(dataset)] == orders[epoch + 1 : epoch + 3]
 
 
-def test_iterators_that_deliver_nothing_take_no_epoch(source: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_iterators_that_deliver_nothing_take_no_epoch(source: Path, tmp_path: Path, engine: str) -> None:
     orders = numbers(made(source, "mapped"))
-    dataset = made(source, "mapped")
-    assert rest(dataset) == orders[0]
-    for epoch in range(1, 4):
-        iter(dataset)  # as Keras does
-        assert rest(dataset) == orders[epoch]
+    dataset, recognised = made(source, engine), orders if engine != "stream" else numbers(made(source, engine))
+    unused = iter(dataset)
+    for epoch in range(3 if engine == "mapped" else 1):
+        assert rest(dataset) == recognised[epoch]
+        for _ in range(5):
+            iter(dataset)  # Keras creates one after each epoch
+    path = tf.train.Checkpoint(iterator=unused).save(str(tmp_path / "unused"))
+    restored = iter(dataset := made(source, engine))
+    tf.train.Checkpoint(iterator=restored).restore(path)
+    assert [rest(restored), rest(dataset)] == recognised[epoch + 1 : epoch + 3]
 
 
 def test_iterators_beside_each_other_have_different_epochs(source: Path) -> None:
@@ -75,32 +81,29 @@ def test_iterators_beside_each_other_have_different_epochs(source: Path) -> None
     dataset = made(source, "mapped")
     first, second, third = iter(dataset), iter(dataset), iter(dataset)
     found = [rest(second), rest(first), rest(third), rest(dataset)]
-    assert found == [orders[1], orders[0], orders[2], orders[3]]
+    assert found == orders[:4]  # in the order in which they deliver
     pairs = tf.data.Dataset.zip((dataset, dataset))
     left = [tuple(int(label) for (_, labels), _ in [pair] for label in labels) for pair in pairs]
     assert tuple(label for part in left for label in part) == orders[4]
 
 
-def created_of(dataset: tf.data.Dataset) -> Iterator[int]:
-    while True:
-        yield int(next(iter(dataset)))
-
-
 def test_the_known_numbers_are_those_of_tensorflow() -> None:
     known = engine_epochs.known_numbers()[0, :-1]
-    values, iterators = known // engine_epochs.KNOWN, known % engine_epochs.KNOWN
-    assert (np.diff(values) > 0).all()  # no two iterators have the same
-    expected = values[np.argsort(iterators)][:50]
-    assert [number for number, _ in zip(created_of(engine_epochs._creation_numbers()), range(50), strict=False)] == expected.tolist()
+    values, places = known // engine_epochs.KNOWN, known % engine_epochs.KNOWN
+    assert (np.diff(values) > 0).all()  # no two seeds give the same
+    expected = values[np.argsort(places)][:50]
+    first, second = engine_epochs.SEEDS
+    generator = tf.raw_ops.AnonymousSeedGenerator(seed=np.int64(first), seed2=np.int64(second), reshuffle=True)
+    assert [int(engine_epochs._single(engine_epochs._random(generator.handle))) for _ in range(50)] == expected.tolist()
 
 
-def test_beyond_the_known_iterators_the_next_number_is_drawn() -> None:
-    known = tf.constant(engine_epochs.known_numbers())
-    values = set((known.numpy()[0] // engine_epochs.KNOWN).tolist())
-    unknown = next(number for number in range(2**32) if number not in values)
-    counts = tf.Variable(np.array([70_000, 16_384]))
-    draw = engine_epochs._draw()
-    for expected in (70_000, 70_001):
-        drawn, _, first = draw(tf.constant(-1, tf.int64), tf.constant(0, tf.int64), tf.constant(unknown, tf.int64), counts.handle, known)
-        assert (int(drawn), int(first)) == (expected, 2**62)
-    assert counts.numpy().tolist() == [70_002, 16_384]
+def test_beyond_the_known_seeds_numbers_are_new_and_the_same_in_each_run() -> None:
+    first, second = engine_epochs.SEEDS
+    known = tf.constant(np.full((1, engine_epochs.KNOWN + 1), 2**62))  # of no seed
+    runs = []
+    for _ in range(2):
+        generator = tf.raw_ops.AnonymousSeedGenerator(seed=np.int64(first), seed2=np.int64(second), reshuffle=True)
+        runs.append([int(engine_epochs._draw()(tf.constant(0, tf.int64), generator.handle, known)[0]) for _ in range(5)])
+    assert runs[0] == runs[1]
+    assert len(set(runs[0])) == 5
+    assert min(runs[0]) >= engine_epochs.KNOWN // engine_epochs.STRIDE

@@ -431,7 +431,7 @@ def test_a_file_that_does_not_fit_in_memory_is_named(tmp_path: Path, in_threads:
     def load(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("vlpipe.ingest.extraction.load", load)
+    monkeypatch.setattr("vlpipe.ingest.extraction.load_span", load)
     with pytest.raises(ingest.IngestError, match=r"a\.wav: not enough memory to decode it"):
         ingest.ingest([Recording(tmp_path / "a.wav", "a.wav")], tmp_path / "data", FEATURES)
 

@@ -10,7 +10,8 @@ decodes FLAC and MP3; tensorflow-io takes over where soundfile is not installed.
 """
 
 from vlpipe.audio.augment import Augment
-from vlpipe.audio.decoding import decode, decoder, load, resample
+from vlpipe.audio.decoding import decode, decoder, resample
 from vlpipe.audio.features import MFCC, Frames, LogMel, from_settings
+from vlpipe.audio.loading import load
 
 __all__ = ["MFCC", "Augment", "Frames", "LogMel", "decode", "decoder", "from_settings", "load", "resample"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 from click.core import ParameterSource
@@ -26,12 +26,21 @@ _OF_FEATURES = ("mels", "hop_ms", "window_ms", "dtype")  # options that say noth
 @click.option("--label-regex", metavar="REGEX", help="Label: group 1 (or the group named label) of the first match in the relative path.")
 @click.option("--label-from-parent", is_flag=True, help="Label: name of the folder that contains the file.")
 @click.option(
-    "--manifest", type=click.Path(path_type=Path), help="CSV with a header: path (relative to AUDIO_DIR), optionally label, and texts."
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="CSV with a header: path (relative to AUDIO_DIR), optionally label, start and end of a part (seconds), and texts.",
 )
 @click.option("--classes", metavar="FILE|DATASET", help="Number the labels as this dataset does, or by this file: one class name a line.")
 @click.option("--raw", is_flag=True, help="Store waveforms (int16), not features: make_dataset(transform=) computes them in training.")
 @click.option("--mels", default=80, show_default=True, help="Number of mel filters: d of the features [T, d].")
 @click.option("--sample-rate", default=16000, show_default=True, help="In Hz; recordings are resampled to it.")
+@click.option(
+    "--channels",
+    type=click.Choice(["mix", "first", "all"]),
+    default="mix",
+    show_default=True,
+    help="Of several: their mean, the first, or with --raw all of them.",
+)
 @click.option("--hop-ms", default=10.0, show_default=True, help="Milliseconds from one frame to the next.")
 @click.option("--window-ms", default=25.0, show_default=True, help="Length of a frame in milliseconds.")
 @click.option(
@@ -61,6 +70,7 @@ def ingest(
     raw: bool,
     mels: int,
     sample_rate: int,
+    channels: Literal["mix", "first", "all"],
     hop_ms: float,
     window_ms: float,
     dtype: str,
@@ -81,6 +91,7 @@ def ingest(
       vlpipe ingest digits2 data/more --label-regex '([a-z]+)_' --classes data/train
       vlpipe ingest birds data/birds --label-from-parent --mels 64 --sample-rate 22050
       vlpipe ingest birds data/birds --label-from-parent --raw --sample-rate 22050
+      vlpipe ingest days data/calls --manifest calls.csv --channels first
     """
     if sum(map(bool, (label_regex, label_from_parent, manifest))) > 1:
         raise click.UsageError("--label-regex, --label-from-parent and --manifest are alternative sources of the label; pass one of them.")
@@ -112,6 +123,7 @@ def ingest(
             splits=splits,
             split_by=split_by,
             classes=class_list,
+            channels=channels,
             workers=workers,
             skip_bad=skip_bad,
             overwrite=overwrite,

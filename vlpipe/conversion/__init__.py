@@ -14,6 +14,7 @@ from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import named
 from vlpipe.processes import check_workers, worker_count
+from vlpipe.sources.open import open as open_source
 from vlpipe.sources.open import open_anywhere, refuse_address
 from vlpipe.sources.records import Records
 from vlpipe.storage.field_access import column
@@ -54,6 +55,7 @@ def convert(
     path: str | os.PathLike[str],
     *,
     layout: str | Layout | None = None,
+    label_classes: Any = None,
     num_shards: int = 16,
     workers: int | None = None,
     overwrite: bool = False,
@@ -69,6 +71,7 @@ def convert(
         source: as for `make_dataset`, on local file systems; of a selection, its records.
         path: the directory to make.
         layout: as for `make_dataset`.
+        label_classes: as for `make_dataset`: the label, a text, is written as the number of its class, and the names into the metadata.
         num_shards: number of TFRecord files.
         workers: number of processes, at most one per shard; None: one per core if there is enough work for them.
         overwrite: replace an existing dataset, which stays until the new one is complete.
@@ -91,6 +94,8 @@ def convert(
     if isinstance(source, str) and "://" in source:
         raise ArgumentError(f"source: {source} is an address, and only local files are converted. Copy them here first.")
     check_workers(workers)
+    if label_classes is not None:
+        source, layout = open_source(source, layout=layout, label_classes=label_classes), None
     chosen = None if layout is None else named(layout)
     if isinstance(source, Opened):
         refuse_address(source)

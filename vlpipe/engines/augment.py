@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from vlpipe.audio.augment import Augment
 from vlpipe.engines.buffer_pool import aligned
-from vlpipe.engines.epochs import ANONYMOUS
 from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.engines.splitmix_graph import draws
 from vlpipe.planning.plan import Plan
@@ -22,6 +21,8 @@ from vlpipe.transforms.mixup import expanded, mixed, shares
 from vlpipe.transforms.noise import AddNoise, Noise, with_noise
 from vlpipe.transforms.normalize import means
 from vlpipe.transforms.waveforms import Gain, amplified, moved
+
+ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name of resources that are freed with their last handle
 
 
 class Augmenter:

@@ -3,77 +3,99 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from vlpipe.engines.python_calls import keep_alive
 
-SEEDS = (1, 2)  # with these, the numbers of the first iterators all differ
-KNOWN = 1 << 14  # epochs that a checkpoint before the first batch knows
+SEEDS = (4, 1)  # with these, the `known_numbers` all differ
+STRIDE = 16  # seeds that TensorFlow draws for each epoch
+KNOWN = 1 << 17  # seeds whose place is known: those of the first 8,192 epochs
 _UINT32 = np.uint64(0xFFFFFFFF)
-ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name of resources that are freed with their last handle
+NUMBERS: dict[str, Any] = {"output_types": [tf.int64], "output_shapes": [[]]}
 
 
-def epochs(repeat: bool, start: tuple[int, int]) -> tf.data.Dataset:
-    """The epochs of an iteration as (number, first batch): all from `start` on, or a single one, the next for each new iterator."""
+class Epochs(NamedTuple):
+    """The epochs of an iteration.
+
+    Attributes:
+        numbers: their numbers, each with the first batch to deliver of it; int64.
+        counted: the finished dataset, with the count of epochs in the checkpoints of its iterators.
+    """
+
+    numbers: tf.data.Dataset
+    counted: Callable[[tf.data.Dataset], tf.data.Dataset]
+
+
+def epochs(repeat: bool, start: tuple[int, int]) -> Epochs:
+    """The epochs of an iteration: all from `start` on, or a single one, the next for each new iterator.
+
+    The count must be part of an iterator's checkpoint, also before its first batch and after its last one. TensorFlow saves neither
+    variables nor the state of datasets that have ended there, but a dataset that shuffles always saves how many seeds its generator has
+    drawn, and sets the generator back when it is restored. So `counted` shuffles a buffer of one element, which changes nothing, and each
+    iteration that begins looks up which seed comes next. A new iterator draws one seed; an iteration that begins draws up to the next
+    multiple of `STRIDE`, and its number is which multiple that was. Thus iterators that deliver nothing, of which Keras creates one after
+    each epoch, take no number (up to 14 between two that deliver).
+    """
     if repeat:
         epoch, batch = start
         numbers = tf.data.Dataset.range(epoch, 2**62)
-        return numbers.map(
-            tf.autograph.experimental.do_not_convert(lambda number: (number, tf.where(number == epoch, np.int64(batch), np.int64(0))))
-        )
-    # The number must be part of an iterator's checkpoint, which holds the state of datasets but not variables. So the first of three
-    # elements draws the number and has no batches; `scan` keeps it; the second has the batches; the third, which a restored iterator
-    # makes too, has none. A checkpoint before the first batch has no such element yet: there `_creation_numbers` tell which it is.
+        first = tf.autograph.experimental.do_not_convert(lambda number: (number, tf.where(number == epoch, np.int64(batch), np.int64(0))))
+        return Epochs(numbers.map(first), lambda batches: batches)
     with tf.device("CPU:0"):
-        # The raw resource, because in the scope of a strategy a tf.Variable has one for each replica, and no handle.
-        counts = tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[2], shared_name=ANONYMOUS)
-        tf.raw_ops.AssignVariableOp(resource=counts, value=np.zeros(2, np.int64))
-        # The raw op, because `Dataset.scan` traces its function for every dataset, and TensorFlow keeps each of these for ever (150 KB).
-        scan = tf.raw_ops.ScanDataset(
-            input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.zip((tf.data.Dataset.range(3), _creation_numbers()))),
-            initial_state=[np.int64(-1)],
-            other_arguments=[counts, known_numbers()],
+        generator, deleter = tf.raw_ops.AnonymousSeedGenerator(seed=np.int64(SEEDS[0]), seed2=np.int64(SEEDS[1]), reshuffle=True)
+        # The raw op, because `Dataset.map` traces its function for every dataset, and TensorFlow keeps each of these for ever (150 KB).
+        drawn = tf.raw_ops.MapDataset(
+            input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.range(1)),
+            other_arguments=[generator, _known()],
             f=_draw(),
             output_types=[tf.int64, tf.int64],
             output_shapes=[[], []],
-            preserve_cardinality=True,
         )
-    numbers = tf.data.experimental.from_variant(scan, (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)))
-    keep_alive(counts, numbers)
-    return numbers
+    numbers = tf.data.experimental.from_variant(drawn, (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)))
+    return Epochs(numbers, functools.partial(_counted, generator, deleter))
 
 
-def _creation_numbers() -> tf.data.Dataset:
-    """Random numbers from which an iterator knows as which it was created.
-
-    TensorFlow draws the seeds of these numbers when an iterator is created, and saves in its checkpoint both the seeds and how many
-    iterators had theirs; a restored dataset goes on from there. The numbers of the n-th iterator are always the same.
-    """
-    numbers = tf.raw_ops.RandomDatasetV2(
-        seed=np.int64(SEEDS[0]),
-        seed2=np.int64(SEEDS[1]),
-        seed_generator=tf.raw_ops.DummySeedGenerator(),
-        rerandomize_each_iteration=True,
-        output_types=[tf.int64],
-        output_shapes=[[]],
-    )
-    return tf.data.experimental.from_variant(numbers, tf.TensorSpec([], tf.int64))
+def _counted(generator: tf.Tensor, deleter: tf.Tensor, batches: tf.data.Dataset) -> tf.data.Dataset:
+    spec = batches.element_spec
+    plain = [part if isinstance(part, tf.TensorSpec) else tf.TensorSpec(None, tf.variant) for part in tf.nest.flatten(spec)]
+    with tf.device("CPU:0"):
+        shuffled = tf.raw_ops.ShuffleDatasetV3(
+            input_dataset=tf.data.experimental.to_variant(batches),
+            buffer_size=np.int64(1),
+            seed=np.int64(SEEDS[0]),
+            seed2=np.int64(SEEDS[1]),
+            seed_generator=generator,
+            output_types=[part.dtype for part in plain],
+            output_shapes=[part.shape for part in plain],
+            reshuffle_each_iteration=True,
+        )
+    counted = tf.data.experimental.from_variant(shuffled, spec)
+    keep_alive((deleter, batches), counted)
+    return counted
 
 
 @functools.cache
 def known_numbers() -> np.ndarray:
-    """int64 `[1, KNOWN + 1]`, ascending: for each of the first iterators its first random number * KNOWN + which it is; and an end."""
-    iterators = np.arange(KNOWN, dtype=np.uint32)
+    """int64 `[1, KNOWN + 1]`, ascending: for each of the first seeds the random number that it gives * KNOWN + its place; and an end."""
+    places = np.arange(KNOWN, dtype=np.uint32)
     zeros = np.zeros(KNOWN, np.uint32)
-    # The generator of seeds makes four numbers at once, two for each iterator.
-    four = _philox(np.uint32(SEEDS[0]) + zeros, (iterators // 2, zeros, np.uint32(SEEDS[1]) + zeros, zeros))
-    second = iterators % 2 == 1
+    # The generator of seeds makes four numbers at once: two seeds, of two numbers each.
+    four = _philox(np.uint32(SEEDS[0]) + zeros, (places // 2, zeros, np.uint32(SEEDS[1]) + zeros, zeros))
+    second = places % 2 == 1
     seeds = np.where(second, four[2], four[0]), np.where(second, four[3], four[1])
     numbers = _philox(seeds[0], (zeros, zeros, seeds[1], zeros))[0]
-    return np.append(np.sort(numbers.astype(np.int64) * KNOWN + iterators), np.int64(2**62))[None]
+    return np.append(np.sort(numbers.astype(np.int64) * KNOWN + places), np.int64(2**62))[None]
+
+
+@functools.cache
+def _known() -> tf.Tensor:
+    """The `known_numbers`, which all datasets share."""
+    with tf.init_scope(), tf.device("CPU:0"):
+        return tf.constant(known_numbers())
 
 
 def _philox(key: np.ndarray, counter: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -89,34 +111,41 @@ def _philox(key: np.ndarray, counter: tuple[np.ndarray, ...]) -> tuple[np.ndarra
 
 @functools.cache
 def _draw() -> Any:
-    """The function that draws the number of an epoch, traced once in a process.
+    """The function that begins an iteration: it returns the number of its epoch, and 0. It is traced once in a process.
 
-    It gets the number that was drawn before, the position (0 to 2), one of `_creation_numbers`, the variable with the next number and the
-    creations up to the last iterator that drew, and the `known_numbers`. It returns the number, and again the number with the first batch
-    to deliver.
-
-    Iterators that deliver nothing draw no number (Keras creates one after each epoch). So the next number is drawn, and not that of the
-    creation, except where the iterator was restored, or created after one that was: then it is the first that draws in this process, or
-    one created later drew before it.
+    It gets 0, the generator of seeds, and the `known_numbers`.
     """
-    number, counts, known = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.resource), tf.TensorSpec([1, KNOWN + 1], tf.int64)
+    number, generator, known = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.resource), tf.TensorSpec([1, KNOWN + 1], tf.int64)
 
-    @tf.function(input_signature=[number, number, number, counts, known], autograph=False)
-    def draw(held: tf.Tensor, position: tf.Tensor, random: tf.Tensor, counts: tf.Tensor, known: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        # Arithmetic instead of tf.cond: each branch would be a function, which costs 2 ms for every new iterator. And few operations:
-        # TensorFlow optimizes them anew for each iterator.
+    # Few operations and no tf.cond or loop, whose branches would be functions: TensorFlow optimizes all of it anew for each iterator.
+    @tf.function(input_signature=[number, generator, known], autograph=False)
+    def draw(position: tf.Tensor, generator: tf.Tensor, known: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        del position
+        random = _single(_random(generator))
         sought = random * KNOWN
-        place = tf.raw_ops.LowerBound(sorted_inputs=known, values=tf.reshape(sought, [1, 1]), out_type=tf.int64)
-        created = tf.reshape(tf.gather(tf.reshape(known, [-1]), place), []) - sought  # of known numbers, less than KNOWN
-        following, after = tf.unstack(tf.raw_ops.ReadVariableOp(resource=counts, dtype=tf.int64), 2)
-        is_first, is_known = position == 0, created < KNOWN
-        is_restored = is_known & ((created < after) | (following == 0))
-        drawn = tf.where(is_first, tf.where(is_restored, created, following), held)
-        # After a restore in a new process the counts are behind and have to catch up. What is missing is added, so that what another
-        # iterator adds meanwhile stays.
-        missing = tf.stack([drawn + 1 - following, tf.where(is_first & is_known, created + 1 - after, 0)])
-        with tf.control_dependencies([tf.raw_ops.AssignAddVariableOp(resource=counts, value=tf.maximum(missing, 0))]):
-            drawn = tf.identity(drawn)
-        return drawn, drawn, tf.where(position == 1, np.int64(0), np.int64(2**62))
+        at = tf.raw_ops.LowerBound(sorted_inputs=known, values=tf.reshape(sought, [1, 1]), out_type=tf.int64)
+        place = tf.reshape(tf.gather(tf.reshape(known, [-1]), at), []) - sought
+        # Beyond the known seeds, an order that is random, yet the same for the same seed.
+        epoch = tf.where(place < KNOWN, place // STRIDE, KNOWN // STRIDE + random)
+        left = tf.where(place < KNOWN, (STRIDE - 1 - place) % STRIDE, 0)
+        # A repetition draws a seed, and the end of all of them one more.
+        times = tf.where(left > 1, left - 1, left)
+        repeated = tf.raw_ops.RepeatDataset(input_dataset=_random(generator), count=times, **NUMBERS)
+        zero = tf.raw_ops.TensorDataset(components=[np.int64(0)], output_shapes=[[]])
+        both = tf.raw_ops.ConcatenateDataset(input_dataset=zero, another_dataset=repeated, **NUMBERS)
+        with tf.control_dependencies([_single(tf.raw_ops.SkipDataset(input_dataset=both, count=times, **NUMBERS))]):
+            return tf.identity(epoch), tf.zeros([], tf.int64)
 
     return draw.get_concrete_function()
+
+
+def _random(generator: tf.Tensor) -> tf.Tensor:
+    """A dataset of one random number: each of its iterators draws a seed."""
+    numbers = tf.raw_ops.RandomDatasetV2(
+        seed=np.int64(SEEDS[0]), seed2=np.int64(SEEDS[1]), seed_generator=generator, rerandomize_each_iteration=True, **NUMBERS
+    )
+    return tf.raw_ops.TakeDataset(input_dataset=numbers, count=np.int64(1), **NUMBERS)
+
+
+def _single(numbers: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.DatasetToSingleElement(dataset=numbers, **NUMBERS)[0]

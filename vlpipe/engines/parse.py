@@ -90,18 +90,20 @@ class Parser(ParsedFields):
             return flat.with_values(tf.cast(flat.values, dtype))
 
     def _decoded(self, name: str, data: tf.Tensor, rows: tf.Tensor) -> tf.RaggedTensor:
+        (width,), channels = self._index.schema.sequences[name].dimensions, self._index.stored(name).channels
+
         def decode(self: Parser, data: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            sequences = [np.zeros((0, 1), np.float32)]
+            sequences = [np.zeros((0, width), np.float32)]
             for record, row in zip(data.tolist(), rows.tolist(), strict=True):
                 begin, end = walk(record).features[name].ranges[0]
                 try:
-                    sequences.append(samples_of(record[begin:end], f'"{name}"'))
+                    sequences.append(samples_of(record[begin:end], f'"{name}"', channels))
                 except AudioError as error:
                     raise DatasetError(f"{self._index.where(row)}: {error}") from error
             return np.concatenate(sequences), np.array([len(samples) for samples in sequences[1:]], np.int64)
 
         values, lengths = tf.numpy_function(wait_at_exit(decode, self), [data, rows], [tf.float32, tf.int64], stateful=False)
-        values.set_shape([None, 1])
+        values.set_shape([None, width])
         lengths.set_shape(data.shape)
         return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
 

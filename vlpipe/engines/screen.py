@@ -140,7 +140,7 @@ class _Values:
 
     def _counts(self, row: int, data: bytes) -> dict[str, tuple[int, int]]:
         """The frames of each sequence that is parsed, and those that it must have."""
-        values = {access.name: frames_in(data, access.name, access.sequence, access.stored.parsed) for access in self._encoded}
+        values = {access.name: frames_in(data, access.name, access.sequence, access.stored) for access in self._encoded}
         if self._parse is not None:
             values |= self._parse(data)
         if self._example:

@@ -112,7 +112,7 @@ class _Table:
         order = index.by_shard()
         delivered = np.zeros(len(index), bool)
         delivered[plan.rows] = True
-        renumbered = [] if index.renumbered is None else [index.renumbered.label]
+        renumbered = {part.label for part in (index.renumbered, index.numbered) if part is not None}
         count = np.bincount(index.rows["shard"], minlength=len(index.shards)).astype(np.int64)
         # tf.data runs on the CPU, even on a machine with a GPU.
         with tf.device("CPU:0"):
@@ -214,7 +214,8 @@ def _read_shard(table: _Table, streamed: StreamedRecords, shard: tf.Tensor) -> t
 def _example(table: _Table, plan: Plan, augmenter: Augmenter, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
     """One record: parsed, compared with the index, cropped and transformed."""
     options, selection, schema = plan.options, plan.selection, plan.index.schema
-    values = parse(schema, (*selection.features, *selection.labels), data, lambda: table.where(position))
+    parsed = [name for name in (*selection.features, *selection.labels) if plan.index.numbered is None or name != plan.index.numbered.label]
+    values = parse(schema, parsed, data, lambda: table.where(position))
     checks = [_frames_agree(table, position, name, values[name]) for name in values if name in table.frames]
     with tf.control_dependencies(checks):
         values = {name: tf.identity(value) for name, value in values.items()}

@@ -92,7 +92,8 @@ def plan_of(source: Source, arguments: dict[str, Any], *, exact: bool) -> tuple[
             raise ArgumentError(f"{name}: came as {arguments[name]!r}, which predict and evaluate cannot follow: {reason}. Leave it out.")
     arguments = arguments if exact or padding_of(arguments) else _unpadded(arguments)
     options = with_seed(Options.of(**{"multiple_of": 1, **arguments, "shuffle": False}))
-    return options, make_plan(_once(open_anywhere(source, options.layout)), dataclasses.replace(options, lengths=True, ids=True))
+    index = open_anywhere(source, options.layout, options.label_classes, options.label)
+    return options, make_plan(_once(index), dataclasses.replace(options, lengths=True, ids=True))
 
 
 def padding_of(arguments: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import google_crc32c
 import numpy as np
 
+from vlpipe.audio.channels import Channels, check_channels
 from vlpipe.errors import ArgumentError
 from vlpipe.storage.schema import SEQUENCE_DTYPES, Field, Fixed, Schema, Sequence, Text
 
@@ -44,6 +45,7 @@ class Frames:
         packed: whether floats are packed, as nearly every writer encodes them.
         rate: the sample rate of audio in Hz; None: taken from the first records.
         optional: whether a record without the key has 0 frames; False: it is refused.
+        channels: which channels of audio are delivered: "mix" (their mean), "first" or "all".
 
     Raises:
         ArgumentError: an attribute has an unsupported value.
@@ -64,9 +66,11 @@ class Frames:
     packed: bool = True
     rate: int | None = None
     optional: bool = False
+    channels: Channels = "mix"
 
     def __post_init__(self) -> None:
         _check_key("key", self.key)
+        check_channels(self.channels)
         for name, choices in (("form", FORMS), ("count", COUNTS), ("byteorder", ("little", "big"))):
             value = getattr(self, name)
             if value not in choices:
@@ -78,6 +82,8 @@ class Frames:
             raise ArgumentError(f"layout: dtype came as {self.dtype!r}, expected one of {', '.join(SEQUENCE_DTYPES)}.")
         if self.scale is not None and self.dtype != "uint8":
             raise ArgumentError(f'layout: scale applies to bytes only, but dtype came as {self.dtype!r}; pass dtype="uint8".')
+        if self.channels != "mix" and self.form != "audio":
+            raise ArgumentError(f'layout: channels applies to audio files only, but form came as {self.form!r}; pass form="audio".')
 
     @property
     def parsed(self) -> str:
@@ -308,7 +314,7 @@ class Layout:
 
 def _described(entry: Any) -> dict[str, Any]:
     """The attributes of a part of a layout. Newer ones are left out where they say nothing: the digests of older layouts stay the same."""
-    silent = {"optional": False, "default": None}
+    silent = {"optional": False, "default": None, "channels": "mix"}
     return {name: value for name, value in dataclasses.asdict(entry).items() if name not in silent or value != silent[name]}
 
 

@@ -49,7 +49,7 @@ def plan(source: Source, **arguments: Unpack[Arguments]) -> Plan:
         (10, '85%')
     """
     options = Options.of(**arguments)
-    return make_plan(open_anywhere(source, options.layout), options)
+    return make_plan(open_anywhere(source, options.layout, options.label_classes, options.label), options)
 
 
 def make_plan(index: Index, options: Options) -> Plan:

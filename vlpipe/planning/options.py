@@ -41,6 +41,8 @@ OnDamage = Literal["error"] | Skip
 CheckFinite = Literal["error", "zero"] | None
 Weights = Literal["balanced"] | Mapping[int, float]
 ClassWeight = Weights | Mapping[str, Weights] | None
+Classes = Sequence[str] | str | os.PathLike[str] | Opened
+LabelClasses = Classes | Mapping[str, Classes] | None
 
 _CHOICES = {
     "batching": get_args(Batching),
@@ -95,6 +97,7 @@ class Arguments(TypedDict, total=False):
     normalize: str | os.PathLike[str] | Opened | None
     augment: Augmentation | Sequence[Augmentation] | None
     layout: str | Layout | None
+    label_classes: LabelClasses
     shard: tuple[int, int]
     engine: Engine
     verify: Verify
@@ -139,6 +142,7 @@ class Options:
     normalize: str | Opened | None = None  # "utterance", "global", an absolute path, or an open source
     augment: tuple[Augmentation, ...] | None = None
     layout: str | Layout | None = None
+    label_classes: LabelClasses = None
     shard: tuple[int, int] = (0, 1)
     engine: Engine = "auto"
     verify: Verify = "first"

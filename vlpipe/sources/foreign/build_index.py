@@ -13,7 +13,7 @@ import numpy as np
 from vlpipe.errors import DatasetError
 from vlpipe.files.filesystem import each, is_address, stat_file
 from vlpipe.files.tfrecord import FOOTER_BYTES, HEADER_BYTES
-from vlpipe.layouts.base import Layout, Listed
+from vlpipe.layouts.base import Frames, Layout, Listed
 from vlpipe.layouts.detect import guess
 from vlpipe.layouts.registry import named
 from vlpipe.layouts.resolve import left_out, resolve
@@ -164,21 +164,26 @@ def combined(paths: list[str], tables: list[Table], layout: Layout) -> Index:
     shards = [Shard(path, _size(path, table), len(table.rows), "", table.compression) for path, table in zip(paths, tables, strict=True)]
     listed = {key: Stored(parsed="integers") for key in lists}  # labels come from the index, features are parsed
     rates = [entry.rate for entry in layout.frames if entry.rate is not None]
+    kept = [entry.channels for entry in layout.frames if entry.channels != "mix"]
     return Index(
         schema=layout.schema,
         shards=tuple(shards),
         rows=rows,
         ids=np.arange(len(rows), dtype=np.int64),
-        metadata={"layout": layout.name} | ({"sample_rate": rates[0]} if rates else {}),
+        metadata={"layout": layout.name} | ({"sample_rate": rates[0]} if rates else {}) | ({"channels": kept[0]} if kept else {}),
         foreign=Foreign(
             label=layout.label,
-            stored=listed | {entry.key: Stored(gap(entry), entry.byteorder, entry.scale, entry.parsed) for entry in layout.sequences},
+            stored=listed | {entry.key: _stored(entry) for entry in layout.sequences},
             lists={key: np.concatenate(parts) for key, parts in lists.items()},
             parse=None if layout.given is None else layout.given.parse,
             features=None if layout.sequences == layout.frames else tuple(entry.key for entry in layout.frames),
             left_out=_left_out(paths, tables, layout),
         ),
     )
+
+
+def _stored(entry: Frames) -> Stored:
+    return Stored(gap(entry), entry.byteorder, entry.scale, entry.parsed, entry.channels)
 
 
 def _left_out(paths: list[str], tables: list[Table], layout: Layout) -> dict[str, str]:
