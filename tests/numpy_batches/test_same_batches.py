@@ -147,6 +147,7 @@ def test_mixes_and_mixup(source: Path, tmp_path: Path) -> None:
     mix = vlpipe.mix([(opened.select(rows=range(20)), 2), (opened.select(rows=range(20, 41)), 1)])
     arguments = {"length_range": (0, None), "label": "tags", "ids": True, "batch_size": 8, "seed": 5}
     assert_same_epochs(mix, **arguments)
+    assert_same_epochs(source, **{**arguments, "label": "name", "label_classes": [f"wörd {number}" for number in range(41)]})
     assert_same_epochs(source, augment=[vlpipe.SpecAugment(frequency_width=2), vlpipe.Mixup(0.4)], dtype="float16", **arguments)
     assert_same_epochs(source, augment=vlpipe.Mixup(2.0), check_finite="zero", **arguments)
 

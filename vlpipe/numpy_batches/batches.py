@@ -61,7 +61,7 @@ def batches(source: Source, *, prefetch: int = AHEAD, **arguments: Unpack[Argume
     prefetch = integer("prefetch", prefetch, 0, MAX_AHEAD)
     options = with_seed(Options.of(**arguments))
     check_options(options)
-    plan = make_plan(open_anywhere(source, options.layout), options)
+    plan = make_plan(open_anywhere(source, options.layout, options.label_classes, options.label), options)
     check_plan(plan)
     return Batches(plan, prefetch)
 
