@@ -76,7 +76,8 @@ class SeenInGraph:
         def consume() -> tf.Tensor:
             count = tf.constant(0, tf.int64)
             for batch in self._dataset:
-                count += tf.numpy_function(see, tf.nest.flatten(batch), tf.int64)
+                there = [part for part in tf.nest.flatten(batch) if part is not None]
+                count += tf.numpy_function(see, there, tf.int64)
             return count
 
         def run() -> None:
@@ -87,7 +88,8 @@ class SeenInGraph:
 
         threading.Thread(target=run).start()
         while (parts := seen.get()) is not None:
-            yield tf.nest.pack_sequence_as(self._structure, parts)
+            rest = iter(parts)
+            yield tf.nest.map_structure(lambda part, rest=rest: next(rest) if isinstance(part, tf.TensorSpec) else None, self._structure)
 
 
 def iterator_costs(epochs: Iterable[Any], rounds: int) -> dict[str, list[float]]:
