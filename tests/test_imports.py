@@ -73,6 +73,7 @@ PUBLIC = {
     "Gain",
     "AddNoise",
     "TimeShift",
+    "SpeedPerturb",
     "SpecAugment",
     "Mixup",
     "Skip",

@@ -34,6 +34,7 @@ _HOMES = {
     "Gain": "vlpipe.transforms.waveforms",
     "AddNoise": "vlpipe.transforms.noise",
     "TimeShift": "vlpipe.transforms.waveforms",
+    "SpeedPerturb": "vlpipe.transforms.speed",
     "SpecAugment": "vlpipe.transforms.augment",
     "Mixup": "vlpipe.transforms.mixup",
     "Skip": "vlpipe.planning.damage",
@@ -90,6 +91,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.transforms.crop import Crop as Crop
     from vlpipe.transforms.mixup import Mixup as Mixup
     from vlpipe.transforms.noise import AddNoise as AddNoise
+    from vlpipe.transforms.speed import SpeedPerturb as SpeedPerturb
     from vlpipe.transforms.stitch import stitch as stitch
     from vlpipe.transforms.transform import Transform as Transform
     from vlpipe.transforms.waveforms import Gain as Gain
@@ -111,4 +113,4 @@ if not TYPE_CHECKING:  # type checkers would take it to mean that every name exi
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"])

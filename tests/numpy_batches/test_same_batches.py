@@ -150,6 +150,7 @@ def test_mixes_and_mixup(source: Path, tmp_path: Path) -> None:
     assert_same_epochs(source, **{**arguments, "label": "name", "label_classes": [f"wörd {number}" for number in range(41)]})
     assert_same_epochs(source, augment=[vlpipe.SpecAugment(frequency_width=2), vlpipe.Mixup(0.4)], dtype="float16", **arguments)
     assert_same_epochs(source, augment=vlpipe.Mixup(2.0), check_finite="zero", **arguments)
+    assert_same_epochs(source, augment=vlpipe.Mixup(0.4, classes=4), **{**arguments, "label": "label"})
 
 
 def test_not_finite_and_lost_values(tmp_path: Path) -> None:

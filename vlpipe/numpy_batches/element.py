@@ -64,5 +64,7 @@ def _of_classes(y: np.ndarray, table: np.ndarray, vectors: bool) -> np.ndarray:
         return np.where(inside, table[np.where(inside, number, 0)], np.float32(1))
     hot = y.astype(np.float32).astype(np.float64)
     total = hot.sum(-1)
-    weighted = (hot * table[: y.shape[-1]].astype(np.float64)).sum(-1)
+    known = np.ones(y.shape[-1])
+    known[: len(table)] = table[: y.shape[-1]]
+    weighted = (hot * known).sum(-1)
     return np.where(total > 0, weighted / np.where(total > 0, total, 1.0), 1.0).astype(np.float32)

@@ -15,7 +15,9 @@ from vlpipe.planning.selection import FramePart
 from vlpipe.planning.splitmix import draws, purposes_of
 from vlpipe.storage.example_values import ExampleError, example_values
 from vlpipe.storage.index import Index
+from vlpipe.storage.schema import Fixed
 from vlpipe.transforms.augmentations import of_stage
+from vlpipe.transforms.mixup import Mixup
 
 
 class FlatBatches:
@@ -103,7 +105,8 @@ class FlatBatches:
             if options.check_finite is not None:  # here, where a NaN is still in the record that it comes from
                 sequences = checked({**batch, part.flat: sequences}, self._plan)[part.flat]
             sequences = mixing.frames(sequences)
-            result |= {f"y:{name}": mixing.labels(batch[f"y:{name}"]) for name in self._plan.selection.labels}
+            for name in self._plan.selection.labels:
+                result[f"y:{name}"] = mixing.labels(_as_vectors(augment, name, batch[f"y:{name}"], self._plan.index))
             result |= {"partner": batch["id"][mixing.partners]} if options.ids else {}
         return sequences
 
@@ -120,6 +123,14 @@ class FlatBatches:
         shape = (len(sequences.splits) - 1, frames, *plan.dimensions(part.name))
         target = self._pools[part.name].empty(shape, dtype) if part.is_feature else np.empty(shape, dtype)
         return sequences.padded(target, cast(np.asarray(plan.selection.paddings.number(part.flat)), dtype))
+
+
+def _as_vectors(augment: Mixup, name: str, labels: np.ndarray, index: Index) -> np.ndarray:
+    """Labels as floats that can be mixed: vectors, `[B, classes]`, of class numbers."""
+    field = index.schema.fields[name]
+    if isinstance(field, Fixed) and augment.is_class(field) and (classes := augment.classes_in(index)):
+        return (labels[:, None] == np.arange(classes)).astype(np.float32)
+    return labels if is_float(labels.dtype) else labels.astype(np.float32)
 
 
 def _cast_exactly(index: Index, name: str, sequences: Sequences, dtype: np.dtype, ids: np.ndarray) -> np.ndarray:
