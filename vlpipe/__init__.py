@@ -22,6 +22,7 @@ _HOMES = {
     "mix": "vlpipe.sources.open",
     "build_index": "vlpipe.sources.foreign.build_index",
     "Plan": "vlpipe.planning.plan",
+    "batches": "vlpipe.numpy_batches.batches",
     "Schema": "vlpipe.storage.schema",
     "Sequence": "vlpipe.storage.schema",
     "Fixed": "vlpipe.storage.schema",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.evaluation.evaluate import evaluate as evaluate
     from vlpipe.evaluation.predict import predict as predict
     from vlpipe.inspection.summary import class_weights as class_weights
+    from vlpipe.numpy_batches.batches import batches as batches
     from vlpipe.planning.damage import Skip as Skip
     from vlpipe.planning.make_plan import plan as plan
     from vlpipe.planning.plan import Plan as Plan
