@@ -1,4 +1,4 @@
-"""Checks of arguments that several rooms share."""
+"""Checks of arguments that several rooms share, and defaults that can be told from what the user names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ import numpy as np
 from vlpipe.errors import ArgumentError
 
 MAX_FRAMES = 2**31 - 2  # of a sequence: a boundary + 1 is still an int32
+
+
+class Default(str):
+    """A default that is not the same as its value named by the user.
+
+    The dtype "float32" gives way to wide integers, and the padding to shapes="static"; where the user names either, it is what they get.
+    """
+
+    __slots__ = ()
 
 
 def integer(name: str, value: Any, least: int, most: int = 2**63 - 1, *, expected: str = "") -> int:

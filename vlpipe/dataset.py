@@ -18,6 +18,8 @@ from vlpipe.planning.class_weights import tables
 from vlpipe.planning.make_plan import make_plan
 from vlpipe.planning.options import (
     DEFAULT_DTYPE,
+    DEFAULT_PAD_TO,
+    DEFAULT_REMAINDER,
     Batching,
     CheckFinite,
     ClassWeight,
@@ -28,6 +30,7 @@ from vlpipe.planning.options import (
     OutOfRange,
     PadTo,
     Remainder,
+    Shapes,
     Verify,
 )
 from vlpipe.planning.plan import Plan
@@ -50,8 +53,9 @@ def make_dataset(
     frames_per_batch: int | None = None,
     multiple_of: int | None = None,
     buckets: int | Iterable[int] | None = None,
-    pad_to: PadTo = "longest",
-    remainder: Remainder = "keep",
+    pad_to: PadTo = DEFAULT_PAD_TO,
+    remainder: Remainder = DEFAULT_REMAINDER,
+    shapes: Shapes = "any",
     length_range: tuple[int | None, int | None] = (1, None),
     out_of_range: OutOfRange = "error",
     shuffle: bool = True,
@@ -120,6 +124,9 @@ def make_dataset(
         remainder: what to do with a short last batch of a bucket: "keep" it, "drop" it (counted), or "pad" it: repeat rows with sample
             weight 0. Keras' `evaluate` counts these in the denominator of the loss and in every unweighted metric; evaluate with
             "keep" or `vlpipe.evaluate`.
+        shapes: "any", or "static": few shapes `[B, T, d]`, all known before reading, for JAX and XLA, which compile a model for each:
+            pad_to="boundary" and remainder="pad" in one word, and 8 buckets, if `buckets` says nothing else. There are then at most as
+            many shapes as buckets (one with batching="pad"); `vlpipe.plan(...).shapes` has them. Arguments that say otherwise are refused.
         length_range: shortest and longest length in frames, None: no limit.
         out_of_range: what to do with a record outside `length_range`: "error", "drop" (counted), or "truncate" (the key feature of longer
             ones; shorter ones are dropped and counted). Those that the transform leaves no frame of count as "transformed_too_short".
@@ -224,6 +231,7 @@ def make_dataset(
             buckets=buckets,  # type: ignore[arg-type]  # an iterable becomes a tuple
             pad_to=pad_to,
             remainder=remainder,
+            shapes=shapes,
             length_range=length_range,
             out_of_range=out_of_range,
             shuffle=shuffle,

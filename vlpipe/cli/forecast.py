@@ -47,16 +47,19 @@ def _parse_range(_context: click.Context, _parameter: click.Parameter, value: st
 @click.option(
     "--pad-to",
     type=click.Choice(["longest", "boundary"]),
-    default="longest",
-    show_default=True,
-    help="Pad to the longest sequence of the batch, or to the boundary of its bucket (few static shapes).",
+    help="Pad to the longest sequence of the batch, or to the boundary of its bucket.  [default: longest]",
 )
 @click.option(
     "--remainder",
     type=click.Choice(["keep", "drop", "pad"]),
-    default="keep",
+    help="Incomplete last batch of a bucket: deliver it, leave it out (and count it), or fill it up.  [default: keep]",
+)
+@click.option(
+    "--shapes",
+    type=click.Choice(["any", "static"]),
+    default="any",
     show_default=True,
-    help="Incomplete last batch of a bucket: deliver it, leave it out (and count it), or fill it up.",
+    help="Static: few shapes, for JAX and XLA; --pad-to boundary --remainder pad, and 8 buckets unless --buckets says otherwise.",
 )
 @click.option(
     "--length-range",
@@ -112,7 +115,7 @@ def plan(
     Examples:
       vlpipe plan data/train
       vlpipe plan data/train --where speaker=ann,bob --where 'frames>=100'
-      vlpipe plan data/train --batch-size 64 --buckets 8 --pad-to boundary --plot plan.png
+      vlpipe plan data/train --batch-size 64 --shapes static --plot plan.png
       vlpipe plan data/train --windows 300 --hop 150
     """
     if windows is not None:
@@ -121,7 +124,8 @@ def plan(
         raise click.UsageError("--hop and --tail say where windows are; pass --windows FRAMES too.")
     # Labels do not affect the plan; without one, a schema with several candidates needs no choice.
     chosen, parsed = selected(source, layout, where)
-    forecast = vlpipe.plan(chosen, label=False, shard=(0, world), layout=parsed, **arguments)
+    named = {name: value for name, value in arguments.items() if value is not None}
+    forecast = vlpipe.plan(chosen, label=False, shard=(0, world), layout=parsed, **named)
     if as_json:
         names = (
             "engine",

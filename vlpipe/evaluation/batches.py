@@ -91,14 +91,23 @@ def plan_of(source: Source, arguments: dict[str, Any], *, exact: bool) -> tuple[
         if arguments.get(name, expected) not in (expected, list(expected) if isinstance(expected, tuple) else expected):
             raise ArgumentError(f"{name}: came as {arguments[name]!r}, which predict and evaluate cannot follow: {reason}. Leave it out.")
     arguments = arguments if exact or padding_of(arguments) else _unpadded(arguments)
-    options = with_seed(Options.of(**{"multiple_of": 1, **arguments, "shuffle": False}))
+    options = with_seed(_options({"multiple_of": 1, **arguments, "shuffle": False}))
     index = open_anywhere(source, options.layout, options.label_classes, options.label)
     return options, make_plan(_once(index), dataclasses.replace(options, lengths=True, ids=True))
 
 
 def padding_of(arguments: dict[str, Any]) -> list[str]:
     """The arguments by which the user chose batches that may be padded; a None chooses nothing."""
-    return [name for name in ("batching", "pad_to", "buckets") if arguments.get(name) is not None]
+    chosen = [name for name in ("batching", "pad_to", "buckets") if arguments.get(name) is not None]
+    return chosen if arguments.get("shapes", "any") == "any" else [*chosen, "shapes"]
+
+
+def _options(arguments: dict[str, Any]) -> Options:
+    """The options; with shapes="static", short last batches stay short, so that no record comes twice."""
+    if arguments.get("shapes", "any") == "any":
+        return Options.of(**arguments)
+    static = Options.of(**{name: value for name, value in arguments.items() if name != "remainder"})
+    return dataclasses.replace(static, shapes="any", remainder="keep")
 
 
 def _unpadded(arguments: dict[str, Any]) -> dict[str, Any]:

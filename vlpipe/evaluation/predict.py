@@ -54,8 +54,9 @@ def predict(model: Any, source: Source, **arguments: Unpack[Arguments]) -> Any:
 
     By default, records are batched so that each gets the answer that it would get alone: by similar length ("bucket") if padding changes
     no answer of the model (`vlpipe.layers.check_model` finds nothing, as after `mask_aware`), else by equal length ("same_length"; of
-    several features, alone, whatever `batch_size` says), which pads nothing. Pass `batching`, `pad_to` or `buckets` to choose: padding then
-    does to a plain model what it does in `fit`. Models with `keras.layers.TimeDistributed`, which in a graph of Keras may answer with the
+    several features, alone, whatever `batch_size` says), which pads nothing. Pass `batching`, `pad_to`, `buckets` or `shapes` to choose:
+    padding then does to a plain model what it does in `fit`. With shapes="static" nothing fills up a short last batch, which may have a
+    shape of its own. Models with `keras.layers.TimeDistributed`, which in a graph of Keras may answer with the
     frames of an earlier batch, run eagerly.
 
     Args:

@@ -7,6 +7,7 @@ import logging
 import secrets
 
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.compilations import log_compilations
 from vlpipe.planning.damage import Skip, Skipped, name_of_run, skipped_in
 from vlpipe.planning.options import Options
 from vlpipe.planning.plan import Plan
@@ -25,6 +26,7 @@ def begin_run(plan: Plan) -> tuple[tuple[int, int], Skipped | None]:
     _log_aligned(plan)
     _log_refused(plan)
     _log_left_out(plan)
+    log_compilations(plan)
     resume = plan.options.resume
     start = (0, 0) if resume is None else check_state(plan.identity, plan.steps_per_epoch, resume)
     return start, _skipped(plan)

@@ -8,15 +8,16 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
 
 import numpy as np
 
-from vlpipe.arguments import MAX_FRAMES, integer
+from vlpipe.arguments import MAX_FRAMES, Default, integer
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.class_weights import checked_class_weight
 from vlpipe.planning.damage import Skip, checked_on_damage
 from vlpipe.planning.paddings import checked_label_padding, checked_padding
+from vlpipe.planning.static_shapes import Batched, batched
 from vlpipe.storage.paths import Opened
 from vlpipe.transforms.augmentations import Augmentation, checked_augment, speed_of
 from vlpipe.transforms.crop import Crop
@@ -34,6 +35,7 @@ INTEGER_DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64")
 Batching = Literal["bucket", "pad", "ragged", "same_length"]
 PadTo = Literal["longest", "boundary"]
 Remainder = Literal["keep", "drop", "pad"]
+Shapes = Literal["any", "static"]
 OutOfRange = Literal["error", "drop", "truncate"]
 Engine = Literal["auto", "mapped", "graph", "stream"]
 Verify = Literal["first", "always", "never"]
@@ -48,6 +50,7 @@ _CHOICES = {
     "batching": get_args(Batching),
     "pad_to": get_args(PadTo),
     "remainder": get_args(Remainder),
+    "shapes": get_args(Shapes),
     "out_of_range": get_args(OutOfRange),
     "engine": get_args(Engine),
     "verify": get_args(Verify),
@@ -57,13 +60,9 @@ NORMALIZE = ("utterance", "global")
 _FLAGS = ("shuffle", "repeat", "lengths", "ids")
 
 
-class DefaultDtype(str):
-    """A dtype that nobody named: integers that it may not hold are delivered as they are. A dtype that the user names is what they get."""
-
-    __slots__ = ()
-
-
-DEFAULT_DTYPE = DefaultDtype("float32")
+DEFAULT_DTYPE = Default("float32")  # integers that it may not hold are delivered as they are
+DEFAULT_PAD_TO = cast("PadTo", Default("longest"))
+DEFAULT_REMAINDER = cast("Remainder", Default("keep"))
 
 
 class Arguments(TypedDict, total=False):
@@ -76,6 +75,7 @@ class Arguments(TypedDict, total=False):
     buckets: int | Iterable[int] | None
     pad_to: PadTo
     remainder: Remainder
+    shapes: Shapes
     length_range: tuple[int | None, int | None]
     out_of_range: OutOfRange
     shuffle: bool
@@ -119,8 +119,9 @@ class Options:
     frames_per_batch: int | None = None
     multiple_of: int | None = None  # None becomes the replicas of the strategy in scope
     buckets: int | tuple[int, ...] | None = None
-    pad_to: PadTo = "longest"
-    remainder: Remainder = "keep"
+    pad_to: PadTo = DEFAULT_PAD_TO
+    remainder: Remainder = DEFAULT_REMAINDER
+    shapes: Shapes = "any"
     length_range: tuple[int | None, int | None] = (1, None)
     out_of_range: OutOfRange = "error"
     shuffle: bool = True
@@ -180,6 +181,8 @@ class Options:
         self._set("label_padding", checked_label_padding(self.label_padding))
         self._set("class_weight", checked_class_weight(self.class_weight))
         self._set("buckets", checked_buckets(self.buckets))
+        for name, value in batched(self.shapes, self.batching, Batched(self.pad_to, self.remainder, self.buckets))._asdict().items():
+            self._set(name, value)
         self._set("on_damage", checked_on_damage(self.on_damage))
         self._set("check_finite", _checked_check_finite(self.check_finite))
         self._set("length_range", _checked_range(self.length_range))

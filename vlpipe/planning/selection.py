@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlpipe.arguments import Default
 from vlpipe.errors import SchemaError
 from vlpipe.layouts.label_evidence import counts_up, is_bookkeeping_name, is_label_name, is_no_label
 from vlpipe.planning.conversions import is_wide
-from vlpipe.planning.options import INTEGER_DTYPES, DefaultDtype, Options
+from vlpipe.planning.options import INTEGER_DTYPES, Options
 from vlpipe.planning.paddings import Paddings, Part, label_dtype, paddings
 from vlpipe.storage.field_access import Location
 from vlpipe.storage.index import Index
@@ -153,7 +154,7 @@ def _delivered_dtype(stored: str, options: Options, *, is_key: bool) -> str:
     """The dtype of a feature: as the user says; else float32, and integers that float32 may not hold as they are, unless something is
     computed from them.
     """
-    if not isinstance(options.dtype, DefaultDtype):
+    if not isinstance(options.dtype, Default):
         return options.dtype
     is_computed = options.normalize is not None or (is_key and (options.transform is not None or options.augment is not None))
     return stored if is_wide(stored) and not is_computed else str(options.dtype)
