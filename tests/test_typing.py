@@ -75,6 +75,11 @@ backup = callbacks.Backup("backup", vlpipe.plan("data/train", **arguments), save
 vlpipe.make_dataset("data/train", repeat=True, resume=backup.state, **arguments)
 
 weights: dict[int, float] = vlpipe.class_weights("data/train")
+hours: float | None = getattr(vlpipe.stats("data/train", by="label").sequences["features"].lengths, "hours", None)
+call: str | None = vlpipe.inspect("a.tfrecord").call
+converted: int = vlpipe.convert("a.tfrecord", Path("data") / "converted", layout="audioset", num_shards=4).records
+vlpipe.histogram("data/train", bins=10).plot("lengths.png")
+vlpipe.make_dataset("data/train", shapes="static", buckets=4)
 whole: bool = vlpipe.verify("data/train").ok
 
 batches = dataset.apply(builders.bucket(batch_size=32, buckets=[100, 200, 400], remainder="drop"))

@@ -43,6 +43,10 @@ _HOMES = {
     "verify": "vlpipe.verification",
     "predict": "vlpipe.evaluation.predict",
     "evaluate": "vlpipe.evaluation.evaluate",
+    "convert": "vlpipe.conversion",
+    "inspect": "vlpipe.inspection.foreign",
+    "stats": "vlpipe.inspection.summary",
+    "histogram": "vlpipe.inspection.histogram",
     "class_weights": "vlpipe.inspection.summary",
     "VlpipeError": "vlpipe.errors",
     "ArgumentError": "vlpipe.errors",
@@ -63,6 +67,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe import layers as layers
     from vlpipe import layouts as layouts
     from vlpipe import testing as testing
+    from vlpipe.conversion import convert as convert
     from vlpipe.dataset import make_dataset as make_dataset
     from vlpipe.errors import ArgumentError as ArgumentError
     from vlpipe.errors import AudioError as AudioError
@@ -73,7 +78,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.errors import VlpipeError as VlpipeError
     from vlpipe.evaluation.evaluate import evaluate as evaluate
     from vlpipe.evaluation.predict import predict as predict
+    from vlpipe.inspection.foreign import inspect as inspect
+    from vlpipe.inspection.histogram import histogram as histogram
     from vlpipe.inspection.summary import class_weights as class_weights
+    from vlpipe.inspection.summary import stats as stats
     from vlpipe.numpy_batches.batches import batches as batches
     from vlpipe.planning.damage import Skip as Skip
     from vlpipe.planning.make_plan import plan as plan

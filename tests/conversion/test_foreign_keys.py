@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import vlpipe
 from tests.helpers.foreign_files import example, floats, ints, sequence_example, write
 from tests.helpers.foreign_keys import COUNTS, LABELS, RECORDS, Keys, X, files
 from vlpipe import layouts
-from vlpipe.cli.foreign import inspect_files
 from vlpipe.conversion import convert
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
 from vlpipe.sources.open import open_anywhere
@@ -93,7 +91,7 @@ def test_what_cannot_be_kept_is_refused_by_name(tmp_path: Path, name: str, caplo
 def test_inspect_shows_what_cannot_be_delivered_and_only_refuses_it(tmp_path: Path, name: str) -> None:
     keys = FILES[name]
     source = write_file(tmp_path, keys)
-    shown = json.loads(json.dumps(inspect_files(str(source))))["cannot_be_delivered"]
+    shown = vlpipe.inspect(str(source)).cannot_be_delivered
     for key, reason in keys.refused.items():
         assert reason in shown[key]
         if key.isprintable():

@@ -18,7 +18,7 @@ from tests.helpers.foreign_files import cases, example, floats, ints
 from tests.helpers.foreign_files import write as foreign_write
 from tests.helpers.metadata_files import write_signed
 from vlpipe.errors import ArgumentError, DatasetError, SchemaError
-from vlpipe.inspection.histogram import bin_sequence
+from vlpipe.inspection.histogram import histogram
 from vlpipe.inspection.summary import LengthSummary, summarize
 from vlpipe.sources.native import open_source
 from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
@@ -265,16 +265,16 @@ def test_the_report_of_a_summary(tmp_path: Path) -> None:
 
 def test_the_histogram_of_a_sequence(tmp_path: Path) -> None:
     dataset = write(tmp_path / "d", [0] * 5, [3, 4, 9, 3, 12])
-    name, bins = bin_sequence(dataset, 3)
-    assert (name, bins.width, bins.first, bins.records) == ("features", 4, (3, 7, 11), (3, 1, 1))
+    bins = histogram(dataset, bins=3)
+    assert (bins.features, bins.width, bins.first, bins.records) == ("features", 4, (3, 7, 11), (3, 1, 1))
     lines = [line.split() for line in bins.report().splitlines()]
     assert lines[0] == ["frames", "records"]
     assert [line[:4] for line in lines[1:]] == [["3", "to", "6", "3"], ["7", "to", "10", "1"], ["11", "to", "14", "1"]]
-    bins.plot(name, tmp_path / "bins.png")
+    bins.plot(tmp_path / "bins.png")
     assert (tmp_path / "bins.png").read_bytes().startswith(b"\x89PNG")
-    assert bin_sequence(dataset, 100, "words")[1].records == (2, 1, 1, 1)
+    assert histogram(dataset, bins=100, features="words").records == (2, 1, 1, 1)
     with pytest.raises(SchemaError, match=r"features: 'label' is not a sequence of the schema, expected one of \['features', 'words'\]"):
-        bin_sequence(dataset, 3, "label")
+        histogram(dataset, bins=3, features="label")
 
 
 # ---- third-party records ---------------------------------------------------------------------------------------------------------
@@ -311,8 +311,8 @@ def test_the_summary_of_third_party_files(tmp_path: Path, name: str) -> None:
     assert document["mean"] == vlpipe.build_index(path, case.layout).statistics[case.key].mean.tolist()
     assert (document["count"], document["not_finite"]) == ([len(frames)] * len(document["mean"]), 0)
     assert "deviation" in computed.report()
-    assert bin_sequence(path, 5, layout=case.layout)[1].records
-    assert sum(bin_sequence(path, 5, case.key, case.layout)[1].records) == 23
+    assert histogram(path, bins=5, layout=case.layout).records
+    assert sum(histogram(path, bins=5, features=case.key, layout=case.layout).records) == 23
 
 
 @pytest.mark.usefixtures("_cache")

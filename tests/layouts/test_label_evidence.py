@@ -10,7 +10,6 @@ import pytest
 
 import vlpipe
 from tests.helpers.foreign_files import example, floats, ints, write
-from vlpipe.cli.foreign import inspect_files
 from vlpipe.errors import SchemaError
 from vlpipe.layouts import float_list
 from vlpipe.layouts.label_evidence import is_bookkeeping_name, is_label_name, is_no_label
@@ -125,16 +124,16 @@ def test_values_that_are_no_label() -> None:
 def test_a_constant_is_no_evidence_for_a_length(tmp_path: Path) -> None:
     """Every value of `x` is a multiple of 4, so 4 divides each count."""
     records = [example({"x": floats(np.ones(400)), "na": ints(4), "label": ints(n % 3)}) for n in range(20)]
-    shown = inspect_files(str(write(tmp_path / "a.tfrecord", records)))
-    assert shown["layout"] is None
-    assert [candidate["call"].partition("layout=")[2] for candidate in shown["candidates"]] == [
+    shown = vlpipe.inspect(str(write(tmp_path / "a.tfrecord", records)))
+    assert shown.layout is None
+    assert [candidate.call.partition("layout=")[2] for candidate in shown.candidates] == [
         "vlpipe.layouts.float_list('x', d=..., label='label'))"
     ]
 
 
 def test_the_frame_size_stays_a_candidate_beside_an_uncertain_length(tmp_path: Path) -> None:
     records = [example({"x": floats(np.ones(12 * t)), "n": ints(t * 4)}) for t in (1, 2)]  # two lengths may agree by chance
-    calls = [candidate["call"] for candidate in inspect_files(str(write(tmp_path / "a.tfrecord", records)))["candidates"]]
+    calls = [candidate.call for candidate in vlpipe.inspect(str(write(tmp_path / "a.tfrecord", records))).candidates]
     assert any("length='n'" in call for call in calls)
     assert any("d=..." in call for call in calls)
     with pytest.raises(SchemaError, match=r"float_list\('x', d=\.\.\."):

@@ -12,7 +12,6 @@ import tensorflow as tf
 import vlpipe
 from tests.helpers.foreign_files import example, floats, ints, raw, sequence_example, write
 from tests.protobuf.test_wire import field
-from vlpipe.cli.foreign import inspect_files
 from vlpipe.errors import DatasetError, SchemaError
 from vlpipe.layouts import Layout
 from vlpipe.protobuf.other_messages import other_message
@@ -34,7 +33,7 @@ LISTS = [
 def test_a_list_of_examples_is_called_so(tmp_path: Path, data: bytes) -> None:
     path = write(tmp_path / "a.tfrecord", [data] * 3)
     said = r"a.tfrecord, record 0 at byte 0: the record is an ExampleListWithContext, a list of Examples, and not a tf.train.*custom"
-    for call in (inspect_files, vlpipe.make_dataset, vlpipe.build_index):
+    for call in (vlpipe.inspect, vlpipe.make_dataset, vlpipe.build_index):
         with pytest.raises(DatasetError, match=said):
             call(str(path))  # type: ignore[operator]
     assert vlpipe.verify(path).ok

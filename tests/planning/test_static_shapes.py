@@ -19,7 +19,7 @@ from vlpipe.errors import ArgumentError
 from vlpipe.planning.compilations import MANY_SHAPES
 from vlpipe.planning.options import Options
 
-THREE = {"pad_to": "boundary", "remainder": "pad", "buckets": 8}
+THREE: dict[str, Any] = {"pad_to": "boundary", "remainder": "pad", "buckets": 8}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def jax(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Keras on JAX, as far as vlpipe asks."""
     backend = types.SimpleNamespace(backend=lambda: "jax")
-    monkeypatch.setitem(sys.modules, "keras", types.SimpleNamespace(backend=backend))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "keras", types.SimpleNamespace(backend=backend))
 
 
 def shapes_of(batches: Any) -> list[tuple[int, ...]]:
@@ -155,10 +155,10 @@ def test_nothing_is_logged_of_few_shapes_or_elsewhere(
         vlpipe.batches(source, shapes="static", batch_size=7)
         vlpipe.batches(source)  # 10 batches of 32
         vlpipe.plan(source, batch_size=1)
-        monkeypatch.setitem(sys.modules, "keras", types.SimpleNamespace())  # type: ignore[arg-type]  # while it is being imported
+        monkeypatch.setitem(sys.modules, "keras", types.SimpleNamespace())  # while it is being imported
         vlpipe.batches(source, batch_size=1)
         tensorflow = types.SimpleNamespace(backend=types.SimpleNamespace(backend=lambda: "tensorflow"))
-        monkeypatch.setitem(sys.modules, "keras", tensorflow)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "keras", tensorflow)
         vlpipe.batches(source, batch_size=1)
         monkeypatch.delitem(sys.modules, "keras")
         vlpipe.batches(source, batch_size=1)

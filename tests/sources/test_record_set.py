@@ -261,14 +261,14 @@ def test_validation_data_are_normalised_by_the_training_part(source: RecordSet, 
 def test_the_other_functions_take_a_selection(source: RecordSet, tmp_path: Path) -> None:
     from vlpipe.conversion import convert
     from vlpipe.inspection.head import first_records
-    from vlpipe.inspection.histogram import bin_sequence
+    from vlpipe.inspection.histogram import histogram
 
     chosen = source.select({"speaker": "cleo"})
     assert vlpipe.class_weights(chosen.select({"label": [0, 1]})) == {0: 1.0, 1: 1.0}
     assert vlpipe.verify(chosen).ok
     assert vlpipe.verify(source).records == COUNT
     assert [view.id for view in first_records(chosen, 2)] == [2, 7]
-    assert sum(bin_sequence(chosen, 3, None, None)[1].records) == len(chosen)
+    assert sum(histogram(chosen, bins=3).records) == len(chosen)
     for workers in (1, 2):
         converted = convert(chosen, tmp_path / f"by {workers}", num_shards=2, workers=workers)
         assert (converted.records, converted.workers) == (len(chosen), workers)

@@ -85,10 +85,10 @@ def stats(source: tuple[str, ...], layout: str | None, where: tuple[str, ...], b
       vlpipe stats data/train --where speaker=ann,bob --where 'frames>=100'
       vlpipe stats data/train --json > train.json    # for make_dataset(validation, normalize="train.json")
     """
-    from vlpipe.inspection.summary import summarize
+    from vlpipe.inspection.summary import stats as stats_of
 
     chosen, parsed = selected(source, layout, where)
-    summary = summarize(chosen, by, parsed, compute=compute)
+    summary = stats_of(chosen, by=by, layout=parsed, compute=compute)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:
@@ -138,12 +138,12 @@ def histogram(source: tuple[str, ...], layout: str | None, output: Path | None, 
       vlpipe histogram data/train
       vlpipe histogram data/train -o lengths.png --bins 80
     """
-    from vlpipe.inspection.histogram import bin_sequence
+    from vlpipe.inspection.histogram import histogram as histogram_of
 
-    name, lengths = bin_sequence(one_or_many(source), bins, features, parse_layout(layout))
+    lengths = histogram_of(one_or_many(source), bins=bins, features=features, layout=parse_layout(layout))
     if output:
-        lengths.plot(name, output)
+        lengths.plot(output)
     if as_json:
-        print_json({"features": name} | dataclasses.asdict(lengths))
+        print_json(dataclasses.asdict(lengths))
     elif not output:
         echo(lengths.report())

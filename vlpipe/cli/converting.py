@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from vlpipe.cli.common import echo, layout_option, print_json, selected, where_option
-from vlpipe.errors import counted
-
-if TYPE_CHECKING:
-    from vlpipe.conversion import Converted
 
 
 @click.command(short_help="Write any readable records as a dataset of vlpipe.")
@@ -56,27 +50,11 @@ def convert(
     if label and not classes:
         raise click.UsageError("--label names the text that --classes is for: pass --classes FILE|DATASET too.")
     numbered = {label: classes} if label else classes
-    started = time.monotonic()
     chosen, parsed = selected(source, layout, where)
     converted = convert_to_native(
         chosen, out, layout=parsed, label_classes=numbered, num_shards=num_shards, workers=workers, overwrite=overwrite
     )
-    seconds = time.monotonic() - started
     if as_json:
-        print_json({"path": str(out), **dataclasses.asdict(converted), "seconds": round(seconds, 3)})
+        print_json({**dataclasses.asdict(converted), "seconds": round(converted.seconds, 3)})
     else:
-        echo(_report(out, converted, seconds))
-
-
-def _report(out: Path, converted: Converted, seconds: float) -> str:
-    frames = ", ".join(f"{counted(count, 'frame')} of {name}" for name, count in converted.frames.items())
-    read, written = converted.bytes
-    sources, shards = converted.files
-    processes = counted(converted.workers, "process")
-    layout, label = converted.layout or "vlpipe", converted.label or "unknown"
-    lines = [
-        f"{out}: {counted(converted.records, 'record')}, {frames}; {counted(shards, 'file')}, {written / 1e6:,.1f} MB",
-        f"from {counted(sources, 'file')}, {read / 1e6:,.1f} MB, layout {layout}, label {label}",
-        f"in {seconds:.1f} s by {processes} ({read / 1e6 / seconds:,.0f} MB/s)",
-    ]
-    return "\n".join(lines)
+        echo(converted.report())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vlpipe.conversion.work import Part
 from vlpipe.conversion.workers import in_processes, job_for
-from vlpipe.errors import ArgumentError, SchemaError
+from vlpipe.errors import ArgumentError, SchemaError, counted, printable
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import named
 from vlpipe.processes import check_workers, worker_count
@@ -25,11 +26,12 @@ from vlpipe.text_tables import Show, progress_bar
 BYTES_PER_RECORD = 1 << 14  # converting a record takes at least as long as copying this many bytes, however small it is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Converted:
-    """The result of a conversion.
+    """What `vlpipe.convert` returns; it prints as `vlpipe convert` does.
 
     Attributes:
+        path: the directory that was made.
         records: number of records.
         frames: total frames of each sequence.
         files: number of shards of the source, and of the target.
@@ -37,8 +39,10 @@ class Converted:
         layout: name of the source's layout; None if vlpipe wrote the source.
         label: the field that is the label; None if none is recorded.
         workers: number of processes that did the work.
+        seconds: that it took.
     """
 
+    path: str
     records: int
     frames: dict[str, int]
     files: tuple[int, int]
@@ -46,6 +50,22 @@ class Converted:
     layout: str | None
     label: str | None
     workers: int
+    seconds: float = field(compare=False)
+
+    def report(self) -> str:
+        """What was read, written, and how fast, in three lines."""
+        frames = ", ".join(f"{counted(count, 'frame')} of {printable(name)}" for name, count in self.frames.items())
+        (read, written), (sources, shards) = self.bytes, self.files
+        return "\n".join(
+            [
+                f"{self.path}: {counted(self.records, 'record')}, {frames}; {counted(shards, 'file')}, {written / 1e6:,.1f} MB",
+                f"from {counted(sources, 'file')}, {read / 1e6:,.1f} MB, layout {self.layout or 'vlpipe'}, label {self.label or 'unknown'}",
+                f"in {self.seconds:.1f} s by {counted(self.workers, 'process')} ({read / 1e6 / self.seconds:,.0f} MB/s)",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return self.report()
 
 
 def convert(
@@ -86,9 +106,10 @@ def convert(
 
     Example:
         >>> vlpipe.write("data/train", [{"features": np.zeros((n, 80), np.float32), "label": n} for n in (2, 3)])
-        >>> convert("data/train", "data/one-shard", num_shards=1).frames
+        >>> vlpipe.convert("data/train", "data/one-shard", num_shards=1).frames
         {'features': 5}
     """
+    started = time.perf_counter()
     if isinstance(source, str) and "://" in source:
         raise ArgumentError(f"source: {source} is an address, and only local files are converted. Copy them here first.")
     check_workers(workers)
@@ -109,13 +130,14 @@ def convert(
         processes = worker_count(workers, tasks=min(num_shards, len(index)), work_bytes=work)
         job_or_none = job_for(index, paths, chosen, transaction) if processes > 1 else nullcontext()
         with job_or_none as job, progress_bar("converting", "MB", 1e6, progress) as show:
-            return _convert(index, transaction, job, processes, show)
+            converted = _convert(index, transaction, job, processes, show)
+        return Converted(os.fsdecode(path), **converted, seconds=max(time.perf_counter() - started, 1e-9))
     finally:
         transaction.abort()
 
 
-def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] | None, processes: int, progress: Show) -> Converted:
-    """Convert in several processes, or in this one if there is no `job` for others."""
+def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] | None, processes: int, progress: Show) -> dict[str, Any]:
+    """Convert in several processes, or in this one if there is no `job` for others; returns attributes of `Converted`."""
     schema, total = Records(index).schema, int(index.rows["bytes"].sum())
     if job is None:
         part = Part(index, transaction.path, transaction.directory, transaction.names)
@@ -127,15 +149,15 @@ def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] 
         metadata = {**metadata, DEFAULT_FEATURES: list(index.default_features)}
     transaction.commit(schema, rows, texts, shards, metadata)
     progress(total, total)
-    return Converted(
-        records=len(index),
-        frames={name: int(rows[column(schema, "frames", name)].sum(dtype=int)) for name in schema.sequences},
-        files=(len(index.shards), len(shards)),
-        bytes=(sum(shard.bytes for shard in index.shards), sum(shard.bytes for shard in shards.values())),
-        layout=index.metadata.get("layout") if index.foreign is not None else None,
-        label=index.label,
-        workers=1 if job is None else processes,
-    )
+    return {
+        "records": len(index),
+        "frames": {name: int(rows[column(schema, "frames", name)].sum(dtype=int)) for name in schema.sequences},
+        "files": (len(index.shards), len(shards)),
+        "bytes": (sum(shard.bytes for shard in index.shards), sum(shard.bytes for shard in shards.values())),
+        "layout": index.metadata.get("layout") if index.foreign is not None else None,
+        "label": index.label,
+        "workers": 1 if job is None else processes,
+    }
 
 
 def _refuse_lost_keys(index: Index) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from vlpipe.storage.paths import Source
 from vlpipe.storage.schema import Text
 from vlpipe.storage.statistics import Moments
 from vlpipe.text_tables import MAX_ROWS, WIDE, Show, columns, named, text
+
+if TYPE_CHECKING:
+    from vlpipe.layouts.base import Layout
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,15 @@ class SequenceSummary:
     statistics: dict[str, Any] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
-    """What `vlpipe stats` prints: totals, then the sequences and labels by name."""
+    """What `vlpipe.stats` returns: totals, then the sequences and labels by name; it prints as `vlpipe stats` does.
+
+    Attributes:
+        records, shards, bytes: totals.
+        sequences: a `SequenceSummary` of each sequence of the schema, by its name.
+        labels: a `LabelSummary` of each label with classes, by its name.
+    """
 
     records: int
     shards: int
@@ -118,6 +127,32 @@ class Summary:
             if label.class_weight and len(label.class_weight) <= MAX_ROWS:
                 parts.append(f"class_weight={ {key: float(f'{weight:.4g}') for key, weight in label.class_weight.items()} }")
         return text(*parts, width=WIDE)
+
+    def __repr__(self) -> str:
+        return self.report()
+
+
+def stats(source: Source, *, by: str | None = None, layout: str | Layout | None = None, compute: bool = False) -> Summary:
+    """Records, frames, lengths, mean and deviation, classes and their weights of a source; no record is read, unless `compute` asks.
+
+    Args:
+        source, layout: as for `make_dataset`; a selection too.
+        by: name of a scalar integer label, or of a text such as the speaker: only its classes, each with the lengths of its records;
+            None: all such labels. Texts that are not in the index are read from the records.
+        compute: read the frames whose mean and deviation are unknown, and cache the result.
+
+    Raises:
+        SchemaError: `by` is neither a scalar integer label nor a text.
+        DatasetError: the source is not a dataset, or a record read for `compute` is damaged.
+        ArgumentError: `compute` is set and the source is an address.
+
+    Example:
+        >>> vlpipe.write("data/train", [{"features": np.zeros((n, 80), np.float32), "label": n} for n in (2, 3)])
+        >>> summary = vlpipe.stats("data/train")
+        >>> summary.records, summary.sequences["features"].lengths.frames, summary.labels["label"].class_weight
+        (2, 5, {2: 1.0, 3: 1.0})
+    """
+    return summarize(source, by, layout, compute=compute)
 
 
 def summarize(
