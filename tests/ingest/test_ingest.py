@@ -431,7 +431,7 @@ def test_a_file_that_does_not_fit_in_memory_is_named(tmp_path: Path, in_threads:
     def load(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("vlpipe.ingest.extraction.load", load)
+    monkeypatch.setattr("vlpipe.ingest.extraction.load_span", load)
     with pytest.raises(ingest.IngestError, match=r"a\.wav: not enough memory to decode it"):
         ingest.ingest([Recording(tmp_path / "a.wav", "a.wav")], tmp_path / "data", FEATURES)
 
@@ -540,7 +540,7 @@ def test_no_process_and_no_dataset_remain(tmp_path: Path, end: str) -> None:
     wait_for(lambda: not in_session(process.pid))
     assert not (tmp_path / "data").exists()
     if end != "killed":
-        assert (process.returncode, errors.strip()) == (1, "Aborted!")
+        assert (process.returncode, errors.strip()) == (130, "vlpipe: interrupted; no output is half written")
         assert not list(tmp_path.glob(".data*"))
 
 

@@ -1,4 +1,4 @@
-"""Decode audio files into float32 samples, with tensorflow-io or soundfile."""
+"""Decode audio files into float32 samples, with soundfile or tensorflow-io."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import importlib.util
 import io
 import logging
-import os
 import warnings
 from types import ModuleType
 
@@ -17,7 +16,6 @@ from vlpipe.arguments import integer
 from vlpipe.audio.containers import read_header
 from vlpipe.audio.header import Header
 from vlpipe.errors import COPY_AGAIN, AudioError, import_extra
-from vlpipe.regular_files import read_regular
 
 _log = logging.getLogger("vlpipe")
 _loud: list[str] = []  # the first file whose samples exceed ±1
@@ -27,45 +25,6 @@ _MAX_SAMPLES_A_BYTE = 1024  # FLAC stores about 400 samples of silence in a byte
 _MAX_RESAMPLING = 1000  # soxr never returns from 1 Hz to 1 MHz, and a header with 1 Hz would fill the memory
 # A WAV file with one sample of silence: decoding it proves that the native library loads.
 _PROBE = b"RIFF\x26\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\x02\0\0\0\0\0"
-
-
-def load(path: str | os.PathLike[str], *, sample_rate: int | None = None, mono: bool = True) -> tuple[np.ndarray, int]:
-    """Read an audio file.
-
-    Args:
-        path: an audio file, see `decode`.
-        sample_rate: resample to this rate, in Hz; None: keep the rate of the file.
-        mono: replace the channels by their mean.
-
-    Returns:
-        Samples, float32 in [-1, 1], `[N]` or with mono=False `[N, channels]`; and their sample rate in Hz.
-
-    Raises:
-        AudioError: the file cannot be decoded; the message names the file and the reason.
-        ArgumentError: `sample_rate` is not a positive integer.
-        MissingExtraError: no decoder is installed, or soxr is needed and not installed.
-
-    Example:
-        >>> import soundfile, tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     soundfile.write(f"{folder}/silence.flac", np.zeros(8000), 8000)
-        ...     samples, rate = vlpipe.audio.load(f"{folder}/silence.flac", sample_rate=16000)
-        >>> samples.shape, rate
-        ((16000,), 16000)
-    """
-    try:
-        data = read_regular(path)
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    samples, rate = decode(data, name=os.fspath(path))
-    if mono:
-        samples = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
-    if sample_rate is not None:
-        try:
-            samples, rate = resample(samples, rate, sample_rate), sample_rate
-        except AudioError as error:
-            raise AudioError(f"{path}: {error}") from None
-    return samples, rate
 
 
 def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
@@ -100,7 +59,7 @@ def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
     header = read_header(data, name)
     if header.samples == 0:
         return np.zeros((0, header.channels), np.float32), header.rate
-    samples = _decode_natively(data, header) if decoder() == "tensorflow-io" and _is_native(header, len(data)) else None
+    samples = _decode_natively(data, header) if _uses_tensorflow_io(header.kind) and _is_native(header, len(data)) else None
     rate = header.rate
     if samples is None:
         samples, rate = _decode_by_soundfile(data, header, name)
@@ -135,22 +94,32 @@ def _say_once_if_loud(samples: np.ndarray, name: str) -> None:
         )
 
 
-@functools.cache
 def decoder() -> str:
-    """Return the name of the decoder in use: "tensorflow-io" where its native ops load, else "soundfile".
+    """Return the name of the decoder in use: "soundfile" where it is installed, else "tensorflow-io" where its native ops load.
+
+    tensorflow-io loads TensorFlow into each process that decodes, which takes seconds.
 
     Example:
         >>> vlpipe.audio.decoder() in ("tensorflow-io", "soundfile")
         True
     """
+    return "soundfile" if _has_soundfile() or not _tensorflow_io_loads() else "tensorflow-io"
+
+
+def _uses_tensorflow_io(kind: str) -> bool:
+    return decoder() == "tensorflow-io" or (kind == "MP3" and not _soundfile_decodes(kind) and _tensorflow_io_loads())
+
+
+@functools.cache
+def _tensorflow_io_loads() -> bool:
     try:
         # tensorflow-io warns on import and fails on use under a TensorFlow that it was not built for.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _tensorflow_io().audio.decode_wav(_PROBE, dtype="int16")
     except Exception:
-        return "soundfile"
-    return "tensorflow-io"
+        return False
+    return True
 
 
 def _tensorflow_io() -> ModuleType:
@@ -170,6 +139,7 @@ def _is_native(header: Header, size: int) -> bool:
     return header.kind in _NATIVE
 
 
+@functools.cache
 def _has_soundfile() -> bool:
     return importlib.util.find_spec("soundfile") is not None
 

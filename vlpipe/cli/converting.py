@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, print_json, progress, selected, where_option
+from vlpipe.cli.common import echo, layout_option, print_json, selected, where_option
 from vlpipe.errors import counted
 
 if TYPE_CHECKING:
     from vlpipe.conversion import Converted
 
 
-@click.command()
+@click.command(short_help="Write any readable records as a dataset of vlpipe.")
 @click.argument("source", nargs=-1, required=True)
 @click.argument("out", type=click.Path(path_type=Path))
 @layout_option
 @where_option
+@click.option("--classes", metavar="FILE|DATASET", help="Write a label that is a text as its number in this list, or dataset.")
+@click.option("--label", metavar="NAME", help="The text that --classes is for, if several can be meant.")
 @click.option("--num-shards", default=16, show_default=True, help="Number of TFRecord files.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: one per core, fewer for little data]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset once the new one is complete.")
@@ -30,6 +32,8 @@ def convert(
     out: Path,
     layout: str | None,
     where: tuple[str, ...],
+    classes: str | None,
+    label: str | None,
     num_shards: int,
     workers: int | None,
     overwrite: bool,
@@ -44,16 +48,19 @@ def convert(
       vlpipe convert 'bal_train/*.tfrecord' data/audioset
       vlpipe convert data/2023 data/2024 data/all --num-shards 64
       vlpipe convert data/all data/long --where 'frames>=100'
+      vlpipe convert 'words/*.tfrecord' data/words --classes classes.txt
       vlpipe convert 'mel/*.tfrecord' data/mel --layout '{"float_list": {"key": "mel", "d": 80, "label": "class", "only": ["speaker"]}}'
     """
     from vlpipe.conversion import convert as convert_to_native
 
+    if label and not classes:
+        raise click.UsageError("--label names the text that --classes is for: pass --classes FILE|DATASET too.")
+    numbered = {label: classes} if label else classes
     started = time.monotonic()
     chosen, parsed = selected(source, layout, where)
-    with progress("MB", 1e6) as show:
-        converted = convert_to_native(
-            chosen, out, layout=parsed, num_shards=num_shards, workers=workers, overwrite=overwrite, progress=show
-        )
+    converted = convert_to_native(
+        chosen, out, layout=parsed, label_classes=numbered, num_shards=num_shards, workers=workers, overwrite=overwrite
+    )
     seconds = time.monotonic() - started
     if as_json:
         print_json({"path": str(out), **dataclasses.asdict(converted), "seconds": round(seconds, 3)})

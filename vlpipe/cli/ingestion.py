@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 from click.core import ParameterSource
 
-from vlpipe.cli.common import echo, progress
+from vlpipe.cli.common import echo
 from vlpipe.errors import counted
+from vlpipe.text_tables import progress_bar
 
 if TYPE_CHECKING:
     from vlpipe.ingest import IngestResult, Recording
@@ -20,18 +21,27 @@ if TYPE_CHECKING:
 _OF_FEATURES = ("mels", "hop_ms", "window_ms", "dtype")  # options that say nothing about waveforms
 
 
-@click.command()
+@click.command(short_help="Decode a folder of recordings into a dataset.")
 @click.argument("audio_dir", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--label-regex", metavar="REGEX", help="Label: group 1 (or the group named label) of the first match in the relative path.")
 @click.option("--label-from-parent", is_flag=True, help="Label: name of the folder that contains the file.")
 @click.option(
-    "--manifest", type=click.Path(path_type=Path), help="CSV with a header: path (relative to AUDIO_DIR), optionally label, and texts."
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="CSV with a header: path (relative to AUDIO_DIR), optionally label, start and end of a part (seconds), and texts.",
 )
 @click.option("--classes", metavar="FILE|DATASET", help="Number the labels as this dataset does, or by this file: one class name a line.")
 @click.option("--raw", is_flag=True, help="Store waveforms (int16), not features: make_dataset(transform=) computes them in training.")
 @click.option("--mels", default=80, show_default=True, help="Number of mel filters: d of the features [T, d].")
 @click.option("--sample-rate", default=16000, show_default=True, help="In Hz; recordings are resampled to it.")
+@click.option(
+    "--channels",
+    type=click.Choice(["mix", "first", "all"]),
+    default="mix",
+    show_default=True,
+    help="Of several: their mean, the first, or with --raw all of them.",
+)
 @click.option("--hop-ms", default=10.0, show_default=True, help="Milliseconds from one frame to the next.")
 @click.option("--window-ms", default=25.0, show_default=True, help="Length of a frame in milliseconds.")
 @click.option(
@@ -61,6 +71,7 @@ def ingest(
     raw: bool,
     mels: int,
     sample_rate: int,
+    channels: Literal["mix", "first", "all"],
     hop_ms: float,
     window_ms: float,
     dtype: str,
@@ -81,6 +92,7 @@ def ingest(
       vlpipe ingest digits2 data/more --label-regex '([a-z]+)_' --classes data/train
       vlpipe ingest birds data/birds --label-from-parent --mels 64 --sample-rate 22050
       vlpipe ingest birds data/birds --label-from-parent --raw --sample-rate 22050
+      vlpipe ingest days data/calls --manifest calls.csv --channels first
     """
     if sum(map(bool, (label_regex, label_from_parent, manifest))) > 1:
         raise click.UsageError("--label-regex, --label-from-parent and --manifest are alternative sources of the label; pass one of them.")
@@ -101,7 +113,7 @@ def ingest(
     class_list = read_classes(classes) if classes else None
     recordings, ignored = _find_recordings(audio_dir, label_regex, label_from_parent, manifest, split_by, features)
     started = time.monotonic()
-    with progress("files") as show:
+    with progress_bar("decoding", "files") as show:
         done = itertools.count(1)
         result = ingest_recordings(
             recordings,
@@ -112,6 +124,7 @@ def ingest(
             splits=splits,
             split_by=split_by,
             classes=class_list,
+            channels=channels,
             workers=workers,
             skip_bad=skip_bad,
             overwrite=overwrite,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +13,16 @@ from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.layouts.base import Layout
 from vlpipe.layouts.registry import named
 from vlpipe.processes import check_workers, worker_count
+from vlpipe.sources.open import open as open_source
 from vlpipe.sources.open import open_anywhere, refuse_address
 from vlpipe.sources.records import Records
 from vlpipe.storage.field_access import column
 from vlpipe.storage.index import DEFAULT_FEATURES, Index
 from vlpipe.storage.paths import Opened, Source, expand
 from vlpipe.storage.transaction import DatasetTransaction
+from vlpipe.text_tables import Show, progress_bar
 
 BYTES_PER_RECORD = 1 << 14  # converting a record takes at least as long as copying this many bytes, however small it is
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,11 @@ def convert(
     path: str | os.PathLike[str],
     *,
     layout: str | Layout | None = None,
+    label_classes: Any = None,
     num_shards: int = 16,
     workers: int | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Show | None = None,
 ) -> Converted:
     """Write all records of a source, in their order, as a dataset in the native format; complete, or not at all.
 
@@ -69,10 +69,11 @@ def convert(
         source: as for `make_dataset`, on local file systems; of a selection, its records.
         path: the directory to make.
         layout: as for `make_dataset`.
+        label_classes: as for `make_dataset`: the label, a text, is written as the number of its class, and the names into the metadata.
         num_shards: number of TFRecord files.
         workers: number of processes, at most one per shard; None: one per core if there is enough work for them.
         overwrite: replace an existing dataset, which stays until the new one is complete.
-        progress: called with the bytes of the records that are done, and of all records.
+        progress: called with the bytes of the records that are done, and of all records; None: a bar, on a terminal.
 
     Raises:
         ArgumentError: the source is an address or lies in the target, or an argument has a value without meaning.
@@ -91,6 +92,8 @@ def convert(
     if isinstance(source, str) and "://" in source:
         raise ArgumentError(f"source: {source} is an address, and only local files are converted. Copy them here first.")
     check_workers(workers)
+    if label_classes is not None:
+        source, layout = open_source(source, layout=layout, label_classes=label_classes), None
     chosen = None if layout is None else named(layout)
     if isinstance(source, Opened):
         refuse_address(source)
@@ -104,13 +107,14 @@ def convert(
         _refuse_lost_keys(index)
         work = int(index.rows["bytes"].sum()) + BYTES_PER_RECORD * len(index)
         processes = worker_count(workers, tasks=min(num_shards, len(index)), work_bytes=work)
-        with job_for(index, paths, chosen, transaction) if processes > 1 else nullcontext() as job:
-            return _convert(index, transaction, job, processes, progress)
+        job_or_none = job_for(index, paths, chosen, transaction) if processes > 1 else nullcontext()
+        with job_or_none as job, progress_bar("converting", "MB", 1e6, progress) as show:
+            return _convert(index, transaction, job, processes, show)
     finally:
         transaction.abort()
 
 
-def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] | None, processes: int, progress: Progress) -> Converted:
+def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] | None, processes: int, progress: Show) -> Converted:
     """Convert in several processes, or in this one if there is no `job` for others."""
     schema, total = Records(index).schema, int(index.rows["bytes"].sum())
     if job is None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from vlpipe.planning.plan import Plan
 from vlpipe.storage.field_access import FieldAccess, Location
-from vlpipe.storage.index import Index
+from vlpipe.storage.index import Index, Numbered
 
 _MOST = 5  # bytes of the varint of a length below 2^32
 
@@ -21,9 +21,14 @@ class IndexedValues:
 
     def __init__(self, plan: Plan) -> None:
         index, selection = plan.index, plan.selection
-        labels = [index.access(name) for name in selection.labels]
+        numbered = index.numbered if index.numbered is not None and index.numbered.label in selection.labels else None
+        labels = [index.access(name) for name in selection.labels if numbered is None or name != numbered.label]
         self._is_native = index.foreign is None
-        self._numbers = {access.name: _Numbers(index, access) for access in labels if access.location in (Location.ROW, Location.LIST)}
+        self._numbers: dict[str, _Numbers | _TextLabel] = {
+            access.name: _Numbers(index, access) for access in labels if access.location in (Location.ROW, Location.LIST)
+        }
+        if numbered is not None:
+            self._numbers[numbered.label] = _TextLabel(index, numbered)
         sequences = [*(index.access(name, as_feature=True) for name in selection.features), *labels]
         located = [access for access in sequences if access.location is Location.FRAMES and index.foreign is None]
         self._frames = [_FramesPlace(access, index.rows) for access in located]
@@ -110,6 +115,21 @@ def _as_written(index: Index, access: FieldAccess) -> np.ndarray:
         numbers[table] = np.arange(len(table))
         written[own] = numbers[values[own]]
     return written
+
+
+class _TextLabel:
+    """A label that is a text in the records, and in the index the number of its class."""
+
+    def __init__(self, index: Index, numbered: Numbered) -> None:
+        self.feature = tf.io.RaggedFeature(tf.string, row_splits_dtype=tf.int64)
+        self._classes = tf.constant([name.encode("utf-8", "surrogateescape") for name in numbered.classes])
+        self._numbers = tf.constant(index.access(numbered.label).row_values(index.rows).astype(np.int64))
+
+    def agree(self, found: tf.RaggedTensor, records: tf.Tensor) -> tf.Tensor:
+        expected = tf.gather(self._classes, tf.gather(self._numbers, records))
+        one = found.row_lengths() == 1  # a record without the text has the empty one
+        first = tf.gather(tf.concat([found.values, [b""]], 0), tf.where(one, found.row_starts(), tf.size(found.values, tf.int64)))
+        return (found.row_lengths() <= 1) & (first == expected)
 
 
 class _FramesPlace:

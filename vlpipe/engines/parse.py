@@ -13,43 +13,21 @@ import tensorflow as tf
 
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.labels import list_dtype
+from vlpipe.engines.parsed_fields import ParsedFields
 from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.errors import AudioError, DatasetError
 from vlpipe.planning.frame_plan import PieceFrames
-from vlpipe.planning.plan import Plan
 from vlpipe.protobuf.wire import walk
 from vlpipe.sources.foreign.decode import samples_of
 from vlpipe.sources.foreign.integer_lists import in_records
 from vlpipe.storage.example import require
-from vlpipe.storage.field_access import Location
 from vlpipe.storage.schema import Fixed, Sequence, Text
 
 _PARSED = {"integers": tf.int64, "floats": tf.float32}
 
 
-class Parser:
-    """Parses the fields of a batch whose location is ENCODED or CUSTOM.
-
-    Attributes:
-        lengths: for each feature and each aligned label that is parsed, the access to the frames that it must have.
-        labels: further labels that are parsed.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan, self._index = plan, plan.index
-        selection = plan.selection
-        accesses = {
-            name: plan.index.access(name, as_feature=name in selection.features) for name in (*selection.features, *selection.labels)
-        }
-        parsed = [name for name, access in accesses.items() if access.is_parsed]
-        self._parts = [part for part in selection.frame_parts if part.name in parsed]
-        key = accesses[selection.key]
-        self.lengths = {part.name: accesses[part.name] if accesses[part.name].is_counted else key for part in self._parts}
-        self.labels = [name for name in parsed if name not in self.lengths]
-        self._is_custom = any(accesses[name].location is Location.CUSTOM for name in parsed)
-
-    def __bool__(self) -> bool:
-        return bool(self.lengths or self.labels)
+class Parser(ParsedFields):
+    """Parses these fields of a batch, in the graph."""
 
     def __call__(
         self, data: tf.Tensor, rows: tf.Tensor, frames: dict[str, tf.Tensor], pieces: PieceFrames, bucket: tf.Tensor | None
@@ -112,18 +90,20 @@ class Parser:
             return flat.with_values(tf.cast(flat.values, dtype))
 
     def _decoded(self, name: str, data: tf.Tensor, rows: tf.Tensor) -> tf.RaggedTensor:
+        (width,), channels = self._index.schema.sequences[name].dimensions, self._index.stored(name).channels
+
         def decode(self: Parser, data: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            sequences = [np.zeros((0, 1), np.float32)]
+            sequences = [np.zeros((0, width), np.float32)]
             for record, row in zip(data.tolist(), rows.tolist(), strict=True):
                 begin, end = walk(record).features[name].ranges[0]
                 try:
-                    sequences.append(samples_of(record[begin:end], f'"{name}"'))
+                    sequences.append(samples_of(record[begin:end], f'"{name}"', channels))
                 except AudioError as error:
                     raise DatasetError(f"{self._index.where(row)}: {error}") from error
             return np.concatenate(sequences), np.array([len(samples) for samples in sequences[1:]], np.int64)
 
         values, lengths = tf.numpy_function(wait_at_exit(decode, self), [data, rows], [tf.float32, tf.int64], stateful=False)
-        values.set_shape([None, 1])
+        values.set_shape([None, width])
         lengths.set_shape(data.shape)
         return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.dataset import batches_of, with_seed
+from vlpipe.dataset import batches_of
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.begin_run import with_seed
 from vlpipe.planning.make_plan import make_plan
 from vlpipe.planning.options import Options
 from vlpipe.planning.plan import Plan
@@ -91,7 +92,8 @@ def plan_of(source: Source, arguments: dict[str, Any], *, exact: bool) -> tuple[
             raise ArgumentError(f"{name}: came as {arguments[name]!r}, which predict and evaluate cannot follow: {reason}. Leave it out.")
     arguments = arguments if exact or padding_of(arguments) else _unpadded(arguments)
     options = with_seed(Options.of(**{"multiple_of": 1, **arguments, "shuffle": False}))
-    return options, make_plan(_once(open_anywhere(source, options.layout)), dataclasses.replace(options, lengths=True, ids=True))
+    index = open_anywhere(source, options.layout, options.label_classes, options.label)
+    return options, make_plan(_once(index), dataclasses.replace(options, lengths=True, ids=True))
 
 
 def padding_of(arguments: dict[str, Any]) -> list[str]:

@@ -4,8 +4,8 @@ Several processes decode the files and compute features. Records are written in 
 not depend on the number of processes. All datasets are committed at the end, or none.
 """
 
-from vlpipe.ingest.class_list import read_classes
 from vlpipe.ingest.conversion import IngestError, IngestResult, Totals, ingest
+from vlpipe.ingest.manifest import read_manifest
 from vlpipe.ingest.recordings import (
     EXTENSIONS,
     Recording,
@@ -13,10 +13,10 @@ from vlpipe.ingest.recordings import (
     label_by_parent,
     label_by_regex,
     parse_splits,
-    read_manifest,
     split_of,
 )
 from vlpipe.ingest.waveform import Waveform
+from vlpipe.sources.class_list import read_classes
 
 __all__ = [
     "EXTENSIONS",

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from vlpipe.audio.channels import Channels
 from vlpipe.errors import ArgumentError, DatasetExistsError, VlpipeError
-from vlpipe.ingest.extraction import Features, IngestError, extract
+from vlpipe.ingest.extraction import Features, IngestError, extract, with_channels
 from vlpipe.ingest.recordings import Recording, split_of, splits_by_group
 from vlpipe.ingest.waveform import Waveform
 from vlpipe.processes import worker_count
@@ -65,6 +66,7 @@ def ingest(
     split_by: str | None = None,
     classes: list[str] | None = None,
     workers: int | None = None,
+    channels: Channels = "mix",
     skip_bad: bool = False,
     overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
@@ -83,20 +85,24 @@ def ingest(
         num_shards: number of TFRecord files per dataset.
         splits: fraction of each split by name; None: write one dataset.
         split_by: a text of the recordings, or "label": recordings with the same value come into the same split; None: a hash of its path
-            assigns each recording to a split.
+            assigns each recording to a split; parts of one file come into the same.
         classes: the classes by number (`read_classes`), for integer labels too; None: those of the recordings, sorted.
         workers: number of processes; None: one per core.
+        channels: of the files: "mix", "first" or "all", as for `vlpipe.audio.load`; all of them are stored only as waveforms, and all
+            recordings must then have as many as the first one.
         skip_bad: leave out recordings that cannot be used, instead of failing at the end.
         overwrite: replace existing datasets.
         progress: called after each file.
 
     Raises:
-        ArgumentError: a label is not among `classes`, the recordings have no labels to number by them, or cannot be split by `split_by`.
+        ArgumentError: `channels` does not fit the features, a text has the name of another field, a label is not among `classes`, the
+            recordings have no labels to number by them, or cannot be split by `split_by`.
         IngestError: recordings cannot be used (the message lists all of them), or a worker process died. Nothing is committed.
         DatasetExistsError: a target exists, or `out` contains a split of an earlier run that this run does not replace.
         VlpipeError: as `Writer`.
     """
     numbers, classes = _number_labels(recordings) if classes is None else (_numbers_in(classes, recordings), classes)
+    features = with_channels(features, channels, recordings)
     dtype = "int16" if isinstance(features, Waveform) else dtype
     schema = _schema(recordings, features, dtype)
     targets = {name: Path(out) / name for name in splits} if splits else {"": Path(out)}
@@ -110,7 +116,7 @@ def ingest(
         for name, target in targets.items():
             writers[name] = Writer(target, schema, num_shards=num_shards, overwrite=overwrite)
             stack.callback(writers[name].abort)
-        extractions = stack.enter_context(contextlib.closing(extract(recordings, features, dtype, workers)))
+        extractions = stack.enter_context(contextlib.closing(extract(recordings, features, dtype, workers, channels)))
         for recording, extraction in extractions:
             if isinstance(extraction, str):
                 result.bad.append((recording.key, extraction))
@@ -126,6 +132,7 @@ def ingest(
             writer.metadata |= {"splits": splits} if splits else {}
             writer.metadata |= {"split_by": split_by} if split_by else {}
             writer.metadata |= {"classes": classes} if classes else {}
+            writer.metadata |= {"channels": channels} if channels != "mix" else {}
         _commit({target: writers[name] for name, target in targets.items()})
     for target, total in result.datasets.items():
         total.bytes = sum(file.stat().st_size for file in target.iterdir())
@@ -137,7 +144,7 @@ def _splits(recordings: list[Recording], splits: dict[str, float] | None, split_
     if not splits:
         return dict.fromkeys((recording.key for recording in recordings), "")
     if split_by is None:
-        return {recording.key: split_of(recording.key, splits) for recording in recordings}
+        return {recording.key: split_of(recording.file, splits) for recording in recordings}
     return dict(zip((recording.key for recording in recordings), splits_by_group(recordings, splits, split_by), strict=True))
 
 
@@ -175,7 +182,18 @@ def field_of(features: Features) -> str:
 
 
 def _schema(recordings: list[Recording], features: Features, dtype: str) -> Schema:
+    """The schema of the datasets.
+
+    Raises:
+        ArgumentError: a text of the recordings has the name of another field.
+    """
     first = recordings[0]
+    taken = sorted({"path", "label", field_of(features)} & {name for recording in recordings for name in recording.texts})
+    if taken:
+        raise ArgumentError(
+            f"recordings: a column of the manifest or a group of --label-regex is named {taken[0]!r}, as a field of each record. "
+            "Give it another name, such as group."
+        )
     fields: dict[str, Field] = {field_of(features): Sequence(features.dim, dtype)}
     if first.label is not None:
         fields["label"] = Fixed((), "int64")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import itertools
 import math
 import os
@@ -15,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vlpipe.audio.span import WHOLE, Span
 from vlpipe.errors import ArgumentError, DatasetError
-from vlpipe.regular_files import open_regular
 from vlpipe.sources.partition import partition
 from vlpipe.storage.mixture import exact
 
@@ -25,19 +23,28 @@ EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aif", ".aiff")
 
 @dataclass(frozen=True)
 class Recording:
-    """One file to ingest.
+    """One file to ingest, or a part of it.
 
     Attributes:
         path: path of the file.
-        key: path relative to the folder, with "/": the name of the file in messages, splits and records.
+        key: path relative to the folder, with "/": the name of the file in messages and records; with "#" and the part, if it is one.
         label: label of the recording; None without labels.
         texts: further columns of the manifest.
+        span: the part of the file.
+        where: the row of the manifest that lists the part, for errors.
     """
 
     path: Path
     key: str
     label: str | None = None
     texts: dict[str, str] = field(default_factory=dict)
+    span: Span = WHOLE
+    where: str = ""
+
+    @property
+    def file(self) -> str:
+        """The key of the whole file, by which it comes into a split."""
+        return self.key if self.span.is_whole else self.key.removesuffix(f"#{self.span.fragment}")
 
 
 def find_recordings(folder: str | os.PathLike[str]) -> tuple[list[Recording], int]:
@@ -88,57 +95,6 @@ def _is_utf8(name: str) -> bool:
         return bool(name.encode("utf-8"))
     except UnicodeEncodeError:
         return False
-
-
-def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[str], *, field: str = "features") -> list[Recording]:
-    """Read a CSV file that lists recordings.
-
-    Args:
-        manifest: CSV in UTF-8 with a header: `path` (relative to `folder`), optionally `label`, and further text columns.
-        folder: folder of the recordings.
-        field: name of the field of features or samples, which no column can have.
-
-    Returns:
-        The recordings, in the order of their paths.
-
-    Raises:
-        DatasetError: the manifest cannot be read, lacks a column or a label, lists a file twice, or lists a missing file.
-    """
-    folder, recordings = Path(folder), {}
-    columns, rows = _read_csv(manifest, field)
-    for number, row in enumerate(rows, start=1):
-        where = f"{manifest}, row {number} below the header"
-        if None in row or None in row.values() or not row["path"]:
-            raise DatasetError(f"{where}: came with {list(row.values())}, expected {len(columns)} values, among them a path. Fix the row.")
-        path = folder / row["path"]
-        key = Path(os.path.relpath(path, folder)).as_posix()
-        if key in recordings:
-            raise DatasetError(f"{where}: {key} is already listed in an earlier row. List each file once.")
-        if not path.is_file():
-            raise DatasetError(f"{where}: {path} does not exist. Paths are relative to {folder}; fix the path.")
-        if row.get("label") == "":
-            raise DatasetError(f"{where}: the label of {key} is empty. Fill it in, or remove the row.")
-        texts = {name: value for name, value in row.items() if name not in ("path", "label")}
-        recordings[key] = Recording(path, key, row.get("label"), texts)
-    if not recordings:
-        raise DatasetError(f"{manifest}: lists no files below its header {','.join(columns)}. List one file per row.")
-    return [recordings[key] for key in sorted(recordings)]
-
-
-def _read_csv(manifest: str | os.PathLike[str], field: str) -> tuple[list[str], list[dict[str, str]]]:
-    try:
-        with io.TextIOWrapper(open_regular(manifest), encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or [])
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{manifest}: cannot be read as CSV in UTF-8 ({error}). Check the file.") from error
-    if "path" not in columns or "" in columns or field in columns or len(set(columns)) != len(columns):
-        raise DatasetError(
-            f'{manifest}: the columns are {columns}, expected a header with "path", optionally "label", and further distinct names other '
-            f'than "{field}". Fix the first line.'
-        )
-    return columns, rows
 
 
 def label_by_regex(recordings: list[Recording], pattern: str, text: str | None = None) -> list[Recording]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
 from vlpipe.storage.schema import Text
 from vlpipe.storage.statistics import Moments
-from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, text
+from vlpipe.text_tables import MAX_ROWS, WIDE, Show, columns, named, text
 
 
 @dataclass(frozen=True)
@@ -127,16 +126,17 @@ def summarize(
     layout: Any = None,
     *,
     compute: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Show | None = None,
 ) -> Summary:
     """Summarise a dataset from its index.
 
     Args:
         source, layout: as for `make_dataset`.
         by: name of a scalar integer label, or of a text such as the speaker: list only its classes, each with the lengths of its records;
-            None: list all such labels. Texts that are not in the index are read from the records.
+            None: list all such labels, and the label that is a text, if the index has its values. Texts
+            that are not in the index are read from the records.
         compute: read the frames whose mean and deviation are unknown, and cache the result (`sources.compute_statistics`).
-        progress: called with the number of bytes read so far, and the number of bytes to read.
+        progress: called with the number of bytes read so far, and the number of bytes to read; None: a bar, on a terminal.
 
     Raises:
         SchemaError: `by` is neither a scalar integer label nor a text.
@@ -144,7 +144,7 @@ def summarize(
         ArgumentError: `compute` is set and the source is an address.
     """
     index = with_statistics(open_local(source, layout), progress=progress) if compute else open_anywhere(source, layout)
-    names = class_labels(index) if by is None else [by if _is_text(index, by) else _class_label(index, by)]
+    names = _counted(index) if by is None else [by if _is_text(index, by) else _class_label(index, by)]
     return Summary(
         records=len(index),
         shards=len(index.shards),
@@ -193,6 +193,12 @@ def class_weights(source: Source, label: str | None = None, layout: Any = None) 
     if not len(index):
         raise DatasetError(f"{source}: has no records, expected at least one, to weigh the classes. Pass a dataset with records.")
     return balanced_weights(index, name)
+
+
+def _counted(index: Index) -> list[str]:
+    """The labels whose classes are counted without being asked for: what the index knows of all records."""
+    label = _default_label(index)
+    return [*class_labels(index), *([label] if label in index.texts and label is not None else [])]
 
 
 def _is_text(index: Index, name: str) -> bool:

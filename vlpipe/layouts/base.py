@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import google_crc32c
 import numpy as np
 
-from vlpipe.errors import ArgumentError
-from vlpipe.storage.schema import SEQUENCE_DTYPES, Field, Fixed, Schema, Sequence, Text
+from vlpipe.audio.channels import Channels, check_channels
+from vlpipe.errors import ArgumentError, shortened
+from vlpipe.storage.schema import SEQUENCE_DTYPES, Field, Fixed, Schema, Sequence, Text, kind_in_words
 
 if TYPE_CHECKING:
     from vlpipe.layouts.custom import CustomFunctions
 
 FORMS = ("floats", "bytes", "tensor", "float_frames", "byte_frames", "integers", "audio", "given", "integer_frames")  # in digests
 IN_LISTS = ("float_frames", "byte_frames", "integer_frames")  # the forms of feature lists
+MAX_KEYS = 8  # that a layout shows of itself
+MAX_KEY = 40  # letters of each
 COUNTS = ("length", "shape", "row_lengths")
 
 
@@ -44,6 +47,7 @@ class Frames:
         packed: whether floats are packed, as nearly every writer encodes them.
         rate: the sample rate of audio in Hz; None: taken from the first records.
         optional: whether a record without the key has 0 frames; False: it is refused.
+        channels: which channels of audio are delivered: "mix" (their mean), "first" or "all".
 
     Raises:
         ArgumentError: an attribute has an unsupported value.
@@ -64,9 +68,11 @@ class Frames:
     packed: bool = True
     rate: int | None = None
     optional: bool = False
+    channels: Channels = "mix"
 
     def __post_init__(self) -> None:
         _check_key("key", self.key)
+        check_channels(self.channels)
         for name, choices in (("form", FORMS), ("count", COUNTS), ("byteorder", ("little", "big"))):
             value = getattr(self, name)
             if value not in choices:
@@ -78,6 +84,8 @@ class Frames:
             raise ArgumentError(f"layout: dtype came as {self.dtype!r}, expected one of {', '.join(SEQUENCE_DTYPES)}.")
         if self.scale is not None and self.dtype != "uint8":
             raise ArgumentError(f'layout: scale applies to bytes only, but dtype came as {self.dtype!r}; pass dtype="uint8".')
+        if self.channels != "mix" and self.form != "audio":
+            raise ArgumentError(f'layout: channels applies to audio files only, but form came as {self.form!r}; pass form="audio".')
 
     @property
     def parsed(self) -> str:
@@ -246,6 +254,14 @@ class Layout:
         if self.label is not None:
             _check_key("label", self.label)
 
+    def __repr__(self) -> str:
+        frames = ", ".join(f"{shortened(entry.key, MAX_KEY)} {_frames_in_words(entry)}" for entry in self.frames[:MAX_KEYS])
+        others = self.kept if self.kept is not None else [entry.key for entry in self.fields if entry.key != self.label]
+        named = [shortened(key, MAX_KEY) for key in others[:MAX_KEYS]] + ["…"] * (len(others) > MAX_KEYS)
+        named += ["every other key"] if self.reads_every_key and not self.closed else []
+        label = "no label" if self.label is None else f"label {shortened(self.label, MAX_KEY)}"
+        return f"Layout {self.name}: {frames}{', …' if len(self.frames) > MAX_KEYS else ''}; {label}; {', '.join(named) or 'no other key'}"
+
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of everything that can be delivered."""
@@ -306,9 +322,15 @@ class Layout:
         return f"{google_crc32c.value(json.dumps(document, sort_keys=True).encode()):08x}"
 
 
+def _frames_in_words(frames: Frames) -> str:
+    if frames.shape is None or frames.dtype is None:
+        return f"[T, …] {frames.dtype or ''}".rstrip()
+    return kind_in_words(frames.field())
+
+
 def _described(entry: Any) -> dict[str, Any]:
     """The attributes of a part of a layout. Newer ones are left out where they say nothing: the digests of older layouts stay the same."""
-    silent = {"optional": False, "default": None}
+    silent = {"optional": False, "default": None, "channels": "mix"}
     return {name: value for name, value in dataclasses.asdict(entry).items() if name not in silent or value != silent[name]}
 
 

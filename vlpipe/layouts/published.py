@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vlpipe.arguments import integer
+from vlpipe.audio.channels import Channels, check_channels
 from vlpipe.errors import ArgumentError
 from vlpipe.layouts.base import Frames, Layout, Listed, Number
 from vlpipe.layouts.deliverable import MAX_NUMBERS
@@ -109,18 +110,23 @@ def int_list(
     return Layout("int_list", (frames,), label, _listed(lists), defaults=_defaults(default))
 
 
-def encoded_audio(key: str, *, label: str | None = None, lists: Iterable[str] = (), default: Defaults | None = None) -> Layout:
+def encoded_audio(
+    key: str, *, channels: Channels = "mix", label: str | None = None, lists: Iterable[str] = (), default: Defaults | None = None
+) -> Layout:
     """An Example with the bytes of an audio file (WAV, FLAC, Ogg Vorbis or MP3), decoded on read to float32 `[T, 1]` in [-1, 1].
 
-    Channels are mixed down to mono, as in `vlpipe.audio.load`. All records must have the sample rate of the first record.
+    All records must have the sample rate of the first record.
 
     Args:
         key: the key of the bytes.
+        channels: "mix": the mean of the channels, as in `vlpipe.audio.load`; "first": the first one; "all": `[T, C]`, where all records
+            must have as many channels as the first one.
         label: the key of the label.
         lists: int64 keys with a variable number of values, if the first records do not show this.
         default: the values of records without a key, such as {"snr": -1.0}: numbers, or lists of a constant shape.
     """
-    return Layout("encoded_audio", (Frames(key, "audio", (1,)),), label, _listed(lists), defaults=_defaults(default))
+    frames = Frames(key, "audio", None if check_channels(channels) == "all" else (1,), channels=channels)
+    return Layout("encoded_audio", (frames,), label, _listed(lists), defaults=_defaults(default))
 
 
 def raw_bytes(

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from vlpipe.audio.containers import read_header
+from vlpipe.audio.header import Header
 from vlpipe.errors import AudioError, SchemaError
 from vlpipe.layouts.base import Frames, Layout, LayoutField, Number
 from vlpipe.layouts.deliverable import field_of
@@ -86,8 +87,9 @@ def _frames(entry: Frames, sample: Sample) -> Frames:
         )
     if entry.form == "floats" and not stats.packed:
         entry = dataclasses.replace(entry, packed=False)
-    if entry.form == "audio" and entry.rate is None:
-        entry = dataclasses.replace(entry, rate=_rate(entry, sample))
+    if entry.form == "audio" and (entry.rate is None or entry.shape is None):
+        header = _header(entry, sample)
+        entry = dataclasses.replace(entry, rate=entry.rate or header.rate, shape=entry.shape or (header.channels,))
     if entry.shape is not None and entry.dtype is not None:
         return entry
     for record in sample.records:
@@ -100,11 +102,11 @@ def _frames(entry: Frames, sample: Sample) -> Frames:
     )
 
 
-def _rate(entry: Frames, sample: Sample) -> int:
-    """Return the sample rate of the audio file in the first record."""
+def _header(entry: Frames, sample: Sample) -> Header:
+    """Return the header of the audio file in the first record."""
     first = sample.records[0]
     try:
-        return read_header(first.bytes_of(entry.key) or b"", f'{first.where}: "{entry.key}"').rate
+        return read_header(first.bytes_of(entry.key) or b"", f'{first.where}: "{entry.key}"')
     except AudioError as error:
         raise SchemaError(f"layout: {error} Pass a layout other than encoded_audio.") from error
 

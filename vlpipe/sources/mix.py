@@ -66,6 +66,12 @@ def mixed(sources: Iterable[tuple[Index, str, Any]], records: Any = None) -> Ind
 
 def _together(indexes: list[Index]) -> Index:
     """The records of several indexes, one after another; each file is in it once, however many indexes have it."""
+    for index in indexes[1:]:
+        if index.numbered != indexes[0].numbered:
+            raise SchemaError(
+                f"mix: the texts of {place(indexes[0])} and {place(index)} have numbers by different label_classes, or only one has. "
+                "Open all sources with the same label_classes."
+            )
     wholes = {id(index.whole): index.whole for index in indexes}  # a balanced source has very many parts, all of one
     units = _units(list(wholes.values()))
     whole, firsts = _whole(units)

@@ -108,4 +108,5 @@ def combine(datasets: list[Index], caller: str = "source") -> Index:
         renumbered=common_numbers(parts),
         texts=parts[0].texts,
         written=tuple(schema for part in parts for schema in part.written),
+        numbered=parts[0].numbered,
     )

@@ -12,6 +12,7 @@ from vlpipe.files.filesystem import is_address, stat_file
 from vlpipe.layouts.base import Layout
 from vlpipe.sources.foreign.build_index import build_index
 from vlpipe.sources.foreign.find_files import is_foreign
+from vlpipe.sources.label_classes import with_label_classes
 from vlpipe.sources.mix import mixed, named_parts
 from vlpipe.sources.native import open_source
 from vlpipe.sources.record_set import RecordSet
@@ -21,7 +22,7 @@ from vlpipe.storage.metadata import open_directory
 from vlpipe.storage.paths import Opened, Source, items
 
 
-def open(source: Source, *, layout: str | Layout | None = None) -> RecordSet:
+def open(source: Source, *, layout: str | Layout | None = None, label_classes: Any = None) -> RecordSet:
     """Open a source, to look at its records, to select and divide them, and to pass it on: it is accepted wherever a path is.
 
     A list has paths only: open sources are joined by `vlpipe.mix`.
@@ -31,6 +32,8 @@ def open(source: Source, *, layout: str | Layout | None = None) -> RecordSet:
     Args:
         source: as for `make_dataset`: a dataset directory, a glob, files, an address, or a list of these.
         layout: how third-party records are laid out, as for `make_dataset`.
+        label_classes: numbers for a label that is a text, as for `make_dataset`. Unless it is named, it is that of the layout, or the field
+            called "label", or the only text; of several, the one with the name of a label.
 
     Returns:
         A `RecordSet`: `len`, `schema`, `classes`, `metadata`, `statistics`; `source[17]` and iteration read records; `table()` has what
@@ -48,7 +51,10 @@ def open(source: Source, *, layout: str | Layout | None = None) -> RecordSet:
         >>> vlpipe.plan(parts["val"], batch_size=2).steps_per_epoch
         1
     """
-    return RecordSet(open_anywhere(source, layout), source.layout if isinstance(source, Opened) else layout)
+    index = open_anywhere(source, layout, label_classes)
+    if isinstance(source, Opened):
+        return RecordSet(index, source.layout, source.selected)
+    return RecordSet(index, layout)
 
 
 def mix(sources: Mapping[Any, float] | Iterable[tuple[Source, float]], *, records: int | None = None) -> RecordSet:
@@ -86,15 +92,22 @@ def mix(sources: Mapping[Any, float] | Iterable[tuple[Source, float]], *, record
     return RecordSet(mixed(parts, records))
 
 
-def open_anywhere(source: Source, layout: str | Layout | None = None) -> Index:
+def open_anywhere(source: Source, layout: str | Layout | None = None, label_classes: Any = None, label: Any = None) -> Index:
     """The index of a source: anything that `open_source` or `build_index` takes, the address of one dataset directory, or an open source.
 
     Args:
         layout: of third-party records; None: the records are native, or their layout is detected.
+        label_classes: numbers for a label that is a text; None: it stays one.
+        label: the argument of `make_dataset`.
 
     Raises:
-        VlpipeError: as for `open_source` and `build_index`; or the dataset at the address cannot be read.
+        VlpipeError: as for `open_source`, `build_index` and `with_label_classes`; or the dataset at the address cannot be read.
     """
+    index = _opened(source, layout)
+    return index if label_classes is None else with_label_classes(index, label_classes, label)
+
+
+def _opened(source: Source, layout: str | Layout | None) -> Index:
     if isinstance(source, Opened):
         if layout is not None:
             raise ArgumentError(f"layout: came as {layout!r:.100}, but the source is open already. Pass the layout to vlpipe.open.")

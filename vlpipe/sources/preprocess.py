@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from vlpipe.arguments import integer
 from vlpipe.audio import from_settings, load, resample
+from vlpipe.audio.channels import Channels
 from vlpipe.audio.features import Feature
-from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.errors import ArgumentError, DatasetError, counted, shortened
 from vlpipe.sources.statistics_cache import known_statistics
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Sequence, default_key
@@ -33,8 +34,18 @@ class Preprocess:
 
     index: Index
 
+    def __repr__(self) -> str:
+        settings = self.index.metadata.get("features")
+        kind = shortened(settings.get("kind", "features"), 40) if isinstance(settings, dict) else "features"
+        return f"Preprocess: from a recording, samples or features to the {kind} of a source of {counted(len(self.index), 'record')}"
+
     def __call__(
-        self, recording: Any, *, sample_rate: int | None = None, transform: Feature | None = None, normalize: str | None = None
+        self,
+        recording: Any,
+        *,
+        sample_rate: int | None = None,
+        transform: Feature | None = None,
+        normalize: Literal["utterance", "global"] | None = None,
     ) -> np.ndarray:
         """Compute the frames of one recording.
 
@@ -57,7 +68,8 @@ class Preprocess:
         field = self.index.schema.sequences[name]
         if transform is not None:
             _check_transform(transform, field, normalize)
-            return _normalized(transform(_as_stored(_samples(recording, sample_rate, transform.sample_rate), field)), None, normalize)
+            samples = _samples(recording, sample_rate, transform.sample_rate, self._channels)
+            return _normalized(transform(_as_stored(samples, field)), None, normalize)
         frames = self._features(recording, sample_rate)
         if frames.shape[1:] != field.dimensions:
             raise ArgumentError(
@@ -77,7 +89,12 @@ class Preprocess:
                 "for a source of waveforms transform=vlpipe.audio.LogMel(...), as for make_dataset."
             )
         features = from_settings(settings)
-        return features(_samples(recording, sample_rate, features.sample_rate))
+        return features(_samples(recording, sample_rate, features.sample_rate, self._channels))
+
+    @property
+    def _channels(self) -> Channels:
+        """Those that `vlpipe ingest` kept of a recording."""
+        return "first" if self.index.metadata.get("channels") == "first" else "mix"
 
     def _moments(self, name: str, normalize: str | None) -> Moments | None:
         if normalize not in (None, "utterance", "global"):
@@ -100,11 +117,11 @@ def _check_recording(recording: Any) -> None:
         raise ArgumentError(f"preprocess: came as {type(recording).__name__}, expected a path, samples [N] or features [T, d].")
 
 
-def _samples(recording: Any, sample_rate: int | None, wanted: int) -> np.ndarray:
+def _samples(recording: Any, sample_rate: int | None, wanted: int, channels: Channels) -> np.ndarray:
     """float32 `[N]`: the samples of a path, or those that were passed, at the wanted rate."""
     _check_recording(recording)
     if _is_path(recording):
-        return load(recording, sample_rate=wanted)[0]
+        return load(recording, sample_rate=wanted, channels=channels)[0]
     array = np.asarray(recording)
     if array.dtype.kind != "f":
         raise ArgumentError(f"preprocess: came as samples of {array.dtype}, expected floats in [-1, 1], as vlpipe.audio.load returns them.")

@@ -106,6 +106,28 @@ class Records:
             return {name: fields[name] if isinstance(fields[name], bytes) else np.asarray(fields[name]) for name in names}
         return {name: self._value(self._fields[name], row, data) for name in names}
 
+    def text(self, row: int, name: str) -> bytes:
+        """A text of a record. Of a third-party record only its bytes are read, and compared with nothing.
+
+        Raises:
+            DatasetError: it cannot be read.
+        """
+        access, rows = self._fields[name], self._rows[row : row + 1]
+        if access.location is not Location.TEXT:
+            return bytes(self.values(row, [name])[name])
+        count = int(access.counts(rows)[0])
+        try:
+            file = self._shard_file(int(rows["shard"][0]))
+            file.seek(int(rows["offset"][0]) + HEADER_BYTES + int(access.starts(rows)[0]))
+            text = file.read(count)
+        except OSError as error:
+            raise DatasetError(
+                f'{self._index.where(row)}: the bytes of its text "{name}" cannot be read ({error.strerror}). {RESTORE}'
+            ) from error
+        if len(text) < count:
+            self.data(row)  # the file was cut, and this says so
+        return text
+
     def _native_values(self, row: int, data: bytes, names: Iterable[str]) -> Values:
         try:
             written = self._index.written
@@ -114,8 +136,7 @@ class Records:
             raise DatasetError(
                 f"{self._index.where(row)}: does not fit the schema: {error}. `vlpipe verify` shows how many records are affected."
             ) from error
-        if self._index.renumbered is not None:
-            label = self._index.renumbered.label
+        for label in {part.label for part in (self._index.renumbered, self._index.numbered) if part is not None}:
             values[label] = np.asarray(self._fields[label].row_values(self._rows[row : row + 1])[0])
         return {name: values[name] for name in names}
 
@@ -137,7 +158,7 @@ class Records:
         field = access.sequence
         if access.location is Location.ENCODED:
             try:
-                return frames_in(data, access.name, field, access.stored.parsed)
+                return frames_in(data, access.name, field, access.stored)
             except (ValueError, AudioError) as error:
                 raise DatasetError(f"{self._index.where(row)}: {error}.") from error
         dtype = np.dtype(self.schema.sequences[access.name].dtype)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 import numpy as np
 
-from vlpipe.errors import RESTORE, REWRITTEN, DatasetError, record_place
+from vlpipe.errors import RESTORE, REWRITTEN, DatasetError, counted, record_place
 from vlpipe.files.filesystem import is_address
 from vlpipe.regular_files import kind_of
 from vlpipe.storage.field_access import FieldAccess, column, locate
@@ -128,6 +128,19 @@ class Renumbered:
         return int(np.flatnonzero(self.tables[shard] == number)[0])
 
 
+@dataclass(frozen=True)
+class Numbered:
+    """A label that is a text in the records and in the rows the number of its class (`sources.label_classes`).
+
+    Attributes:
+        label: the field.
+        classes: the texts by number.
+    """
+
+    label: str
+    classes: tuple[str, ...]
+
+
 class Taken(NamedTuple):
     """Where the records of a selection are in the index of all records of their files.
 
@@ -153,6 +166,7 @@ class Index:
         statistics: mean and variance of each sequence; omitted where the figures do not cover exactly these records.
         foreign: additional data for third-party files; None for native ones.
         renumbered: the label whose numbers in the records differ from those in the rows, which are delivered; None: there is none.
+        numbered: the label that is a text in the records and a number in the rows; None: there is none.
         texts: str `[values]` (object) of each text that has a column: the codes in this column are positions in it.
         mixture: the parts of a mix, which say how often each record comes in an epoch; None: each comes once.
         written: of files with different schemas, the schema of the records of each shard; `schema` has what they share. Else empty.
@@ -171,9 +185,13 @@ class Index:
     mixture: Mixture | None = None
     written: tuple[Schema, ...] = ()
     taken: Taken | None = None
+    numbered: Numbered | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"Index: {counted(len(self), 'record')} in {counted(len(self.shards), 'file')}, {self.schema!r}"
 
     def take(self, rows: np.ndarray) -> Index:
         """The index of some of these records: they keep their ids, and the statistics are left out unless these are all records.

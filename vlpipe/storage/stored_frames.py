@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vlpipe.audio.channels import Channels
 from vlpipe.storage.schema import Sequence
 
 
@@ -22,12 +23,14 @@ class Stored:
         parsed: the encoding of values whose bytes cannot simply be copied: "integers" (varints), "floats" (perhaps not packed), "audio"
             (the bytes of an audio file), "given" (returned by the user's function); "" where they can. The index does not know where
             parsed values begin.
+        channels: those of an audio file that are delivered: "mix", "first" or "all".
     """
 
     gap: int = 0
     byteorder: str = "little"
     scale: tuple[float, float] | None = None
     parsed: str = ""
+    channels: Channels = "mix"
 
     def table(self, dtype: np.dtype) -> np.ndarray | None:
         """The delivered value of each stored byte, `[256]`; None where values are delivered unchanged."""

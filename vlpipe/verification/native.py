@@ -126,7 +126,8 @@ class _ContentCheck:
         self._written = index.written[number] if index.written else schema
         self._renumbered, self._number = index.renumbered, number
         self._sequences = [(name, column(schema, "frames", name), column(schema, "start", name)) for name in schema.sequences]
-        self._inlined = list(inline_fields(schema))
+        numbered = index.numbered and index.numbered.label  # a text in the records
+        self._inlined = [name for name in inline_fields(schema) if name != numbered]
         self._texts = index.texts
         self._floats = fields_of_floats(schema) if finite else []
 

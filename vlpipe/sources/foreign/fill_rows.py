@@ -81,9 +81,10 @@ def _tensor_contents(chunk: Chunk, entry: Frames) -> np.ndarray:
 def _samples(chunk: Chunk, entry: Frames) -> np.ndarray:
     """Return the number of samples of the audio file in each record, from its header if possible, else by decoding: int64 `[records]`."""
     payloads, counts = chunk.payloads[entry.key], np.zeros(len(chunk.rows), np.int64)
+    channels = entry.values if entry.channels == "all" else None
     for row, (begin, end) in enumerate(zip(payloads.begins.tolist(), payloads.ends.tolist(), strict=True)):
         try:
-            counts[row] = samples_in(chunk.data[begin:end].tobytes(), f'"{entry.key}"', entry.rate)
+            counts[row] = samples_in(chunk.data[begin:end].tobytes(), f'"{entry.key}"', entry.rate, channels)
         except AudioError as error:
             chunk.fail(row, str(error).rstrip("."))
     return counts
