@@ -59,7 +59,7 @@ def shapes_of(batches: Any) -> list[tuple[int, ...]]:
     ids=str,
 )
 def test_it_is_the_three_arguments(source: Path, arguments: dict[str, Any], explicit: dict[str, Any]) -> None:
-    common = {"seed": 1, "batch_size": 7}
+    common: dict[str, Any] = {"seed": 1, "batch_size": 7}
     static, three = vlpipe.plan(source, shapes="static", **arguments, **common), vlpipe.plan(source, **explicit, **common)
     assert static.identity == three.identity
     assert static.state(2, 1) == three.state(2, 1)

@@ -147,10 +147,10 @@ def stats(source: Source, *, by: str | None = None, layout: str | Layout | None 
         ArgumentError: `compute` is set and the source is an address.
 
     Example:
-        >>> vlpipe.write("data/train", [{"features": np.zeros((n, 80), np.float32), "label": n} for n in (2, 3)])
+        >>> vlpipe.write("data/train", [{"features": np.zeros((n + 2, 80), np.float32), "label": n} for n in (0, 1)])
         >>> summary = vlpipe.stats("data/train")
         >>> summary.records, summary.sequences["features"].lengths.frames, summary.labels["label"].class_weight
-        (2, 5, {2: 1.0, 3: 1.0})
+        (2, 5, {0: 1.0, 1: 1.0})
     """
     return summarize(source, by, layout, compute=compute)
 
