@@ -126,7 +126,7 @@ def test_other_values() -> None:
     "arguments",
     [
         {},
-        {"shard": (1, 2), "remainder": "pad", "batch_size": 4},
+        {"shard": (1, 2), "remainder": "pad", "batch_size": 3},
         {"batching": "pad"},
         {"batching": "same_length"},
         {"pad_to": "boundary", "buckets": 30},

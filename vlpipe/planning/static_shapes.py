@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from vlpipe.arguments import Default
 from vlpipe.errors import ArgumentError
 
-STATIC_BUCKETS = 8  # XLA compiles a model for each; with more, a first epoch takes longer than the padding costs
+STATIC_BUCKETS = 8  # XLA compiles a model for each; as many as pad_to="boundary" has at most by itself
 
 
 class Batched(NamedTuple):
