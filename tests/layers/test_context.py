@@ -12,6 +12,7 @@ import pytest
 from keras import layers
 
 import vlpipe
+from tests.layers.layers_tools import numpy
 from vlpipe import Windows
 from vlpipe.errors import ArgumentError
 from vlpipe.layers import mask_aware
@@ -81,7 +82,7 @@ UNITS = {"u_net": 4, "strided_u_net": 4, "subsampling": 6}
 def stitched(model: Any, records: list[np.ndarray], windows: Windows, **arguments: Any) -> list[np.ndarray]:
     found = windows.places(np.array([len(record) for record in records]))
     outputs = [
-        np.asarray(model(records[number][None, first : first + count]))[0]
+        numpy(model(records[number][None, first : first + count]))[0]
         for number, first, count in zip(*(column.tolist() for column in found[:3]), strict=True)
     ]
     return vlpipe.stitch(outputs, found.records, found.firsts, lengths=found.frames, windows=windows, **arguments)

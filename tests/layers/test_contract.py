@@ -174,6 +174,8 @@ def test_a_fault_is_found_without_its_cure_only(name, monkeypatch):
 
 def test_frames_of_an_earlier_batch_are_found():
     """Keras' TimeDistributed, in a graph for any number of frames, answers with the number that it was built for."""
+    if keras.backend.backend() == "torch":
+        pytest.skip("PyTorch compiles no graph for any number of frames")
     inputs = named_inputs()
     faulty = layers.Model(inputs, plain.TimeDistributed(plain.Dense(3))(layers.LengthMask()(inputs)))
     with pytest.raises(AssertionError, match=r"an output has \d+ frames, but its mask has \d+"):

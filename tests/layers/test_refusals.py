@@ -79,6 +79,9 @@ class Positions(layers.MaskAware, plain.Layer):
         table = np.arange(32 * 4, dtype="float32").reshape(1, 32, 4) / 9
         return inputs + ops.convert_to_tensor(table)[:, : ops.shape(inputs)[1]]
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
 
 def adapted(axis):
     normalization = plain.Normalization(axis=axis)

@@ -166,7 +166,7 @@ class SincConv(plain.Layer):
         time = ops.cast(np.where(time == 0, 1e-6, time)[:, None, None], "float32")
         low, high = ops.abs(self.low), ops.abs(self.low) + ops.abs(self.band)
         passed = [ops.sin(2 * np.pi * edge * time) / (np.pi * time) for edge in (high, low)]
-        return (passed[0] - passed[1]) * np.hamming(self.kernel_size)[:, None, None].astype("float32")
+        return (passed[0] - passed[1]) * ops.cast(np.hamming(self.kernel_size)[:, None, None], "float32")
 
     def call(self, inputs):
         return ops.conv(inputs, self.kernels(), strides=2, padding="valid")

@@ -145,3 +145,47 @@ def test_fit_takes_batches_of_changing_length():
             yield a_batch(lengths, extra=0)[1], np.zeros((2, 4), "float32")
 
     assert np.isfinite([aware.train_on_batch(*batch) for batch in batches()]).all()
+
+
+def weighted_model(heads):
+    inputs = keras.Input((None, 4))
+    x = keras.layers.Conv1D(4, 3, padding="same")(inputs)
+    outputs = {"frames": keras.layers.Dense(3)(x), "clip": keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(x))}
+    return layers.mask_aware(keras.Model(inputs, outputs if heads == "both" else outputs["frames"]))
+
+
+@pytest.mark.parametrize("frames", [4, 7])
+@pytest.mark.parametrize("heads", ["frames", "both"])
+def test_a_weight_for_each_sequence_counts_for_all_its_frames(heads, frames):
+    """Keras multiplies losses [B, T] by weights [B]: an error, or, in a batch of as many frames as sequences, along the wrong axis."""
+    rng = np.random.default_rng(0)
+    lengths, weights = np.array([frames, 2, 3, 1]), np.array([1.0, 2.0, 0.5, 0.0], "float32")
+    batch = {"features": rng.normal(size=(4, frames, 4)).astype("float32"), "lengths": lengths}
+    labels = {"frames": rng.integers(0, 3, (4, frames)), "clip": rng.integers(0, 3, 4)}
+    model = weighted_model(heads)
+    loss = {name: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in labels}
+    metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    if heads == "both":
+        model.compile(keras.optimizers.SGD(0.0), loss, weighted_metrics={"frames": [metric], "clip": []})
+    else:
+        model.compile(keras.optimizers.SGD(0.0), loss["frames"], weighted_metrics=[metric])
+    given = labels if heads == "both" else labels["frames"]
+    sample_weight = dict.fromkeys(labels, weights) if heads == "both" else weights
+    history = model.fit(batch, given, sample_weight=sample_weight, batch_size=4, verbose=0).history
+
+    y = model(batch)
+    y = {name: numpy(part).astype("float64") for name, part in (y if heads == "both" else {"frames": y}).items()}
+    losses = {
+        name: np.log(np.exp(part).sum(-1)) - np.take_along_axis(part, labels[name][..., None], -1)[..., 0] for name, part in y.items()
+    }
+    real = np.arange(frames) < lengths[:, None]
+    want = (losses["frames"] * real * weights[:, None]).sum() / real.sum()
+    if heads == "both":
+        want += (losses["clip"] * weights).mean()
+    np.testing.assert_allclose(history["loss"][0], want, rtol=1e-5)
+    if keras.backend.backend() == "jax":
+        return  # Keras' metrics get no mask there, with any weights
+    right = (y["frames"].argmax(-1) == labels["frames"]) * real * weights[:, None]
+    share = right.sum() / (real * weights[:, None]).sum()
+    name = "accuracy" if heads == "frames" else next(key for key in history if "accuracy" in key)
+    np.testing.assert_allclose(history[name][0], share, rtol=1e-5)

@@ -91,6 +91,8 @@ class SliceFrames(MaskAware, keras.layers.Layer):
         rest = (slice(None), slice(None), *decoded(self.rest))
         if not self.endless() or mask is None:
             x = inputs if mask is None else pad_to_minimum(inputs, self.start + 1 - min(self.stop or 0, 0))
+            if self.step < 0:  # PyTorch has no slices with a negative step
+                return ops.flip(x, axis=1)[:, :: -self.step][rest]
             return x[:, slice(self.start or None, self.stop, self.step)][rest]
         frames = ops.shape(inputs)[1]
         lengths = ops.expand_dims(count_frames(mask), 1)

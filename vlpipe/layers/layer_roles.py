@@ -14,7 +14,7 @@ from keras import ops
 
 from vlpipe.layers.operations import role_of_reshape
 from vlpipe.layers.probe import mixes_frames
-from vlpipe.layers.role import KEEP, POOL, Role, refuse, refuse_unknown
+from vlpipe.layers.role import CARRY, KEEP, POOL, Role, refuse, refuse_unknown
 from vlpipe.layers.trace import operations_of
 from vlpipe.layers.walk import TracedTensor, leaves
 from vlpipe.layers.wrappers import FrameWise, TimeDistributed
@@ -81,9 +81,8 @@ def einsum_dense(layer: Any, x: Any) -> Role:
 def recurrent(layer: Any, x: Any) -> Role:
     forward = getattr(layer, "forward_layer", layer)
     known = known_kind(type(forward)) in RECURRENT
-    if not known or forward.stateful or forward.return_state:
-        reason = "keeps or returns states, which vlpipe does not support"
-        refused = refuse(reason, "Use stateful=False and return_state=False.", "unknown")
+    if not known or forward.stateful:
+        refused = refuse("keeps states from one batch to the next", "Use stateful=False.", "unknown")
         return replace(refused, frames=layer.return_sequences, counted=known)
     if known_kind(type(forward)).__name__.startswith("ConvLSTM") and keras.backend.backend() != "tensorflow":
         return refuse("has no masks in Keras but on TensorFlow", "Run it on TensorFlow, or use convolutions and then an LSTM.", "unknown")
@@ -92,7 +91,7 @@ def recurrent(layer: Any, x: Any) -> Role:
     if layer.return_sequences and getattr(layer, "merge_mode", "concat") is None:
         return refuse("returns two sequences", 'Use merge_mode="concat".', "unknown")
     endless = "carries a state through all frames"
-    return Role(None, True, layer.return_sequences, "also reads the padding", "", "reads_padding", endless=endless)
+    return Role(None, True, layer.return_sequences or forward.return_state, "also reads the padding", "", "reads_padding", endless=endless)
 
 
 def time_distributed(layer: Any, x: Any) -> Role:
@@ -153,6 +152,23 @@ def earlier_frames(layer: Any, x: Any) -> str:
     """Return why the layer has no finite context: it may look at earlier frames, and only trying tells. Reversed, these would be later."""
     mixes = mixes_frames(lambda v: ops.flip(layer.call(ops.flip(v, axis=1)), axis=1), x.shape, x.dtype)
     return "accumulates frames" if mixes else ""
+
+
+def dot(layer: Any, arguments: Any) -> Role | None:
+    """Return the role of a Dot along other axes than the frames; None if it sums over them, which its twin does."""
+    axes = (layer.axes, layer.axes) if isinstance(layer.axes, int) else tuple(layer.axes)
+    operands = leaves(arguments)
+    if len(operands) == 2 and sum(x.frames is not None for x in operands) == 1:
+        along = [axis % len(x.tensor.shape) for axis, x in zip(axes, operands, strict=True)]
+        one = next(x for x in operands if x.frames is None)
+        if len(one.tensor.shape) == 2 and along[operands[0].frames is None] != 1:
+            return CARRY
+    if axes == (1, 1) and not layer.normalize:
+        return None
+    return refuse(
+        "multiplies along other axes than the frames, or normalizes over them",
+        "Sum over the frames with axes=1, or score every frame by one vector y of the sequence: Dot(axes=(1, 2))([y, x]).",
+    )
 
 
 SPECIAL: dict[type, Callable[[Any, Any], Role]] = {

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras import ops
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import call_with, registered
 from vlpipe.layers.entry import LengthMask
 from vlpipe.layers.lengths import check_known
-from vlpipe.layers.sequence_loss import check_losses
+from vlpipe.layers.sequence_loss import SequenceLoss, check_losses
 
 _log = logging.getLogger("vlpipe")
 
@@ -29,6 +30,29 @@ def warn_of_repeated_rows() -> None:
     )
 
 
+def weights_of_frames(sample_weight: Any, y_pred: Any, compiled: Any) -> Any:
+    """Return weights `[B]` as `[B, 1]` if an output has frames, `[B, T, ...]`: Keras would multiply the losses `[B, T]` by them along T.
+
+    Losses `[B]` of other outputs take either shape. On PyTorch, Keras multiplies the weights by the mask in place: there they become
+    `[B, T]`, unless a loss of the `compiled` ones is for whole sequences.
+    """
+    if not any(len(y.shape) > 2 for y in keras.tree.flatten(y_pred) if y is not None):
+        return sample_weight
+
+    def spread(weight: Any, y: Any) -> Any:
+        if weight is None or len(weight.shape) != 1 or (y is not None and len(y.shape) < 3):
+            return weight
+        weight = ops.expand_dims(weight, -1)
+        return weight if y is None else weight * ops.ones(ops.shape(y)[:2], dtype=weight.dtype)
+
+    whole = any(isinstance(loss, SequenceLoss) for _, loss, *_ in getattr(compiled, "_flat_losses", None) or [])
+    if keras.backend.backend() != "torch" or whole:
+        return keras.tree.map_structure(lambda weight: spread(weight, None), sample_weight)
+    if not keras.tree.is_nested(sample_weight):
+        return keras.tree.map_structure(lambda y: spread(sample_weight, y), y_pred)
+    return keras.tree.map_structure(spread, sample_weight, y_pred)
+
+
 @registered
 class Model(keras.Model):
     """`keras.Model` whose dict of inputs is taken by key; other keys of a batch, such as `"id"`, are ignored.
@@ -39,6 +63,8 @@ class Model(keras.Model):
 
     On JAX, whose compiled steps cannot raise, `fit`, `evaluate`, `predict` and their `_on_batch` forms check the lengths of
     each batch before its step.
+
+    A weight for each sequence, `[B]`, as `make_dataset` delivers them, counts for all frames of an output with frames.
 
     Args:
         inputs: a dict of `keras.Input`, each named like its key. (Without a dict, the model is as any `keras.Model`.)
@@ -90,13 +116,16 @@ class Model(keras.Model):
             warn_of_repeated_rows()
         return super().evaluate(x, *args, **kwargs)
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().compute_loss(x, y, y_pred, *args, **kwargs)
+            return super().compute_loss(x, y, y_pred, weights_of_frames(sample_weight, y_pred, self._compile_loss), *args, **kwargs)
         finally:  # also if Keras fails, whose message is about shapes
             compiled = self._compile_loss
             if compiled is not None and compiled is not self._checked_losses and check_losses(self.name, compiled, y, y_pred):
                 self._checked_losses = compiled
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return super().compute_metrics(x, y, y_pred, weights_of_frames(sample_weight, y_pred, self._compile_loss))
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:

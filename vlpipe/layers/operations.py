@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
+
 from vlpipe.layers import frames, normalize, planes, reduce, resize
 from vlpipe.layers.role import CARRY, KEEP_AXES, POOL, Role, refuse, refuse_unknown, replaced
 from vlpipe.layers.walk import TracedTensor, framed, leaves
@@ -96,6 +98,7 @@ ALONG: dict[str, Callable[..., Role]] = {
         no("joins sequences along the frames, so that a padded row has padding in its middle", "Join them along the features, axis=-1."),
     ),
 }  # fmt: skip
+ACROSS_SEQUENCES = refuse("acts across the sequences of a batch", "Name the axes: 1 for the frames, -1 for the features.", "unknown")
 NEW_AXIS = {"Stack", "ExpandDims", "OneHot"}  # their axis counts the axes of the output
 
 
@@ -112,7 +115,7 @@ def role_of_op(op: Any, arguments: Any, options: Any, rank: int) -> Role:
     if name in ALONG:
         axes = axes_of(op.axis, rank + (name in NEW_AXIS))
         if axes is None or 0 in axes:
-            return refuse("acts across the sequences of a batch", "Name the axes: 1 for the frames, -1 for the features.", "unknown")
+            return ACROSS_SEQUENCES
         if 1 in axes:
             return ALONG[name](op, axes)
         if name in ("Concatenate", "Stack") and not all(isinstance(x, TracedTensor) and x.frames for x in operands):
@@ -154,7 +157,7 @@ def refuse_fixed(frames: int) -> Role:
     return refuse(
         f"has an operand of {frames} frames, so it takes sequences of {frames} frames only",
         "Cut the operand to the frames of the batch, in a layer with the base class vlpipe.layers.MaskAware: "
-        "table[:, :keras.ops.shape(x)[1]].",
+        "table[:, :keras.ops.shape(x)[1]]. On PyTorch it needs a compute_output_shape as well.",
     )
 
 
@@ -165,6 +168,19 @@ def one_axis(op: Any, arguments: Any, options: Any, rank: int) -> Role:
     """ExpandDims, Squeeze and OneHot: axes after the frames come and go."""
     axes = axes_of(op.axis, rank + (type(op).__name__ in NEW_AXIS))
     return MOVES if axes is None or min(axes) < 2 else CARRY
+
+
+def moments(op: Any, arguments: Any, options: Any, rank: int) -> Role:
+    """The mean and the variance, each as an operation of its own."""
+    axes = axes_of(op.axes, rank)
+    if axes is None or 0 in axes:
+        return ACROSS_SEQUENCES
+    if 1 not in axes:
+        return CARRY
+    x = framed(arguments, options)[0].tensor
+    inputs = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+    parts = [part(inputs, axis=sorted(axes), keepdims=op.keepdims) for part in (keras.ops.mean, keras.ops.var)]
+    return Role(graph=keras.Model(inputs, parts, name=op.name))
 
 
 def transpose(op: Any, arguments: Any, options: Any, rank: int) -> Role:
@@ -287,6 +303,7 @@ ARRANGING: dict[str, Callable[..., Role]] = {
     "ExpandDims": one_axis,
     "Squeeze": one_axis,
     "OneHot": one_axis,
+    "Moments": moments,
     "Transpose": transpose,
     "Swapaxes": transpose,
     "Moveaxis": transpose,

@@ -98,7 +98,10 @@ class MaxPooling2D(Plane, keras.layers.MaxPooling2D):
 
 @registered
 class AveragePooling2D(Plane, keras.layers.AveragePooling2D):
-    """`keras.layers.AveragePooling2D` over real frames only; arguments of its parent, shapes and errors as for `Conv2D`."""
+    """`keras.layers.AveragePooling2D` over real frames only; arguments of its parent, shapes and errors as for `Conv2D`.
+
+    On PyTorch, it answers as on TensorFlow under `same`: see `AveragePooling1D`.
+    """
 
     def call_same(self, inputs: Any, mask: Any) -> Any:
         mean = self.slide(self.aligned(inputs, mask))

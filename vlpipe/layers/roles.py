@@ -13,7 +13,7 @@ from vlpipe.layers import adaptive, entry, merge, normalize, planes, reduce, res
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.calls import arguments_by_name, misses_mask, own_masks, takes_one_frame_to_all, with_mask_of_first
 from vlpipe.layers.fills import ATTENTION, fill_of
-from vlpipe.layers.layer_roles import RECURRENT, SPECIAL, axes_without_frames, known_kind, unknown
+from vlpipe.layers.layer_roles import RECURRENT, SPECIAL, axes_without_frames, dot, known_kind, unknown
 from vlpipe.layers.operations import ELEMENTWISE_OPS, fixed_frames, refuse_fixed, role_of_op
 from vlpipe.layers.probe import is_of_keras, mixing_activation, own_activation
 from vlpipe.layers.role import KEEP, Role, refuse, refuse_unknown
@@ -170,6 +170,8 @@ def role_of_layer(layer: Any, kind: type, arguments: Any, options: Any) -> Role:
         return replace(refuse_unknown(), counted=True)
     if kind is plain.Lambda or not kind.__module__.startswith("keras."):
         return unknown(layer, arguments, options)
+    if kind is plain.Dot:  # of scores [B, T], too
+        return dot(layer, arguments) or role_of_twin(layer, kind)
     if rank < 3:
         return refuse("uses the frame axis as the feature axis", "Pass it [batch, frames, features].")
     if kind is plain.Normalization and 1 in {int(axis) % rank for axis in layer.axis}:

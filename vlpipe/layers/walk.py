@@ -175,7 +175,7 @@ def as_functional(model: Any, caller: str, *, nested: bool = False) -> Any:
     """
     refuse_own_methods(model, caller, nested)
     if isinstance(model, keras.Sequential):
-        if not model.built:
+        if not model.built or not hasattr(model, "inputs"):  # no inputs: Keras could not tell the shapes
             raise ArgumentError(f'{caller}: the Sequential model "{model.name}" is not built. Start it with keras.Input((None, d)).')
         return keras.Model(model.inputs, model.outputs, name=model.name)
     if not hasattr(model, "operations"):
@@ -191,10 +191,13 @@ def refuse_own_methods(model: Any, caller: str, nested: bool) -> None:
     """Raise ArgumentError if the class of a Functional or Sequential model replaces methods of Keras that its graph does not contain."""
     if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
         return  # it has no graph at all
+    methods = ("call", "__call__", "compute_mask", *(() if nested else OWN_STEPS))
+    # The class that Python takes each method from: on PyTorch, Keras' models derive from torch.nn.Module, whose own come last.
+    owners = {name: next(cls for cls in type(model).__mro__ if name in vars(cls)) for name in methods}
     for cls in type(model).__mro__:
         if cls.__module__.split(".")[0] in ("keras", "vlpipe", "builtins"):
             continue
-        own = [name for name in ("call", "__call__", "compute_mask", *(() if nested else OWN_STEPS)) if name in vars(cls)]
+        own = [name for name in methods if owners[name] is cls]
         if own:
             raise ArgumentError(
                 f'{caller}: the model "{model.name}" ({cls.__name__}) has a {" and a ".join(own)} of its own, which cannot be inspected '

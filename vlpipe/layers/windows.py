@@ -157,7 +157,8 @@ class MaxPooling1D(Windowed, keras.layers.MaxPooling1D):
 class AveragePooling1D(Windowed, keras.layers.AveragePooling1D):
     """`keras.layers.AveragePooling1D` over real frames only: under `same`, a window divides by the real frames in it.
 
-    Takes the arguments of its parent. Shapes and errors as for `Conv1D`; the padding of the output is zero under `same`.
+    Takes the arguments of its parent. Shapes and errors as for `Conv1D`; the padding of the output is zero under `same`. On PyTorch, Keras
+    itself repeats the edge where such a window reaches further beyond one end than beyond the other; this layer answers as on TensorFlow.
     """
 
     def call_same(self, inputs: Any, mask: Any) -> Any:
