@@ -44,7 +44,7 @@ def test_a_fault_behind_strides_is_found(padding, per_frame, monkeypatch):
 
 
 def test_which_lengths():
-    """One that leaves each layer two frames, and one that leaves it four and is no multiple of the stride; none for layers of few frames."""
+    """One that leaves each layer two frames, and one that leaves it four and some over; none for layers that never have four."""
     inputs = keras.Input((None, 3))
     assert default_lengths(keras.Model(inputs, plain.Conv1D(4, 3, padding="same")(inputs))) == LENGTHS
     assert default_lengths(squeeze_excite_network("same")) == (*LENGTHS, 65, 225)
