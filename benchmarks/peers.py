@@ -1,4 +1,4 @@
-"""Alternatives to tf.data: PyTorch's DataLoader, Lhotse, Grain and Hugging Face datasets, over the same records.
+"""Alternatives to tf.data: PyTorch's DataLoader, Lhotse, Grain, Hugging Face datasets and DALI on the CPU, over the same records.
 
 Each peer reads the records in a format that it recommends, written once, with its best settings. `make(workload, directory,
 workers)` returns an object of which every iteration is one epoch, in a new global order and in batches of similar length: (features float32
@@ -43,7 +43,14 @@ class Peer:
     @property
     def missing(self) -> str | None:
         """The packages that are not installed, separated by spaces; None where all are."""
-        return " ".join(package for name, package in self.packages.items() if importlib.util.find_spec(name) is None) or None
+        return " ".join(package for name, package in self.packages.items() if not _is_there(name)) or None
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that the module is in
+        return False
 
 
 class Mapped:
@@ -245,9 +252,48 @@ def grain(workload: Workload, directory: Path, workers: int) -> Any:
     return GrainEpochs(batches, len(groups))
 
 
+class Dali:
+    """Mapped arrays, length-grouped batches, padded by a pipeline of DALI on the CPU, with `threads` of its own."""
+
+    def __init__(self, directory: Path, groups: LengthGrouped, threads: int) -> None:
+        from nvidia.dali import fn, pipeline_def
+
+        self._frames = np.asarray(np.load(directory / "frames.npy", mmap_mode="r"))  # one per process; a slice of it is not copied
+        self._starts, self._labels, self._groups = np.load(directory / "starts.npy"), np.load(directory / "labels.npy"), groups
+
+        @pipeline_def(batch_size=groups.batch_size, num_threads=threads, device_id=None, prefetch_queue_depth=4)
+        def padded() -> Any:
+            x, lengths, labels = fn.external_source(source=self._batches, num_outputs=3, batch=True, cycle="raise", no_copy=True)
+            return fn.pad(x, axes=(0,)), lengths, labels
+
+        self._pipeline = padded()
+        self._pipeline.build()
+
+    def _batches(self) -> Iterator[tuple[list[np.ndarray], np.ndarray, np.ndarray]]:
+        for rows in self._groups:
+            sequences = [self._frames[self._starts[row] : self._starts[row + 1]] for row in rows]
+            yield sequences, np.array([len(sequence) for sequence in sequences]), self._labels[rows]
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            try:
+                outputs = self._pipeline.run()
+            except StopIteration:
+                self._pipeline.reset()
+                return
+            yield tuple(np.asarray(output.as_tensor()) for output in outputs)
+
+
+def dali(workload: Workload, directory: Path, workers: int) -> Any:
+    """Mapped arrays in a DALI pipeline on the CPU; `workers` are its threads, at least one."""
+    data = once(directory / f"{workload.name}-npy", lambda path: write_npy(workload, path))
+    return Dali(data, LengthGrouped(workload.lengths, workload.batch_size), max(1, workers))
+
+
 PEERS = {
     "PyTorch": Peer({"torch": "torch"}, pytorch),
     "Lhotse": Peer({"torch": "torch", "lhotse": "lhotse"}, lhotse),
     "Grain": Peer({"grain": "grain", "array_record": "array-record"}, grain),
     "Hugging Face": Peer({"torch": "torch", "datasets": "datasets"}, hugging_face),
+    "DALI": Peer({"nvidia.dali": "nvidia-dali-cuda120"}, dali),
 }

@@ -1,7 +1,7 @@
 """The ways to read a dataset through tf.data: vlpipe's engines, the pipelines of TensorFlow's guides, and a bare copy as the upper bound.
 
-A way converts a task to a `tf.data.Dataset` of ({"features": float32 `[B, T, d]`, "lengths": `[B]`}, label); the label is omitted where
-the task has none.
+A way converts a task to a `tf.data.Dataset` (`vlpipe batches`: to an iterable of arrays) of ({"features": float32 `[B, T, d]`, "lengths":
+`[B]`}, label); the label is omitted where the task has none.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 import vlpipe
+from benchmarks.consuming import ARRAYS, arrays
 
 AUTOTUNE = tf.data.AUTOTUNE
 SHUFFLED = 1000  # records in the shuffle buffer of the pipelines without vlpipe
@@ -172,7 +174,13 @@ def engine(**arguments: object) -> Callable[[Task], tf.data.Dataset]:
     return make
 
 
-WAYS: dict[str, Callable[[Task], tf.data.Dataset]] = {
+def without_tf_data(task: Task) -> Iterable[Any]:
+    """`vlpipe.batches`: NumPy arrays, which only a loop in Python consumes."""
+    batches: Iterable[Any] = arrays(task.native, task.batch_size, task.features, task.label)
+    return batches
+
+
+WAYS: dict[str, Callable[[Task], Any]] = {
     "recipe": recipe,
     "by hand, bytes": best_by_hand,
     "padded_batch": padded,
@@ -182,6 +190,7 @@ WAYS: dict[str, Callable[[Task], tf.data.Dataset]] = {
     "vlpipe mapped, 8 static shapes": engine(pad_to="boundary", remainder="pad", buckets=8),
     "vlpipe graph": engine(engine="graph"),
     "vlpipe stream": engine(engine="stream"),
+    ARRAYS: without_tf_data,
 }
 
 

@@ -23,7 +23,7 @@ import vlpipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("vlpipe", "tensorflow", "keras", "numpy", "jax", "torch", "lhotse", "grain", "array-record", "datasets")
+PACKAGES = ("vlpipe", "tensorflow", "keras", "numpy", "jax", "torch", "lhotse", "grain", "array-record", "datasets", "nvidia-dali-cuda120")
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

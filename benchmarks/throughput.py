@@ -6,12 +6,14 @@
 Every way delivers the same records as features, lengths and label. The ways take turns, so that a slow moment of the machine affects all.
 A figure is the median of the rounds: valid frames (padding is not counted) per second over one whole epoch, from the creation of the
 iterator to its end. Before that, one untimed epoch of each way warms the page cache and is compared record by record with what was written.
+Datasets of tf.data are also consumed by a graph, as `fit` does (benchmarks/consuming.py), and each such epoch is compared in the same way.
 
 Windows of long recordings, and a mix, are compared with whole records of the length of a window (benchmarks/pieces.py).
 
-Peers (PyTorch, Lhotse, Grain, Hugging Face; benchmarks/peers.py) run where their packages are installed, each with that number of worker
-processes of `--workers` which was fastest in one epoch before the rounds. With `--data DIR`, a vlpipe dataset of your own, only the ways of
-tf.data run: each peer would need a copy of the dataset in its own format. A label that is a sequence is then omitted.
+Peers (PyTorch, Lhotse, Grain, Hugging Face, DALI; benchmarks/peers.py) run where their packages are installed, each with that number of
+worker processes of `--workers` which was fastest in one epoch before the rounds. With `--data DIR`, a vlpipe dataset of your own, only
+the ways of tf.data and vlpipe run: each peer would need a copy of the dataset in its own format. A label that is a sequence is then
+omitted.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import pieces
+from benchmarks import consuming, pieces
 from benchmarks.peers import PEERS
 from benchmarks.results import parser, save
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:  # at run time imported in `main`: the peers' processes import
 Arguments = argparse.Namespace
 QUICK = {"speech": 60, "events": 300}
 FLOOR = "copy floor"
+IN_GRAPH = ", in a graph"
 
 
 @dataclass
@@ -130,9 +133,11 @@ def race(runs: dict[str, Callable[[], object]], rounds: int, status: Callable[[s
 
 
 def summary(times: dict[str, list[float]], lengths: np.ndarray, ways: dict[str, Way]) -> dict[str, dict]:
-    """Return the figures of each way; ratios to the first way are computed round by round."""
+    """Return the figures of each way; ratios to the first way that is consumed alike are computed round by round."""
+    in_graph = {name.removesuffix(IN_GRAPH): taken for name, taken in times.items() if name.endswith(IN_GRAPH)}
+    times = {name: taken for name, taken in times.items() if not name.endswith(IN_GRAPH)}
     base = next(iter(times.values()))
-    figures = {
+    figures: dict[str, dict] = {
         name: {
             "frames_per_second": int(lengths.sum()) / statistics.median(taken),
             "records_per_second": len(lengths) / statistics.median(taken),
@@ -143,6 +148,12 @@ def summary(times: dict[str, list[float]], lengths: np.ndarray, ways: dict[str, 
         | (ways[name].notes if name in ways else {})
         for name, taken in times.items()
     }
+    for name, taken in in_graph.items():
+        figures[name]["graph"] = {
+            "frames_per_second": int(lengths.sum()) / statistics.median(taken),
+            "ratio": statistics.median(first / own for first, own in zip(next(iter(in_graph.values())), taken, strict=True)),
+            "seconds": taken,
+        }
     fastest = max(way["frames_per_second"] for name, way in figures.items() if name.startswith(FLOOR))
     for way in figures.values():
         way["share_of_floor"] = way["frames_per_second"] / fastest
@@ -163,12 +174,21 @@ def measure(task: Task, expected: Counter[int], enter: dict[str, Callable[[], Wa
             show(f"checking {name}")
             dataset = pipelines.WAYS[name](task)
             ways[name] = Way(dataset, check(name, dataset, expected))
+            if consuming.is_for_graphs(dataset):
+                show(f"checking {name}, in a graph")
+                check(f"{name}, in a graph", consuming.SeenInGraph(dataset), expected)
+            ways[name].notes |= consuming.iterator_costs(dataset, arguments.rounds)
+            ways[name].notes["process_seconds"] = consuming.process_seconds(task, name, arguments.starts)
         for name, make in enter.items():
             show(f"checking {name}")
             ways[name] = make()
         floor = pipelines.CopyFloor(task)
         floor.numpy()
         runs: dict[str, Callable[[], object]] = {name: (lambda way=way: iterate(way.epochs)) for name, way in ways.items()}
+        graphs = {name: consuming.in_graph(way.epochs) for name, way in ways.items() if consuming.is_for_graphs(way.epochs)}
+        for run in graphs.values():
+            run()  # traces it
+        runs |= {f"{name}{IN_GRAPH}": run for name, run in graphs.items()}
         runs |= {f"{FLOOR}, NumPy": floor.numpy, f"{FLOOR}, memoryview": floor.memoryview}
         times = race(runs, arguments.rounds, show)
     result = {
@@ -225,7 +245,7 @@ def make_table(name: str, result: dict) -> Table:
     """Return the figures of one workload as a table."""
     size = f"{result['records']:,} records, {result['frames'] / 1e6:.1f} M frames x {result['d']}"
     table = Table(title=f"{name}: {size}, batches of {result['batch_size']}")
-    for heading in ("way", "M frames/s", "k records/s", f"x {result['base']}", "of bare copy", "valid", "workers"):
+    for heading in ("way", "M frames/s", "k records/s", f"x {result['base']}", "of bare copy", "valid", "workers", *consuming.HEADINGS):
         table.add_column(heading, justify="left" if heading == "way" else "right")
     for way, figures in result["ways"].items():
         table.add_row(
@@ -236,6 +256,7 @@ def make_table(name: str, result: dict) -> Table:
             f"{figures['share_of_floor']:.0%}",
             "" if figures["valid_ratio"] is None else f"{figures['valid_ratio']:.1%}",
             str(figures.get("workers", "")),
+            *consuming.summary(figures),
         )
     return table
 
@@ -254,6 +275,7 @@ def parse_arguments(command_line: list[str] | None) -> argparse.Namespace:
         "--workers", nargs="+", type=int, help="numbers of worker processes to try for each peer; default: 0 1 2, quick: 0"
     )
     options.add_argument("--rounds", type=int, help="default: 5, quick: 1")
+    options.add_argument("--starts", type=int, help="processes that each way of tf.data and of vlpipe starts; default: 3, quick: 0")
     options.add_argument("--records", type=int, help="number of records instead of all")
     options.add_argument("--keep", type=Path, help="folder in which the data are kept for the next run; default: a temporary one")
     options.add_argument("--data", type=Path, help="a vlpipe dataset to read instead of the workloads")
@@ -262,6 +284,7 @@ def parse_arguments(command_line: list[str] | None) -> argparse.Namespace:
     options.add_argument("--label", help="with --data: the label to deliver, where there are several")
     arguments = options.parse_args(command_line)
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 5)
+    arguments.starts = (0 if arguments.quick else 3) if arguments.starts is None else arguments.starts
     arguments.workers = arguments.workers or ([0] if arguments.quick else [0, 1, 2])
     return arguments
 
@@ -270,7 +293,7 @@ def main(command_line: list[str] | None = None) -> dict[str, Any]:
     arguments = parse_arguments(command_line)
     from benchmarks import workloads
 
-    console = Console(width=110)
+    console = Console(width=160)
     skipped = {} if arguments.data else {name: PEERS[name].missing for name in arguments.peers if PEERS[name].missing}
     for name, packages in skipped.items():
         console.print(f"{name} is skipped: {packages} is not installed")

@@ -33,6 +33,7 @@ ROOMS = (
     "transforms",
     "planning",
     "engines",
+    "numpy_batches",
     "dataset",
     "builders",
     "inspection",
@@ -56,6 +57,7 @@ MAX_FLAT_FILES = 10
 
 PUBLIC = {
     "make_dataset",
+    "batches",
     "plan",
     "open",
     "mix",
@@ -71,6 +73,7 @@ PUBLIC = {
     "Gain",
     "AddNoise",
     "TimeShift",
+    "SpeedPerturb",
     "SpecAugment",
     "Mixup",
     "Skip",

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import vlpipe
 from tests.planning.test_make_plan import plan_of
 from vlpipe.errors import ArgumentError, MissingExtraError
+from vlpipe.planning.plan import _draw_plan
 
 
 def lines_of(plan: Any) -> dict[str, str]:
@@ -108,3 +110,26 @@ def test_a_plot_without_matplotlib_names_the_extra_to_install(tmp_path: Path, mo
 def test_a_plot_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ArgumentError, match=r"plot: .* cannot be written .*Pass a .png, .svg or .pdf in a folder that exists"):
         plan_of([1, 2]).plot(tmp_path / name)
+
+
+def test_the_plot_shows_the_padding_of_the_batches_and_each_bin_has_as_many_lengths(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    lengths = [int(length) for length in np.random.default_rng(0).integers(1, 200, 500)]
+    vlpipe.write(tmp_path / "a", ({"features": np.zeros((length, 1), np.float32)} for length in lengths))
+    arguments: dict[str, Any] = {"batch_size": 16, "buckets": 4, "seed": 1, "lengths": True, "label": False}
+    plan = vlpipe.plan(tmp_path / "a", **arguments)
+    figure = Figure()
+    _draw_plan(figure, plan)
+    upper, lower = figure.axes
+    bars = list(upper.patches)
+    assert {round(bar.get_width(), 9) for bar in bars} == {4}
+    counts = np.histogram(lengths, np.arange(0, 205, 4) + 0.5)[0]
+    assert [int(bar.get_height()) for bar in bars] == counts[: len(bars)].tolist()
+    assert [text.get_text() for text in upper.get_legend().get_texts()] == ["records", "boundaries of the buckets"]
+    valid, delivered = np.zeros(4), np.zeros(4)
+    for (x,) in vlpipe.make_dataset(tmp_path / "a", **arguments).as_numpy_iterator():
+        bucket = np.searchsorted(plan.boundaries, x["lengths"].max())
+        valid[bucket] += x["lengths"].sum()
+        delivered[bucket] += np.prod(x["features"].shape)
+    np.testing.assert_allclose([bar.get_height() for bar in lower.patches], 100 * (1 - valid / delivered), rtol=1e-9)

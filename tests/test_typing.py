@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -103,6 +104,18 @@ WRONG = (
     'vlpipe.plan("data").steps',
     "vlpipe.builders.bucket(batch_sise=3)",
     'vlpipe.builders.pad(remainder="kept")',
+    'vlpipe.make_dataset("data", engine="maped")',
+    'vlpipe.make_dataset("data", remainder="padd")',
+    'vlpipe.make_dataset("data", verify="firts")',
+    'vlpipe.make_dataset("data", check_finite="nought")',
+    'vlpipe.make_dataset("data", out_of_range="cut")',
+    'vlpipe.make_dataset("data", on_damage="skip")',
+    'vlpipe.SpecAugment(fill="median")',
+    'vlpipe.Windows(30, tail="cut")',
+    'vlpipe.layers.mask_aware(None, given="masks")',
+    'vlpipe.open("data").preprocess("a.wav", normalize="all")',
+    'vlpipe.layouts.raw_bytes("x", dtype="int16", d=1, byteorder="middle")',
+    'vlpipe.stitch([], [], [], lengths=[], weights="gauss")',
     'vlpipe.Writer("data", num_shards="4")',
     'vlpipe.write("data", 3)',
     'vlpipe.layouts.float_list("mel", b=80)',
@@ -154,3 +167,8 @@ def test_each_mistake_is_reported(errors: dict[str, list[str]], statement: str) 
 
 def test_the_package_says_that_it_has_types() -> None:
     assert (Path(vlpipe.__file__).parent / "py.typed").is_file()
+
+
+def test_a_prompt_shows_the_arguments_of_plan() -> None:
+    ours, theirs = inspect.signature(vlpipe.plan).parameters, inspect.signature(vlpipe.make_dataset).parameters
+    assert {name: parameter.default for name, parameter in ours.items()} == {name: parameter.default for name, parameter in theirs.items()}

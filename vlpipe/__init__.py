@@ -22,6 +22,7 @@ _HOMES = {
     "mix": "vlpipe.sources.open",
     "build_index": "vlpipe.sources.foreign.build_index",
     "Plan": "vlpipe.planning.plan",
+    "batches": "vlpipe.numpy_batches.batches",
     "Schema": "vlpipe.storage.schema",
     "Sequence": "vlpipe.storage.schema",
     "Fixed": "vlpipe.storage.schema",
@@ -33,6 +34,7 @@ _HOMES = {
     "Gain": "vlpipe.transforms.waveforms",
     "AddNoise": "vlpipe.transforms.noise",
     "TimeShift": "vlpipe.transforms.waveforms",
+    "SpeedPerturb": "vlpipe.transforms.speed",
     "SpecAugment": "vlpipe.transforms.augment",
     "Mixup": "vlpipe.transforms.mixup",
     "Skip": "vlpipe.planning.damage",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.evaluation.evaluate import evaluate as evaluate
     from vlpipe.evaluation.predict import predict as predict
     from vlpipe.inspection.summary import class_weights as class_weights
+    from vlpipe.numpy_batches.batches import batches as batches
     from vlpipe.planning.damage import Skip as Skip
     from vlpipe.planning.make_plan import plan as plan
     from vlpipe.planning.plan import Plan as Plan
@@ -88,6 +91,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from vlpipe.transforms.crop import Crop as Crop
     from vlpipe.transforms.mixup import Mixup as Mixup
     from vlpipe.transforms.noise import AddNoise as AddNoise
+    from vlpipe.transforms.speed import SpeedPerturb as SpeedPerturb
     from vlpipe.transforms.stitch import stitch as stitch
     from vlpipe.transforms.transform import Transform as Transform
     from vlpipe.transforms.waveforms import Gain as Gain
@@ -109,4 +113,4 @@ if not TYPE_CHECKING:  # type checkers would take it to mean that every name exi
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"])

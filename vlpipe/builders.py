@@ -54,6 +54,11 @@ from vlpipe.storage.example import require
 
 __all__ = ["bucket", "pad", "ragged", "same_length"]
 
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
 SAMPLE = 4096  # elements from whose lengths boundaries are chosen, unless the user passes them
 _log = logging.getLogger("vlpipe")
 

@@ -13,7 +13,7 @@ import keras
 
 from vlpipe.arguments import integer
 from vlpipe.engines.waiting import Waiting
-from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.errors import ArgumentError, DatasetError, counted
 from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors, put_back, refuse_address_as_target
 from vlpipe.files.json_files import read_json
 from vlpipe.planning.plan import Plan
@@ -21,6 +21,13 @@ from vlpipe.regular_files import create
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+__all__ = ["Backup", "InputMonitor", "SkippedRecords"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
 
 STATE_NAME = "state.json"
 WEIGHTS_NAME = "model.weights.h5"
@@ -81,6 +88,10 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc]
         self.epoch = 0 if self.state is None else int(self.state["epoch"])
         self._last = -1  # the latest batch of the epoch that `fit` has reported
         self._trained = 0 if self.state is None else self.epoch * plan.steps_per_epoch + int(self.state["batch"])
+
+    def __repr__(self) -> str:
+        position = "nothing saved yet" if self.state is None else f"epoch {self.state['epoch']}, batch {self.state['batch']}"
+        return f"Backup({str(self._directory)!r}): {position}, every {counted(self._every, 'batch')}"
 
     def _read(self) -> dict[str, Any] | None:
         put_back(self._directory)
@@ -177,6 +188,9 @@ class SkippedRecords(keras.callbacks.Callback):  # type: ignore[misc]
             )
         self._skipped = skipped
 
+    def __repr__(self) -> str:
+        return f"SkippedRecords: {counted(len(self.places), 'record')} skipped so far"
+
     @property
     def places(self) -> list[str]:
         """Where the records are, such as "train-00003-of-00016.tfrecord, record 17 at byte 88120", in the order in which they were met."""
@@ -237,6 +251,9 @@ class InputMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self._epochs: list[tuple[float, float]] = []  # seconds of waiting, and all seconds
         self._began = self._ended = self._before = self._between = 0.0
         self._batches = 0
+
+    def __repr__(self) -> str:
+        return f"InputMonitor: {counted(len(self._epochs), 'epoch')} measured"
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Measure inside the train function, which fetches the batches on TensorFlow and JAX."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import logging
 import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,9 +13,8 @@ from vlpipe.engines import graph, mapped, stream
 from vlpipe.engines.deliver import deliver
 from vlpipe.engines.epochs import epochs
 from vlpipe.engines.python_calls import keep_alive
-from vlpipe.errors import ArgumentError
+from vlpipe.planning.begin_run import begin_run, with_seed
 from vlpipe.planning.class_weights import tables
-from vlpipe.planning.damage import Skip, Skipped, name_of_run, skipped_in
 from vlpipe.planning.make_plan import make_plan
 from vlpipe.planning.options import (
     DEFAULT_DTYPE,
@@ -35,7 +31,6 @@ from vlpipe.planning.options import (
     Verify,
 )
 from vlpipe.planning.plan import Plan
-from vlpipe.planning.resume import check_state
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.paths import Opened, Source
 from vlpipe.transforms.augmentations import Augmentation
@@ -45,8 +40,6 @@ from vlpipe.transforms.windows import Windows
 
 if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
-
-_log = logging.getLogger("vlpipe")
 
 
 def make_dataset(
@@ -175,11 +168,12 @@ def make_dataset(
             there, of its `vlpipe.json`, or of a file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics.
             `vlpipe/transforms/normalize.py` has the formula.
         augment: what is changed at random, in another way in every epoch: one augmentation or a list, applied in this order, each at its
-            stage. `vlpipe.Gain`, `vlpipe.AddNoise`, `vlpipe.TimeShift` and `vlpipe.audio.Augment` (a function in Python; not in the graph
-            engine) change the samples that are read, before `transform`: the key feature must be a waveform, `[N]` or `[N, 1]`. Integers
+            stage. `vlpipe.Gain`, `vlpipe.AddNoise`, `vlpipe.TimeShift`, `vlpipe.SpeedPerturb` (a copy of each record for each speed) and
+            `vlpipe.audio.Augment` (a function in Python; not in the graph engine) change the samples that are read, before `transform`:
+            the key feature must be a waveform, `[N]` or `[N, 1]`. Integers
             are scaled to [-1, 1] before if `transform` is an audio feature; else they must be signed, and become floats in the same unit.
             `vlpipe.SpecAugment` masks time and frequency of features `[T, d]`, after `normalize`. `vlpipe.Mixup` comes last: it mixes each
-            sequence with another one of its batch, and their labels, vectors of floats; with `ids`, x["partner"] is the row of the other.
+            sequence with another one of its batch, and their labels; with `ids`, x["partner"] is the row of the other.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
             "audioset"; None: detected from the first records, if they are unambiguous.
         label_classes: the names of the classes of a label that is a text, by number: a list, a file with one name a line, a dataset, or an
@@ -270,12 +264,7 @@ def batches_of(plan: Plan) -> tf.data.Dataset:
         ArgumentError: with repeat=True, no batch would ever come, or the state to resume belongs to another run.
     """
     options = plan.options
-    _check_not_empty(plan)
-    _log_aligned(plan)
-    _log_refused(plan)
-    _log_left_out(plan)
-    start = (0, 0) if options.resume is None else check_state(plan.identity, plan.steps_per_epoch, options.resume)
-    skipped = _skipped(plan)
+    start, skipped = begin_run(plan)
     engines: dict[str, Callable[..., tf.data.Dataset]] = {
         "mapped": functools.partial(mapped.batches, skipped=skipped),
         "graph": functools.partial(graph.batches, skipped=skipped),
@@ -294,57 +283,6 @@ def batches_of(plan: Plan) -> tf.data.Dataset:
     dataset.vlpipe_skipped = skipped  # for `callbacks.SkippedRecords`
     dataset.vlpipe_plan = plan  # for `callbacks.InputMonitor`
     return dataset
-
-
-def _skipped(plan: Plan) -> Skipped | None:
-    """What counts the damaged records that are left out, from those on that a resumed run had met; None: they are errors."""
-    if not isinstance(plan.options.on_damage, Skip):
-        return None
-    run = name_of_run(plan.identity, plan.index, plan.options.shard)
-    return Skipped(plan.index, plan.options.on_damage.most, run, skipped_in(plan.options.resume))
-
-
-def with_seed(options: Options) -> Options:
-    """The options with a seed: where something is random and the user passed none, one is drawn and logged."""
-    if options.seed is not None or not options.is_random:
-        return options
-    seed = secrets.randbits(31)
-    _log.info("seed=%d was drawn; pass it to get the same orders again", seed)
-    return dataclasses.replace(options, seed=seed)
-
-
-def _check_not_empty(plan: Plan) -> None:
-    """Refuse an endless run of empty epochs, which would neither deliver a batch nor end."""
-    if plan.options.repeat and not plan.steps_per_epoch:
-        raise ArgumentError(
-            f"repeat=True: an epoch has no batch: of {plan.total} {plan.unit}, these are not delivered: {plan.refused}. Use a smaller "
-            'batch_size, remainder="keep" or another length_range.'
-        )
-
-
-def _log_aligned(plan: Plan) -> None:
-    """Log once, before the first batch, which sequences are taken to be aligned by their lengths."""
-    selection = plan.selection
-    if selection.aligned and plan.options.aligned is None:
-        names, ends = ", ".join(selection.aligned), "go" if len(selection.aligned) > 1 else "goes"
-        _log.info('aligned=None: %s %s frame by frame with "%s", as long in every record; aligned=False if not', names, ends, selection.key)
-
-
-def _log_refused(plan: Plan) -> None:
-    """Log once, before the first batch, which records are not delivered or are truncated."""
-    if plan.refused:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in plan.refused.items())
-        _log.warning("%d of %d %s are not delivered in an epoch: %s", sum(plan.refused.values()), plan.total, plan.unit, reasons)
-    if plan.truncated:
-        _log.warning("%d of %d records are truncated to %s frames", plan.truncated, len(plan.index), plan.options.length_range[1])
-
-
-def _log_left_out(plan: Plan) -> None:
-    """Log once which keys of third-party records cannot be delivered."""
-    left_out = {} if plan.index.foreign is None else plan.index.foreign.left_out
-    if left_out:
-        keys = "; ".join(f"{key!r}: {reason}" for key, reason in left_out.items())
-        _log.warning("%s: these keys cannot be delivered: %s", plan.index.shards[0].path, keys)
 
 
 def _tf_options(plan: Plan) -> tf.data.Options:

@@ -60,7 +60,7 @@ def counted(number: float, noun: str) -> str:
         ('1 file', '2,000 files', '0 classes', '1.25 times')
     """
     text = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
-    return f"{text} {noun if text == '1' else noun + ('es' if noun.endswith('s') else 's')}"
+    return f"{text} {noun if text == '1' else noun + ('es' if noun.endswith(('s', 'ch')) else 's')}"
 
 
 def shortened(text: object, most: int) -> str:

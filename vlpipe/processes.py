@@ -25,8 +25,9 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -225,6 +226,14 @@ def _interrupts_blocked() -> Iterator[None]:
 # ---- the worker ------------------------------------------------------------------------------------------------------------------
 
 
+_is_worker = False
+
+
+def is_worker() -> bool:
+    """Whether this process works for another one, whose terminal it shares: it shows nothing there."""
+    return _is_worker or multiprocessing.parent_process() is not None
+
+
 def run_worker(function: Callable[[Any, Progress], tuple[Any, bytes]]) -> None:
     """Answer the tasks that come on standard input, until it ends. Call this in a module that `Workers` runs.
 
@@ -232,6 +241,8 @@ def run_worker(function: Callable[[Any, Progress], tuple[Any, bytes]]) -> None:
         function: does a task, given the task and a function that reports progress (any JSON value); returns the result (a JSON value) and
             a payload of bytes. A `VlpipeError` is raised again in the parent; any other exception ends the process.
     """
+    global _is_worker
+    _is_worker = True
     tasks: queue.Queue[bytes | None] = queue.Queue()
     threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
     while (line := tasks.get()) is not None:
@@ -268,13 +279,40 @@ def _send(document: dict[str, Any], payload: bytes = b"") -> None:
 # ---- multiprocessing -------------------------------------------------------------------------------------------------------------
 
 
+class Pool(ProcessPoolExecutor):
+    """A pool that kills its processes if it is shut down during their work: after Ctrl-C nobody wants to wait for a long recording."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._others = set(multiprocessing.active_children())
+        self._futures: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+
+    def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
+        future = super().submit(*arguments, **options)
+        self._futures.add(future)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if not cancel_futures or all(future.done() for future in self._futures):
+            super().shutdown(wait, cancel_futures=cancel_futures)
+            return
+        results: Any = getattr(self, "_result_queue", None)
+        super().shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - self._others:
+            process.kill()
+            process.join()
+        # One may have died in the middle of an answer, for whose rest the pool would wait as long as this process could write it.
+        with contextlib.suppress(AttributeError, OSError):
+            results._writer.close()
+
+
 def start_pool(workers: int) -> ProcessPoolExecutor:
     """Start a pool of processes, which the caller shuts down."""
     # The linear-algebra library would start threads in each of the processes, which only slow each other down.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Not forked: TensorFlow's threads do not survive a fork.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_pool_worker)
+    pool = Pool(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_pool_worker)
     with _interrupts_blocked():  # until the processes ignore them
         for _ in range(workers):
             pool.submit(os.getpid)

@@ -18,6 +18,10 @@ from vlpipe.layers.testing import assert_padding_invariant
 __all__ = ["assert_padding_invariant", "assert_resumes"]
 
 
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
 def assert_resumes(make: Callable[[Any], Any], plan: Any, *, epochs: int = 1, batches: int = 2) -> None:
     """Fail if a dataset that is resumed anywhere does not go on with the very batches of the run that was never stopped.
 

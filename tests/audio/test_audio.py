@@ -43,6 +43,9 @@ def tones(count: int = 3000, channels: int = 1) -> np.ndarray:
     return (0.4 * np.sin(time * 0.05 * (1 + np.arange(channels)))).astype(np.float64)
 
 
+DECODERS = ["tensorflow-io", "soundfile"] if decoding._tensorflow_io_loads() else ["soundfile"]
+
+
 def encode(kind: str = "WAV", subtype: str = "PCM_16", samples: np.ndarray | None = None, rate: int = 8000) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, tones() if samples is None else samples, rate, format=kind, subtype=subtype)
@@ -56,7 +59,7 @@ def test_both_decoders_give_the_same_samples(kind: str, subtype: str, channels: 
     data = encode(kind, subtype, tones(channels=channels), rate)
     expected, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     tolerance = 1e-6 if kind in ("OGG", "MP3") else 0
-    for name in (audio.decoder(), "soundfile"):
+    for name in DECODERS:
         monkeypatch.setattr(decoding, "decoder", lambda name=name: name)
         monkeypatch.setattr(decoding, "_has_soundfile", lambda name=name: name == "soundfile")
         samples, decoded_rate = audio.decode(data)
@@ -75,11 +78,18 @@ def test_16_bit_samples_are_divided_by_32768() -> None:
     assert np.array_equal(samples[:, 0], integers / np.float32(32768))
 
 
-def test_the_decoder_is_tensorflow_io_where_its_ops_load() -> None:
+def test_the_decoder_is_soundfile_where_it_is_installed_and_else_tensorflow_io(monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
-    native = tf.__version__.startswith("2.17.")
-    assert audio.decoder() == ("tensorflow-io" if native else "soundfile")
+    assert audio.decoder() == "soundfile"
+    monkeypatch.setattr(decoding, "_has_soundfile", lambda: False)
+    assert audio.decoder() == ("tensorflow-io" if tf.__version__.startswith("2.17.") else "soundfile")
+
+
+def test_decoding_by_soundfile_does_not_load_tensorflow(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encode())
+    code = f"import sys, vlpipe; vlpipe.audio.load({str(tmp_path / 'a.wav')!r}); print('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def assert_refused(data: bytes, message: str) -> None:

@@ -16,6 +16,8 @@ from vlpipe.audio import decoding
 from vlpipe.audio.containers import read_header
 from vlpipe.errors import AudioError
 
+DECODERS = ["tensorflow-io", "soundfile"] if decoding._tensorflow_io_loads() else ["soundfile"]
+
 RATES = [8000, 16000, 44100]  # MPEG 2.5, 2 and 1
 
 
@@ -58,7 +60,7 @@ def spf(rate: int) -> int:
 def by_each_decoder(data: bytes, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """Decode with both decoders, where both are installed, and compare."""
     results = []
-    for name in {audio.decoder(), "soundfile"}:
+    for name in DECODERS:
         with monkeypatch.context() as patch:
             patch.setattr(decoding, "decoder", lambda name=name: name)
             patch.setattr(decoding, "_has_soundfile", lambda name=name: name == "soundfile")
@@ -71,7 +73,7 @@ def by_each_decoder(data: bytes, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 
 def refuse(data: bytes, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in {audio.decoder(), "soundfile"}:
+    for name in DECODERS:
         with monkeypatch.context() as patch:
             patch.setattr(decoding, "decoder", lambda name=name: name)
             patch.setattr(decoding, "_has_soundfile", lambda name=name: name == "soundfile")

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
-from benchmarks import peers, pipelines, throughput, workloads
+from benchmarks import consuming, peers, pipelines, throughput, workloads
 from benchmarks.peer_tools import LengthGrouped, once
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +35,8 @@ def check_figures(result: dict[str, Any], ways: set[str], rounds: int) -> None:
         )
         assert (figures["valid_ratio"] is None) if name in FLOORS else (0 < figures["valid_ratio"] <= 1)
         assert ("workers" in figures) == (name in peers.PEERS)
+        assert ("graph" in figures) == (name in set(pipelines.WAYS) - {consuming.ARRAYS})
+        assert len(figures["graph"]["seconds"] if "graph" in figures else figures["seconds"]) == rounds
 
 
 def test_quick_writes_every_way_and_every_round(tmp_path: Path) -> None:

@@ -339,13 +339,6 @@ def test_ingest_refuses_invalid_arguments(audio: Path, arguments: list[str], mes
     assert not (audio.parent / "data").exists()
 
 
-def test_ingest_shows_a_bar_on_a_terminal(audio: Path, in_threads: None) -> None:
-    on_terminal = run("ingest", audio, audio.parent / "data", *SMALL, FORCE_COLOR="1", TERM="xterm-256color")
-    assert "4/4" in on_terminal.stderr
-    assert "files/s" in on_terminal.stderr
-    assert "0:00:00" in on_terminal.stderr
-
-
 def test_the_installed_command_runs() -> None:
     script = Path(sys.executable).with_name("vlpipe")
     assert subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout.startswith("vlpipe, version")

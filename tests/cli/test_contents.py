@@ -109,12 +109,6 @@ def test_verify_a_damaged_dataset_is_status_1(dataset: Path) -> None:
     assert set(problem) == {"shard", "record", "offset", "kind", "found", "expected", "action"}
 
 
-def test_verify_shows_a_bar_on_a_terminal(dataset: Path) -> None:
-    result = run("verify", dataset, "--json", FORCE_COLOR="1", TERM="xterm-256color")
-    assert "MB/s" in result.stderr
-    assert json.loads(result.stdout)["ok"]
-
-
 # vlpipe stats
 
 

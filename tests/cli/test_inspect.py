@@ -269,3 +269,19 @@ def test_a_layout_that_cannot_be_parsed(tmp_path: Path, text: str) -> None:
     assert result.exit_code == 1
     assert f"--layout: {text} cannot be parsed (" in result.stderr
     assert 'such as {"float_list": {"key": "mel", "d": 80}}' in result.stderr
+
+
+def test_a_record_of_80_keys_fills_one_screen(tmp_path: Path) -> None:
+    records = [example({f"k{key}": floats([float(key)] * 8 * (count + 3)) for key in range(80)}) for count in range(6)]
+    shown = run("inspect", str(write(tmp_path / "a.tfrecord", records))).stdout.partition("layout: unknown")[2].splitlines()
+    assert sum(line.startswith("float_list, ") for line in shown) == 5
+    assert shown[-1] == "… and 75 more candidates, which --json lists"
+    assert len(inspect(tmp_path / "a.tfrecord")["candidates"]) == 80
+
+
+@pytest.mark.parametrize(("key", "said"), [("sample_rate", True), ("fs", True), ("operation", False)])
+def test_bytes_beside_a_sample_rate_may_be_samples(tmp_path: Path, key: str, said: bool) -> None:
+    records = [example({"audio": raw(np.arange(1000 + 10 * n, dtype="<i2")), key: ints(16000)}) for n in range(6)]
+    reason = inspect(write(tmp_path / "a.tfrecord", records))["candidates"][0]["reasons"][0]
+    advice = f"; beside {key}, if they are 16-bit samples of one channel: dtype='int16', d=1"
+    assert reason == "2000 to 2100 bytes in audio, of unknown frame size" + advice * said

@@ -117,8 +117,8 @@ def test_interrupted(tmp_path: Path, source: Path, moment: str) -> None:
     session = Session(source, tmp_path / "d")
     session.wait_until(moment)
     os.killpg(session.process.pid, signal.SIGINT)  # as a terminal does
-    assert session.end().strip() == "Aborted!"
-    assert session.process.returncode == 1
+    assert session.end().strip() == "vlpipe: interrupted; no output is half written"
+    assert session.process.returncode == 130
     assert listing(tmp_path) == []
 
 

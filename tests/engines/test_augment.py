@@ -375,3 +375,35 @@ def test_the_unit_of_the_noise_does_not_matter(tmp_path: Path, unit: float, dtyp
     for number, x in enumerate(speech):
         assert not np.array_equal(found[number], x)
         np.testing.assert_allclose(found[number], should[number], rtol=1e-5, atol=1e-5 * float(np.abs(should[number]).max()))
+
+
+def test_noise_is_named_among_several_sequences_and_what_is_no_object_is_refused(tmp_path: Path) -> None:
+    speech, noise = waveforms(LENGTHS), waveforms(NOISES, seed=1)
+    source = written(tmp_path / "speech", speech)
+    vlpipe.write(tmp_path / "noise", [{"left": x, "right": x[::-1] * 2} for x in noise])
+    with pytest.raises(ArgumentError, match=r"expected one waveform, .* Name it, vlpipe.AddNoise\(..., features=NAME\)"):
+        AddNoise(tmp_path / "noise")
+    with pytest.raises(ArgumentError, match="expected the waveform 'middle'"):
+        AddNoise(tmp_path / "noise", features="middle")
+    augment = AddNoise(tmp_path / "noise", features="right")
+    found = epoch_of(delivered(source, augment))
+    for number, x in enumerate(speech):
+        should = augmented_waveform(x, number, 5, 0, [augment], [entry[::-1] for entry in noise])
+        np.testing.assert_allclose(found[number], should, rtol=2e-6, atol=1e-6)
+    log_mel = vlpipe.audio.LogMel
+    cases: list[tuple[dict[str, Any], str]] = [
+        (
+            {"transform": log_mel},
+            r"transform: came as the class vlpipe.audio.LogMel, expected an object. Call it: transform=vlpipe.audio.Log",
+        ),
+        (
+            {"transform": [log_mel(), Gain()]},
+            r"transform: came as a list of 2, expected one function or audio feature. .*belong in augment=",
+        ),
+        ({"transform": Gain()}, r"transform: came as Gain\(.*, which is an augmentation. Pass augment="),
+        ({"augment": [Gain(), SpecAugment]}, r"augment: came as the class SpecAugment, expected an object. Call it: SpecAugment\(...\)"),
+        ({"augment": [log_mel(), Gain()]}, "augment: came as LogMel.*, which is a transform. Pass transform=..., beside augment="),
+    ]
+    for arguments, said in cases:
+        with pytest.raises(ArgumentError, match=said):
+            vlpipe.plan(source, **arguments)

@@ -92,11 +92,26 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     numbers, _ = written(tmp_path / "numbers", label=vlpipe.Fixed())
     two = str(tmp_path / "two")
     vlpipe.write(two, [{"a": np.ones((3, 2), np.float32), "b": np.ones((3, 2), np.float32)}])
+    lists = str(tmp_path / "lists")
+    schema = vlpipe.Schema(x=vlpipe.Sequence(2), words=vlpipe.Sequence((), "int64"))
+    vlpipe.write(lists, [{"x": np.ones((3, 2), np.float32), "words": np.arange(n)} for n in (1, 2)], schema)
+    with pytest.raises(ArgumentError, match="Mixup: classes: came as 0"):
+        Mixup(classes=0)
     for alpha in (0, -1, 101, "much"):
         with pytest.raises(ArgumentError, match="Mixup: alpha: came as .*, expected a number from 0.001 to 100"):
             Mixup(alpha)  # type: ignore[arg-type]
     cases: list[tuple[str, dict[str, Any], str]] = [
-        (numbers, {}, 'augment: Mixup mixes labels, but "label" is Fixed.*expected floats. Write classes as one-hot'),
+        (
+            numbers,
+            {},
+            r'Mixup makes vectors of the class numbers "label", but the dataset has no class names .* Pass vlpipe.Mixup\(alpha, cl',
+        ),
+        (
+            numbers,
+            {"augment": Mixup(classes=2)},
+            r'record \d+ at byte \d+: "label" is 2, and Mixup makes vectors of 2 classes, expected 0 to 1',
+        ),
+        (lists, {"label": "words"}, 'augment: Mixup mixes labels, but "words" is Sequence.*expected a class number or a vector'),
         (two, {"features": ("a", "b")}, r"augment: Mixup mixes one feature, but \['a', 'b'\] are delivered, and the others would stay"),
         (source, {"augment": [Mixup(), Mixup(1)]}, "augment: has 2 vlpipe.Mixup, expected one. Use one with a greater alpha"),
         (source, {"engine": "stream"}, "augment: Mixup needs the batches of a plan, and the stream engine has none"),
@@ -118,3 +133,51 @@ def test_check_finite_names_the_record_that_has_the_nan_and_not_the_one_it_is_mi
         dataset = vlpipe.make_dataset(tmp_path / "d", augment=Mixup(1.0), check_finite="error", shuffle=False, seed=seed, engine=engine)
         with pytest.raises(tf.errors.InvalidArgumentError, match="record 7 at byte [0-9]+: .*has nan"):
             list(dataset)
+
+
+def test_class_numbers_become_vectors_and_multi_hot_integers_floats(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    classes = [int(n) for n in random.integers(0, CLASSES, 20)]
+    hot = random.integers(0, 2, (20, 4))
+    schema = vlpipe.Schema(x=vlpipe.Sequence(2), label=vlpipe.Fixed(), tags=vlpipe.Fixed(4, "int64"))
+    with vlpipe.Writer(tmp_path / "d", schema) as writer:
+        writer.metadata = {"classes": ["a", "b", "c"]}
+        for y, tags in zip(classes, hot, strict=True):
+            writer.write({"x": np.ones((3, 2), np.float32), "label": y, "tags": tags})
+    weights = {0: 1.0, 1: 3.0}
+    for augment, size in ((Mixup(1.0), 3), (Mixup(1.0, classes=5), 5)):
+        for engine in ("mapped", "graph"):
+            dataset = vlpipe.make_dataset(
+                tmp_path / "d", label=("label", "tags"), augment=augment, ids=True, seed=5, batch_size=8, engine=engine,
+                class_weight={"label": weights},
+            )  # fmt: skip
+            for x, y, weight in dataset:
+                ids = x["id"].numpy().tolist()
+                assert y["label"].shape == (len(ids), size)
+                for row, number in enumerate(ids):
+                    partner, share = int(x["partner"][row]), share_of(1.0, draw(5, 0, MIXUP + 1, number))
+                    one = np.eye(size)
+                    should = share * one[classes[number]] + (1 - share) * one[classes[partner]]
+                    np.testing.assert_allclose(y["label"][row], should, atol=1e-3)
+                    np.testing.assert_allclose(y["tags"][row], share * hot[number] + (1 - share) * hot[partner], atol=1e-3)
+                    expected = sum(value * weights.get(position, 1.0) for position, value in enumerate(should))
+                    assert float(weight["label"][row]) == pytest.approx(expected, abs=1e-2)
+    state = vlpipe.plan(tmp_path / "d", augment=Mixup(classes=5), seed=1).state(0, 0)
+    assert state["augment"] == "Mixup(alpha=0.2, classes=5, batch_size=32, world=1)"
+
+
+def test_class_numbers_that_the_index_lacks_are_refused(tmp_path: Path) -> None:
+    def parse(data: tf.Tensor) -> dict[str, tf.Tensor]:
+        parsed = tf.io.parse_single_example(data, {"x": tf.io.VarLenFeature(tf.float32), "label": tf.io.FixedLenFeature([], tf.int64)})
+        return {"x": tf.reshape(tf.sparse.to_dense(parsed["x"]), [-1, 1]), "label": parsed["label"]}
+
+    path = str(tmp_path / "d.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        feature = {
+            "x": tf.train.Feature(float_list=tf.train.FloatList(value=[1, 2])),
+            "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[1])),
+        }
+        writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    layout = vlpipe.layouts.Layout.custom(parse, lambda data: tf.shape(parse(data)["x"])[0], name="own")
+    with pytest.raises(ArgumentError, match='vectors of class numbers, but the index does not have those of "label". Convert the dataset'):
+        vlpipe.plan(path, layout=layout, augment=Mixup(classes=2))

@@ -44,4 +44,4 @@ def work_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, workers: int, **_: Any) -> None:
             super().__init__(workers)
 
-    monkeypatch.setattr("vlpipe.processes.ProcessPoolExecutor", Threads)
+    monkeypatch.setattr("vlpipe.processes.Pool", Threads)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -59,3 +61,24 @@ def augmented_waveform(x: np.ndarray, number: int, seed: int, epoch: int, augmen
         else:
             x = gained(x, augment, draws) if kind == "Gain" else shifted(x, augment, draws)
     return x
+
+
+def speeded_length(n: int, factor: float) -> int:
+    """n / factor, rounded half up; at least one sample of at least one."""
+    hundredths = round(factor * 100)
+    return max(math.floor(Fraction(n * 100, hundredths) + Fraction(1, 2)), min(n, 1))
+
+
+def speeded(x: np.ndarray, factor: float) -> np.ndarray:
+    """The waveform `[N]` between its samples, one output sample at a time: a sinc of 92 % of the lower rate in a Kaiser window."""
+    x = x.astype(np.float64)
+    if factor == 1:
+        return x
+    lower = min(1.0, 1 / factor)
+    out = np.zeros(speeded_length(len(x), factor))
+    for m in range(len(out)):
+        away = lower * (m * factor - np.arange(len(x))) / 32
+        near = np.abs(away) < 1 - 1e-9
+        weights = 0.92 * lower * np.sinc(0.92 * 32 * away[near]) * np.i0(8 * np.sqrt(1 - away[near] ** 2)) / np.i0(8)
+        out[m] = np.sum(x[near] * weights)
+    return out

@@ -540,7 +540,7 @@ def test_no_process_and_no_dataset_remain(tmp_path: Path, end: str) -> None:
     wait_for(lambda: not in_session(process.pid))
     assert not (tmp_path / "data").exists()
     if end != "killed":
-        assert (process.returncode, errors.strip()) == (1, "Aborted!")
+        assert (process.returncode, errors.strip()) == (130, "vlpipe: interrupted; no output is half written")
         assert not list(tmp_path.glob(".data*"))
 
 

@@ -363,9 +363,9 @@ def test_the_repr_is_a_small_table(source: RecordSet) -> None:
         "hours     0.00",
         "selected  label=1",
         "features  [T, 2] float32, T from 4 to 50",
-        "label     Fixed(shape=(), dtype='int64')",
+        "label     int64",
         "speaker   text, 5 different: ann, bob, cleo, dora, ém",
-        "score     Fixed(shape=(), dtype='float32')",
+        "score     float32",
         "path      text, 15 different: 0001.wav, 0005.wav, 0009.wav, 0013.wav, 0017.wav,",
         "          0021.wav, 0025.wav, 0029.wav and 7 more",
     ]

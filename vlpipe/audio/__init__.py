@@ -5,8 +5,8 @@
 
 A feature is also a `transform` of `make_dataset`, which computes it in the graph: `transforms/audio_features.py`.
 
-tensorflow-io decodes WAV and Ogg Vorbis where its native ops load (TensorFlow 2.16 and 2.17); elsewhere soundfile does. soundfile
-decodes FLAC and MP3; tensorflow-io takes over where soundfile is not installed. soundfile alone decodes AIFF, RIFX and Ogg Opus.
+soundfile decodes wherever it is installed. Without it, tensorflow-io decodes WAV, Ogg Vorbis, FLAC and MP3 where its native ops load
+(TensorFlow 2.16 and 2.17). soundfile alone decodes AIFF, RIFX and Ogg Opus.
 """
 
 from vlpipe.audio.augment import Augment
@@ -15,3 +15,7 @@ from vlpipe.audio.features import MFCC, Frames, LogMel, from_settings
 from vlpipe.audio.loading import load
 
 __all__ = ["MFCC", "Augment", "Frames", "LogMel", "decode", "decoder", "from_settings", "load", "resample"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

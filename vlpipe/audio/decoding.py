@@ -1,4 +1,4 @@
-"""Decode audio files into float32 samples, with tensorflow-io or soundfile."""
+"""Decode audio files into float32 samples, with soundfile or tensorflow-io."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def decode(data: bytes, *, name: str = "audio") -> tuple[np.ndarray, int]:
     header = read_header(data, name)
     if header.samples == 0:
         return np.zeros((0, header.channels), np.float32), header.rate
-    samples = _decode_natively(data, header) if decoder() == "tensorflow-io" and _is_native(header, len(data)) else None
+    samples = _decode_natively(data, header) if _uses_tensorflow_io(header.kind) and _is_native(header, len(data)) else None
     rate = header.rate
     if samples is None:
         samples, rate = _decode_by_soundfile(data, header, name)
@@ -94,22 +94,32 @@ def _say_once_if_loud(samples: np.ndarray, name: str) -> None:
         )
 
 
-@functools.cache
 def decoder() -> str:
-    """Return the name of the decoder in use: "tensorflow-io" where its native ops load, else "soundfile".
+    """Return the name of the decoder in use: "soundfile" where it is installed, else "tensorflow-io" where its native ops load.
+
+    tensorflow-io loads TensorFlow into each process that decodes, which takes seconds.
 
     Example:
         >>> vlpipe.audio.decoder() in ("tensorflow-io", "soundfile")
         True
     """
+    return "soundfile" if _has_soundfile() or not _tensorflow_io_loads() else "tensorflow-io"
+
+
+def _uses_tensorflow_io(kind: str) -> bool:
+    return decoder() == "tensorflow-io" or (kind == "MP3" and not _soundfile_decodes(kind) and _tensorflow_io_loads())
+
+
+@functools.cache
+def _tensorflow_io_loads() -> bool:
     try:
         # tensorflow-io warns on import and fails on use under a TensorFlow that it was not built for.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _tensorflow_io().audio.decode_wav(_PROBE, dtype="int16")
     except Exception:
-        return "soundfile"
-    return "tensorflow-io"
+        return False
+    return True
 
 
 def _tensorflow_io() -> ModuleType:
@@ -129,6 +139,7 @@ def _is_native(header: Header, size: int) -> bool:
     return header.kind in _NATIVE
 
 
+@functools.cache
 def _has_soundfile() -> bool:
     return importlib.util.find_spec("soundfile") is not None
 

@@ -1,6 +1,6 @@
 """The command `vlpipe`.
 
-Exit status: 0 success; 1 failure, with one message on stderr, or problems found; 2 wrong usage.
+Exit status: 0 success; 1 failure, with one message on stderr, or problems found; 2 wrong usage; 130 interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from vlpipe.cli.models import check_model
 from vlpipe.cli.reporting import report
 from vlpipe.errors import VlpipeError
 
+INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
+
 
 class _Commands(click.Group):
-    """Print vlpipe's errors as one message with exit status 1; any other exception is a bug and shows its traceback."""
+    """Print vlpipe's errors as one message with exit status 1, and one line after Ctrl-C; any other exception is a bug and shows its
+    traceback.
+    """
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -30,6 +34,9 @@ class _Commands(click.Group):
         except VlpipeError as error:
             click.echo(f"vlpipe: {error}", err=True)
             context.exit(1)
+        except KeyboardInterrupt:
+            click.echo("vlpipe: interrupted; no output is half written", err=True)
+            context.exit(INTERRUPTED)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -1,11 +1,11 @@
-"""Shared by the commands: progress bars, JSON output, and the arguments SOURCE and --layout."""
+"""Shared by the commands: output, and the arguments SOURCE, --layout and --where."""
 
 from __future__ import annotations
 
+import difflib
 import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -13,33 +13,6 @@ import click
 from vlpipe.errors import ArgumentError, safe_lines
 
 _MAX_LETTERS = 1 << 16  # of a line: a call with many files can be long, and has to stay whole
-
-
-@contextmanager
-def progress(unit: str, per: float = 1) -> Iterator[Callable[[float, float], None]]:
-    """Show a bar with rate and remaining time on stderr, if it is a terminal.
-
-    Args:
-        unit: unit of the numbers, such as "MB".
-        per: counts in one unit, such as 1e6 bytes in a MB.
-
-    Yields:
-        A function to call with the count so far and the total count.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), TextColumn("{task.fields[count]} {task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, count="", rate="")
-        started = time.monotonic()
-
-        def show(done: float, total: float) -> None:
-            rate = done / per / max(1e-9, time.monotonic() - started)
-            bar.update(task, completed=done, total=total, count=f"{done / per:,.0f}/{total / per:,.0f}", rate=f"{rate:,.0f} {unit}/s")
-
-        yield show
 
 
 def echo(text: str, err: bool = False) -> None:
@@ -102,9 +75,11 @@ def parse_layout(text: str | None) -> Any:
     if text is None or text in TABLE:
         return text
     try:
-        document = json.loads(text)
+        document = {text: {}} if re.fullmatch(r"\w+", text) else json.loads(text)
         only = document.pop("only", None)  # beside the name of the layout, or among its arguments
         ((name, arguments),) = document.items()
+        if name not in TABLE:
+            raise ValueError(f"{name} is no layout{_similar(name, TABLE)}")
         only = arguments.pop("only", only)
         key = arguments.pop("key", None)
         keys = arguments.pop("keys", [] if key is None else [key])
@@ -116,3 +91,8 @@ def parse_layout(text: str | None) -> Any:
             f"--layout: {text} cannot be parsed ({error}), expected a JSON object with one of {', '.join(TABLE)} and its arguments, such "
             'as {"float_list": {"key": "mel", "d": 80}}.'
         ) from error
+
+
+def _similar(name: str, names: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress, selected, where_option
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, selected, where_option
 
 if TYPE_CHECKING:
     from vlpipe.verification import Report
@@ -23,7 +22,7 @@ def _json_option(default_output: str) -> Callable[[Any], Any]:
     return click.option("--json", "as_json", is_flag=True, help=f"Print JSON instead of {default_output}.")
 
 
-@click.command()
+@click.command(short_help="Read everything and list what differs from what was written.")
 @_source
 @layout_option
 @click.option("--finite", is_flag=True, help="Also list NaN and infinities in features and labels of floats.")
@@ -45,8 +44,7 @@ def verify(source: tuple[str, ...], layout: str | None, finite: bool, workers: i
     from vlpipe import verification
 
     parsed = parse_layout(layout)
-    with progress("MB", 1e6) as show:
-        report = verification.verify(one_or_many(source), parsed, finite=finite, workers=workers, progress=show)
+    report = verification.verify(one_or_many(source), parsed, finite=finite, workers=workers)
     if as_json:
         print_json({"ok": report.ok} | _without_numbers(report))
     else:
@@ -60,7 +58,7 @@ def _without_numbers(report: Report) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in ("damage", "files")}
 
 
-@click.command()
+@click.command(short_help="Summarise: records, lengths, mean and deviation, classes.")
 @_source
 @layout_option
 @where_option
@@ -90,15 +88,14 @@ def stats(source: tuple[str, ...], layout: str | None, where: tuple[str, ...], b
     from vlpipe.inspection.summary import summarize
 
     chosen, parsed = selected(source, layout, where)
-    with progress("MB", 1e6) if compute else nullcontext(lambda done, total: None) as show:
-        summary = summarize(chosen, by, parsed, compute=compute, progress=show)
+    summary = summarize(chosen, by, parsed, compute=compute)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:
         echo(summary.report())
 
 
-@click.command()
+@click.command(short_help="Show the first records.")
 @_source
 @layout_option
 @click.option("-n", "--records", type=click.IntRange(1), default=5, show_default=True, help="Number of records.")
@@ -122,7 +119,7 @@ def head(source: tuple[str, ...], layout: str | None, records: int, as_json: boo
             echo(view.report())
 
 
-@click.command()
+@click.command(short_help="Show or draw a histogram of the lengths.")
 @_source
 @layout_option
 @click.option(

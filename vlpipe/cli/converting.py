@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, print_json, progress, selected, where_option
+from vlpipe.cli.common import echo, layout_option, print_json, selected, where_option
 from vlpipe.errors import counted
 
 if TYPE_CHECKING:
     from vlpipe.conversion import Converted
 
 
-@click.command()
+@click.command(short_help="Write any readable records as a dataset of vlpipe.")
 @click.argument("source", nargs=-1, required=True)
 @click.argument("out", type=click.Path(path_type=Path))
 @layout_option
@@ -58,10 +58,9 @@ def convert(
     numbered = {label: classes} if label else classes
     started = time.monotonic()
     chosen, parsed = selected(source, layout, where)
-    with progress("MB", 1e6) as show:
-        converted = convert_to_native(
-            chosen, out, layout=parsed, label_classes=numbered, num_shards=num_shards, workers=workers, overwrite=overwrite, progress=show
-        )
+    converted = convert_to_native(
+        chosen, out, layout=parsed, label_classes=numbered, num_shards=num_shards, workers=workers, overwrite=overwrite
+    )
     seconds = time.monotonic() - started
     if as_json:
         print_json({"path": str(out), **dataclasses.asdict(converted), "seconds": round(seconds, 3)})

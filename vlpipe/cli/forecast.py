@@ -30,7 +30,7 @@ def _parse_range(_context: click.Context, _parameter: click.Parameter, value: st
         raise click.BadParameter(f"{value!r} is not of the form SHORTEST:LONGEST, such as 1: or 10:2000.") from None
 
 
-@click.command()
+@click.command(short_help="Forecast an epoch: batches, shapes, padding, memory.")
 @click.argument("source", nargs=-1, required=True)
 @layout_option
 @where_option

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, progress
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json
 from vlpipe.errors import ArgumentError, counted, printable, shortened
 
 if TYPE_CHECKING:
     from vlpipe.layouts.guesses import Guess
 
+_MOST_CANDIDATES = 5  # shown; a record with 80 keys can have as many
 
-@click.command()
+
+@click.command(short_help="Show what third-party files hold and the call that reads them.")
 @click.argument("file", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def inspect(file: tuple[str, ...], as_json: bool) -> None:
@@ -119,12 +121,14 @@ def _as_text(report: dict[str, Any]) -> str:
         lines += [f"  --layout {shlex.quote(report['option'])}"] if report.get("option") else []
     else:
         lines.append("layout: unknown" + ("; candidates:" if report["candidates"] else ""))
-        for candidate in report["candidates"]:
+        for candidate in report["candidates"][:_MOST_CANDIDATES]:
             lines += [
                 "",
                 f"{candidate['layout']}, {candidate['confidence']:.0%}: {'; '.join(candidate['reasons'])}",
                 f"  {candidate['call']}",
             ]
+        more = len(report["candidates"]) - _MOST_CANDIDATES
+        lines += ["", f"… and {counted(more, 'more candidate')}, which --json lists"] if more > 0 else []
     lines += [f"note: {refusal}" for refusal in report.get("refusals", [])]
     return "\n".join(line.rstrip() for line in "\n".join(lines).splitlines())
 
@@ -135,7 +139,7 @@ def _span(values: list[int] | None) -> str:
     return f"{values[0]:,}" if values[0] == values[1] else f"{values[0]:,} to {values[1]:,}"
 
 
-@click.command()
+@click.command(short_help="Index third-party files, so that they open at once.")
 @click.argument("source", nargs=-1, required=True)
 @layout_option
 @click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core, fewer for little data]")
@@ -156,8 +160,7 @@ def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> N
         raise ArgumentError(f"{', '.join(source)}: already has an index, which vlpipe wrote with the dataset. Pass third-party files.")
     started = time.monotonic()
     parsed = parse_layout(layout)
-    with progress("files") as show:
-        built = build_index(one_or_many(source), parsed, workers=workers, progress=show)
+    built = build_index(one_or_many(source), parsed, workers=workers)
     seconds = time.monotonic() - started
     size = sum(shard.bytes for shard in built.shards)
     echo(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 from click.core import ParameterSource
 
-from vlpipe.cli.common import echo, progress
+from vlpipe.cli.common import echo
 from vlpipe.errors import counted
+from vlpipe.text_tables import progress_bar
 
 if TYPE_CHECKING:
     from vlpipe.ingest import IngestResult, Recording
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _OF_FEATURES = ("mels", "hop_ms", "window_ms", "dtype")  # options that say nothing about waveforms
 
 
-@click.command()
+@click.command(short_help="Decode a folder of recordings into a dataset.")
 @click.argument("audio_dir", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--label-regex", metavar="REGEX", help="Label: group 1 (or the group named label) of the first match in the relative path.")
@@ -112,7 +113,7 @@ def ingest(
     class_list = read_classes(classes) if classes else None
     recordings, ignored = _find_recordings(audio_dir, label_regex, label_from_parent, manifest, split_by, features)
     started = time.monotonic()
-    with progress("files") as show:
+    with progress_bar("decoding", "files") as show:
         done = itertools.count(1)
         result = ingest_recordings(
             recordings,

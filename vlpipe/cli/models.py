@@ -12,7 +12,7 @@ from vlpipe.cli.common import echo, print_json
 from vlpipe.errors import ArgumentError, DatasetError
 
 
-@click.command()
+@click.command(short_help="Find layers of a model that let padding in.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--shortest", type=click.IntRange(1), help="Frames of the shortest sequence that the model will receive.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, progress, selected, where_option
+from vlpipe.cli.common import echo, layout_option, selected, where_option
 
 
-@click.command()
+@click.command(short_help="Describe and compare datasets on one HTML page.")
 @click.argument("source", nargs=-1, required=True)
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.html", help="The file to write; it is self-contained."
@@ -52,7 +51,5 @@ def report(
     for path in source:
         chosen, parsed = selected((path,), layout, where)
         opened.append((path, open_source(chosen, layout=parsed)))
-    reads = verify or compute
-    with progress("MB", 1e6) if reads else nullcontext(lambda done, total: None) as show:
-        write_report(opened, output, by=by, records=records, verify=verify, compute=compute, overwrite=overwrite, progress=show)
+    write_report(opened, output, by=by, records=records, verify=verify, compute=compute, overwrite=overwrite)
     echo(f"{output}: {output.stat().st_size / 1e6:,.2f} MB", err=True)

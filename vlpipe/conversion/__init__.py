@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +20,9 @@ from vlpipe.storage.field_access import column
 from vlpipe.storage.index import DEFAULT_FEATURES, Index
 from vlpipe.storage.paths import Opened, Source, expand
 from vlpipe.storage.transaction import DatasetTransaction
+from vlpipe.text_tables import Show, progress_bar
 
 BYTES_PER_RECORD = 1 << 14  # converting a record takes at least as long as copying this many bytes, however small it is
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def convert(
     num_shards: int = 16,
     workers: int | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Show | None = None,
 ) -> Converted:
     """Write all records of a source, in their order, as a dataset in the native format; complete, or not at all.
 
@@ -75,7 +73,7 @@ def convert(
         num_shards: number of TFRecord files.
         workers: number of processes, at most one per shard; None: one per core if there is enough work for them.
         overwrite: replace an existing dataset, which stays until the new one is complete.
-        progress: called with the bytes of the records that are done, and of all records.
+        progress: called with the bytes of the records that are done, and of all records; None: a bar, on a terminal.
 
     Raises:
         ArgumentError: the source is an address or lies in the target, or an argument has a value without meaning.
@@ -109,13 +107,14 @@ def convert(
         _refuse_lost_keys(index)
         work = int(index.rows["bytes"].sum()) + BYTES_PER_RECORD * len(index)
         processes = worker_count(workers, tasks=min(num_shards, len(index)), work_bytes=work)
-        with job_for(index, paths, chosen, transaction) if processes > 1 else nullcontext() as job:
-            return _convert(index, transaction, job, processes, progress)
+        job_or_none = job_for(index, paths, chosen, transaction) if processes > 1 else nullcontext()
+        with job_or_none as job, progress_bar("converting", "MB", 1e6, progress) as show:
+            return _convert(index, transaction, job, processes, show)
     finally:
         transaction.abort()
 
 
-def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] | None, processes: int, progress: Progress) -> Converted:
+def _convert(index: Index, transaction: DatasetTransaction, job: dict[str, Any] | None, processes: int, progress: Show) -> Converted:
     """Convert in several processes, or in this one if there is no `job` for others."""
     schema, total = Records(index).schema, int(index.rows["bytes"].sum())
     if job is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from vlpipe.engines.augment import Augmenter
+from vlpipe.engines.augment import Augmenter, Draws
 from vlpipe.engines.check_finite import checked, zeroed
 from vlpipe.engines.exact_cast import cast_exactly
 from vlpipe.engines.grouping import Flat, padding_tensor
@@ -25,38 +25,39 @@ def transform_batch(plan: Plan, batch: Flat, augmenter: Augmenter) -> Flat:
 
     Args:
         batch: these are ragged, of `plan.reading_dtype(NAME)`. In addition to the parts of a flat batch it has "id", "epoch" (int64
-            scalar), with `augment` "number" (int64 `[B]`, from which its random numbers are drawn),
-            and where the plan `has_least_frames` "bucket" (int64 scalar).
+            scalar), with `augment` "number" (int64 `[B]`, from which its random numbers are drawn), with `SpeedPerturb` "speed" (int64
+            `[B]`, the position of the factor), and where the plan `has_least_frames` "bucket" (int64 scalar).
         augmenter: that of the plan.
     """
     epoch, bucket, numbers = batch.pop("epoch"), batch.pop("bucket", None), batch.pop("number", None)
+    draws = None if numbers is None else Draws(numbers, epoch, batch.pop("speed", None))
     result = dict(batch)
     for part in plan.selection.frame_parts:
-        sequences = _transformed(plan, part, batch[part.flat], batch["id"], numbers, epoch, augmenter)
-        if numbers is not None and (mixing := augmenter.mixing(sequences, numbers, epoch)) is not None:
+        sequences = _transformed(plan, part, batch[part.flat], batch["id"], draws, augmenter)
+        if draws is not None and (mixing := augmenter.mixing(sequences, draws)) is not None:
             if plan.options.check_finite is not None:  # here, where a NaN is still in the record that it comes from
                 batch = checked({**batch, part.flat: sequences}, plan)
                 sequences = batch[part.flat]
             sequences = mixing.frames(sequences)
-            result |= {f"y:{name}": mixing.labels(batch[f"y:{name}"]) for name in plan.selection.labels}
+            result |= {f"y:{name}": mixing.labels(name, batch[f"y:{name}"]) for name in plan.selection.labels}
             result |= {"partner": tf.gather(batch["id"], mixing.partners)} if plan.options.ids else {}
         result[f"n:{part.flat}"] = tf.cast(sequences.row_lengths(), tf.int32)
         result[part.flat] = sequences if plan.options.batching == "ragged" else _padded(plan, part, sequences, bucket)
     return result
 
 
-def transform_record(plan: Plan, record: Flat, number: tf.Tensor, epoch: tf.Tensor, augmenter: Augmenter) -> Flat:
+def transform_record(plan: Plan, record: Flat, number: tf.Tensor, draws: Draws, augmenter: Augmenter) -> Flat:
     """A single record with its features and aligned labels `[T, ...]` transformed.
 
     Args:
         number: int64 scalar, its id.
-        epoch: int64 scalar.
+        draws: of a batch of this record alone.
         augmenter: that of the plan.
     """
 
     def one(part: FramePart, frames: tf.Tensor) -> tf.Tensor:
         sequence = tf.RaggedTensor.from_row_lengths(frames, tf.shape(frames, tf.int64)[:1], validate=False)
-        values = _transformed(plan, part, sequence, number[None], number[None], epoch, augmenter).values
+        values = _transformed(plan, part, sequence, number[None], draws, augmenter).values
         return tf.ensure_shape(values, [None, *plan.dimensions(part.name)])
 
     return {**record, **{part.flat: one(part, record[part.flat]) for part in plan.selection.frame_parts}}
@@ -67,8 +68,7 @@ def _transformed(
     part: FramePart,
     sequences: tf.RaggedTensor,
     ids: tf.Tensor,
-    numbers: tf.Tensor | None,
-    epoch: tf.Tensor,
+    draws: Draws | None,
     augmenter: Augmenter,
 ) -> tf.RaggedTensor:
     """A sequence `[B, None, ...]`, transformed, and if it is a feature normalised and augmented, in this order.
@@ -84,8 +84,8 @@ def _transformed(
     if waveform is not None:
         sequences = waveforms_of(waveform, sequences)
     is_key = name == plan.selection.key
-    if is_key and numbers is not None and augmenter.changes_samples:
-        sequences = augmenter.samples(sequences, ids, numbers, epoch)
+    if is_key and draws is not None and augmenter.changes_samples:
+        sequences = augmenter.samples(sequences, ids, draws)
     if name in frame_plan.traced and frame_plan.lengths is not None:
         sequences = transformed(frame_plan.traced[name], sequences, frame_plan.lengths, ids)
     if not part.is_feature:
@@ -98,8 +98,8 @@ def _transformed(
         else:
             values = by_moments(values, frame_plan.moments[name])
         sequences = sequences.with_values(values)
-    if is_key and numbers is not None:
-        sequences = augmenter.features(sequences, numbers, epoch)
+    if is_key and draws is not None:
+        sequences = augmenter.features(sequences, draws)
     return sequences.with_values(tf.cast(sequences.values, dtype))
 
 

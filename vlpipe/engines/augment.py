@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from vlpipe.audio.augment import Augment
+from vlpipe.engines import splitmix_graph
 from vlpipe.engines.buffer_pool import aligned
 from vlpipe.engines.python_calls import wait_at_exit
-from vlpipe.engines.splitmix_graph import draws
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.splitmix import purposes_of
+from vlpipe.storage.schema import Fixed
 from vlpipe.transforms.augment import masked
 from vlpipe.transforms.augmentations import STAGES, of_stage
 from vlpipe.transforms.mixup import expanded, mixed, shares
 from vlpipe.transforms.noise import AddNoise, Noise, with_noise
 from vlpipe.transforms.normalize import means
+from vlpipe.transforms.speed import SpeedPerturb, at_speed
 from vlpipe.transforms.waveforms import Gain, amplified, moved
 
 ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name of resources that are freed with their last handle
+
+
+class Draws(NamedTuple):
+    """From what the random numbers of the sequences of a batch are drawn.
+
+    Attributes:
+        numbers: int64 `[B]`.
+        epoch: int64 scalar.
+        speeds: int64 `[B]`, the position of the factor of each in `SpeedPerturb`; None without it.
+    """
+
+    numbers: tf.Tensor
+    epoch: tf.Tensor
+    speeds: tf.Tensor | None = None
 
 
 class Augmenter:
@@ -35,36 +51,39 @@ class Augmenter:
     def __init__(self, plan: Plan) -> None:
         augments = plan.options.augment
         self._seed, self._purposes = plan.options.seed or 0, purposes_of(type(augment).__name__ for augment in augments or ())
+        self._classes = _classes_by_label(plan)
         self._samples, self._features, self._batch = (of_stage(augments, stage) for stage in STAGES)
         self.changes_samples = bool(self._samples)
         self._functions = {position: _Function(augment) for position, augment in self._samples if isinstance(augment, Augment)}
         self._noises = {position: _NoiseInMemory(augment) for position, augment in self._samples if isinstance(augment, AddNoise)}
 
-    def samples(self, sequences: tf.RaggedTensor, ids: tf.Tensor, numbers: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
+    def samples(self, sequences: tf.RaggedTensor, ids: tf.Tensor, draws: Draws) -> tf.RaggedTensor:
         """The waveforms `[B, None]` or `[B, None, 1]`, augmented: floats, or integers if nothing makes fractions of them.
 
         Args:
             ids: int64 `[B]`, of their records, for errors.
-            numbers: int64 `[B]`, from which random numbers are drawn.
-            epoch: int64 scalar.
         """
         values, splits, dtype = sequences.values, sequences.row_splits, sequences.dtype
         if any(augment.makes_fractions for _, augment in self._samples):
             # float32 holds integers of 16 bits; wider ones are computed in float64, as is float64.
             wide = dtype.size > 2 if dtype.is_integer else dtype == tf.float64
             values = tf.cast(values, tf.float64 if wide else tf.float32)
-        drawn = [draws(self._seed, epoch, self._purposes[position], numbers, augment.draws) for position, augment in self._samples]
+        drawn = [self._drawn(position, augment, draws) for position, augment in self._samples]
 
         def one(row: tf.Tensor) -> tf.Tensor:
             samples = values[splits[row] : splits[row + 1]]
             for (position, augment), numbers_of in zip(self._samples, drawn, strict=True):
-                samples = self._changed(position, augment, samples, numbers_of[row], ids[row])
+                if isinstance(augment, SpeedPerturb) and draws.speeds is not None:
+                    samples = at_speed(augment, samples, draws.speeds[row])
+                else:
+                    samples = self._changed(position, augment, samples, numbers_of[row], ids[row])
             return samples
 
         # One waveform after another: for a batch at once, every sample needs the number of its row, which takes ten times as long.
         spec = tf.RaggedTensorSpec([None, *values.shape[1:]], values.dtype, ragged_rank=0)
-        changed = tf.map_fn(one, tf.range(sequences.nrows()), fn_output_signature=spec).values
-        return sequences.with_values(changed if dtype.is_integer else tf.cast(changed, dtype))
+        changed = tf.map_fn(one, tf.range(sequences.nrows()), fn_output_signature=spec)
+        values = changed.values if dtype.is_integer else tf.cast(changed.values, dtype)
+        return changed.with_values(values) if draws.speeds is not None else sequences.with_values(values)
 
     def _changed(self, position: int, augment: Any, samples: tf.Tensor, drawn: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         if isinstance(augment, Augment):
@@ -73,21 +92,36 @@ class Augmenter:
             return with_noise(augment, self._noises[position].read(), samples, drawn)
         return amplified(augment, samples, drawn) if isinstance(augment, Gain) else moved(augment, samples, drawn)
 
-    def features(self, sequences: tf.RaggedTensor, numbers: tf.Tensor, epoch: tf.Tensor) -> tf.RaggedTensor:
-        """The features `[B, None, d]`, augmented; arguments as for `samples`."""
+    def features(self, sequences: tf.RaggedTensor, draws: Draws) -> tf.RaggedTensor:
+        """The features `[B, None, d]`, augmented."""
         for position, augment in self._features:
-            drawn = draws(self._seed, epoch, self._purposes[position], numbers, augment.draws)
+            drawn = self._drawn(position, augment, draws)
             sequences = sequences.with_values(masked(augment, sequences, _fill(sequences, augment.fill), drawn))
         return sequences
 
-    def mixing(self, sequences: tf.RaggedTensor, numbers: tf.Tensor, epoch: tf.Tensor) -> Mixing | None:
-        """How the sequences of a batch are mixed; None if they are not. Arguments as for `samples`."""
+    def mixing(self, sequences: tf.RaggedTensor, draws: Draws) -> Mixing | None:
+        """How the sequences of a batch are mixed; None if they are not."""
         for position, augment in self._batch:
-            drawn = draws(self._seed, epoch, self._purposes[position], numbers, augment.draws)
+            drawn = self._drawn(position, augment, draws)
             partners = drawn[:, 0] * sequences.nrows() // 2**32
             has_frames = tf.gather(sequences.row_lengths(), partners) > 0
-            return Mixing(partners, tf.where(has_frames, shares(augment, drawn[:, 1]), 1))
+            return Mixing(partners, tf.where(has_frames, shares(augment, drawn[:, 1]), 1), self._classes)
         return None
+
+    def _drawn(self, position: int, augment: Any, draws: Draws) -> tf.Tensor:
+        """int64 `[B, augment.draws]`: random numbers below 2**32."""
+        return splitmix_graph.draws(self._seed, draws.epoch, self._purposes[position], draws.numbers, augment.draws)
+
+
+def _classes_by_label(plan: Plan) -> dict[str, int]:
+    """The number of classes of each label that Mixup makes vectors of."""
+    fields = plan.index.schema.fields
+    return {
+        name: classes
+        for _, augment in of_stage(plan.options.augment, "batch")
+        for name in plan.selection.labels
+        if isinstance(field := fields[name], Fixed) and augment.is_class(field) and (classes := augment.classes_in(plan.index))
+    }
 
 
 class Mixing:
@@ -97,15 +131,18 @@ class Mixing:
         partners: int64 `[B]`, the row of each one's partner.
     """
 
-    def __init__(self, partners: tf.Tensor, share: tf.Tensor) -> None:
-        self.partners, self._share = partners, share
+    def __init__(self, partners: tf.Tensor, share: tf.Tensor, classes: dict[str, int]) -> None:
+        self.partners, self._share, self._classes = partners, share, classes
 
     def frames(self, sequences: tf.RaggedTensor) -> tf.RaggedTensor:
         """The sequences `[B, None, ...]`, mixed."""
         return sequences.with_values(mixed(sequences, self.partners, self._share))
 
-    def labels(self, labels: tf.Tensor) -> tf.Tensor:
-        """The labels `[B, ...]`, mixed."""
+    def labels(self, name: str, labels: tf.Tensor) -> tf.Tensor:
+        """The labels `[B, ...]`, mixed: floats, vectors where they are class numbers."""
+        if name in self._classes:
+            labels = tf.one_hot(labels, self._classes[name], dtype=tf.float32)
+        labels = labels if labels.dtype.is_floating else tf.cast(labels, tf.float32)
         share = expanded(tf.cast(self._share, labels.dtype), labels)
         return tf.where(share < 1, share * labels + (1 - share) * tf.gather(labels, self.partners), labels)
 

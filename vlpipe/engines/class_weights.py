@@ -46,6 +46,9 @@ def _of_classes(y: tf.Tensor, table: np.ndarray, vectors: bool) -> tf.Tensor:
         number = tf.cast(y, tf.int64)
         inside = (number >= 0) & (number < len(table))
         return tf.where(inside, tf.gather(known, tf.where(inside, number, 0)), 1.0)
-    hot = tf.cast(y, tf.float32)
+    # In float64, whose sums, rounded to float32, do not depend on the order of the additions: that differs between machines and in NumPy.
+    hot, known = tf.cast(tf.cast(y, tf.float32), tf.float64), tf.cast(known, tf.float64)
     total = tf.reduce_sum(hot, -1)
-    return tf.where(total > 0, tf.reduce_sum(hot * known[: y.shape[-1]], -1) / tf.where(total > 0, total, 1.0), 1.0)
+    known = tf.pad(known, [[0, max(0, y.shape[-1] - len(table))]], constant_values=tf.ones([], tf.float64))[: y.shape[-1]]
+    mean = tf.reduce_sum(hot * known, -1) / tf.where(total > 0, total, tf.ones([], tf.float64))
+    return tf.where(total > 0, tf.cast(mean, tf.float32), 1.0)

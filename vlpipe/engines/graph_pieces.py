@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from vlpipe.engines.splitmix_graph import draws, part_numbers
 from vlpipe.planning.frame_plan import PieceFrames
+from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.splitmix import CROPS
 
@@ -21,12 +22,14 @@ class PieceBatch(NamedTuple):
         ids: int64 `[B]`, of their records.
         numbers: int64 `[B]`, from which masks are drawn.
         frames: those of the key feature that are read.
+        copies: int64 `[B]`, which of several equal pieces each is; None: there are no equal ones.
     """
 
     records: tf.Tensor
     ids: tf.Tensor
     numbers: tf.Tensor
     frames: PieceFrames
+    copies: tf.Tensor | None = None
 
 
 class GraphPieces:
@@ -46,10 +49,12 @@ class GraphPieces:
             tf.minimum,
             _draws(self._plan, epoch, taken.copy_numbers(ids, part_numbers)),
         )
-        return PieceBatch(taken.rows, ids, taken.numbers(ids, part_numbers), frames)
+        return PieceBatch(taken.rows, ids, taken.numbers(ids, part_numbers), frames, taken.copies)
 
 
-def pieces_of_records(plan: Plan, records: tf.Tensor, ids: tf.Tensor, frames: tf.Tensor, epoch: tf.Tensor) -> PieceBatch:
+def pieces_of_records(
+    plan: Plan, records: tf.Tensor, ids: tf.Tensor, frames: tf.Tensor, epoch: tf.Tensor, copies: tf.Tensor | None = None
+) -> PieceBatch:
     """One piece of each record.
 
     Args:
@@ -57,8 +62,10 @@ def pieces_of_records(plan: Plan, records: tf.Tensor, ids: tf.Tensor, frames: tf
         ids: int64 `[B]`.
         frames: int64 `[B]`, all that they have of the key feature.
         epoch: int64 scalar.
+        copies: int64 `[B]`, which of several equal pieces each is; None: the only one.
     """
-    return PieceBatch(records, ids, ids, plan.frame_plan.frame_range.pieces(frames, tf.minimum, _draws(plan, epoch, ids)))
+    numbers = Pieces(records, frames, copies=copies).copy_numbers(ids, part_numbers)
+    return PieceBatch(records, ids, numbers, plan.frame_plan.frame_range.pieces(frames, tf.minimum, _draws(plan, epoch, numbers)), copies)
 
 
 def _draws(plan: Plan, epoch: tf.Tensor, numbers: tf.Tensor) -> Callable[[], tf.Tensor]:

@@ -1,4 +1,4 @@
-"""Labels of third-party records whose values are in the index: in NumPy for the mapped engine, and in the graph for the others."""
+"""Labels of third-party records whose values are in the index, in the graph; for arrays: `engines/mapped_lists.py`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,8 @@ def padded_in_graph(values: tf.Tensor, starts: tf.Tensor, counts: tf.Tensor, pad
     return tf.where(inside, tf.gather(tf.concat([values, [padding]], 0), positions), tf.constant(padding, tf.int64))
 
 
-def multi_hot(values: np.ndarray, starts: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
-    """float32 `[B, classes]`: 1 for each class that is among the values of a record."""
-    hot = np.zeros((len(counts), classes), np.float32)
-    rows = np.repeat(np.arange(len(counts)), counts)
-    steps = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    hot[rows, values[np.repeat(starts, counts) + steps]] = 1
-    return hot
-
-
 def multi_hot_in_graph(values: tf.Tensor, starts: tf.Tensor, counts: tf.Tensor, classes: int) -> tf.Tensor:
-    """`multi_hot`, in the graph."""
+    """float32 `[B, classes]`: 1 for each class that is among the values of a record."""
     lists = padded_in_graph(values, starts, counts, -1)  # -1 is no class
     zeros = tf.zeros([tf.size(counts), classes])
     rows = tf.where(lists >= 0)

@@ -57,3 +57,12 @@ class ListCopier:
         lists = np.full(inside.shape, self._padding, np.int64)
         lists[inside] = values
         return lists
+
+
+def multi_hot(values: np.ndarray, starts: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
+    """float32 `[B, classes]`: 1 for each class that is among the values of a record."""
+    hot = np.zeros((len(counts), classes), np.float32)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    steps = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    hot[rows, values[np.repeat(starts, counts) + steps]] = 1
+    return hot

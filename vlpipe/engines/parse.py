@@ -13,43 +13,21 @@ import tensorflow as tf
 
 from vlpipe.engines.grouping import Flat, padding_tensor
 from vlpipe.engines.labels import list_dtype
+from vlpipe.engines.parsed_fields import ParsedFields
 from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.errors import AudioError, DatasetError
 from vlpipe.planning.frame_plan import PieceFrames
-from vlpipe.planning.plan import Plan
 from vlpipe.protobuf.wire import walk
 from vlpipe.sources.foreign.decode import samples_of
 from vlpipe.sources.foreign.integer_lists import in_records
 from vlpipe.storage.example import require
-from vlpipe.storage.field_access import Location
 from vlpipe.storage.schema import Fixed, Sequence, Text
 
 _PARSED = {"integers": tf.int64, "floats": tf.float32}
 
 
-class Parser:
-    """Parses the fields of a batch whose location is ENCODED or CUSTOM.
-
-    Attributes:
-        lengths: for each feature and each aligned label that is parsed, the access to the frames that it must have.
-        labels: further labels that are parsed.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan, self._index = plan, plan.index
-        selection = plan.selection
-        accesses = {
-            name: plan.index.access(name, as_feature=name in selection.features) for name in (*selection.features, *selection.labels)
-        }
-        parsed = [name for name, access in accesses.items() if access.is_parsed]
-        self._parts = [part for part in selection.frame_parts if part.name in parsed]
-        key = accesses[selection.key]
-        self.lengths = {part.name: accesses[part.name] if accesses[part.name].is_counted else key for part in self._parts}
-        self.labels = [name for name in parsed if name not in self.lengths]
-        self._is_custom = any(accesses[name].location is Location.CUSTOM for name in parsed)
-
-    def __bool__(self) -> bool:
-        return bool(self.lengths or self.labels)
+class Parser(ParsedFields):
+    """Parses these fields of a batch, in the graph."""
 
     def __call__(
         self, data: tf.Tensor, rows: tf.Tensor, frames: dict[str, tf.Tensor], pieces: PieceFrames, bucket: tf.Tensor | None

@@ -20,9 +20,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 QUIET_SECONDS = 0.02  # without a call: then no further call is about to begin
 PATIENCE_SECONDS = 30  # for a call that reads from a slow disk
@@ -135,6 +136,8 @@ def keep_alive(owner: Any, dataset: tf.data.Dataset, release: Callable[[Any], No
 
     A dataset that is made inside a `tf.function` is gone when that function is traced, while the graph goes on reading: its owner stays.
     """
+    import tensorflow as tf
+
     if tf.executing_eagerly():
         weakref.finalize(dataset, release, owner).atexit = False
     else:

@@ -11,14 +11,14 @@ from typing import Protocol
 
 import numpy as np
 
-from vlpipe.engines.parse import Parser
+from vlpipe.engines.parsed_fields import ParsedFields
 from vlpipe.errors import RESTORE, REWRITTEN, DatasetError
 from vlpipe.planning.damage import Skipped
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.schedule import Batch
 from vlpipe.sources.foreign.decode import frames_in
 from vlpipe.sources.records import Records
-from vlpipe.storage.example import parse_batch
+from vlpipe.storage.example_values import example_values
 from vlpipe.storage.field_access import Location
 from vlpipe.storage.not_finite import EXPECTED, LEAVE_OUT, describe, fields_of_floats
 from vlpipe.storage.schema import Sequence
@@ -105,8 +105,8 @@ class _Values:
     """Whether the values that are parsed of a record can be; each record is looked at once."""
 
     def __init__(self, plan: Plan) -> None:
-        self._index, parser = plan.index, Parser(plan)
-        self._counted = parser.lengths
+        self._index = plan.index
+        self._counted = ParsedFields(plan).lengths
         selection = plan.selection
         names = (*selection.features, *selection.labels)
         accesses = {name: self._index.access(name, as_feature=name in selection.features) for name in names}
@@ -144,7 +144,7 @@ class _Values:
         if self._parse is not None:
             values |= self._parse(data)
         if self._example:
-            parse_batch(self._index.schema, self._example, [data])
+            example_values(self._index.schema, self._example, [data])
         entry = self._index.rows[row : row + 1]
         return {name: (len(values[name]), int(access.counts(entry)[0])) for name, access in self._counted.items()}
 

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from vlpipe.engines.apply_transforms import transform_record
-from vlpipe.engines.augment import Augmenter
+from vlpipe.engines.augment import Augmenter, Draws
 from vlpipe.engines.decode import BatchDecoder
 from vlpipe.engines.graph_pieces import pieces_of_records
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
@@ -31,6 +31,7 @@ from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse, require
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Sequence
+from vlpipe.transforms.augmentations import speed_of
 
 SHUFFLE_BYTES = 1 << 28  # of serialized records in the shuffle buffer
 READ_BYTES = 1 << 20
@@ -48,9 +49,10 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
     """
     longest = {name: tuple(frames.tolist()) for name, frames in plan.least_by_part.items() if frames.any()}
     selected = None if plan.index.taken is None else _selected(plan.index)
+    rows = plan.rows if plan.index.taken is None else plan.index.taken.rows[plan.rows]
     plan = dataclasses.replace(plan, index=plan.index.whole)  # the files are read from first to last
     index = plan.index
-    table, augmenter, streamed = _Table.of(plan), Augmenter(plan), StreamedRecords(plan)
+    table, augmenter, streamed = _Table.of(plan, rows), Augmenter(plan), StreamedRecords(plan)
     if index.foreign is None:
         example = functools.partial(_example, table, plan, augmenter)
     else:
@@ -69,9 +71,9 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
             tf.random.set_seed(1)
         records = _read(table, streamed, plan, number, selected)
         if plan.refused.keys() - {"remainder"}:
-            records = records.filter(lambda position, _: table.delivered[position])
+            records = records.filter(lambda position, copy, _: table.delivered[position, copy])
         examples = records.map(
-            lambda position, data: example(position, data, number),
+            lambda position, copy, data: example(position, copy, data, number),
             num_parallel_calls=default_parallelism(plan.options),
             deterministic=True,
         )
@@ -107,11 +109,11 @@ class _Table:
     renumbered: dict[str, tf.Tensor]
 
     @classmethod
-    def of(cls, plan: Plan) -> _Table:
+    def of(cls, plan: Plan, rows: np.ndarray) -> _Table:
         index = plan.index
         order = index.by_shard()
-        delivered = np.zeros(len(index), bool)
-        delivered[plan.rows] = True
+        delivered = np.zeros((len(index), plan.options.speeds), bool)
+        delivered[rows, 0 if plan.pieces.copies is None else plan.pieces.copies] = True
         renumbered = {part.label for part in (index.renumbered, index.numbered) if part is not None}
         count = np.bincount(index.rows["shard"], minlength=len(index.shards)).astype(np.int64)
         # tf.data runs on the CPU, even on a machine with a GPU.
@@ -138,7 +140,7 @@ class _Table:
 
 
 def _read(table: _Table, streamed: StreamedRecords, plan: Plan, number: tf.Tensor, selected: np.ndarray | None) -> tf.data.Dataset:
-    """The records of an epoch as (position, serialized Example).
+    """The records of an epoch as (position, copy, serialized Example); with several speeds each comes as several copies, from 0 on.
 
     Args:
         selected: bool, which records to deliver, by their position; None: all.
@@ -149,11 +151,15 @@ def _read(table: _Table, streamed: StreamedRecords, plan: Plan, number: tf.Tenso
         positions = np.flatnonzero(selected)
         used = np.unique(np.searchsorted(np.asarray(table.first), positions, side="right") - 1)
         count, shards = len(used), tf.constant(used, tf.int64)
-    chosen = None if selected is None else tf.constant(selected)
+    chosen, speeds = None if selected is None else tf.constant(selected), plan.options.speeds
 
     def keep(blocks: tf.data.Dataset) -> tf.data.Dataset:
         records = blocks.unbatch()
-        return records if chosen is None else records.filter(lambda position, _: chosen[position])
+        records = records if chosen is None else records.filter(lambda position, _: chosen[position])
+        if speeds == 1:
+            return records.map(lambda position, data: (position, tf.constant(0, tf.int64), data))
+        # Before the shuffle, so that copies of a record are not in one batch. They share the memory of the record.
+        return records.flat_map(lambda position, data: tf.data.Dataset.range(speeds).map(lambda copy: (position, copy, data)))
 
     if not plan.options.shuffle:
         return keep(tf.data.Dataset.from_tensor_slices(shards).flat_map(lambda shard: _read_shard(table, streamed, shard)))
@@ -165,7 +171,7 @@ def _read(table: _Table, streamed: StreamedRecords, plan: Plan, number: tf.Tenso
         num_parallel_calls=min(default_parallelism(plan.options), INTERLEAVED, count),
         deterministic=True,
     )
-    return keep(blocks).shuffle(_shuffle_buffer(plan.index), seed=seeds[0], reshuffle_each_iteration=False)
+    return keep(blocks).shuffle(_shuffle_buffer(plan.index) * speeds, seed=seeds[0], reshuffle_each_iteration=False)
 
 
 def _shuffle_buffer(index: Index) -> int:
@@ -211,7 +217,9 @@ def _read_shard(table: _Table, streamed: StreamedRecords, shard: tf.Tensor) -> t
     return blocks.scan(tf.constant(0, tf.int64), count)
 
 
-def _example(table: _Table, plan: Plan, augmenter: Augmenter, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor) -> Flat:
+def _example(
+    table: _Table, plan: Plan, augmenter: Augmenter, position: tf.Tensor, copy: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor
+) -> Flat:
     """One record: parsed, compared with the index, cropped and transformed."""
     options, selection, schema = plan.options, plan.selection, plan.index.schema
     parsed = [name for name in (*selection.features, *selection.labels) if plan.index.numbered is None or name != plan.index.numbered.label]
@@ -220,22 +228,29 @@ def _example(table: _Table, plan: Plan, augmenter: Augmenter, position: tf.Tenso
     with tf.control_dependencies(checks):
         values = {name: tf.identity(value) for name, value in values.items()}
     frames = tf.shape(values[selection.key], tf.int64)[:1]
-    pieces = pieces_of_records(plan, position[None], table.id[position][None], frames, epoch).frames
-    flat = {}
+    batch = pieces_of_records(plan, position[None], table.id[position][None], frames, epoch, _copies(plan, copy))
+    pieces, flat = batch.frames, {}
     for name in (*selection.features, *selection.labels):
         part, value = selection.part(name), table.renumbered[name][position] if name in table.renumbered else values[name]
         if isinstance(schema.fields[name], Sequence):
             value = tf.cast(_cut(plan, value, pieces) if part.with_key else value, plan.reading_dtype(name))
         flat[part.flat] = value
     if plan.has_transforms:
-        flat = transform_record(plan, flat, table.id[position], epoch, augmenter)
+        flat = transform_record(plan, flat, table.id[position], Draws(batch.numbers, epoch, batch.copies), augmenter)
     if options.needs_ids:
         flat["id"] = table.id[position]
     return with_lengths(flat)
 
 
 def _third_party_example(
-    table: _Table, plan: Plan, augmenter: Augmenter, decode: BatchDecoder, position: tf.Tensor, data: tf.Tensor, epoch: tf.Tensor
+    table: _Table,
+    plan: Plan,
+    augmenter: Augmenter,
+    decode: BatchDecoder,
+    position: tf.Tensor,
+    copy: tf.Tensor,
+    data: tf.Tensor,
+    epoch: tf.Tensor,
 ) -> Flat:
     """The same for a third-party record: decoded as a batch of one, without the batch axis."""
     same = tf.strings.length(data) == tf.cast(table.bytes[position], tf.int32)
@@ -248,14 +263,21 @@ def _third_party_example(
         data = tf.identity(data)
     zero = tf.constant(0, tf.int64)
     frames = table.frames[plan.selection.key][position]
-    batch = decode(data[None], pieces_of_records(plan, position[None], table.id[position][None], frames[None], epoch), zero, zero)
+    pieces = pieces_of_records(plan, position[None], table.id[position][None], frames[None], epoch, _copies(plan, copy))
+    batch = decode(data[None], pieces, zero, zero)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
     if plan.has_transforms:
-        flat = transform_record(plan, flat, flat["id"], epoch, augmenter)
+        flat = transform_record(plan, flat, flat["id"], Draws(pieces.numbers, epoch, pieces.copies), augmenter)
     if not plan.options.needs_ids:
         flat.pop("id", None)
     flat.pop("number", None)
+    flat.pop("speed", None)
     return with_lengths(flat)
+
+
+def _copies(plan: Plan, copy: tf.Tensor) -> tf.Tensor | None:
+    """int64 `[1]`, where there are copies; None where each record comes once."""
+    return copy[None] if speed_of(plan.options.augment) is not None else None
 
 
 def _cut(plan: Plan, frames: tf.Tensor, pieces: PieceFrames) -> tf.Tensor:

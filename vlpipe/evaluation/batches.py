@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.dataset import batches_of, with_seed
+from vlpipe.dataset import batches_of
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.begin_run import with_seed
 from vlpipe.planning.make_plan import make_plan
 from vlpipe.planning.options import Options
 from vlpipe.planning.plan import Plan

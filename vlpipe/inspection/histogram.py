@@ -58,6 +58,7 @@ class Bins:
             axes.set_ylabel("records")
             axes.set_xlabel(f"frames of {_literal(name)}")
             axes.set_title(counted(sum(self.records), "record"))
+            axes.spines[["top", "right"]].set_visible(False)
 
 
 def bin_lengths(lengths: np.ndarray, max_bins: int) -> Bins:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
 from vlpipe.storage.schema import Text
 from vlpipe.storage.statistics import Moments
-from vlpipe.text_tables import MAX_ROWS, WIDE, columns, named, text
+from vlpipe.text_tables import MAX_ROWS, WIDE, Show, columns, named, text
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def summarize(
     layout: Any = None,
     *,
     compute: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Show | None = None,
 ) -> Summary:
     """Summarise a dataset from its index.
 
@@ -137,7 +136,7 @@ def summarize(
             None: list all such labels, and the label that is a text, if the index has its values. Texts
             that are not in the index are read from the records.
         compute: read the frames whose mean and deviation are unknown, and cache the result (`sources.compute_statistics`).
-        progress: called with the number of bytes read so far, and the number of bytes to read.
+        progress: called with the number of bytes read so far, and the number of bytes to read; None: a bar, on a terminal.
 
     Raises:
         SchemaError: `by` is neither a scalar integer label nor a text.

@@ -108,3 +108,7 @@ __all__ = [
     "output_lengths",
     "sample_weight",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

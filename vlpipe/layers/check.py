@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from vlpipe.errors import ArgumentError
+from vlpipe.errors import ArgumentError, counted
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.convert import mask_aware
 from vlpipe.layers.entry import CarryMask, LengthMask
@@ -83,6 +83,12 @@ class ModelCheck:
     def ok(self) -> bool:
         """Whether there are no findings."""
         return not self.findings
+
+    def __repr__(self) -> str:
+        found = "no layer lets padding change an answer"
+        if self.findings:
+            found = f"{counted(len(self.findings), 'finding')}; .report() lists them"
+        return f"ModelCheck: {found}; receptive field {self.receptive_field}, shortest {self.shortest}"
 
     def grouped(self) -> dict[tuple[str, str, str, str], list[str]]:
         """Return the names of the layers for each kind of finding: `(kind, problem, message, advice)`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -34,7 +34,9 @@ from vlpipe.layers.walk import (
 )
 
 
-def mask_aware(model: Any, *, given: str = "lengths", layers: Mapping[type, Callable[..., Any]] | None = None) -> Any:
+def mask_aware(
+    model: Any, *, given: Literal["lengths", "mask"] = "lengths", layers: Mapping[type, Callable[..., Any]] | None = None
+) -> Any:
     """Return an equivalent of a Keras model, sharing its weights, in which padding never changes the output.
 
     Every layer that mixes or reduces frames is replaced by its namesake in `vlpipe.layers`; all others are the layers of

@@ -110,6 +110,9 @@ class CTC(SequenceLoss):
         super().__init__(name=name, **kwargs)
         self.blank, self.label_padding = blank, label_padding
 
+    def __repr__(self) -> str:
+        return f"CTC(blank={self.blank}, label_padding={self.label_padding})"
+
     def per_sequence(self, y_true: Any, y_pred: Any, frames: Any) -> Any:
         if len(y_true.shape) != 2 or len(y_pred.shape) != 3:
             raise ArgumentError(

@@ -47,3 +47,7 @@ __all__ = [
     "serialized_tensor",
     "youtube8m",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -13,14 +13,16 @@ import google_crc32c
 import numpy as np
 
 from vlpipe.audio.channels import Channels, check_channels
-from vlpipe.errors import ArgumentError
-from vlpipe.storage.schema import SEQUENCE_DTYPES, Field, Fixed, Schema, Sequence, Text
+from vlpipe.errors import ArgumentError, shortened
+from vlpipe.storage.schema import SEQUENCE_DTYPES, Field, Fixed, Schema, Sequence, Text, kind_in_words
 
 if TYPE_CHECKING:
     from vlpipe.layouts.custom import CustomFunctions
 
 FORMS = ("floats", "bytes", "tensor", "float_frames", "byte_frames", "integers", "audio", "given", "integer_frames")  # in digests
 IN_LISTS = ("float_frames", "byte_frames", "integer_frames")  # the forms of feature lists
+MAX_KEYS = 8  # that a layout shows of itself
+MAX_KEY = 40  # letters of each
 COUNTS = ("length", "shape", "row_lengths")
 
 
@@ -252,6 +254,14 @@ class Layout:
         if self.label is not None:
             _check_key("label", self.label)
 
+    def __repr__(self) -> str:
+        frames = ", ".join(f"{shortened(entry.key, MAX_KEY)} {_frames_in_words(entry)}" for entry in self.frames[:MAX_KEYS])
+        others = self.kept if self.kept is not None else [entry.key for entry in self.fields if entry.key != self.label]
+        named = [shortened(key, MAX_KEY) for key in others[:MAX_KEYS]] + ["…"] * (len(others) > MAX_KEYS)
+        named += ["every other key"] if self.reads_every_key and not self.closed else []
+        label = "no label" if self.label is None else f"label {shortened(self.label, MAX_KEY)}"
+        return f"Layout {self.name}: {frames}{', …' if len(self.frames) > MAX_KEYS else ''}; {label}; {', '.join(named) or 'no other key'}"
+
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of everything that can be delivered."""
@@ -310,6 +320,12 @@ class Layout:
         if self.defaults:
             document.append([_described(entry) for entry in self.defaults])
         return f"{google_crc32c.value(json.dumps(document, sort_keys=True).encode()):08x}"
+
+
+def _frames_in_words(frames: Frames) -> str:
+    if frames.shape is None or frames.dtype is None:
+        return f"[T, …] {frames.dtype or ''}".rstrip()
+    return kind_in_words(frames.field())
 
 
 def _described(entry: Any) -> dict[str, Any]:

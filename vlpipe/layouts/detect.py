@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from vlpipe.protobuf.tensor_proto import describe
 from vlpipe.protobuf.wire import WireError
 
 ENCODED = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG"}
+_RATE = re.compile(r"(?i)(^|_)(sample_?rate|sampling_rate|rate|sr|hz|fs)$")
 _MIN_PEAK = 256  # of 32,768: quieter recordings are rare
 WAVEFORM = 128  # a recording has more samples than this
 FEW_VALUES = 4  # this many values or fewer may also be boxes, points, or pairs of begin and end
@@ -81,8 +83,15 @@ def _examples(sample: Sample) -> Iterator[Guess]:
                 (stats.key,),
                 options,
                 0.4,
-                (f"{stats.sizes[0]} to {stats.sizes[1]} bytes in {stats.key}, of unknown frame size",),
+                (f"{stats.sizes[0]} to {stats.sizes[1]} bytes in {stats.key}, of unknown frame size{_if_samples(sample, stats)}",),
             )
+
+
+def _if_samples(sample: Sample, stats: KeyStats) -> str:
+    """What to pass if the bytes are samples, which a sample rate beside them suggests."""
+    rates = [other.key for other in _always(sample, "features", "int64") if other.counts == (1, 1) and _RATE.search(other.key)]
+    is_even = stats.sizes[0] % 2 == stats.sizes[1] % 2 == 0
+    return f"; beside {rates[0]}, if they are 16-bit samples of one channel: dtype='int16', d=1" if rates and is_even else ""
 
 
 def _of_unknown_width(sample: Sample, stats: KeyStats) -> Guess:

@@ -158,15 +158,18 @@ def rates_of(parts: tuple[MixedPart, ...]) -> np.ndarray:
     return np.array([part.rate for part in parts])
 
 
-def draw(mixture: Mixture, ids: np.ndarray, pieces: Pieces, parts: tuple[MixedPart, ...], bucket_of: np.ndarray, seed: int) -> Mixed:
+def draw(
+    mixture: Mixture, ids: np.ndarray, pieces: Pieces, parts: tuple[MixedPart, ...], bucket_of: np.ndarray, seed: int, speeds: int = 1
+) -> Mixed:
     """The pieces and slots of a mix.
 
     Args:
         ids: int64 `[records]`, of its records.
-        pieces: without copies.
+        pieces: without copies but those of the speeds.
         parts: the counts of all leaves.
         bucket_of: `[n]`, the bucket of each.
         seed: of the draw.
+        speeds: at how many speeds each piece comes.
     """
     leaf_of = mixture.leaf_of[pieces.rows]
     buckets = int(bucket_of.max(initial=0)) + 1
@@ -195,9 +198,12 @@ def draw(mixture: Mixture, ids: np.ndarray, pieces: Pieces, parts: tuple[MixedPa
     )
     slot_buckets = np.concatenate([bucket_of[fixed], (strata % buckets)[used][slot_strata].astype(bucket_of.dtype)])
     copies = copies + _copies_before(mixture, ids, parts)[pieces.rows[positions]]
-    narrow = copies.astype(np.min_scalar_type(int(copies.max(initial=0))))
     taken = pieces.map(lambda column: column[positions])
-    return Mixed(positions, Pieces(taken.rows, taken.frames, taken.firsts, narrow if narrow.any() else None), slot_buckets, drawing)
+    if taken.copies is not None:
+        copies = copies * speeds + taken.copies
+    narrow = copies.astype(np.min_scalar_type(int(copies.max(initial=0))))
+    needed = taken.copies is not None or narrow.any()
+    return Mixed(positions, Pieces(taken.rows, taken.frames, taken.firsts, narrow if needed else None), slot_buckets, drawing)
 
 
 def _shares(counts: np.ndarray, leaves: np.ndarray, sizes: np.ndarray) -> np.ndarray:

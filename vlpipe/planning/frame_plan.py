@@ -17,7 +17,7 @@ from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
 from vlpipe.transforms.audio_features import WaveformFeatures
-from vlpipe.transforms.augmentations import of_stage
+from vlpipe.transforms.augmentations import of_stage, speed_of
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.noise import AddNoise, known_rate
 from vlpipe.transforms.normalize import MeanVariance, of_opened, of_path, of_source
@@ -123,8 +123,13 @@ class FramePlan:
         return self.traced[name].dimensions if name in self.traced else schema.sequences[name].dimensions
 
 
-def frame_plan_for(index: Index, selection: Selection, options: Options, frames: np.ndarray) -> tuple[np.ndarray, FramePlan]:
+def frame_plan_for(
+    index: Index, selection: Selection, options: Options, frames: np.ndarray, copies: np.ndarray | None
+) -> tuple[np.ndarray, FramePlan]:
     """The delivered lengths (int64 `[n]`) of records of which `frames` frames are read, and the plan for them.
+
+    Args:
+        copies: integers `[n]`, the speed of each, where augmentations change it.
 
     Raises:
         ArgumentError: the transform fails, or one of the arguments does not fit the frames.
@@ -135,9 +140,14 @@ def frame_plan_for(index: Index, selection: Selection, options: Options, frames:
     least = 0 if options.windows is None else options.windows.least
     lengths: LengthMap | None = None
     functions: dict[str, TracedTransform | WaveformFeatures] = {}
+    waveform, speed = _waveform(index, selection, options), speed_of(options.augment)
+    if waveform is not None:
+        frames, least = waveform.heard(frames), int(waveform.heard(np.array([least]))[0])
+    if speed is not None and copies is not None:
+        frames = speed.lengths(frames, copies)
     if options.transform is not None:
         before = np.union1d(histogram(frames)[0], np.full(int(least > 0), least))
-        functions, lengths = _functions(index, selection, options, options.transform, before)
+        functions, lengths = _functions(index, selection, options.transform, waveform, before)
         dimensions = functions[selection.key].dimensions
         frames = lengths.of(frames)
         least = int(lengths.of(np.array([least]))[0]) if least else 0
@@ -155,19 +165,26 @@ def frame_plan_for(index: Index, selection: Selection, options: Options, frames:
     return frames, FramePlan(FrameRange.of(options), dimensions, lengths, least, functions, moments)
 
 
+def _waveform(index: Index, selection: Selection, options: Options) -> WaveformFeatures | None:
+    """The audio features of the key feature; None where `transform` is something else."""
+    features, key = None if options.transform is None else options.transform.features, selection.key
+    if features is None:
+        return None
+    decoded = index.stored(key).parsed == "audio"
+    return WaveformFeatures.of(features, key, index.schema.sequences[key], rate=index.metadata.get("sample_rate"), decoded=decoded)
+
+
 def _functions(
-    index: Index, selection: Selection, options: Options, transform: Transform, before: np.ndarray
+    index: Index, selection: Selection, transform: Transform, waveform: WaveformFeatures | None, before: np.ndarray
 ) -> tuple[dict[str, TracedTransform | WaveformFeatures], LengthMap]:
     """The transforms by name, and the lengths that they make of those `before`."""
     sequences, key = index.schema.sequences, selection.key
     functions: dict[str, TracedTransform | WaveformFeatures] = {}
-    if transform.features is None:
+    if waveform is None:
         functions[key] = transform.traced(sequences[key].dimensions, selection.dtypes[key])
         lengths = LengthMap(before, transform.lengths(before))
     else:
-        decoded = index.stored(key).parsed == "audio"
-        features = WaveformFeatures.of(transform.features, key, sequences[key], rate=index.metadata.get("sample_rate"), decoded=decoded)
-        functions[key], lengths = features, LengthMap(before, features.lengths(before))
+        functions[key], lengths = waveform, LengthMap(before, waveform.features.lengths(before))
     if transform.aligned is None and selection.aligned and not np.array_equal(lengths.before, lengths.after):
         raise ArgumentError(
             f"transform: changes the number of frames, but {list(selection.aligned)} have one value for each frame before it. Say what "
@@ -198,7 +215,7 @@ def _check_augment(
     for _, augment in of_stage(options.augment, "features"):
         augment.check(key, dimensions)
     for _, augment in of_stage(options.augment, "batch"):
-        augment.check(selection.features, {name: index.schema.fields[name] for name in selection.labels})
+        augment.check(selection.features, selection.labels, index)
 
 
 def _check_same_frames(stored: tuple[int, ...], traced: TracedTransform | WaveformFeatures, normalize: str | Opened) -> None:

@@ -6,6 +6,8 @@ delivers exactly what the plan forecasts.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,14 +19,14 @@ from vlpipe.planning.class_weights import by_label
 from vlpipe.planning.drawing import draw, parts_of, rates_of
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
 from vlpipe.planning.options import INTEGER_DTYPES, Options, itemsize_of
-from vlpipe.planning.pieces import Pieces, pieces_of
+from vlpipe.planning.pieces import Pieces, at_speeds, pieces_of
 from vlpipe.planning.plan import Bucket, Plan
 from vlpipe.planning.schedule import BatchSpans, Schedule, cut
 from vlpipe.planning.selection import Selection, selection_of
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
-from vlpipe.transforms.augmentations import of_stage, python_in
+from vlpipe.transforms.augmentations import of_stage, python_in, speed_of
 
 if TYPE_CHECKING:  # the package that provides it is TensorFlow's own requirement, and only type checkers need it
     from typing_extensions import Unpack
@@ -52,6 +54,16 @@ def plan(source: Source, **arguments: Unpack[Arguments]) -> Plan:
     return make_plan(open_anywhere(source, options.layout, options.label_classes, options.label), options)
 
 
+def _spelled_out() -> inspect.Signature:
+    """The signature of `plan` for people and for completion at a prompt: type checkers read it from `Arguments`."""
+    source, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    fields = [inspect.Parameter(field.name, keyword, default=field.default, annotation=field.type) for field in dataclasses.fields(Options)]
+    return inspect.Signature([inspect.Parameter("source", source, annotation="Source"), *fields], return_annotation="Plan")
+
+
+plan.__signature__ = _spelled_out()  # type: ignore[attr-defined]
+
+
 def make_plan(index: Index, options: Options) -> Plan:
     """The plan for an index.
 
@@ -70,7 +82,10 @@ def make_plan(index: Index, options: Options) -> Plan:
             f"windows: all {len(delivered.rows)} records are shorter than a window of {options.windows.frames} frames, and "
             'tail="drop" leaves them out. Use shorter windows, or another tail.'
         )
-    frames, frame_plan = frame_plan_for(index, selection, options, pieces.frames)
+    speed = speed_of(options.augment)
+    if speed is not None:
+        pieces = at_speeds(pieces, len(speed.factors))
+    frames, frame_plan = frame_plan_for(index, selection, options, pieces.frames, pieces.copies)
     delivered, pieces, frames = _with_frames(delivered, pieces, frames, index, selection, options)
     there = len(pieces)
     padded = np.maximum(frames, frame_plan.least) if frame_plan.least else frames
@@ -81,7 +96,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     sizes = [options.batch_size_for(upper) for upper in uppers]
     over_budget, drawing = _over_budget(padded, options), None
     if index.mixture is not None:
-        positions, pieces, bucket_of, drawing = draw(index.mixture, index.ids, pieces, parts, bucket_of, options.seed or 0)
+        positions, pieces, bucket_of, drawing = draw(index.mixture, index.ids, pieces, parts, bucket_of, options.seed or 0, options.speeds)
         frames = frames[positions]
     records = np.bincount(bucket_of, minlength=len(uppers)).tolist()
     carry = engine != "stream" and options.batching == "bucket"
@@ -149,7 +164,7 @@ def choose_engine(options: Options, *, local: bool = True, compressed: bool = Fa
     if engine == "graph" and (python := python_in(options.augment)) is not None:
         raise ArgumentError(
             f'augment: {python!r} calls Python, but the graph engine is a pure graph. Use engine="mapped", which reads local files, or '
-            "vlpipe.Gain, vlpipe.AddNoise and vlpipe.TimeShift."
+            "vlpipe.Gain, vlpipe.AddNoise, vlpipe.SpeedPerturb and vlpipe.TimeShift."
         )
     if engine == "stream" and of_stage(options.augment, "batch"):
         raise ArgumentError(f"augment: Mixup needs the batches of a plan, and the stream engine has none. {instead}.")

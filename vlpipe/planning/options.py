@@ -18,7 +18,7 @@ from vlpipe.planning.class_weights import checked_class_weight
 from vlpipe.planning.damage import Skip, checked_on_damage
 from vlpipe.planning.paddings import checked_label_padding, checked_padding
 from vlpipe.storage.paths import Opened
-from vlpipe.transforms.augmentations import Augmentation, checked_augment
+from vlpipe.transforms.augmentations import Augmentation, checked_augment, speed_of
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.transform import Transform
 from vlpipe.transforms.windows import Windows
@@ -235,6 +235,11 @@ class Options:
                 f"on_damage: a batch without its damaged records is no multiple of {self.multiple_of} (multiple_of, or the replicas of the "
                 'strategy). Pass remainder="pad", which repeats rows with weight 0 in their place.'
             )
+        if self.windows is not None and speed_of(self.augment) is not None:
+            raise ArgumentError(
+                "windows: SpeedPerturb would make windows of different lengths. Leave one out, or pass crop=vlpipe.Crop(..., random=True), "
+                "which need not be of one length."
+            )
         if self.resume is not None and not self.repeat:
             raise ArgumentError("resume: needs repeat=True, an endless run of epochs that can start at any batch.")
         if self.resume is not None and self.seed is None and self.is_random:
@@ -260,6 +265,12 @@ class Options:
         """Whether the delivered batches depend on the seed."""
         moved = (self.crop and self.crop.random) or (self.windows and self.windows.jitter)
         return bool(self.shuffle or self.augment or moved)
+
+    @property
+    def speeds(self) -> int:
+        """At how many speeds each piece comes in an epoch."""
+        speed = speed_of(self.augment)
+        return 1 if speed is None else len(speed.factors)
 
     @property
     def has_transforms(self) -> bool:

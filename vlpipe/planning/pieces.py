@@ -21,7 +21,8 @@ class Pieces:
         rows: integers `[n]`, the row of its record in the index.
         frames: integers `[n]`, the frames of the key feature that are read.
         firsts: integers `[n]`, the first of them, before a random crop moves it; None: frame 0 of every piece.
-        copies: integers `[n]`, which of several equal pieces it is, from 0; None: there are no equal pieces.
+        copies: integers `[n]`, which of several equal pieces it is, from 0; None: there are no equal pieces. With s speeds
+            (`SpeedPerturb`), copy c has speed c % s.
     """
 
     rows: Any
@@ -58,6 +59,12 @@ class Pieces:
         if self.firsts is None:
             return self.copy_numbers(ids, part_numbers)
         return ids + part_numbers(self.firsts if self.copies is None else self.firsts + self.copies * 2**32)
+
+
+def at_speeds(pieces: Pieces, speeds: int) -> Pieces:
+    """Each piece once at each of several speeds, one after another."""
+    repeated = pieces.map(lambda column: np.repeat(column, speeds))
+    return Pieces(repeated.rows, repeated.frames, repeated.firsts, np.tile(np.arange(speeds, dtype=np.uint8), len(pieces)))
 
 
 def pieces_of(rows: np.ndarray, frames: np.ndarray, frame_range: FrameRange) -> tuple[Pieces, int]:

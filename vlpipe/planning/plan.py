@@ -21,9 +21,11 @@ from vlpipe.planning.resume import Identity, make_state, run_identity
 from vlpipe.planning.schedule import Schedule
 from vlpipe.planning.selection import FramePart, Selection
 from vlpipe.storage.index import Index
-from vlpipe.text_tables import BLUE, RED, columns, named, picture, text
-from vlpipe.transforms.augmentations import STAGES, Augmentation, of_stage
+from vlpipe.text_tables import BLUE, RED, columns, html, named, picture, text
+from vlpipe.transforms.augmentations import STAGES, Augmentation, of_stage, speed_of
 from vlpipe.transforms.noise import AddNoise
+
+_BINS = 64  # of the picture, and the most boundaries in it
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Plan:
         options: the arguments.
         selection: the fields that are delivered.
         engine: "mapped", "graph" or "stream".
-        total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`).
+        total: records in the source. With `windows`, here and in the next two, windows are counted (and a record outside `length_range`);
+            with `SpeedPerturb`, copies.
         records: records delivered in an epoch (to all ranks together); `total` is this plus all refused records; of a
             mix, in which records may come several times or not at all, it is not.
         refused: number of records that are not delivered, by reason: "too_short", "too_long",
@@ -231,8 +234,10 @@ class Plan:
     def peak_bytes_read(self, name: str) -> int:
         """Maximum bytes of one feature in a batch as it is read, before a transform."""
         frames = self.peak_bytes(name) // self.frame_bytes[name]
-        if name in self.frame_plan.traced and self.frame_plan.lengths is not None and len(self.pieces):
-            frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.frame_plan.lengths.before[-1])
+        is_transformed = name in self.frame_plan.traced and self.frame_plan.lengths is not None
+        has_speeds = name == self.selection.key and speed_of(self.options.augment) is not None
+        if (is_transformed or has_speeds) and len(self.pieces):
+            frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.pieces.frames.max())
         stored = self.index.schema.sequences[name]
         return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize_of(self.reading_dtype(name))
 
@@ -253,31 +258,37 @@ class Plan:
         """Delivered frames that are not padding, in an epoch of all ranks together; those of the first epoch of a mix."""
         return self._frames_delivered[0]
 
-    @cached_property
+    @property
     def _frames_delivered(self) -> tuple[int, int]:
         """Real frames and all frames of the first epoch, for all ranks together."""
+        valid, delivered = self._frames_by_bucket
+        return int(valid.sum()), int(delivered.sum())
+
+    @cached_property
+    def _frames_by_bucket(self) -> tuple[np.ndarray, np.ndarray]:
+        """int64 `[buckets]`: real frames, and all frames, of the batches of each bucket in the first epoch, for all ranks together."""
         options, spans = self.options, self.schedule.spans
         frames = self.frames[self.schedule.pieces_of(0, self.schedule.slots_in_order(0))]
-        ends = spans.starts + spans.counts
         totals = np.concatenate([[0], np.cumsum(frames)])
-        valid = int((totals[ends] - totals[spans.starts]).sum())
+        valid, delivered = np.zeros((2, len(self.buckets)), np.int64)
+        np.add.at(valid, spans.buckets, totals[spans.starts + spans.counts] - totals[spans.starts])
         if options.batching == "ragged":
             return valid, valid
         if options.pad_to == "boundary":
             rows = spans.sizes if options.remainder == "pad" else spans.counts
-            return valid, int((rows * np.asarray(self.boundaries, np.int64)[spans.buckets]).sum())
+            np.add.at(delivered, spans.buckets, rows * np.asarray(self.boundaries, np.int64)[spans.buckets])
+            return valid, delivered
         full, least = spans.counts == spans.sizes, self.frame_plan.least
-        delivered = 0
         for rank in range(options.shard[1]):
             rows = spans.sizes[full] // options.shard[1]
             firsts = spans.starts[full] + rank * rows
             # reduceat reduces [edge, next edge) for every edge: every second of these intervals is a batch.
             edges = np.stack([firsts, firsts + rows], axis=1).ravel()
             longest = np.maximum(np.maximum.reduceat(np.append(frames, 0), edges)[::2], least) if len(edges) else rows
-            delivered += int((rows * longest).sum())
+            np.add.at(delivered, spans.buckets[full], rows * longest)
             for step in np.flatnonzero(~full):
                 rows_of_rank = self.schedule.rows_of(int(step), rank)
-                delivered += len(rows_of_rank) * max(least, int(frames[rows_of_rank].max()))
+                delivered[spans.buckets[step]] += len(rows_of_rank) * max(least, int(frames[rows_of_rank].max()))
         return valid, delivered
 
     def state(self, epoch: int, batch: int) -> dict[str, Any]:
@@ -326,12 +337,23 @@ class Plan:
 
     def report(self) -> str:
         """The plan as a table for a terminal: `print(plan.report())`."""
+        return text(named(_totals(self)), *(columns(*headings, rows=rows) for headings, rows in self._tables()))
+
+    def _tables(self) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+        """The headings and the rows of the tables of the report: buckets, and the parts of a mix."""
         rows = [(bucket.upper, bucket.batch_size, bucket.records, bucket.steps) for bucket in self.buckets]
-        tables = [named(_totals(self)), columns("frames up to", "batch size", self.unit, "steps", rows=rows)]
+        tables: list[tuple[tuple[str, ...], list[tuple[Any, ...]]]] = [(("frames up to", "batch size", self.unit, "steps"), rows)]
         if self.parts:
             mixed = [(part.name, part.pieces, part.delivered, counted(part.rate, "time")) for part in self.parts]
-            tables.append(columns("part", self.unit, "an epoch", "each comes", rows=mixed))
-        return text(*tables)
+            tables.append((("part", self.unit, "an epoch", "each comes"), mixed))
+        return tables
+
+    def __repr__(self) -> str:
+        batches = f"{counted(self.steps_per_epoch, 'batch')} an epoch ({self.options.batching}, {self.engine})"
+        return f"Plan: {counted(self.records, self.unit[:-1])} in {batches}, {self.valid_ratio:.1%} valid frames; plan.report() has more"
+
+    def _repr_html_(self) -> str:
+        return html(((), _totals(self)), *self._tables())
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw the histogram of lengths with the buckets over it, and below it the padding of each bucket, into an image file.
@@ -365,6 +387,8 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
         rows.insert(4, ("cropped", f"{plan.cropped:,} to {options.crop.frames:,} frames"))
     if options.windows is not None:
         rows.insert(2, ("of", f"{len(plan.index):,} records, {options.windows.frames:,} frames every {options.windows.step:,}"))
+    if options.speeds > 1:
+        rows.insert(2, ("of", f"{len(plan.index):,} records, each at {options.speeds} speeds"))
     if plan.over_budget:
         rows.insert(
             4,
@@ -383,18 +407,23 @@ def _augmentation(augment: Augmentation) -> str:
 
 def _draw_plan(figure: Any, plan: Plan) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    upper.hist(plan.frames, bins=min(80, max(10, len(plan.frames) // 20)), color=BLUE)
-    for boundary in plan.boundaries if len(plan.boundaries) <= 64 else ():
-        upper.axvline(boundary, color=RED, linewidth=0.8)
-    upper.set_ylabel(plan.unit)
-    upper.set_title(
-        f"{plan.records:,} {plan.unit} in {plan.steps_per_epoch:,} batches, {plan.valid_ratio:.1%} valid frames ({plan.options.batching})"
-    )
-    edges = np.array([0, *plan.boundaries])
-    padding = padding_to_boundary(plan)
+    longest = int(plan.frames.max(initial=1))
+    width = -(-longest // _BINS)  # of whole frames: any other would catch 1 length and 2 in turn, and show peaks that are not there
+    upper.hist(plan.frames, bins=np.arange(0, longest + width + 1, width) + 0.5, color=BLUE, label=plan.unit)
+    for number, boundary in enumerate(plan.boundaries if len(plan.boundaries) <= _BINS else ()):
+        upper.axvline(boundary + 0.5, color=RED, linewidth=0.8, label="boundaries of the buckets" if not number else None)
+    upper.set_ylabel(f"{plan.unit} in {counted(width, 'frame')}" if width > 1 else plan.unit)
+    upper.legend(framealpha=1, edgecolor="none")
+    batches, valid = counted(plan.steps_per_epoch, "batch"), f"{plan.valid_ratio:.1%} valid frames"
+    upper.set_title(f"{plan.records:,} {plan.unit} in {batches} ({plan.options.batching}): {valid}")
+    real, delivered = plan._frames_by_bucket
+    padding = 100 * (1 - real / np.maximum(1, delivered)) * (delivered > 0)
+    edges = np.array([0, *plan.boundaries]) + 0.5
     lower.bar(edges[:-1], padding, width=np.diff(edges), align="edge", color=RED, alpha=0.5, edgecolor=RED, linewidth=0.5)
-    lower.set_ylabel("padding to the\nboundary, %")
-    lower.set_xlabel("frames (lines: upper lengths of the buckets)")
+    lower.set_ylabel("padding in the\nbatches, %")
+    lower.set_xlabel("frames")
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
 
 
 def padding_to_boundary(plan: Plan) -> list[float]:

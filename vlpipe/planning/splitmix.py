@@ -16,7 +16,7 @@ SHIFTS = (30, 27, 31)
 # The purposes, each with its own random numbers. Those of augmentations are the first of a range: one for each number that they draw.
 RECORDS, BATCHES, CROPS, MASKS = 1, 2, 3, 4
 MIXES = 1 << 16
-GAINS, NOISES, TIME_SHIFTS, FUNCTIONS, MIXUPS = (MIXES + (kind << 13) for kind in (1, 2, 3, 4, 5))
+GAINS, NOISES, TIME_SHIFTS, FUNCTIONS, MIXUPS, SPEEDS = (MIXES + (kind << 13) for kind in (1, 2, 3, 4, 5, 6))
 _AUGMENTATIONS = {
     "SpecAugment": MASKS,
     "Gain": GAINS,
@@ -24,6 +24,7 @@ _AUGMENTATIONS = {
     "TimeShift": TIME_SHIFTS,
     "Augment": FUNCTIONS,
     "Mixup": MIXUPS,
+    "SpeedPerturb": SPEEDS,
 }
 _MASK = 2**64 - 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,12 @@ from vlpipe.reporting.media import require_pictures
 from vlpipe.reporting.records import first_records
 from vlpipe.reporting.repeated import repeated_in
 from vlpipe.sources.record_set import RecordSet
+from vlpipe.text_tables import Show, progress_bar
 
 MAX_SOURCES = 8
 MAX_RECORDS = 100
 _AUDIO_BYTES = 1_000_000  # of all players of a page
+_SECTIONS = 5  # of every source, besides totals, damage and first records
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class _Options:
     records: int
     verify: bool
     most_audio: int
-    progress: Callable[[int, int], None]
+    progress: Show | None
+    section_done: Callable[[], None]
 
 
 def write_report(
@@ -46,7 +50,7 @@ def write_report(
     verify: bool = False,
     compute: bool = False,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Show | None = None,
 ) -> None:
     """Write one HTML page that describes sources, and compares each two of them.
 
@@ -60,7 +64,8 @@ def write_report(
         verify: read all files, and list damage.
         compute: read the frames whose mean and deviation are unknown, and cache these.
         overwrite: replace the file if it exists.
-        progress: called with the number of bytes that `verify` or `compute` has read so far, and the number of bytes to read.
+        progress: called with the number of bytes that `verify` or `compute` has read so far, and the number of bytes to read;
+            None: a bar, on a terminal.
 
     Raises:
         DatasetExistsError: the file exists.
@@ -85,9 +90,20 @@ def write_report(
     target = _free(path, overwrite)
     if records:
         require_pictures()
-    options = _Options(tuple(dict.fromkeys(by)), records, verify, _AUDIO_BYTES // max(1, records * len(sources)), progress)
-    summaries = [summarize(source, compute=compute, progress=progress) for _, source in sources]
-    content = _page(list(sources), summaries, options).encode("utf-8")
+    steps = len(sources) * (_SECTIONS + bool(verify) + bool(records)) + math.comb(len(sources), 2)
+    with progress_bar("describing", "sections", given=progress and (lambda done, total: None)) as show:
+        done = itertools.count(1)
+        options = _Options(
+            tuple(dict.fromkeys(by)),
+            records,
+            verify,
+            _AUDIO_BYTES // max(1, records * len(sources)),
+            progress,
+            lambda: show(next(done), steps),
+        )
+        show(0, steps)
+        summaries = [summarize(source, compute=compute, progress=progress) for _, source in sources]
+        content = _page(list(sources), summaries, options).encode("utf-8")
     _free(path, overwrite)  # another program may have made it meanwhile
     try:
         replace_file(target, content)
@@ -121,6 +137,7 @@ def _page(sources: list[tuple[str, RecordSet]], summaries: list[Summary], option
         place = headings.reserve(2, f"{names[0]} and {names[1]}")
         counts = (_counts(pair[0], first, options.by), _counts(pair[1], second, options.by))
         parts.append(headings.filled(place, [differences(names, pair, (first, second), counts, headings)]))
+        options.section_done()
     title = f"Report: {', '.join(name for name, _ in sources)}"
     return page(title, headings.navigation(), join(parts), f"Made by vlpipe {vlpipe.__version__}.")
 
@@ -132,6 +149,7 @@ def _source(source: RecordSet, summary: Summary, options: _Options, headings: He
     def add(title: str, make: Callable[[], Html]) -> None:
         place = headings.reserve(3, title)
         parts.append(headings.filled(place, [make()]))
+        options.section_done()
 
     if options.verify:
         report = verification.verify(source, progress=options.progress)

@@ -16,6 +16,7 @@ from vlpipe.sources.records import Records
 from vlpipe.sources.statistics_cache import counted_sequences, load_moments, save_moments
 from vlpipe.storage.index import Index
 from vlpipe.storage.statistics import Moments, merged
+from vlpipe.text_tables import Show, progress_bar
 
 _log = logging.getLogger("vlpipe")
 # Numbers that are accumulated together: with fewer, calls cost more than their work; more do not fit into the cache (a third of the speed).
@@ -26,7 +27,7 @@ MomentsByName = dict[str, Moments]
 Report = Callable[[int], None]
 
 
-def with_statistics(index: Index, *, workers: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None) -> Index:
+def with_statistics(index: Index, *, workers: int | None = None, progress: Show | None = None) -> Index:
     """The index with the statistics of all its sequences: known, cached, or computed now and then cached.
 
     Each file is accumulated separately in float64, and the files are merged in order, so that the result does not depend on the number of
@@ -35,7 +36,7 @@ def with_statistics(index: Index, *, workers: int | None = None, progress: Calla
     Args:
         index: of local files.
         workers: processes; None: one for each core if there is enough work.
-        progress: called with the bytes of records that are read, and the bytes of all records to read.
+        progress: called with the bytes of records that are read, and the bytes of all records to read; None: a bar, on a terminal.
 
     Raises:
         DatasetError: a record is damaged; the message names it. The statistics of the files before it are cached.
@@ -43,6 +44,11 @@ def with_statistics(index: Index, *, workers: int | None = None, progress: Calla
     names = counted_sequences(index)
     if all(name in index.statistics for name in names):
         return index
+    with progress_bar("computing statistics", "MB", 1e6, progress) as show:
+        return _with_statistics(index, names, workers, show)
+
+
+def _with_statistics(index: Index, names: list[str], workers: int | None, progress: Show) -> Index:
     parts = index.parts()
     by_file = {number: load_moments(index, index.shards[number], part) for number, part in enumerate(parts) if len(part)}
     missing = [number for number, moments in by_file.items() if moments is None]

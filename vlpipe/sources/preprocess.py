@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from vlpipe.arguments import integer
 from vlpipe.audio import from_settings, load, resample
 from vlpipe.audio.channels import Channels
 from vlpipe.audio.features import Feature
-from vlpipe.errors import ArgumentError, DatasetError
+from vlpipe.errors import ArgumentError, DatasetError, counted, shortened
 from vlpipe.sources.statistics_cache import known_statistics
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Sequence, default_key
@@ -34,8 +34,18 @@ class Preprocess:
 
     index: Index
 
+    def __repr__(self) -> str:
+        settings = self.index.metadata.get("features")
+        kind = shortened(settings.get("kind", "features"), 40) if isinstance(settings, dict) else "features"
+        return f"Preprocess: from a recording, samples or features to the {kind} of a source of {counted(len(self.index), 'record')}"
+
     def __call__(
-        self, recording: Any, *, sample_rate: int | None = None, transform: Feature | None = None, normalize: str | None = None
+        self,
+        recording: Any,
+        *,
+        sample_rate: int | None = None,
+        transform: Feature | None = None,
+        normalize: Literal["utterance", "global"] | None = None,
     ) -> np.ndarray:
         """Compute the frames of one recording.
 

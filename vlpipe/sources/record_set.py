@@ -25,11 +25,13 @@ from vlpipe.sources.table import SECONDS, Groups, Table, as_user_value, listed
 from vlpipe.sources.without_damaged import not_damaged
 from vlpipe.storage.mixture import apportion, exact, tempered
 from vlpipe.storage.paths import Opened
-from vlpipe.storage.schema import Schema
+from vlpipe.storage.schema import Schema, kind_in_words
 from vlpipe.storage.statistics import Moments
-from vlpipe.text_tables import MAX_ROWS, named, text
+from vlpipe.text_tables import MAX_ROWS, html, named, text
 
 _log = logging.getLogger("vlpipe")
+
+MAX_LINES = 30  # of what a source shows of itself
 
 Record = dict[str, Any]
 
@@ -381,15 +383,23 @@ class RecordSet(Opened):
         return positions.astype(np.int64) % max(1, len(self))
 
     def __repr__(self) -> str:
+        rows = self._summary()
+        more = [("and", f"{len(rows) - MAX_LINES:,} more fields: .schema has them")] if len(rows) > MAX_LINES else []
+        return text(named(rows[:MAX_LINES] + more))
+
+    def _repr_html_(self) -> str:
+        return html(((), self._summary()))
+
+    def _summary(self) -> list[tuple[str, str]]:
+        """What a person wants to know of the source first, from the index alone."""
         index, table = self.index, Table(self.index)
         of = f" of {len(index.whole):,}" if len(index.whole) != len(index) else ""
         rows = [("records", f"{len(self):,}{of} in {counted(len(index.shards), 'file')}")]
         rows += [("selected", shortened(self.selected, MAX_LETTERS))] if self.selected else []
         for name in index.counted:
-            frames, field = index.frames(name), self.schema.sequences[name]
-            shape = ", ".join(["T", *map(str, field.dimensions)])
+            frames = index.frames(name)
             lengths = f", T from {frames.min():,} to {frames.max():,}" if len(frames) else ""
-            rows.append((name, f"[{shape}] {field.dtype}{lengths}"))
+            rows.append((name, f"{kind_in_words(self.schema.sequences[name])}{lengths}"))
         parts = list(self.parts.items())
         rows += [("part", f"{name}: {count:,} an epoch") for name, count in parts[:MAX_ROWS]]
         rows += [("parts", f"and {len(parts) - MAX_ROWS:,} more")] if len(parts) > MAX_ROWS else []
@@ -397,14 +407,14 @@ class RecordSet(Opened):
         rows += [(name, self._described(name)) for name in others]
         if SECONDS in table:
             rows.insert(1, ("hours", f"{table[SECONDS].sum() / 3600:,.2f}"))
-        return text(named(rows))
+        return rows
 
     def _described(self, name: str) -> str:
         index, field = self.index, self.schema.fields[name]
         if name in index.texts:
             used = index.texts[name][np.unique(index.codes(name))]
             return f"text, {len(used):,} different: {listed(used)}"
-        return repr(field)
+        return kind_in_words(field)
 
 
 def _check_classes(option: str, column: str, strata: Groups, part_of: np.ndarray, parts: int) -> None:

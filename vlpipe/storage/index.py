@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 import numpy as np
 
-from vlpipe.errors import RESTORE, REWRITTEN, DatasetError, record_place
+from vlpipe.errors import RESTORE, REWRITTEN, DatasetError, counted, record_place
 from vlpipe.files.filesystem import is_address
 from vlpipe.regular_files import kind_of
 from vlpipe.storage.field_access import FieldAccess, column, locate
@@ -189,6 +189,9 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"Index: {counted(len(self), 'record')} in {counted(len(self.shards), 'file')}, {self.schema!r}"
 
     def take(self, rows: np.ndarray) -> Index:
         """The index of some of these records: they keep their ids, and the statistics are left out unless these are all records.

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vlpipe.errors import SchemaError
+from vlpipe.errors import SchemaError, shortened
 from vlpipe.storage.values import as_array, describe, from_python
+from vlpipe.text_tables import MAX_CELL, MAX_ROWS, html
 
 Record = Mapping[str, Any]
 
@@ -181,6 +182,23 @@ class Text:
 
 
 Field = Sequence | Fixed | Text
+MAX_LINE = 200  # letters of a schema on one line
+
+
+def kind_in_words(field: Field) -> str:
+    """What a field holds, for people.
+
+    Example:
+        >>> kind_in_words(Sequence(80)), kind_in_words(Fixed((527,), "float32")), kind_in_words(Fixed()), kind_in_words(Text())
+        ('[T, 80] float32', '[527] float32', 'int64', 'text')
+    """
+    if isinstance(field, Text):
+        return "text"
+    axes = ["T"] * isinstance(field, Sequence) + [str(size) for size in field.dimensions]
+    aligned = ", aligned" if isinstance(field, Sequence) and field.aligned else ""
+    return f"[{', '.join(axes)}] {field.dtype}{aligned}" if axes else field.dtype
+
+
 _KINDS: dict[str, type[Field]] = {"sequence": Sequence, "fixed": Fixed, "text": Text}
 
 
@@ -232,7 +250,15 @@ class Schema:
         return hash(tuple(self._fields.items()))
 
     def __repr__(self) -> str:
-        return f"Schema({', '.join(f'{name}={field!r}' for name, field in self._fields.items())})"
+        fields = [f"{shortened(name, MAX_CELL)}={field!r}" for name, field in self._fields.items()]
+        if sum(map(len, fields)) <= MAX_LINE:
+            return f"Schema({', '.join(fields)})"
+        more = [f"# and {len(fields) - MAX_ROWS:,} more fields"] if len(fields) > MAX_ROWS else []
+        return "\n    ".join(["Schema(", *(f"{field}," for field in fields[:MAX_ROWS]), *more]) + "\n)"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, type(field).__name__, kind_in_words(field)) for name, field in self._fields.items()]
+        return html((("field", "kind", "values"), rows))
 
     def check(self, record: Record, where: str = "record") -> dict[str, np.ndarray | bytes]:
         """Return the values of a record as they are stored, in the order of the schema.

@@ -37,6 +37,10 @@ class Moments:
         self._deviation = np.zeros(dimensions, np.float64)
         self.not_finite = 0
 
+    def __repr__(self) -> str:
+        least, most = (self.count.min(), self.count.max()) if self.count.size else (0, 0)
+        return f"Moments: d = {self.mean.size:,}, {f'{least:,} to ' if least != most else ''}{most:,} values of each; .mean, .variance"
+
     def update(self, frames: np.ndarray) -> None:
         """Add frames `[T, ...]`, each with d values."""
         frames = frames.reshape(len(frames), self.mean.size)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
-from vlpipe.errors import ArgumentError, SchemaError, VlpipeError
+from vlpipe.errors import ArgumentError, SchemaError, VlpipeError, counted
 from vlpipe.files.atomic_directory import os_errors_as_dataset_errors
 from vlpipe.storage.schema import Record, Schema
 from vlpipe.storage.shard_writer import ShardWriter, iterate_shard_numbers
@@ -53,6 +53,10 @@ class Writer:
         self._transaction: DatasetTransaction | None = DatasetTransaction(path, num_shards, overwrite=overwrite)
         self._path = self._transaction.path
         self._shards = iterate_shard_numbers(int(num_shards))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._transaction is None else "open"
+        return f"Writer({str(self._path)!r}), {state}, {counted(self._written, 'record')} written"
 
     def write(self, record: Record) -> None:
         """Add one record.

@@ -89,11 +89,9 @@ class WaveformFeatures:
         """Whether the waveforms have another rate than the features."""
         return self.rate != self.features.sample_rate
 
-    def lengths(self, samples: np.ndarray) -> np.ndarray:
-        """int64 `[n]`: the frames of waveforms of these numbers of samples, as stored."""
-        if self.is_resampled:
-            samples = resampled_lengths(samples, self.rate, self.features.sample_rate)
-        return self.features.lengths(samples)
+    def heard(self, samples: np.ndarray) -> np.ndarray:
+        """int64 `[n]`: the samples at the rate of the features, of waveforms of these numbers of samples as stored."""
+        return resampled_lengths(samples, self.rate, self.features.sample_rate) if self.is_resampled else samples
 
     def __call__(self, waveforms: tf.RaggedTensor, ids: tf.Tensor) -> tf.RaggedTensor:
         """The features, float32 `[B, None, dim]`.

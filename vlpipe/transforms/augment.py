@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 MAX_MASKS = 1000
 MAX_WIDTH = 2**31 - 2
-FILLS = ("mean", "zero")
+Fill = Literal["mean", "zero"]
+FILLS = get_args(Fill)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class SpecAugment:
     time_share: float = 0.2
     frequency_masks: int = 2
     frequency_width: int = 15
-    fill: str = "mean"
+    fill: Fill = "mean"
 
     stage: ClassVar[str] = "features"
 

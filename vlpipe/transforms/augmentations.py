@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from vlpipe.audio.augment import Augment
+from vlpipe.audio.features import Feature
 from vlpipe.errors import ArgumentError
 from vlpipe.transforms.augment import SpecAugment
 from vlpipe.transforms.mixup import Mixup
 from vlpipe.transforms.noise import AddNoise
+from vlpipe.transforms.speed import SpeedPerturb
+from vlpipe.transforms.transform import Transform
 from vlpipe.transforms.waveforms import Gain, TimeShift
 
 # Each has a `stage`, which says what it changes: the "samples" of a waveform, before `transform`; the "features", after `normalize`; or a
 # "batch", after these; the number of random `draws` for each sequence; and whether it `makes_fractions` of integers.
-Augmentation = Gain | TimeShift | AddNoise | Augment | SpecAugment | Mixup
+Augmentation = Gain | TimeShift | SpeedPerturb | AddNoise | Augment | SpecAugment | Mixup
 STAGES = ("samples", "features", "batch")
 
 
@@ -30,16 +33,27 @@ def checked_augment(augment: Any) -> tuple[Augmentation, ...] | None:
     kinds = get_args(Augmentation)
     for entry in several:
         if not isinstance(entry, kinds):
+            if isinstance(entry, type) and issubclass(entry, kinds):
+                raise ArgumentError(f"augment: came as the class {entry.__name__}, expected an object. Call it: {entry.__name__}(...).")
+            if isinstance(entry, (Feature, Transform)):
+                raise ArgumentError(f"augment: came as {entry!r:.100}, which is a transform. Pass transform=..., beside augment=[...].")
             names = ", ".join(f"vlpipe.{'audio.' if kind is Augment else ''}{kind.__name__}(...)" for kind in kinds)
             raise ArgumentError(f"augment: came as {entry!r:.200}, expected one of {names}, a list of these, or None.")
     if len(of_stage(several, "batch")) > 1:
         raise ArgumentError(f"augment: has {len(of_stage(several, 'batch'))} vlpipe.Mixup, expected one. Use one with a greater alpha.")
+    if sum(isinstance(entry, SpeedPerturb) for entry in several) > 1:
+        raise ArgumentError("augment: has several vlpipe.SpeedPerturb, expected one. Give one all the factors.")
     return several or None
 
 
 def of_stage(augments: tuple[Augmentation, ...] | None, stage: str) -> list[tuple[int, Any]]:
     """The augmentations of a stage, with their positions among all."""
     return [(position, augment) for position, augment in enumerate(augments or ()) if augment.stage == stage]
+
+
+def speed_of(augments: tuple[Augmentation, ...] | None) -> SpeedPerturb | None:
+    """The one that makes copies of records, if there is one."""
+    return next((augment for augment in augments or () if isinstance(augment, SpeedPerturb)), None)
 
 
 def python_in(augments: tuple[Augmentation, ...] | None) -> Augment | None:
@@ -52,7 +66,7 @@ def identity_of(augments: tuple[Augmentation, ...] | None, batch_size: int | Non
 
     def identity(augment: Augmentation) -> str:
         if isinstance(augment, Mixup):  # partners come from the batch of a rank
-            return f"Mixup(alpha={augment.alpha}, batch_size={batch_size}, world={world})"
+            return f"Mixup({augment.values}, batch_size={batch_size}, world={world})"
         return augment.identity if isinstance(augment, AddNoise) else repr(augment)
 
     return None if augments is None else ", ".join(map(identity, augments))

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from vlpipe.arguments import number
+from vlpipe.arguments import integer, number
 from vlpipe.errors import ArgumentError
-from vlpipe.storage.schema import Field, Fixed
+from vlpipe.storage.field_access import Location
+from vlpipe.storage.index import Index
+from vlpipe.storage.schema import Fixed
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 MIN_ALPHA, MAX_ALPHA = 0.001, 100.0
+MAX_CLASSES = 1 << 20
 _INTERVALS = 1 << 12  # of the table of quantiles: but for one draw in 4096, shares differ from exact ones by less than 1e-3
 _POINTS = 1 << 16  # of the integral
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mixup:
     """Mixes the features of each sequence `[T, d]` with those of a partner from the same batch, and their labels in the same proportion.
 
@@ -34,25 +36,28 @@ class Mixup:
     partner is follows from the batch. So a run resumes with the same mixtures if its batches are the same: with the same batch_size and
     number of ranks.
 
+    Labels that are class numbers become vectors, float32 `[classes]`, 1 for the class of a sequence that is not mixed: compile the model
+    with a categorical cross-entropy. Vectors of integers (multi-hot) become float32, too. Other labels are refused.
+
     With `ids=True`, x["partner"] has the row of the partner in the index (int64 `[B]`). Zhang et al., mixup: Beyond Empirical Risk
     Minimization, ICLR 2018.
 
     Args:
         alpha: of the Beta distribution, 0.001 to 100: the greater, the more of the partner. 0.2 is common.
+        classes: the number of classes, where labels are class numbers; None: that of the class names (`metadata["classes"]`).
 
     Raises:
-        ArgumentError: `alpha` is not allowed.
+        ArgumentError: `alpha` or `classes` is not allowed.
 
     Example:
-        >>> one_hot = np.eye(2, dtype=np.float32)
-        >>> schema = vlpipe.Schema(features=vlpipe.Sequence(3), label=vlpipe.Fixed(2, "float32"))
-        >>> vlpipe.write("data/train", [{"features": np.full((4, 3), n, np.float32), "label": one_hot[n]} for n in (0, 1)], schema)
-        >>> for x, y in vlpipe.make_dataset("data/train", augment=vlpipe.Mixup(0.2), seed=1):
+        >>> vlpipe.write("data/train", [{"features": np.full((4, 3), n, np.float32), "label": n} for n in (0, 1)])
+        >>> for x, y in vlpipe.make_dataset("data/train", augment=vlpipe.Mixup(0.2, classes=2), seed=1):
         ...     print(np.allclose(x[:, 0, 0], y[:, 1]), np.allclose(tf.reduce_sum(y, 1), 1))
         True True
     """
 
     alpha: float = 0.2
+    classes: int | None = None
 
     stage: ClassVar[str] = "batch"
     draws: ClassVar[int] = 2
@@ -61,23 +66,66 @@ class Mixup:
     def __post_init__(self) -> None:
         alpha = number("Mixup: alpha", self.alpha, MIN_ALPHA, MAX_ALPHA, expected=f"a number from {MIN_ALPHA} to {MAX_ALPHA:g}")
         object.__setattr__(self, "alpha", alpha)
+        if self.classes is not None:
+            object.__setattr__(self, "classes", integer("Mixup: classes", self.classes, 1, MAX_CLASSES))
 
-    def check(self, features: tuple[str, ...], labels: Mapping[str, Field]) -> None:
+    def __repr__(self) -> str:
+        return f"Mixup({self.values})"
+
+    @property
+    def values(self) -> str:
+        """Its arguments; `classes` only where it is given."""
+        return f"alpha={self.alpha}" + ("" if self.classes is None else f", classes={self.classes}")
+
+    def check(self, features: tuple[str, ...], labels: tuple[str, ...], index: Index) -> None:
         """Check that everything that belongs to a sequence can be mixed.
 
         Raises:
-            ArgumentError: there are several features, or a label is not made of floats.
+            ArgumentError: there are several features, or a label is neither a vector nor a known class.
         """
         if len(features) > 1:
             raise ArgumentError(
                 f"augment: Mixup mixes one feature, but {list(features)} are delivered, and the others would stay. Name one: features=..."
             )
-        for name, field in labels.items():
-            if not isinstance(field, Fixed) or np.dtype(field.dtype).kind != "f":
+        for name in labels:
+            field = index.schema.fields[name]
+            if not isinstance(field, Fixed):
                 raise ArgumentError(
-                    f'augment: Mixup mixes labels, but "{name}" is {field!r}, expected floats. Write classes as one-hot or multi-hot '
-                    'vectors, vlpipe.Fixed(classes, "float32"), or leave the label out.'
+                    f'augment: Mixup mixes labels, but "{name}" is {field!r}, expected a class number or a vector for each record. Leave '
+                    "the label out, or Mixup."
                 )
+            if self.is_class(field):
+                self._check_classes(name, index)
+
+    def is_class(self, field: Fixed) -> bool:
+        """Whether a label is a class number, which becomes a vector."""
+        return not field.dimensions and np.dtype(field.dtype).kind != "f"
+
+    def classes_in(self, index: Index) -> int | None:
+        """The number of classes; None where nobody says it."""
+        names = index.metadata.get("classes")
+        return self.classes if self.classes is not None else len(names) if isinstance(names, list) and names else None
+
+    def _check_classes(self, name: str, index: Index) -> None:
+        classes, access = self.classes_in(index), index.access(name)
+        if classes is None:
+            raise ArgumentError(
+                f'augment: Mixup makes vectors of the class numbers "{name}", but the dataset has no class names (metadata["classes"]) to '
+                "count. Pass vlpipe.Mixup(alpha, classes=...)."
+            )
+        if access.location is not Location.ROW:
+            raise ArgumentError(
+                f'augment: Mixup makes vectors of class numbers, but the index does not have those of "{name}". Convert the dataset '
+                "(vlpipe convert), or deliver vectors of floats."
+            )
+        values = access.row_values(index.rows)
+        outside = (values < 0) | (values >= classes)
+        if outside.any():
+            row = int(np.argmax(outside))
+            raise ArgumentError(
+                f'{index.where(row)}: "{name}" is {values[row]}, and Mixup makes vectors of {classes} classes, expected 0 to '
+                f"{classes - 1}. Pass vlpipe.Mixup(alpha, classes=...) that counts all, or leave the record out (select)."
+            )
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -45,6 +46,7 @@ class AddNoise:
             are known (by `metadata["sample_rate"]`, the layout `encoded_audio`, or an audio feature as `transform`).
         snr_db: the least and the greatest signal-to-noise ratio in decibels, from -120 to 120.
         probability: with which a sequence gets noise, 0 to 1.
+        features: name of the sequence of the source that has the noise; None: the only waveform.
 
     Raises:
         ArgumentError: a value is not allowed, the records have no waveform, or more samples than fit.
@@ -61,6 +63,7 @@ class AddNoise:
     source: Any
     snr_db: tuple[float, float] = (5.0, 20.0)
     probability: float = 1.0
+    features: str | None = None
     index: Index = field(init=False, compare=False)
     sequence: str = field(init=False, compare=False)
 
@@ -74,7 +77,7 @@ class AddNoise:
         share = number("AddNoise: probability", self.probability, 0, 1, expected="a probability from 0 to 1")
         object.__setattr__(self, "probability", share)
         object.__setattr__(self, "index", open_anywhere(self.source))
-        object.__setattr__(self, "sequence", _waveform_in(self.index))
+        object.__setattr__(self, "sequence", _waveform_in(self.index, self.features))
         if not self.samples:
             raise ArgumentError(f'AddNoise: "{self.sequence}" of the source has no samples in {counted(len(self.index), "record")}.')
         if self.bytes > MAX_NOISE_BYTES:
@@ -194,17 +197,21 @@ def _edges(rates: np.ndarray) -> np.ndarray:
     return np.ceil(ends / ends[-1] * 2**32).astype(np.int64)
 
 
-def _waveform_in(index: Index) -> str:
-    """The name of the only waveform of a source."""
+def _waveform_in(index: Index, wanted: str | None) -> str:
+    """The name of the waveform of a source that is wanted, or of the only one."""
     sequences = index.schema.sequences
-    names = sequences if index.default_features is None else index.default_features
+    names: Iterable[str] = sequences if index.default_features is None else index.default_features
+    if wanted is not None:
+        names = [name for name in sequences if name == wanted]
     waveforms = [name for name in names if sequences[name].dimensions in ((), (1,)) and np.dtype(sequences[name].dtype).kind in "if"]
     scaled = [name for name in names if sequences[name].dimensions in ((), (1,)) and index.stored(name).scale is not None]
     found = list(dict.fromkeys([*waveforms, *scaled]))
     if len(found) != 1 or not index.access(found[0], as_feature=True).is_counted:
+        expected = "one waveform" if wanted is None else f"the waveform {wanted!r}"
         raise ArgumentError(
-            f"AddNoise: the source has the sequences {dict(sequences)}, expected one waveform, [N] or [N, 1], of floats or signed "
-            "integers. Write the noise as records with one waveform, or pass a layout: vlpipe.open(..., layout=...)."
+            f"AddNoise: the source has the sequences {dict(sequences)}, expected {expected}, [N] or [N, 1], of floats or signed integers. "
+            "Name it, vlpipe.AddNoise(..., features=NAME), write the noise as records with one waveform, or pass a layout: "
+            "vlpipe.open(..., layout=...)."
         )
     return found[0]
 

@@ -47,6 +47,16 @@ class Transform:
     aligned: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.fn, type):
+            name = f"vlpipe.audio.{self.fn.__name__}" if issubclass(self.fn, Feature) else self.fn.__name__
+            raise ArgumentError(f"transform: came as the class {name}, expected an object. Call it: transform={name}(...).")
+        if isinstance(self.fn, (list, tuple)) and len(self.fn):
+            raise ArgumentError(
+                f"transform: came as a list of {len(self.fn)}, expected one function or audio feature. Call one after another in a "
+                "function of your own; augmentations belong in augment=[...]."
+            )
+        if hasattr(self.fn, "stage"):
+            raise ArgumentError(f"transform: came as {self.fn!r:.100}, which is an augmentation. Pass augment=[...].")
         if not callable(self.fn):
             raise ArgumentError(f"transform: came as {self.fn!r}, expected a function of one sequence x [T, d].")
         if self.frames is not None and not callable(self.frames):
@@ -59,6 +69,11 @@ class Transform:
             raise ArgumentError(
                 f"transform: aligned came as {self.aligned!r}, expected a function of one aligned sequence [T, ...], or None."
             )
+
+    def __repr__(self) -> str:  # without the addresses that Python shows of functions
+        others = {"frames": self.frames, "aligned": self.aligned}
+        options = "".join(f", {name}={_name(function)}" for name, function in others.items() if function is not None)
+        return f"Transform({self.fn if self.features else _name(self.fn)}{options})"
 
     @property
     def features(self) -> Feature | None:
@@ -95,6 +110,10 @@ class Transform:
             ArgumentError: it fails, or does not return one tensor `[T', ...]` of that dtype.
         """
         return traced("transform", self.fn, dimensions, dtype, "the dataset's dtype")
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__qualname__", type(function).__name__))
 
 
 def traced(what: str, fn: Callable[[Any], Any], dimensions: tuple[int, ...], dtype: str, whose: str) -> TracedTransform:

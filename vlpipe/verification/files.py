@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from vlpipe.errors import RESTORE, RESTORE_ALL
 from vlpipe.files.tfrecord import length_in, masked_crc
 from vlpipe.storage.not_finite import EXPECTED, LEAVE_OUT, describe
 from vlpipe.storage.schema import Schema, Sequence
+from vlpipe.text_tables import Show
 from vlpipe.verification.report import MAX_PROBLEMS, Damage, Problem
 
 REPORT_EVERY = 1 << 23  # bytes between two calls of `progress`
@@ -36,7 +37,7 @@ class UnreadableError(Exception):
 class Meter:
     """Adds up the bytes that all threads have read, and reports them to `progress`."""
 
-    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(self, total: int, progress: Show) -> None:
         self.done, self.stopped = 0, False
         self._total, self._progress, self._lock = total, progress, threading.Lock()
 
@@ -49,7 +50,7 @@ class Meter:
         """Count bytes that were read."""
         with self._lock:
             self.done += count
-            if self._progress is not None and not self.stopped:
+            if not self.stopped:
                 self._progress(self.done, self._total)
 
 

@@ -100,6 +100,10 @@ class Report:
         """Whether no problem was found."""
         return not self.problems
 
+    def __repr__(self) -> str:
+        found = "no problem" if self.ok else f"{counted(len(self.problems) + self.unlisted, 'problem')}; .report() lists them"
+        return f"Report: {counted(self.records, 'record')} in {counted(self.shards, 'shard')}, {found}"
+
     def report(self) -> str:
         """Return the report as a table: a line of totals, the problems, and what to do about them."""
         files = f"{counted(self.records, 'record')} in {counted(self.shards, 'shard')}, {self.bytes / 1e6:,.1f} MB read"

@@ -20,6 +20,7 @@ from vlpipe.sources.open import refuse_address
 from vlpipe.storage.index import Index
 from vlpipe.storage.metadata import read_metadata
 from vlpipe.storage.paths import Opened, Source
+from vlpipe.text_tables import Show, progress_bar
 from vlpipe.verification.files import FileCheck, Meter
 from vlpipe.verification.native import ShardCheck
 from vlpipe.verification.report import MAX_PROBLEMS, Problem, Report
@@ -53,7 +54,7 @@ def verify(
         finite: also report NaN and infinities in fields of floats, each with the first place in its record. Of third-party records, those
             that fit the layout are read for it.
         workers: files that are read at the same time, each by a thread that holds one record in memory; None: one per core.
-        progress: called now and then with the bytes that were read and their total, by one thread at a time.
+        progress: called now and then with the bytes that were read and their total, by one thread at a time; None: a bar, on a terminal.
 
     Returns:
         A `Report`: its totals, and its `problems`.
@@ -80,6 +81,11 @@ def verify(
         raise ArgumentError(f"finite: came as {finite!r}, expected True or False.")
     workers = worker_count(workers, limit=MAX_WORKERS)
     refuse_address(source)
+    with progress_bar("verifying", "MB", 1e6, progress) as show:
+        return _verify(source, layout, workers, show, finite=finite)
+
+
+def _verify(source: Source, layout: Any, workers: int, progress: Show, *, finite: bool) -> Report:
     if isinstance(source, Opened):
         used = source.index if source.index.taken is None else _used(source.index)
         if source.index.foreign is None:
@@ -104,7 +110,7 @@ def _used(index: Index) -> Index:
     )
 
 
-def _verify_native(index: Index, workers: int, progress: Callable[[int, int], None] | None, *, finite: bool) -> Report:
+def _verify_native(index: Index, workers: int, progress: Show, *, finite: bool) -> Report:
     meter = Meter(sum(shard.bytes for shard in index.shards), progress)
     checks = [ShardCheck(index, number, part, meter, finite=finite) for number, part in enumerate(index.parts())]
     _run(checks, workers, meter)
@@ -122,9 +128,7 @@ def _missing_digests(index: Index) -> list[Problem]:
     return [Problem(path, None, None, "digest", "no digest of its content", expected, WRITE_AGAIN) for path in files]
 
 
-def _verify_third_party(
-    paths: list[str], layout: Any, workers: int, progress: Callable[[int, int], None] | None, *, finite: bool
-) -> Report:
+def _verify_third_party(paths: list[str], layout: Any, workers: int, progress: Show, *, finite: bool) -> Report:
     chosen = _choose_layout(paths, layout)
     meter = Meter(sum(os.path.getsize(path) for path in paths if os.path.isfile(path)), progress)
     checks = [ThirdPartyCheck(path, chosen, meter, finite=finite) for path in paths]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,16 +29,13 @@ from vlpipe.storage.field_access import column
 from vlpipe.storage.index import Foreign, Index, Shard
 from vlpipe.storage.paths import Opened, Source
 from vlpipe.storage.stored_frames import Stored
+from vlpipe.text_tables import Show, progress_bar
 
 _log = logging.getLogger("vlpipe")
 _FRAMING = HEADER_BYTES + FOOTER_BYTES
 
-Progress = Callable[[int, int], None]
 
-
-def build_index(
-    source: Source, layout: str | Layout | None = None, *, workers: int | None = None, progress: Progress = lambda done, files: None
-) -> Index:
+def build_index(source: Source, layout: str | Layout | None = None, *, workers: int | None = None, progress: Show | None = None) -> Index:
     """Return the index of third-party TFRecord files. `make_dataset` and `plan` call this when there is no index yet.
 
     The index is cached in a hidden directory `.vlpipe-index` beside the files. If that is not writable, and for files at an address, each
@@ -54,7 +50,7 @@ def build_index(
         layout: a layout of `vlpipe.layouts`, or the name of one that needs no arguments. None: the description of TensorFlow Datasets or
             SeqIO beside the files, or else the layout of the first records, if it is unambiguous.
         workers: number of processes; None: one per core if there is enough data.
-        progress: called after each file with the number of finished files and the number of all files.
+        progress: called after each file with the number of finished files and the number of all files; None: a bar, on a terminal.
 
     Raises:
         ArgumentError: there is no such layout, or a directory has several splits.
@@ -74,6 +70,13 @@ def build_index(
         return source.index
     paths = files_of(source)
     chosen = choose_layout(paths, layout)
+    with progress_bar("indexing", "files", given=progress) as show:
+        index = combined(paths, _tables(paths, chosen, workers, show), chosen)
+    return replace(index, statistics=cached_moments(index))
+
+
+def _tables(paths: list[str], chosen: Layout, workers: int | None, progress: Show) -> list[Table]:
+    """The index of each file, from the cache or from the file."""
     tables: list[Table | None] = list(each(lambda path: load(path, chosen), paths))
     missing = [number for number, table in enumerate(tables) if table is None]
     done = len(paths) - len(missing)
@@ -89,8 +92,7 @@ def build_index(
         progress(min(done, len(paths)), len(paths))
     complete = [table for table in tables if table is not None]
     check_counts(paths, [len(table.rows) for table in complete])
-    index = combined(paths, complete, chosen)
-    return replace(index, statistics=cached_moments(index))
+    return complete
 
 
 def index_file(path: str, layout: Layout) -> Table:

@@ -1,0 +1,188 @@
+"""Commands on a terminal: a progress bar that says what is done, and Ctrl-C, which ends each within a second, with nothing half written.
+
+Each command runs in a pseudo-terminal of its own, as the leader of its session, so that byte 3 interrupts all of its processes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vlpipe
+from tests.helpers.tones import write_wav
+from vlpipe import text_tables
+from vlpipe.text_tables import progress_bar
+
+COMMAND = [sys.executable, "-m", "vlpipe.cli"]
+ROOT = str(Path(vlpipe.__file__).parents[1])
+MOST_SECONDS = 3.0  # from Ctrl-C to the end; one on a machine that does nothing else
+FILES = 300
+
+
+class Terminal:
+    """A command in a pseudo-terminal of its own."""
+
+    def __init__(self, arguments: list[str], folder: Path) -> None:
+        self.shown = ""
+        self.pid, self._terminal = pty.fork()
+        if self.pid == 0:  # a background job of a shell ignores Ctrl-C, and its children inherit that
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.chdir(folder)
+            os.execvpe(arguments[0], arguments, {**os.environ, "PYTHONPATH": ROOT, "TERM": "xterm", "COLUMNS": "120"})
+
+    def read(self, seconds: float) -> bool:
+        """Wait for output; False at its end."""
+        try:
+            if select.select([self._terminal], [], [], seconds)[0]:
+                self.shown += os.read(self._terminal, 65536).decode(errors="replace")
+            return True
+        except OSError:  # the last process with the terminal has ended
+            return False
+
+    def wait_for(self, condition: Callable[[], object], most: float = 60) -> None:
+        deadline = time.monotonic() + most
+        while not condition():
+            assert time.monotonic() < deadline, self.shown
+            assert self.read(0.02), self.shown
+
+    def interrupt(self) -> None:
+        os.write(self._terminal, b"\x03")
+
+    def end(self) -> tuple[int, float]:
+        """The exit status, and the seconds until then."""
+        started = time.monotonic()
+        while self.read(0.05):
+            assert time.monotonic() < started + 60, self.shown
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self._terminal)
+        return status, time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Third-party files and recordings that keep a command busy for many seconds: links to one file each."""
+    folder = tmp_path_factory.mktemp("terminal")
+    vlpipe.write(folder / "one", ({"mel": np.ones((40, 8), np.float32), "class": n % 3} for n in range(5000)), num_shards=1)
+    sound = write_wav(folder / "original.wav", seconds=10)
+    shard = folder / "one/one-00000-of-00001.tfrecord"
+    for number in range(FILES):
+        for original, name in ((shard, "many/{}.tfrecord"), (shard, "few/{}.tfrecord"), (sound, "audio/{}.wav")):
+            if name.startswith("few") and number >= FILES // 10:
+                continue
+            link = folder / name.format(f"{number:04d}")
+            link.parent.mkdir(exist_ok=True)
+            os.link(original, link)
+    return folder
+
+
+def in_session(leader: int) -> list[int]:
+    """The processes of a session that are running."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = stat.read_text().rpartition(") ")[2].split()[:4]
+        except OSError:
+            continue
+        if int(session) == leader and state not in "ZX":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def unfinished(folder: Path) -> list[str]:
+    """Files that a writer leaves if it is killed."""
+    return [path.name for path in folder.rglob("*") if "staged" in path.name or path.name.endswith((".lock", ".tmp"))]
+
+
+LAYOUT = ["--layout", '{"raw_bytes": {"key": "mel", "dtype": "float32", "d": 8}}']
+# What a command says that it does, and its arguments.
+COMMANDS = {
+    "ingest": ("decoding", ["ingest", "audio", "OUT", "--workers", "2"]),
+    "index": ("indexing", ["index", "many/*.tfrecord", *LAYOUT, "--workers", "2"]),
+    "index in one process": ("indexing", ["index", "many/*.tfrecord", *LAYOUT, "--workers", "1"]),
+    "verify": ("verifying", ["verify", "many/*.tfrecord", *LAYOUT]),
+    "convert": ("converting", ["convert", "few/*.tfrecord", "OUT", *LAYOUT, "--workers", "2"]),
+    "convert in one process": ("converting", ["convert", "few/*.tfrecord", "OUT", *LAYOUT, "--workers", "1"]),
+    "stats": ("computing statistics", ["stats", "few/*.tfrecord", *LAYOUT, "--compute"]),
+    "report": ("verifying", ["report", "few/*.tfrecord", *LAYOUT, "--verify", "-n", "0", "-o", "OUT"]),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_ctrl_c_ends_it_with_one_line_and_nothing_half_written(data: Path, tmp_path: Path, name: str) -> None:
+    says, arguments = COMMANDS[name]
+    out = tmp_path / "out"
+    terminal = Terminal([*COMMAND, *(str(out) if argument == "OUT" else argument for argument in arguments)], data)
+    terminal.wait_for(lambda: says in terminal.shown)
+    time.sleep(0.3)
+    terminal.interrupt()
+    status, seconds = terminal.end()
+    last = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", terminal.shown.splitlines()[-1])
+    assert (status, last) == (130, "vlpipe: interrupted; no output is half written"), terminal.shown
+    assert seconds < MOST_SECONDS
+    assert "Traceback" not in terminal.shown
+    deadline = time.monotonic() + 10
+    while in_session(terminal.pid):  # multiprocessing's own helper ends when it sees that the command has
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not list(tmp_path.iterdir())
+    assert not unfinished(data)
+
+
+def test_a_bar_says_what_is_done_how_fast_and_the_time_left_and_is_gone_at_the_end(data: Path) -> None:
+    terminal = Terminal([*COMMAND, "verify", "few/*.tfrecord", *LAYOUT], data)
+    status, _ = terminal.end()
+    assert status == 0
+    assert re.search(r"verifying .*/200 MB, [0-9,.]+ MB/s .*[0-9]+:[0-9]{2}:[0-9]{2}", terminal.shown)
+    assert terminal.shown.replace("\r", "").endswith("and every record fits the layout raw_bytes\n")
+    assert terminal.shown.count("\x1b[?25l") == terminal.shown.count("\x1b[?25h") == 1  # the cursor, hidden meanwhile
+
+
+def test_there_is_no_bar_where_nobody_looks(data: Path) -> None:
+    environment = {**os.environ, "FORCE_COLOR": "1", "PYTHONPATH": ROOT}  # as on many servers that run tests
+    done = subprocess.run(
+        [*COMMAND, "verify", "few/*.tfrecord", *LAYOUT], cwd=data, env=environment, capture_output=True, text=True, check=True
+    )
+    assert (done.stderr, done.stdout.count("\x1b")) == ("", 0)
+
+
+def test_work_inside_of_other_work_adds_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress_bar("describing", "sections") as outer:
+        outer(0, 2)
+        with progress_bar("verifying", "MB", 1e6) as inner:
+            inner(1_000_000, 2_000_000)
+            assert [task.description for task in text_tables._visible[0].tasks] == ["describing", "verifying"]
+        assert [task.description for task in text_tables._visible[0].tasks] == ["describing"]
+        outer(2, 2)
+    assert not text_tables._visible
+    monkeypatch.setattr("vlpipe.processes._is_worker", True)
+    with progress_bar("reading", "files") as show:
+        show(1, 3)
+    assert not text_tables._visible
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with progress_bar("indexing", "files") as show:
+        show(3, 3)  # all is done already: nothing to show
+    assert "indexing" not in shown.getvalue()
+    calls: list[tuple[int, int]] = []
+    with progress_bar("indexing", "files", given=lambda *done: calls.append(done)) as show:
+        show(1, 3)
+    assert (calls, "indexing" in shown.getvalue()) == ([(1, 3)], False)

@@ -1,0 +1,198 @@
+"""Threads that make batches ahead of the loop that takes them: in order, for one iterator, as long as it is used.
+
+The threads know the work and not the iterator, so that an iterator that nobody holds any more is deleted, and ends them. A process may fork
+at any time: the forking thread first waits until no thread is inside a batch, so that the child inherits no lock that nobody releases.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any
+
+from vlpipe.engines.python_calls import collector
+
+PATIENCE_SECONDS = 30  # for a batch that is read from a slow disk, while the process ends or forks
+
+
+class _Gate:
+    """Counts the threads inside a batch; closed while the process forks."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Open, with nobody inside."""
+        self._changed, self._inside, self._closed = threading.Condition(), 0, False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            while self._closed:
+                self._changed.wait()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            if self._closed:
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody in, and wait until all are out."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._inside, PATIENCE_SECONDS)
+
+    def open(self) -> None:
+        """Let them in again."""
+        with self._changed:
+            self._closed = False
+            self._changed.notify_all()
+
+
+_gate = _Gate()
+os.register_at_fork(before=_gate.close, after_in_parent=_gate.open, after_in_child=_gate.reset)
+
+
+def guarded(make: Callable[[int], Any], number: int) -> Any:
+    """The batch with a number, made where no fork and no garbage collection comes between."""
+    with _gate:
+        collector.pause()
+        try:
+            return make(number)
+        finally:
+            collector.resume()
+
+
+class _Cell:
+    """One batch, from the moment that it is requested."""
+
+    __slots__ = ("error", "is_ready", "lock", "number", "value")
+
+    def __init__(self, number: int) -> None:
+        self.number, self.value, self.error, self.is_ready = number, None, None, False
+        self.lock = threading.Lock()
+        self.lock.acquire()  # released when the batch is there: waiting for a lock takes a fraction of the time of an Event
+
+    value: Any
+    error: BaseException | None
+
+
+class _Crew:
+    """The threads of one iterator."""
+
+    def __init__(self, make: Callable[[int], Any], count: int) -> None:
+        self.tasks: SimpleQueue[_Cell | None] = SimpleQueue()
+        self.is_over = False
+        self.threads = [threading.Thread(target=self._work, args=(make,), name="vlpipe-batches", daemon=True) for _ in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def _work(self, make: Callable[[int], Any]) -> None:
+        while (cell := self.tasks.get()) is not None and not self.is_over:
+            try:
+                cell.value = guarded(make, cell.number)
+            except BaseException as error:  # raised where the batch is taken
+                cell.error = error
+            cell.is_ready = True
+            cell.lock.release()
+            del cell  # the batch belongs to the user now
+
+    def end(self) -> None:
+        """End the threads after the batches that they are making."""
+        self.is_over = True
+        for _ in self.threads:
+            self.tasks.put(None)
+
+
+_crews: weakref.WeakSet[_Crew] = weakref.WeakSet()
+
+
+@atexit.register
+def _join_all() -> None:
+    """At the end of the process no thread may be inside a system call that copies into memory that is freed."""
+    crews = list(_crews)
+    for crew in crews:
+        crew.end()
+    for thread in [thread for crew in crews for thread in crew.threads]:
+        thread.join(PATIENCE_SECONDS)
+
+
+class Ahead(Iterator[Any]):
+    """The batches with these numbers, in this order.
+
+    Args:
+        make: makes the batch with a number. Several threads call it.
+        numbers: of the batches.
+        threads: that make batches.
+        ahead: batches that are made, or wait, at most, before they are taken; 0: each is made when it is taken, without threads.
+    """
+
+    def __init__(self, make: Callable[[int], Any], numbers: Iterator[int], threads: int, ahead: int) -> None:
+        self._make, self._numbers, self._threads, self._ahead = make, numbers, min(threads, ahead), ahead
+        self._waiting: deque[_Cell] = deque()
+        self._crew: _Crew | None = None
+        self._process, self._is_over = os.getpid(), False
+
+    def __next__(self) -> Any:
+        if self._is_over:
+            raise StopIteration
+        if not self._ahead:
+            return guarded(self._make, self._number())
+        if self._crew is None or self._process != os.getpid():
+            self._start()
+        if not self._waiting:
+            self.close()
+            raise StopIteration
+        cell = self._waiting[0]
+        if not cell.is_ready:  # an interrupt after the lock was taken must not make the next call wait for ever
+            cell.lock.acquire()
+        self._waiting.popleft()
+        if cell.error is not None:
+            self.close()
+            raise cell.error
+        self._request()
+        return cell.value
+
+    def close(self) -> None:
+        """End the threads; there are no further batches."""
+        self._is_over = True
+        self._waiting.clear()
+        if self._crew is not None:
+            self._crew.end()
+
+    def _number(self) -> int:
+        number = next(self._numbers, None)
+        if number is None:
+            self.close()
+            raise StopIteration
+        return number
+
+    def _request(self) -> bool:
+        """Request the next batch; whether there is one."""
+        number = next(self._numbers, None)
+        if number is not None:
+            self._submit(number)
+        return number is not None
+
+    def _submit(self, number: int) -> None:
+        if self._crew is not None:
+            self._waiting.append(_Cell(number))
+            self._crew.tasks.put(self._waiting[-1])
+
+    def _start(self) -> None:
+        """Start the threads; in a child, which has none, with the batches that the parent waits for, too."""
+        requested = [cell.number for cell in self._waiting]
+        self._waiting.clear()
+        self._process, self._crew = os.getpid(), _Crew(self._make, self._threads)
+        _crews.add(self._crew)
+        weakref.finalize(self, self._crew.end).atexit = False
+        for number in requested:
+            self._submit(number)
+        while len(self._waiting) < self._ahead and self._request():
+            pass

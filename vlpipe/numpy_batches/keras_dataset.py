@@ -1,0 +1,59 @@
+"""Batches for `model.fit` as Keras takes them on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from vlpipe.numpy_batches.ahead import Ahead
+
+
+class BatchesOfEpochs(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
+    """The batches of one epoch after another, by their positions.
+
+    Keras looks at some batches before it trains, so that asking twice for one changes nothing: an epoch is over when each of its batches
+    was asked for. Those that come in order are made ahead.
+
+    Args:
+        steps: batches in an epoch.
+        batch: makes the batch with an epoch and a position.
+        ahead: makes the batches with these numbers, counted from the first one of epoch 0, ahead.
+        epoch: the first one.
+    """
+
+    def __init__(
+        self, steps: int, batch: Callable[[int, int], tuple[Any, ...]], ahead: Callable[[Iterator[int]], Ahead], epoch: int
+    ) -> None:
+        super().__init__(workers=1, use_multiprocessing=False)
+        self._steps, self._batch, self._ahead, self._epoch = steps, batch, ahead, epoch
+        self._asked: set[int] = set()
+        self._stream: Ahead | None = None
+        self._next = 0  # the position that the stream delivers next
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+        return self._steps
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        if len(self._asked) == self._steps:
+            self._epoch, self._asked = self._epoch + 1, set()
+        self._asked.add(index)
+        if index == 0:
+            first = self._epoch * self._steps
+            self._close()
+            self._stream, self._next = self._ahead(iter(range(first, first + self._steps))), 0
+        if self._stream is None or index != self._next:
+            return self._batch(self._epoch, index)
+        self._next += 1
+        element: tuple[Any, ...] = next(self._stream)
+        if self._next == self._steps:
+            self._close()
+        return element
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
