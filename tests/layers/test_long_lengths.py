@@ -9,7 +9,7 @@ from vlpipe import layers
 from vlpipe.layers.testing import LENGTHS, assert_padding_invariant, default_lengths
 
 plain = keras.layers
-QUICK = {"padding": (1, 5), "skip": ("compiled", "gradients", "saved")}
+QUICK = {"padding": (5,), "skip": ("compiled", "gradients", "saved")}
 
 
 def squeeze_excite_network(padding, stages=3, per_frame=True):
@@ -18,7 +18,7 @@ def squeeze_excite_network(padding, stages=3, per_frame=True):
     for _ in range(stages):
         if padding == "zeros":
             x = plain.ZeroPadding1D(2)(x)
-        x = plain.Conv1D(4, 5, strides=4, padding="same" if padding == "same" else "valid", activation="tanh")(x)
+        x = plain.Conv1D(4, 5, strides=4, padding="valid" if padding == "zeros" else padding, activation="tanh")(x)
     gate = plain.GlobalAveragePooling1D()(x)
     gate = plain.Conv1D(4, 1, activation="sigmoid")(ops.expand_dims(gate, 1))
     x = plain.Add()([plain.Multiply()([x, gate]), plain.Conv1D(4, 1)(x)])
@@ -32,7 +32,7 @@ class Leaky(layers.Reduction, plain.Layer):
         return ops.mean(ops.where(mask[..., None], inputs, 0.0) if mask is not None else inputs, axis=1)
 
 
-@pytest.mark.parametrize(("padding", "per_frame"), [("same", False), ("zeros", True), ("valid", True)])
+@pytest.mark.parametrize(("padding", "per_frame"), [("same", False), ("zeros", True)])
 def test_a_fault_behind_strides_is_found(padding, per_frame, monkeypatch):
     model = squeeze_excite_network(padding, per_frame=per_frame)
     aware = layers.mask_aware(model)
