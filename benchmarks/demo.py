@@ -2,7 +2,7 @@
 
 make demo                with synthesised sounds
 make demo DATA=DIR       with your own recordings; label: the parent folder if there are several, else the file name up to the first "_"
-make demo ON_THE_FLY=1   stores the waveforms instead of features, which are computed in every epoch
+make demo ON_THE_FLY=1   stores the waveforms instead of features, which are computed in every epoch, from waveforms with noise
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 import vlpipe
-from benchmarks.synthesis import write_corpus
+from benchmarks.synthesis import write_corpus, write_noise
 
 OUT = Path("demo-output")
 SILENCE = float(np.log(vlpipe.audio.LogMel().floor))  # padding log-mel features with 0 would pad them with loud noise
@@ -58,6 +58,8 @@ def ingest(data: Path, on_the_fly: bool) -> dict[str, Any]:
     status = subprocess.run([sys.executable, "-m", "vlpipe.cli", *command]).returncode
     if status:
         sys.exit(status)
+    if on_the_fly:
+        write_noise(OUT / "noise", rate)
     return {"transform": vlpipe.audio.LogMel(sample_rate=rate, mels=40)} if on_the_fly else {}
 
 
@@ -74,8 +76,8 @@ def report(features: dict[str, Any]) -> None:
 def train(epochs: int, features: dict[str, Any]) -> float:
     """Train on one split; return the accuracy on the held-out split."""
     keras.utils.set_random_seed(0)
-    masks = {"augment": vlpipe.SpecAugment(time_width=10, frequency_width=4)} if features else {}
-    train_set = vlpipe.make_dataset(OUT / "data/train", padding_value=SILENCE, seed=0, **features, **masks)
+    augment = [vlpipe.AddNoise(OUT / "noise", snr_db=(10, 30), probability=0.5), vlpipe.SpecAugment(time_width=10, frequency_width=4)]
+    train_set = vlpipe.make_dataset(OUT / "data/train", padding_value=SILENCE, seed=0, augment=augment if features else None, **features)
     val_set = vlpipe.make_dataset(OUT / "data/val", padding_value=SILENCE, shuffle=False, **features)
     started = time.perf_counter()
     records = sum(len(y) for _, y in train_set)
@@ -113,7 +115,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder of recordings; default: synthesise sounds")
     parser.add_argument("--files", type=int, default=800, help="number of sounds to synthesise")
     parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--on-the-fly", action="store_true", help="store waveforms, and compute and mask features in every epoch")
+    parser.add_argument("--on-the-fly", action="store_true", help="store waveforms; add noise, compute and mask features in every epoch")
     arguments = parser.parse_args()
     if arguments.data is None:
         arguments.data = OUT / "audio"

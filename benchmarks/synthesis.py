@@ -1,4 +1,4 @@
-"""Synthesise a small corpus of sounds in ten classes; their lengths are independent of the class."""
+"""Synthesise a small corpus of sounds in ten classes, whose lengths are independent of the class; and noise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import wave
 from pathlib import Path
 
 import numpy as np
+
+import vlpipe
 
 RATE = 16000
 TIMBRES = {"flute": (1, 0.3, 0.1), "reed": (1, 0, 0.7, 0, 0.5)}  # strength of each harmonic
@@ -26,6 +28,18 @@ def write_corpus(folder: Path, files: int) -> None:
             file.setsampwidth(2)
             file.setframerate(RATE)
             file.writeframes((samples * 32767).astype("<i2").tobytes())
+
+
+def write_noise(directory: Path, rate: int, seconds: float = 10.0) -> None:
+    """Write a vlpipe dataset of noise as waveforms: white, pink and brown, whose power falls by 0, 3 and 6 dB an octave."""
+    random = np.random.default_rng(0)
+
+    def noise(slope: float) -> np.ndarray:
+        spectrum = np.fft.rfft(random.standard_normal(int(rate * seconds)))
+        samples = np.fft.irfft(spectrum / np.maximum(np.arange(len(spectrum)), 1) ** slope)
+        return (samples / np.abs(samples).max()).astype(np.float32)
+
+    vlpipe.write(directory, ({"features": noise(slope)} for slope in (0, 0.5, 1)), overwrite=True)
 
 
 def _sound(gesture: str, harmonics: tuple[float, ...], random: np.random.Generator) -> np.ndarray:
