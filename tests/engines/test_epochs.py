@@ -25,8 +25,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def made(source: Path, engine: str) -> tf.data.Dataset:
-    return vlpipe.make_dataset(source, batch_size=2, seed=1, engine=engine)
+def made(source: Path, engine: str, **arguments: Any) -> tf.data.Dataset:
+    return vlpipe.make_dataset(source, batch_size=2, seed=1, engine=engine, **arguments)
 
 
 def rest(batches: Any) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ def test_a_restored_iterator_and_the_epochs_after_it_are_those_of_the_run(source
         expected = orders[epoch][2 * taken :]
         assert rest(iterator) == expected
         assert [rest(run), rest(run)] == orders[epoch + 1 : epoch + 3]
-        for dataset in (made(source, engine), run):  # in a new process, and back in the same run
+        for dataset in (made(source, engine, num_parallel_calls=3), run):  # as on another machine, and back in the same run
             restored = iter(dataset)
             tf.train.Checkpoint(iterator=restored).restore(path)
             assert rest(restored) == expected
