@@ -11,11 +11,42 @@ import keras
 import numpy as np
 
 from vlpipe.layers.trial_inputs import Inputs, Row, inputs_of
-from vlpipe.layers.trial_runs import Outputs, eager, gradients_of, ways
+from vlpipe.layers.trial_runs import Outputs, eager, gradients_of, other_weights, ways
 
 COMPILED_SLACK = 10  # XLA takes sums in an order of its own
 GRADIENT_SLACK = 100  # a gradient is a sum over all frames of all rows
 WAY_OUT = "Use vlpipe.layers.check_model(model) to find the layer, or wrap the model in vlpipe.layers.mask_aware."
+
+
+def run_trial(
+    model: Any,
+    inputs: Inputs,
+    lengths: Sequence[int | Sequence[int]],
+    padding: Sequence[int],
+    tolerance: float,
+    rng: Any,
+    *,
+    plain: Any = None,
+    skip: Sequence[str] = (),
+) -> None:
+    """Run all cases; the arguments are those of `assert_padding_invariant`.
+
+    Raises:
+        AssertionError: an output changed, or the model failed.
+    """
+    rows = [inputs.row(rng, length) for length in lengths]
+    with other_weights(model, None if "weights" in skip else rng):
+        trial = Trial(model, inputs, rows, rng, tolerance)
+        if plain is not None:
+            trial.compare_with_plain(plain)
+        trial.compare_padded(padding)
+        trial.compare_batches()
+        if "compiled" not in skip:
+            trial.compare_compiled()
+        if "gradients" not in skip:
+            trial.compare_gradients()
+        if "saved" not in skip:
+            trial.compare_saved()
 
 
 class Trial:

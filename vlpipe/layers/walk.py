@@ -99,18 +99,25 @@ def have_equal_frames(axes: list[FrameAxis]) -> bool:
 
 def shortest_length(counts: Iterable[Callable[[Any], Any]]) -> int:
     """Return the smallest number of input frames that leaves a frame of every count, none of which falls with it; 0 if no number does."""
+    counts = list(counts)
+    return bisected(lambda length: all(count(np.array([length]))[0] > 0 for count in counts))
 
-    def survives(length: int) -> bool:
-        return all(count(np.array([length]))[0] > 0 for count in counts)
 
-    counts, low, high = list(counts), 0, 1  # no frame is left of `low`
-    while not survives(high):
+def length_that_leaves(count: Callable[[Any], Any], frames: int) -> int:
+    """Return the smallest number of input frames that leaves so many of a count, which does not fall with it; 0 if no number does."""
+    return bisected(lambda length: bool(count(np.array([length]))[0] >= frames))
+
+
+def bisected(is_enough: Callable[[int], bool]) -> int:
+    """Return the smallest length that is enough, as all longer ones are; 0 if none up to `MAX_LENGTH` is."""
+    low, high = 0, 1  # `low` is not enough
+    while not is_enough(high):
         if high > MAX_LENGTH:
             return 0
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if survives(middle) else (middle, high)
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
 
 
