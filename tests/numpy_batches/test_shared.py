@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import vlpipe
+from vlpipe.errors import ArgumentError
 from vlpipe.numpy_batches.ahead import Ahead
 
 
@@ -71,6 +72,14 @@ def test_keras_may_ask_from_several_threads(source: Path) -> None:
     found.clear()
     assert in_threads(work) == []
     assert found == {number: batches.batch(2, number)[1].tolist() for number in range(100)}
+
+
+def test_processes_of_keras_are_refused(source: Path) -> None:
+    pytest.importorskip("keras")
+    data = vlpipe.batches(source, batch_size=2, seed=1).as_py_dataset()
+    data.use_multiprocessing = True
+    with pytest.raises(ArgumentError, match=r"^as_py_dataset: came with use_multiprocessing=True, expected False: threads"):
+        data[0]
 
 
 def test_a_thread_that_waits_ends_when_another_closes() -> None:

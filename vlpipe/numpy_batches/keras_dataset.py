@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from vlpipe.errors import ArgumentError
 from vlpipe.numpy_batches.ahead import Ahead
 
 
@@ -38,6 +39,13 @@ class BatchesOfEpochs(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         return self._steps
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """The batch at a position of the epoch.
+
+        Raises:
+            ArgumentError: in processes of Keras, each of which would count epochs of its own: all epochs would be in the order of the first.
+        """
+        if self.use_multiprocessing:
+            raise ArgumentError("as_py_dataset: came with use_multiprocessing=True, expected False: threads make the batches. Leave it out.")
         with self._lock:
             return self._batch_at(index)
 
