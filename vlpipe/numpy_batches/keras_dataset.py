@@ -42,10 +42,12 @@ class BatchesOfEpochs(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         """The batch at a position of the epoch.
 
         Raises:
-            ArgumentError: in processes of Keras, each of which would count epochs of its own: all epochs would be in the order of the first.
+            ArgumentError: in processes of Keras, each of which would count epochs of its own, so that all epochs would have one order.
         """
         if self.use_multiprocessing:
-            raise ArgumentError("as_py_dataset: came with use_multiprocessing=True, expected False: threads make the batches. Leave it out.")
+            raise ArgumentError(
+                "as_py_dataset: came with use_multiprocessing=True, expected False: threads make the batches. Leave it out."
+            )
         with self._lock:
             return self._batch_at(index)
 
