@@ -101,7 +101,7 @@ def test_an_interrupt_while_waiting_leaves_the_iterator_usable() -> None:
         released.wait(20)
         return number
 
-    ahead = Ahead(slow, iter(range(5)), 2, 4)
+    ahead = Ahead(slow, range(5), 2, 4)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
@@ -119,19 +119,19 @@ def test_order_and_errors(ahead: int) -> None:
             raise ValueError("thirteen")
         return number
 
-    assert list(Ahead(make, iter(range(12)), 3, ahead)) == list(range(12))
-    assert list(Ahead(make, iter(()), 3, ahead)) == []
-    iterator = Ahead(make, iter(range(10, 20)), 3, ahead)
+    assert list(Ahead(make, range(12), 3, ahead)) == list(range(12))
+    assert list(Ahead(make, range(0), 3, ahead)) == []
+    iterator = Ahead(make, range(10, 20), 3, ahead)
     assert [next(iterator) for _ in range(3)] == [10, 11, 12]
     with pytest.raises(ValueError, match="thirteen"):
         next(iterator)
-    assert list(iterator) == [] or not ahead
+    assert list(iterator) == []
     wait_for_the_end()
 
 
 def test_no_more_batches_than_asked_for_are_made() -> None:
     made: list[int] = []
-    iterator = Ahead(lambda number: made.append(number) or number, iter(range(100)), 2, 3)
+    iterator = Ahead(lambda number: made.append(number) or number, range(100), 2, 3)
     for expected in range(20):
         assert next(iterator) == expected
         time.sleep(0.002)

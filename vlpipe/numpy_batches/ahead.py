@@ -94,9 +94,9 @@ class _Crew:
             thread.start()
 
     def _work(self, make: Callable[[int], Any]) -> None:
-        while (cell := self.tasks.get()) is not None and not self.is_over:
+        while (cell := self.tasks.get()) is not None:
             try:
-                cell.value = guarded(make, cell.number)
+                cell.value = None if self.is_over else guarded(make, cell.number)
             except BaseException as error:  # raised where the batch is taken
                 cell.error = error
             cell.is_ready = True
@@ -124,75 +124,84 @@ def _join_all() -> None:
 
 
 class Ahead(Iterator[Any]):
-    """The batches with these numbers, in this order.
+    """The batches with these numbers, in this order. Several threads may take them, and any may close it while others wait.
+
+    What comes next is known from `taken` and the cells that wait alone, and each step changes one of them at once: an interrupt may come
+    anywhere, and the next call goes on.
 
     Args:
         make: makes the batch with a number. Several threads call it.
         numbers: of the batches.
         threads: that make batches.
         ahead: batches that are made, or wait, at most, before they are taken; 0: each is made when it is taken, without threads.
+
+    Attributes:
+        taken: batches that were taken.
     """
 
-    def __init__(self, make: Callable[[int], Any], numbers: Iterator[int], threads: int, ahead: int) -> None:
+    def __init__(self, make: Callable[[int], Any], numbers: range, threads: int, ahead: int) -> None:
         self._make, self._numbers, self._threads, self._ahead = make, numbers, min(threads, ahead), ahead
         self._waiting: deque[_Cell] = deque()
         self._crew: _Crew | None = None
         self._process, self._is_over = os.getpid(), False
+        self._lock, self.taken = threading.Lock(), 0
 
     def __next__(self) -> Any:
-        if self._is_over:
-            raise StopIteration
-        if not self._ahead:
-            return guarded(self._make, self._number())
-        if self._crew is None or self._process != os.getpid():
-            self._start()
-        if not self._waiting:
-            self.close()
-            raise StopIteration
-        cell = self._waiting[0]
-        if not cell.is_ready:  # an interrupt after the lock was taken must not make the next call wait for ever
-            cell.lock.acquire()
-        self._waiting.popleft()
-        if cell.error is not None:
-            self.close()
-            raise cell.error
-        self._request()
-        return cell.value
+        if self._process != os.getpid():  # a thread of the parent may have held the lock
+            self._lock, self._crew, self._process = threading.Lock(), None, os.getpid()
+        with self._lock:
+            if self._is_over or self.taken == len(self._numbers):
+                self.close()
+                raise StopIteration
+            try:
+                return self._first_waiting() if self._ahead else self._made()
+            except Exception:
+                self.close()
+                raise
 
     def close(self) -> None:
         """End the threads; there are no further batches."""
         self._is_over = True
-        self._waiting.clear()
+        self._waiting = deque()
         if self._crew is not None:
             self._crew.end()
 
-    def _number(self) -> int:
-        number = next(self._numbers, None)
-        if number is None:
-            self.close()
+    def _made(self) -> Any:
+        value = guarded(self._make, self._numbers[self.taken])
+        self.taken += 1
+        return value
+
+    def _first_waiting(self) -> Any:
+        if self._crew is None:
+            self._start()
+        self._request(self._ahead)
+        waiting = self._waiting  # `close` puts another in its place
+        cell = waiting[0] if waiting else None
+        if cell is not None and not cell.is_ready:  # an interrupt after the lock was taken must not make the next call wait for ever
+            cell.lock.acquire()
+        if cell is None or self._is_over:
             raise StopIteration
-        return number
+        if cell.error is not None:
+            raise cell.error
+        self._request(self._ahead + 1)
+        self.taken += 1
+        del waiting[0]  # right after the count: no interrupt comes between, because nothing is called
+        return cell.value
 
-    def _request(self) -> bool:
-        """Request the next batch; whether there is one."""
-        number = next(self._numbers, None)
-        if number is not None:
-            self._submit(number)
-        return number is not None
-
-    def _submit(self, number: int) -> None:
-        if self._crew is not None:
-            self._waiting.append(_Cell(number))
-            self._crew.tasks.put(self._waiting[-1])
+    def _request(self, count: int) -> None:
+        """Have as many batches made or waiting."""
+        while self._crew is not None and len(self._waiting) < count:
+            position = self.taken + len(self._waiting)
+            if position >= len(self._numbers):
+                return
+            cell = _Cell(self._numbers[position])
+            self._crew.tasks.put(cell)  # before it waits: a cell that waits is made
+            self._waiting.append(cell)
 
     def _start(self) -> None:
-        """Start the threads; in a child, which has none, with the batches that the parent waits for, too."""
-        requested = [cell.number for cell in self._waiting]
-        self._waiting.clear()
-        self._process, self._crew = os.getpid(), _Crew(self._make, self._threads)
-        _crews.add(self._crew)
-        weakref.finalize(self, self._crew.end).atexit = False
-        for number in requested:
-            self._submit(number)
-        while len(self._waiting) < self._ahead and self._request():
-            pass
+        """Start the threads; in a child, which has none, the batches that the parent waits for are made again."""
+        self._waiting = deque()
+        crew = _Crew(self._make, self._threads)
+        _crews.add(crew)
+        weakref.finalize(self, crew.end).atexit = False
+        self._crew = crew

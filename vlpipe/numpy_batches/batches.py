@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 THREADS = 4  # at most: copying takes no interpreter lock, but all else of a batch does
 MAX_AHEAD = 1 << 16
+ENDLESS = 1 << 62  # batches, of an endless run
 
 
 def batches(source: Source, *, prefetch: int = AHEAD, **arguments: Unpack[Arguments]) -> Batches:
@@ -129,16 +129,15 @@ class Batches:
     def _make(self, number: int) -> tuple[Any, ...]:
         return deliver(self._flat(number), self.plan, self._class_weights)
 
-    def _ahead(self, numbers: Iterator[int]) -> Ahead:
+    def _ahead(self, numbers: range) -> Ahead:
         return Ahead(self._make, numbers, self._threads, self._prefetch)
 
     def _draw(self) -> tuple[int, int]:
-        """The epoch and the batch at which an iterator starts."""
+        """The epoch and the batch at which an iterator starts, drawn under the lock."""
         if self.plan.options.repeat:
             return self._start
-        with self._lock:
-            self._next_epoch += 1
-            return self._next_epoch - 1, 0
+        self._next_epoch += 1
+        return self._next_epoch - 1, 0
 
 
 class BatchIterator(Iterator[tuple[Any, ...]]):
@@ -147,29 +146,30 @@ class BatchIterator(Iterator[tuple[Any, ...]]):
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
         self._ahead: Ahead | None = None
-        self._first, self._taken = (0, 0), 0
+        self._first = (0, 0)
 
     def __next__(self) -> tuple[Any, ...]:
-        if self._ahead is None:
-            self._begin()
-        element: tuple[Any, ...] = next(self._ahead)  # type: ignore[arg-type]
-        self._taken += 1
+        element: tuple[Any, ...] = next(self._begun())
         return element
 
-    def _begin(self) -> None:
-        plan = self._batches.plan
-        self._first = self._batches._draw()
-        first = self._first[0] * plan.steps_per_epoch + self._first[1]
-        numbers = itertools.count(first) if plan.options.repeat else iter(range(first, first + plan.steps_per_epoch))
-        self._ahead = self._batches._ahead(numbers)
+    def _begun(self) -> Ahead:
+        """The batches of the epoch, whose number is drawn by the first call."""
+        if self._ahead is None:
+            plan = self._batches.plan
+            with self._batches._lock:  # several threads may begin at the same time
+                if self._ahead is None:
+                    self._first = self._batches._draw()
+                    first = self._first[0] * plan.steps_per_epoch + self._first[1]
+                    numbers = range(first, ENDLESS if plan.options.repeat else first + plan.steps_per_epoch)
+                    self._ahead = self._batches._ahead(numbers)
+        return self._ahead
 
     @property
     def position(self) -> tuple[int, int]:
         """The epoch and the batch in it that come next."""
-        if self._ahead is None:
-            self._begin()
+        taken = self._begun().taken
         steps = self._batches.plan.steps_per_epoch
-        epochs, batch = divmod(self._first[1] + self._taken, steps) if steps else (0, 0)
+        epochs, batch = divmod(self._first[1] + taken, steps) if steps else (0, 0)
         return self._first[0] + epochs, batch
 
     def state(self) -> dict[str, Any]:
@@ -182,6 +182,4 @@ class BatchIterator(Iterator[tuple[Any, ...]]):
 
     def close(self) -> None:
         """End the threads; there are no further batches."""
-        if self._ahead is None:
-            self._begin()
-        self._ahead.close()  # type: ignore[union-attr]
+        self._begun().close()

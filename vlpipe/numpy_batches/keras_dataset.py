@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from vlpipe.errors import ArgumentError
 from vlpipe.numpy_batches.ahead import Ahead
 
 
@@ -23,14 +25,13 @@ class BatchesOfEpochs(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         epoch: the first one.
     """
 
-    def __init__(
-        self, steps: int, batch: Callable[[int, int], tuple[Any, ...]], ahead: Callable[[Iterator[int]], Ahead], epoch: int
-    ) -> None:
+    def __init__(self, steps: int, batch: Callable[[int, int], tuple[Any, ...]], ahead: Callable[[range], Ahead], epoch: int) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
         self._steps, self._batch, self._ahead, self._epoch = steps, batch, ahead, epoch
         self._asked: set[int] = set()
         self._stream: Ahead | None = None
         self._next = 0  # the position that the stream delivers next
+        self._lock = threading.Lock()  # Keras asks from several threads if its user sets `workers`
 
     @property
     def num_batches(self) -> int:
@@ -38,13 +39,26 @@ class BatchesOfEpochs(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         return self._steps
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """The batch at a position of the epoch.
+
+        Raises:
+            ArgumentError: in processes of Keras, each of which would count epochs of its own, so that all epochs would have one order.
+        """
+        if self.use_multiprocessing:
+            raise ArgumentError(
+                "as_py_dataset: came with use_multiprocessing=True, expected False: threads make the batches. Leave it out."
+            )
+        with self._lock:
+            return self._batch_at(index)
+
+    def _batch_at(self, index: int) -> tuple[Any, ...]:
         if len(self._asked) == self._steps:
             self._epoch, self._asked = self._epoch + 1, set()
         self._asked.add(index)
         if index == 0:
             first = self._epoch * self._steps
             self._close()
-            self._stream, self._next = self._ahead(iter(range(first, first + self._steps))), 0
+            self._stream, self._next = self._ahead(range(first, first + self._steps)), 0
         if self._stream is None or index != self._next:
             return self._batch(self._epoch, index)
         self._next += 1
