@@ -211,9 +211,11 @@ def test_samples_are_read_as_they_are_stored_and_features_delivered_in_any_float
 def test_batches_do_not_depend_on_engine_or_ranks_and_resume(tmp_path: Path) -> None:
     source, _, _ = stored("int16", tmp_path)
     arguments: dict[str, Any] = {"transform": LogMel(sample_rate=RATE), "seed": 4, "length_range": (0, None), "batch_size": 4}
-    first = delivered(source, **arguments)
-    for changed in ({"engine": "graph"}, {"engine": "stream"}):
-        assert all(frames.tobytes() == first[row].tobytes() for row, frames in delivered(source, **{**arguments, **changed}).items())
+    for features in (*FEATURES[:2], arguments["transform"]):
+        first = delivered(source, **{**arguments, "transform": features})
+        for changed in ({"engine": "graph"}, {"engine": "stream"}, {"batch_size": 1}):
+            for row, frames in delivered(source, **{**arguments, "transform": features, **changed}).items():
+                assert frames.tobytes() == first[row].tobytes(), (features, changed, row)
     plan = vlpipe.plan(source, **arguments)
     whole = hashes_of(vlpipe.make_dataset(source, repeat=True, **arguments), 2 * plan.steps_per_epoch)
     state = plan.state(1, 1)

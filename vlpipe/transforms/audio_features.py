@@ -8,6 +8,7 @@ the quiet bands beside it (a log-mel value of a full-scale sine differs by up to
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # Points of all Fourier transforms that are computed together: the spectra of 2**20 leave the cache, and take a quarter more time.
 _PORTION = 1 << 16
+_REGISTER = 16  # float32 in the widest vector register
 _LEAST_FLOAT32 = 1e-30  # smaller energies soon lose digits
 
 
@@ -211,6 +213,9 @@ def _computed(features: Feature, run: tf.Tensor, blocks: tf.Tensor, firsts: tf.T
     import tensorflow as tf
 
     samples = run.shape[0] * features.hop
+    count = tf.size(firsts, tf.int64)
+    if isinstance(features, LogMel):
+        firsts = tf.concat([firsts, tf.repeat(firsts[:1], -count % _together(features))], 0)
     frames = tf.reshape(tf.gather(blocks, firsts[:, None] + run), [-1, samples])
     if not isinstance(features, LogMel):
         return tf.cast(frames[:, : features.window], tf.float32)
@@ -224,8 +229,17 @@ def _computed(features: Feature, run: tf.Tensor, blocks: tf.Tensor, firsts: tf.T
         spectrum = tf.cast(spectrum, tf.complex64)
     powers = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
     energies, floor = tf.matmul(powers, tf.constant(filters_of(features), dtype)), tf.constant(features.floor, dtype)
-    # The last values of a tensor can have another logarithm than equal ones before them, by a bit, and slopes of silence are to be 0.
+    # Slopes of silence are to be 0.
     values = tf.where(energies > floor, tf.math.log(tf.maximum(energies, floor)), tf.constant(np.log(features.floor), dtype))
     if isinstance(features, MFCC):
         values = tf.matmul(values, tf.constant(cosines(features.mels, features.coefficients), dtype))
-    return tf.cast(values, tf.float32)
+    return tf.cast(values[:count], tf.float32)
+
+
+def _together(features: LogMel) -> int:
+    """A frame has the same bits in every batch if the number of frames is a multiple of this.
+
+    TensorFlow multiplies a single row by another routine, and takes the logarithms of the values behind the last whole vector register
+    one by one, by another one.
+    """
+    return max(2, _REGISTER // math.gcd(_REGISTER, features.mels))
