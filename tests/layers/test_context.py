@@ -89,7 +89,7 @@ def stitched(model: Any, records: list[np.ndarray], windows: Windows, **argument
 
 
 def difference(ours: list[np.ndarray], model: Any, records: list[np.ndarray]) -> float:
-    whole = [np.asarray(model(record[None]))[0] for record in records]
+    whole = [keras.ops.convert_to_numpy(model(record[None]))[0] for record in records]
     assert [y.shape for y in ours] == [y.shape for y in whole]
     return max(float(np.abs(one - other).max()) for one, other in zip(ours, whole, strict=True))
 
@@ -138,7 +138,7 @@ def test_from_dataset_to_the_output_of_each_record(tmp_path: Path) -> None:
         )
         parts: dict[str, list[Any]] = {"y": [], "id": [], "start": [], "lengths": []}
         for x, *_ in dataset:
-            parts["y"] += list(np.asarray(model({"features": x["features"], "lengths": x["lengths"]})))
+            parts["y"] += list(keras.ops.convert_to_numpy(model({"features": x["features"], "lengths": x["lengths"]})))
             for name in ("id", "start", "lengths"):
                 parts[name] += x[name].numpy().tolist()
         for lengths in (parts["lengths"], [len(x) for x in records]):
@@ -159,7 +159,9 @@ def test_outputs_of_other_windows_are_refused() -> None:
     outputs = [np.zeros((count, 8), np.float32) for count in counts.tolist()]
     ids, starts = places.records, places.firsts
     (whole,) = vlpipe.stitch(outputs, ids, starts, lengths={0: 200}, windows=windows)
-    assert whole.shape == np.asarray(model(np.zeros((1, 200, D), np.float32)))[0].shape  # fewer than 200 / 2: those of the model
+    assert (
+        whole.shape == keras.ops.convert_to_numpy(model(np.zeros((1, 200, D), np.float32)))[0].shape
+    )  # fewer than 200 / 2: those of the model
     short = [output[:-1] for output in outputs]
     with pytest.raises(
         ArgumentError, match=f"window 0 has {counts[0] - 1} frames; of a window of 60 frames the model of Windows.exact makes"

@@ -126,7 +126,10 @@ BODIES = {
         ]
     ),
     "frames by number": lambda x: ops.concatenate([x[:, 0], x[:, -1], x[:, -2, 1:], ops.flip(x, axis=1)[:, 1]], axis=-1),
-    "slices of frames": lambda x: pooled(x[:, ::2], x[:, 1:], x[:, :-1], x[:, -3:], x[:, -4:-1:2, 1:], x[:, ::-1], x[:, 1:3, None, 0]),
+    "slices of frames": lambda x: pooled(
+        *(x[:, ::2], x[:, 1:], x[:, :-1], x[:, -3:], x[:, -4:-1:2, 1:], x[:, 1:3, None, 0]),
+        *([] if keras.backend.backend() == "torch" else [x[:, ::-1]]),  # a plain model has no negative steps there
+    ),
     "reshaped frames": lambda x: pooled(plain.Reshape((-1, 1))(plain.Flatten()(plain.Dense(1)(x))), plain.Reshape((-1, 2))(x)),
     "elementwise operations": lambda x: pooled(
         ops.where(ops.logical_or(x > 0.5, x <= -1), ops.floor(x), ops.zeros_like(x) - ops.ones_like(x)), ops.cast(x != 0, x.dtype)
