@@ -54,8 +54,8 @@ def length_mask_model(body):
     ids=lambda value: getattr(value, "name", value),
 )
 def test_each_leak_is_found(layer, problem):
-    if isinstance(layer, plain.Lambda) and keras.backend.backend() == "torch":
-        pytest.skip("PyTorch cannot make zeros of an unknown shape: the plain model is not built")
+    if isinstance(layer, plain.Lambda) and keras.backend.backend() != "tensorflow":
+        pytest.skip("only TensorFlow makes zeros of an unknown shape: the plain model is not built")
     assert problems(layer) == [(type(layer).__name__, problem)]
 
 
