@@ -76,8 +76,11 @@ def report(features: dict[str, Any]) -> None:
 def train(epochs: int, features: dict[str, Any]) -> float:
     """Train on one split; return the accuracy on the held-out split."""
     keras.utils.set_random_seed(0)
-    augment = [vlpipe.AddNoise(OUT / "noise", snr_db=(10, 30), probability=0.5), vlpipe.SpecAugment(time_width=10, frequency_width=4)]
-    train_set = vlpipe.make_dataset(OUT / "data/train", padding_value=SILENCE, seed=0, augment=augment if features else None, **features)
+    augment = None
+    if features:
+        noise = vlpipe.AddNoise(OUT / "noise", snr_db=(10, 30), probability=0.5)
+        augment = [noise, vlpipe.SpecAugment(time_width=10, frequency_width=4)]
+    train_set = vlpipe.make_dataset(OUT / "data/train", padding_value=SILENCE, seed=0, augment=augment, **features)
     val_set = vlpipe.make_dataset(OUT / "data/val", padding_value=SILENCE, shuffle=False, **features)
     started = time.perf_counter()
     records = sum(len(y) for _, y in train_set)
