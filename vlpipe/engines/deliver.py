@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from vlpipe.engines.check_finite import checked
 from vlpipe.engines.class_weights import sample_weights
+from vlpipe.engines.element import element_of
 from vlpipe.engines.grouping import Flat
 from vlpipe.planning.plan import Plan
 
@@ -20,32 +21,10 @@ def deliver(batch: Flat, plan: Plan, class_weights: Mapping[str, np.ndarray]) ->
     Args:
         class_weights: the weight of each class, for each label that is weighed.
     """
-    selection, options = plan.selection, plan.options
     batch = _with_static_shape(batch, plan)
-    if options.check_finite is not None:
+    if plan.options.check_finite is not None:
         batch = checked(batch, plan)
-    x: Any = {name: batch[f"x:{name}"] for name in selection.features}
-    if selection.single_feature:
-        x = {"features": x[selection.key]} if options.lengths or options.ids else x[selection.key]
-    if options.lengths:
-        for name in selection.features:
-            x["lengths" if selection.single_feature else f"{name}_lengths"] = batch[f"n:x:{name}"]
-        for name in selection.labels:
-            if f"n:y:{name}" in batch:
-                x["label_lengths" if selection.single_label else f"{name}_lengths"] = batch[f"n:y:{name}"]
-    if options.ids:
-        x["id"] = batch["id"]
-    for name in ("start", "partner"):
-        if name in batch:
-            x[name] = batch[name]
-    y: Any = {name: batch[f"y:{name}"] for name in selection.labels} or None
-    if selection.single_label:
-        y = batch[f"y:{selection.labels[0]}"]
-    if class_weights:
-        return x, y, sample_weights(batch, selection, class_weights)
-    if "weight" in batch:
-        return x, y, batch["weight"]
-    return (x, y) if selection.labels else (x,)
+    return element_of(batch, plan, sample_weights(batch, plan.selection, class_weights) if class_weights else None)
 
 
 def _with_static_shape(batch: Flat, plan: Plan) -> Flat:

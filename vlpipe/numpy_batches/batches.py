@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from vlpipe.arguments import integer
 from vlpipe.engines.batch_reader import AHEAD
+from vlpipe.engines.element import element_of
 from vlpipe.errors import ArgumentError
 from vlpipe.numpy_batches.ahead import Ahead, guarded
-from vlpipe.numpy_batches.element import deliver
+from vlpipe.numpy_batches.class_weights import sample_weights
 from vlpipe.numpy_batches.flat import FlatBatches
 from vlpipe.numpy_batches.served import check_options, check_plan
 from vlpipe.planning.begin_run import begin_run, with_seed
@@ -127,7 +128,9 @@ class Batches:
         return BatchesOfEpochs(self.plan.steps_per_epoch, self.batch, self._ahead, integer("epoch", epoch, 0, 2**40))
 
     def _make(self, number: int) -> tuple[Any, ...]:
-        return deliver(self._flat(number), self.plan, self._class_weights)
+        batch = self._flat(number)
+        weights = sample_weights(batch, self.plan.selection, self._class_weights) if self._class_weights else None
+        return element_of(batch, self.plan, weights)
 
     def _ahead(self, numbers: range) -> Ahead:
         return Ahead(self._make, numbers, self._threads, self._prefetch)

@@ -1,4 +1,4 @@
-"""From a flat batch of arrays to the element that the user gets: the twin of `engines/deliver.py` and `engines/class_weights.py`."""
+"""The argument `class_weight` in NumPy: sample weights from labels, the twin of `engines/class_weights.py`."""
 
 from __future__ import annotations
 
@@ -8,36 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlpipe.numpy_batches.finite import Flat
-from vlpipe.planning.plan import Plan
 from vlpipe.planning.selection import Selection
-
-
-def deliver(batch: Flat, plan: Plan, class_weights: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
-    """Turn a flat batch into the user's element: (x, y, sample_weight), (x, y) or (x,).
-
-    Args:
-        class_weights: the weight of each class, for each label that is weighed.
-    """
-    selection, options = plan.selection, plan.options
-    x: Any = {name: batch[f"x:{name}"] for name in selection.features}
-    if selection.single_feature:
-        x = {"features": x[selection.key]} if options.lengths or options.ids else x[selection.key]
-    if options.lengths:
-        for name in selection.features:
-            x["lengths" if selection.single_feature else f"{name}_lengths"] = batch[f"n:x:{name}"]
-        for name in selection.labels:
-            if f"n:y:{name}" in batch:
-                x["label_lengths" if selection.single_label else f"{name}_lengths"] = batch[f"n:y:{name}"]
-    if options.ids:
-        x |= {name: batch[name] for name in ("id", "start", "partner") if name in batch}
-    y: Any = {name: batch[f"y:{name}"] for name in selection.labels} or None
-    if selection.single_label:
-        y = batch[f"y:{selection.labels[0]}"]
-    if class_weights:
-        return x, y, sample_weights(batch, selection, class_weights)
-    if "weight" in batch:
-        return x, y, batch["weight"]
-    return (x, y) if selection.labels else (x,)
 
 
 def sample_weights(batch: Flat, selection: Selection, tables: Mapping[str, np.ndarray]) -> Any:
