@@ -28,7 +28,6 @@ from vlpipe.planning.selection import FramePart
 from vlpipe.planning.splitmix import CROPS, draws, part_numbers
 from vlpipe.storage.field_access import FieldAccess, Location
 from vlpipe.storage.schema import Fixed, Sequence
-from vlpipe.transforms.augmentations import speed_of
 
 # Batches that are looked up together. With 128 records a batch, one batch at a time takes 100 us of Python, for which the loop over the
 # batches waits as well (the interpreter lock): 40 % more time a batch.
@@ -176,7 +175,7 @@ class BatchReader:
             parts.append(Part("id", _INT64, [None], lambda block: block.split(block.ids)))
         if options.augment is not None:
             parts.append(Part("number", _INT64, [None], lambda block: block.split(block.planned.numbers(block.ids, part_numbers))))
-        if speed_of(options.augment) is not None:
+        if options.speed is not None:
             parts.append(Part("speed", _INT64, [None], lambda block: block.split(block.planned.copies % options.speeds)))
         if options.remainder == "pad":
             parts.append(Part("weight", _FLOAT32, [None], _weights))

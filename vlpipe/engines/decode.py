@@ -16,7 +16,6 @@ from vlpipe.storage.example import parse_batch
 from vlpipe.storage.field_access import FieldAccess, Location
 from vlpipe.storage.schema import Fixed, Sequence
 from vlpipe.storage.stored_frames import Stored
-from vlpipe.transforms.augmentations import speed_of
 
 _SAME_WIDTH = {"float16": "uint16"}  # decode_raw with a fixed length has no kernel for float16
 
@@ -70,7 +69,7 @@ class BatchDecoder:
             flat["start"] = pieces.firsts
         if self._options.augment is not None:
             flat["number"] = batch.numbers
-        if speed_of(self._options.augment) is not None and batch.copies is not None:
+        if self._options.speed is not None and batch.copies is not None:
             flat["speed"] = batch.copies % self._options.speeds
         if self._weighted:
             flat["weight"] = tf.cast(tf.range(tf.size(records, tf.int64)) < real, tf.float32)

@@ -31,7 +31,6 @@ from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse, require
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Sequence
-from vlpipe.transforms.augmentations import speed_of
 
 SHUFFLE_BYTES = 1 << 28  # of serialized records in the shuffle buffer
 READ_BYTES = 1 << 20
@@ -277,7 +276,7 @@ def _third_party_example(
 
 def _copies(plan: Plan, copy: tf.Tensor) -> tf.Tensor | None:
     """int64 `[1]`, where there are copies; None where each record comes once."""
-    return copy[None] if speed_of(plan.options.augment) is not None else None
+    return copy[None] if plan.options.speed is not None else None
 
 
 def _cut(plan: Plan, frames: tf.Tensor, pieces: PieceFrames) -> tf.Tensor:

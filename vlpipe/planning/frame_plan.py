@@ -17,7 +17,7 @@ from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Opened
 from vlpipe.storage.schema import Schema
 from vlpipe.transforms.audio_features import WaveformFeatures
-from vlpipe.transforms.augmentations import of_stage, speed_of
+from vlpipe.transforms.augmentations import of_stage
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.noise import AddNoise, known_rate
 from vlpipe.transforms.normalize import MeanVariance, of_opened, of_path, of_source
@@ -140,7 +140,7 @@ def frame_plan_for(
     least = 0 if options.windows is None else options.windows.least
     lengths: LengthMap | None = None
     functions: dict[str, TracedTransform | WaveformFeatures] = {}
-    waveform, speed = _waveform(index, selection, options), speed_of(options.augment)
+    waveform, speed = _waveform(index, selection, options), options.speed
     if waveform is not None:
         frames, least = waveform.heard(frames), int(waveform.heard(np.array([least]))[0])
     if speed is not None and copies is not None:

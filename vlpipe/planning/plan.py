@@ -13,8 +13,9 @@ from vlpipe.errors import ArgumentError, counted
 from vlpipe.planning.conversions import can_lose
 from vlpipe.planning.damage import name_of_run, state_of_skipped
 from vlpipe.planning.drawing import MixedPart
+from vlpipe.planning.dtypes import itemsize_of
 from vlpipe.planning.frame_plan import FramePlan
-from vlpipe.planning.options import Options, itemsize_of
+from vlpipe.planning.options import Options
 from vlpipe.planning.paddings import label_dtype
 from vlpipe.planning.pieces import Pieces
 from vlpipe.planning.resume import Identity, make_state, run_identity
@@ -22,7 +23,7 @@ from vlpipe.planning.schedule import Schedule
 from vlpipe.planning.selection import FramePart, Selection
 from vlpipe.storage.index import Index
 from vlpipe.text_tables import BLUE, RED, columns, html, named, picture, text
-from vlpipe.transforms.augmentations import STAGES, Augmentation, of_stage, speed_of
+from vlpipe.transforms.augmentations import STAGES, Augmentation, of_stage
 from vlpipe.transforms.noise import AddNoise
 
 _BINS = 64  # of the picture, and the most boundaries in it
@@ -235,7 +236,7 @@ class Plan:
         """Maximum bytes of one feature in a batch as it is read, before a transform."""
         frames = self.peak_bytes(name) // self.frame_bytes[name]
         is_transformed = name in self.frame_plan.traced and self.frame_plan.lengths is not None
-        has_speeds = name == self.selection.key and speed_of(self.options.augment) is not None
+        has_speeds = name == self.selection.key and self.options.speed is not None
         if (is_transformed or has_speeds) and len(self.pieces):
             frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.pieces.frames.max())
         stored = self.index.schema.sequences[name]

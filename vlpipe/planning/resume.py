@@ -9,8 +9,9 @@ import numpy as np
 
 from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.argument_checks import NORMALIZE
 from vlpipe.planning.frame_plan import FramePlan
-from vlpipe.planning.options import NORMALIZE, Options
+from vlpipe.planning.options import Options
 from vlpipe.planning.schedule import ORDER
 from vlpipe.transforms.augmentations import identity_of
 
