@@ -14,14 +14,14 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.alignment import with_aligned
-from vlpipe.planning.buckets import boundaries_of, buckets_of, histogram, weighted_histogram
+from vlpipe.planning.buckets import Bucket, boundaries_of, buckets_of, histogram, weighted_histogram
 from vlpipe.planning.class_weights import by_label
 from vlpipe.planning.drawing import draw, parts_of, rates_of
 from vlpipe.planning.dtypes import INTEGER_DTYPES, itemsize_of
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
 from vlpipe.planning.options import Options
 from vlpipe.planning.pieces import Pieces, at_speeds, pieces_of
-from vlpipe.planning.plan import Bucket, Plan
+from vlpipe.planning.plan import Plan
 from vlpipe.planning.schedule import BatchSpans, Schedule, cut
 from vlpipe.planning.selection import Selection, selection_of
 from vlpipe.sources.open import open_anywhere
@@ -104,7 +104,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     _check_shared(spans, options)
     refused = delivered.refused | {"tail": left_out, "remainder": len(bucket_of) - int(spans.counts.sum())}
     refused = {reason: count for reason, count in refused.items() if count}
-    dimensions = {name: frame_plan.dimensions_of(name, index.schema) for name in selection.features}
+    dimensions = {name: frame_plan.dimensions_of(name) for name in selection.features}
     seed = (options.seed or 0) if options.shuffle else None
     return Plan(
         options=options,
