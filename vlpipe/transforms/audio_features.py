@@ -69,7 +69,7 @@ class WaveformFeatures:
         if len(rates) > 1:
             raise ArgumentError(
                 f"transform: {kind} has sample_rate={features.sample_rate}, but of the datasets that are read together "
-                f'"{name}" is stored at {" and ".join(map(str, rates))} Hz. Store all at one rate, or read them one by one."
+                f'"{name}" is stored at {" and ".join(map(str, rates))} Hz. Store all at one rate, or read them one by one.'
             )
         if known != features.sample_rate:
             if not decoded:
