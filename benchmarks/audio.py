@@ -204,8 +204,8 @@ def ways(workload: Workload, directory: Path) -> dict[str, Callable[[], Iterable
 
 def core_seconds() -> float:
     """Of this process, and of its worker processes: those that ended, and those that live on."""
+    alive = [Path(f"/proc/{child.pid}/stat") for child in multiprocessing.active_children()]  # which joins those that ended
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    alive = [Path(f"/proc/{child.pid}/stat") for child in multiprocessing.active_children()]
     ticks = [path.read_text().rpartition(")")[2].split()[11:13] for path in alive if path.exists()]
     return sum(own.ru_utime + own.ru_stime for own in used) + sum(int(n) for both in ticks for n in both) / os.sysconf("SC_CLK_TCK")
 
