@@ -127,8 +127,8 @@ def training(documents: Documents) -> str:
     text = ["## Training", ""]
     text += [
         "Whole epochs of a Conv1D classifier; medians. Each way runs in its own process, and the processes take turns. `waiting` is the",
-        "share of `next()` in an epoch; `x free` is the ratio to the same number of steps on batches that are already on the device;",
-        "`compiled` counts compilations.",
+        "share of `next()` in an epoch of a loop that reads each loss, `in fit` the share that `InputMonitor` gives for an epoch of `fit`;",
+        "`x free` is the ratio to the same number of steps on batches that are already on the device; `compiled` counts compilations.",
         "",
     ]
     for document in runs.values():
@@ -162,6 +162,7 @@ def _training_table(result: dict[str, Any]) -> str:
         "k valid frames/s",
         "valid",
         "waiting",
+        "in fit",
         "x free",
         "compiled",
         "compilation, s",
@@ -180,6 +181,7 @@ def _training_row(name: str, way: dict[str, Any]) -> list[str]:
         f"{way['frames_per_second'] / 1e3:.0f}",
         f"{way['valid_ratio']:.0%}",
         f"{way['wait_share']:.1%}",
+        f"{way['monitor']['input_wait']:.1%}" if "input_wait" in way.get("monitor", {}) else "",
         f"{way['free_input_ratio']:.2f}",
         str(way["compiles"]),
         f"{way['compile_seconds']:.1f}",

@@ -277,8 +277,8 @@ def batches_of(plan: Plan) -> tf.data.Dataset:
         "stream": stream.batches,
     }
     class_weights = tables(plan.index, plan.selection.labels, options.class_weight)
-    numbers, counted = epochs(options.repeat, start)
-    batches = counted(engines[plan.engine](plan, numbers, lambda batch: deliver(batch, plan, class_weights)))
+    runs = epochs(options.repeat, start)
+    batches = runs.counted(engines[plan.engine](plan, runs, lambda batch: deliver(batch, plan, class_weights)))
     batches = batches.apply(
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if options.repeat else plan.steps_per_epoch)
     )
