@@ -13,6 +13,7 @@ import click
 import vlpipe
 from vlpipe.cli.contents import head, histogram, stats, verify
 from vlpipe.cli.converting import convert
+from vlpipe.cli.demonstration import demo
 from vlpipe.cli.forecast import plan
 from vlpipe.cli.foreign import index, inspect
 from vlpipe.cli.ingestion import ingest
@@ -47,5 +48,5 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-for command in (ingest, inspect, index, convert, plan, verify, stats, head, histogram, report, check_model):
+for command in (ingest, inspect, index, convert, plan, verify, stats, head, histogram, report, check_model, demo):
     main.add_command(command)
