@@ -17,7 +17,7 @@ from vlpipe.cli.ingestion import ingest
 
 @click.command(short_help="From audio files to a trained and scored model.")
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Your own recordings.  [default: synthesise sounds]")
-@click.option("--label-regex", metavar="REGEX", help="Of --data, as for ingest, with (?P<label>...) and (?P<speaker>...).  [default: found]")
+@click.option("--label-regex", metavar="REGEX", help="Of --data: as for ingest, with the groups label and speaker.  [default: see above]")
 @click.option("--files", type=click.IntRange(20), default=800, show_default=True, help="Number of sounds to synthesise.")
 @click.option("--epochs", type=click.IntRange(1), default=25, show_default=True, help="Number of epochs to train.")
 @click.option("--on-the-fly", is_flag=True, help="Store waveforms; add noise, compute and mask features in every epoch.")
@@ -34,8 +34,8 @@ def demo(data: Path | None, label_regex: str | None, files: int, epochs: int, on
     """Synthesise sounds (or take your own recordings), ingest them, split them by speaker where the names tell the speaker, train a small
     Conv1D model, and score it on recordings that it has not seen.
 
-    The label is the folder of a recording, if there are several, else the first part of its name, up to a "_". The lines that train and
-    score are in vlpipe/demo/lesson.py, to copy.
+    The label is the folder of a recording, if there are several, else the first part of its name, up to a "_"; the speaker is another
+    part, if it has letters and comes with several labels. The lines that train and score are in vlpipe/demo/lesson.py, to copy.
 
     \b
     Examples:
@@ -55,7 +55,8 @@ def demo(data: Path | None, label_regex: str | None, files: int, epochs: int, on
     from vlpipe.demo import lesson
 
     classes = lesson.count_classes(train, held_out)
-    model = lesson.train(train, classes, epochs, _augment(output / "noise", features["transform"].sample_rate) if on_the_fly else None, **features)
+    augment = _augment(output / "noise", features["transform"].sample_rate) if on_the_fly else None
+    model = lesson.train(train, classes, epochs, augment, **features)
     accuracy = lesson.score(model, held_out, **features)
     echo(f"held-out accuracy: {accuracy:.1%}, {'by speaker' if by_speaker else 'by recording'}")
 
@@ -102,8 +103,8 @@ def _ingest(data: Path, out: Path, label_regex: str | None, on_the_fly: bool) ->
     if naming.speaker:
         echo(f"split: by speaker, {naming.speaker}: the model is scored on speakers that it has not heard")
     else:
-        echo("split: by recording, as the names tell no speaker: the model is scored on recordings that it has not heard, maybe of speakers")
-        echo("       that it has. Pass --label-regex with (?P<speaker>...) to split by speaker.")
+        echo("split: by recording, as the names tell no speaker: the model may have heard the speakers that it is scored on")
+        echo("       (to split by speaker: --data DIR --label-regex REGEX, with a group (?P<speaker>...))")
     return bool(naming.speaker), {"transform": vlpipe.audio.LogMel(sample_rate=rate, mels=40)} if on_the_fly else {}
 
 
