@@ -181,7 +181,10 @@ def picture(path: str | os.PathLike[str], height: float, needed_for: str) -> Ite
     FigureCanvasAgg(figure)
     with rc_context({"font.size": 12}):  # readable from the last row
         yield figure
+    drawn = io.BytesIO()
     try:
-        figure.savefig(path, dpi=200)
+        figure.savefig(drawn, dpi=200, format=os.path.splitext(path)[1][1:])
+        with open(path, "wb") as file:  # at once: Ctrl-C while it is drawn leaves no part of it
+            file.write(drawn.getvalue())
     except (OSError, ValueError) as error:
         raise ArgumentError(f"plot: {path} cannot be written ({error}). Pass a .png, .svg or .pdf in a folder that exists.") from error

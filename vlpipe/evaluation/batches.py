@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ def _once(index: Index) -> Index:
     return dataclasses.replace(index.take(np.sort(first)) if len(first) < len(index) else index, mixture=None)
 
 
-def with_progress(what: str, batches: Iterable[Batch], total: int) -> Iterator[Batch]:
+def with_progress(what: str, batches: Iterable[Batch], total: int) -> Generator[Batch, None, None]:
     """Yield batches, and show on a terminal how many the consumer has done.
 
     Args:

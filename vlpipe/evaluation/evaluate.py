@@ -70,7 +70,8 @@ def evaluate(model: Any, source_or_dataset: Source | tf.data.Dataset, **argument
             raise ArgumentError(f"evaluate: {', '.join(sorted(arguments))} came with a dataset, which is already made. Pass its source.")
         if getattr(source_or_dataset, "vlpipe_remainder", None) == "pad":
             _log.warning('evaluate: the dataset was made with remainder="pad"; its repeated rows of weight 0 are left out')
-        batches, total = of_dataset(source_or_dataset), int(source_or_dataset.cardinality())
+        dataset: Any = source_or_dataset
+        batches, total = of_dataset(dataset), int(dataset.cardinality())
     else:
         if arguments.get("windows") is not None:
             raise ArgumentError(
