@@ -39,7 +39,8 @@ def train(source: str, classes: int, epochs: int, augment: list[Any] | None = No
         **features: `transform`, if the dataset holds waveforms.
     """
     keras.utils.set_random_seed(0)
-    batches = vlpipe.make_dataset(source, lengths=True, seed=0, augment=augment, **features)
+    few = keras.backend.backend() == "jax"  # which compiles the model for each shape
+    batches = vlpipe.make_dataset(source, lengths=True, seed=0, shapes="static" if few else "any", augment=augment, **features)
     mean, variance = moments(source, **features)
     model = build_model(len(mean), classes, mean, variance)
     model.compile(
