@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,6 @@ import vlpipe
 from tests.planning.test_make_plan import plan_of
 from vlpipe import text_tables
 from vlpipe.errors import ArgumentError, MissingExtraError
-from vlpipe.planning.plan import _draw_plan
 from vlpipe.text_tables import progress_bar
 
 
@@ -116,7 +116,9 @@ def test_a_plot_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> 
         plan_of([1, 2]).plot(tmp_path / name)
 
 
-def test_the_plot_shows_the_padding_of_the_batches_and_each_bin_has_as_many_lengths(tmp_path: Path) -> None:
+def test_the_plot_shows_the_padding_of_the_batches_and_each_bin_has_as_many_lengths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from matplotlib.figure import Figure
 
     lengths = [int(length) for length in np.random.default_rng(0).integers(1, 200, 500)]
@@ -124,7 +126,8 @@ def test_the_plot_shows_the_padding_of_the_batches_and_each_bin_has_as_many_leng
     arguments: dict[str, Any] = {"batch_size": 16, "buckets": 4, "seed": 1, "lengths": True, "label": False}
     plan = vlpipe.plan(tmp_path / "a", **arguments)
     figure = Figure()
-    _draw_plan(figure, plan)
+    monkeypatch.setattr("vlpipe.planning.plan.picture", lambda *_: nullcontext(figure))
+    plan.plot("not-written.png")
     upper, lower = figure.axes
     bars = list(upper.patches)
     assert {round(bar.get_width(), 9) for bar in bars} == {4}

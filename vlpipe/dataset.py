@@ -13,26 +13,23 @@ from vlpipe.engines import graph, mapped, stream
 from vlpipe.engines.deliver import deliver
 from vlpipe.engines.epochs import epochs
 from vlpipe.engines.python_calls import keep_alive
-from vlpipe.planning.begin_run import begin_run, with_seed
-from vlpipe.planning.class_weights import tables
-from vlpipe.planning.make_plan import make_plan
-from vlpipe.planning.options import (
-    DEFAULT_DTYPE,
-    DEFAULT_PAD_TO,
-    DEFAULT_REMAINDER,
+from vlpipe.planning.argument_types import (
     Batching,
     CheckFinite,
     ClassWeight,
     Engine,
     LabelClasses,
     OnDamage,
-    Options,
     OutOfRange,
     PadTo,
     Remainder,
     Shapes,
     Verify,
 )
+from vlpipe.planning.begin_run import begin_run, with_seed
+from vlpipe.planning.class_weights import tables
+from vlpipe.planning.make_plan import make_plan
+from vlpipe.planning.options import DEFAULT_DTYPE, DEFAULT_PAD_TO, DEFAULT_REMAINDER, Options
 from vlpipe.planning.plan import Plan
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.paths import Opened, Source

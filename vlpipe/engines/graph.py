@@ -161,7 +161,7 @@ class _Reader:
         pieces.set_shape([self._plan.static_shape[0]])
         taken = self._pieces.take(pieces, epoch)
         flat = self._decode(self._records.checked(data, agree, taken.records), taken, real, bucket)
-        if not self._plan.has_transforms:
+        if not self._plan.frame_plan.has_transforms:
             return flat
         return transform_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}, self._augmenter)
 

@@ -78,7 +78,7 @@ class _BatchReader(BatchReader):
         for name in [name for name in batch if name.startswith("splits:")]:
             values = batch[name.removeprefix("splits:")]
             batch[name.removeprefix("splits:")] = tf.RaggedTensor.from_row_splits(values, batch.pop(name), validate=False)
-        if self._plan.has_transforms:
+        if self._plan.frame_plan.has_transforms:
             return transform_batch(self._plan, {**batch, "epoch": epoch}, self._augmenter)
         batch.pop("bucket", None)
         return batch

@@ -31,7 +31,6 @@ from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse, require
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Sequence
-from vlpipe.transforms.augmentations import speed_of
 
 SHUFFLE_BYTES = 1 << 28  # of serialized records in the shuffle buffer
 READ_BYTES = 1 << 20
@@ -233,9 +232,9 @@ def _example(
     for name in (*selection.features, *selection.labels):
         part, value = selection.part(name), table.renumbered[name][position] if name in table.renumbered else values[name]
         if isinstance(schema.fields[name], Sequence):
-            value = tf.cast(_cut(plan, value, pieces) if part.with_key else value, plan.reading_dtype(name))
+            value = tf.cast(_cut(plan, value, pieces) if part.with_key else value, plan.frame_plan.reading_dtype(name))
         flat[part.flat] = value
-    if plan.has_transforms:
+    if plan.frame_plan.has_transforms:
         flat = transform_record(plan, flat, table.id[position], Draws(batch.numbers, epoch, batch.copies), augmenter)
     if options.needs_ids:
         flat["id"] = table.id[position]
@@ -266,7 +265,7 @@ def _third_party_example(
     pieces = pieces_of_records(plan, position[None], table.id[position][None], frames[None], epoch, _copies(plan, copy))
     batch = decode(data[None], pieces, zero, zero)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
-    if plan.has_transforms:
+    if plan.frame_plan.has_transforms:
         flat = transform_record(plan, flat, flat["id"], Draws(pieces.numbers, epoch, pieces.copies), augmenter)
     if not plan.options.needs_ids:
         flat.pop("id", None)
@@ -277,7 +276,7 @@ def _third_party_example(
 
 def _copies(plan: Plan, copy: tf.Tensor) -> tf.Tensor | None:
     """int64 `[1]`, where there are copies; None where each record comes once."""
-    return copy[None] if speed_of(plan.options.augment) is not None else None
+    return copy[None] if plan.options.speed is not None else None
 
 
 def _cut(plan: Plan, frames: tf.Tensor, pieces: PieceFrames) -> tf.Tensor:

@@ -51,11 +51,6 @@ def of_stage(augments: tuple[Augmentation, ...] | None, stage: str) -> list[tupl
     return [(position, augment) for position, augment in enumerate(augments or ()) if augment.stage == stage]
 
 
-def speed_of(augments: tuple[Augmentation, ...] | None) -> SpeedPerturb | None:
-    """The one that makes copies of records, if there is one."""
-    return next((augment for augment in augments or () if isinstance(augment, SpeedPerturb)), None)
-
-
 def python_in(augments: tuple[Augmentation, ...] | None) -> Augment | None:
     """The first augmentation that calls Python, which a pure graph cannot."""
     return next((augment for augment in augments or () if isinstance(augment, Augment)), None)
