@@ -64,22 +64,25 @@ def test_the_demo_with_synthesised_sounds_and_with_a_folder(tmp_path: Path) -> N
     for path in sounds.rglob("*.wav"):
         if (number := int(path.stem.split("_")[1])) < 40:
             path.rename(flat / f"{path.parent.name}_{number:04d}.wav")
-    result = run_demo(tmp_path, "--data", "flat", "--epochs", "1", "--on-the-fly", "-o", "made/here")
+    result = run_demo(tmp_path, "--data", "flat", "--epochs", "1", "--on-the-fly")
     assert 0 <= accuracy_of(result, "by recording") <= 100
     assert "10 classes: flute-falling, flute-pulses" in result.stdout
     assert "40 files in " in result.stdout
     assert "split: by recording, as the names tell no speaker: " in result.stdout
-    assert {path.name for path in (tmp_path / "made/here").iterdir()} == {"data", "noise", "plan.png"}
+    assert {path.name for path in (tmp_path / "demo-output").iterdir()} == {"audio", "data", "noise", "plan.png"}
 
 
-def test_what_cannot_be_used_gives_one_message(tmp_path: Path) -> None:
-    result = run("demo", "--data", tmp_path, "-o", tmp_path / "out")
+def test_what_cannot_be_used_gives_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("demo", "--data", tmp_path)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"vlpipe: {tmp_path}: contains 0 files, none of which ends in .wav, ")
-    result = run("demo", "--label-regex", "(a)", "-o", tmp_path / "out")
+    result = run("demo", "--label-regex", "(a)")
     assert result.exit_code == 2
     assert "--label-regex says where the names of --data have the label: pass --data DIR too." in result.stderr
-    assert not (tmp_path / "out").exists()
+    Path("demo-output").touch()
+    result = run("demo", "--files", 20)
+    assert (result.exit_code, "vlpipe: demo-output/audio: cannot be written (" in result.stderr) == (1, True)
 
 
 SPEAKERS = ("ann", "bob", "eve")

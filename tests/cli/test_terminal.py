@@ -174,16 +174,19 @@ DEMO = ("Epoch 2/999", ["demo", "--files", "20", "--epochs", "999"])
 
 
 def test_ctrl_c_ends_the_demo(tmp_path: Path) -> None:
-    whole = Terminal([*COMMAND, *DEMO[1], "-o", "trained"], tmp_path)
-    begun = Terminal([*COMMAND, "demo", "--files", "9999", "-o", "begun"], tmp_path)
-    begun.wait_for(lambda: list(tmp_path.glob("begun/.audio.partial/*/*.wav")))
+    trained, folder = tmp_path / "trained", tmp_path / "begun"
+    for path in (trained, folder):
+        path.mkdir()
+    whole = Terminal([*COMMAND, *DEMO[1]], trained)
+    begun = Terminal([*COMMAND, "demo", "--files", "9999"], folder)
+    begun.wait_for(lambda: list(folder.glob("demo-output/.audio.partial/*/*.wav")))
     begun.interrupt()
     check_end(begun)
-    assert [path.name for path in (tmp_path / "begun").rglob("*")] == []
+    assert [path.name for path in folder.rglob("*")] == ["demo-output"]
     whole.wait_for(lambda: DEMO[0] in whole.shown)
     whole.interrupt()
     check_end(whole)
-    assert vlpipe.verify(tmp_path / "trained/data/val").ok
+    assert vlpipe.verify(trained / "demo-output/data/val").ok
     assert not unfinished(tmp_path)
 
 

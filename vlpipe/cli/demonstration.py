@@ -13,6 +13,9 @@ import click
 
 from vlpipe.cli.common import echo
 from vlpipe.cli.ingestion import ingest
+from vlpipe.files.atomic_directory import os_errors_as_dataset_errors
+
+OUT = Path("demo-output")
 
 
 @click.command(short_help="From audio files to a trained and scored model.")
@@ -21,21 +24,14 @@ from vlpipe.cli.ingestion import ingest
 @click.option("--files", type=click.IntRange(20), default=800, show_default=True, help="Number of sounds to synthesise.")
 @click.option("--epochs", type=click.IntRange(1), default=25, show_default=True, help="Number of epochs to train.")
 @click.option("--on-the-fly", is_flag=True, help="Store waveforms; add noise, compute and mask features in every epoch.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("demo-output"),
-    show_default=True,
-    metavar="DIR",
-    help="Folder for all that it makes; what an earlier demo made there is replaced.",
-)
-def demo(data: Path | None, label_regex: str | None, files: int, epochs: int, on_the_fly: bool, output: Path) -> None:
+def demo(data: Path | None, label_regex: str | None, files: int, epochs: int, on_the_fly: bool) -> None:
     """Synthesise sounds (or take your own recordings), ingest them, split them by speaker where the names tell the speaker, train a small
     Conv1D model, and score it on recordings that it has not seen.
 
     The label is the folder of a recording, if there are several, else the first part of its name, up to a "_"; the speaker is another
-    part, if it has letters and comes with several labels. The lines that train and score are in vlpipe/demo/lesson.py, to copy.
+    part, if it has letters and comes with several labels.
+
+    All that it makes is in the folder demo-output. The lines that train and score are in vlpipe/demo/lesson.py, to copy.
 
     \b
     Examples:
@@ -47,15 +43,15 @@ def demo(data: Path | None, label_regex: str | None, files: int, epochs: int, on
     if label_regex and data is None:
         raise click.UsageError("--label-regex says where the names of --data have the label: pass --data DIR too.")
     if data is None:
-        data = _synthesised(output / "audio", files)
-    train, held_out = str(output / "data/train"), str(output / "data/val")
-    by_speaker, features = _ingest(data, output / "data", label_regex, on_the_fly)
-    _forecast(train, output / "plan.png", features)
+        data = _synthesised(OUT / "audio", files)
+    train, held_out = str(OUT / "data/train"), str(OUT / "data/val")
+    by_speaker, features = _ingest(data, OUT / "data", label_regex, on_the_fly)
+    _forecast(train, OUT / "plan.png", features)
     _count_speed(train, features)
     from vlpipe.demo import lesson
 
     classes = lesson.count_classes(train, held_out)
-    augment = _augment(output / "noise", features["transform"].sample_rate) if on_the_fly else None
+    augment = _augment(OUT / "noise", features["transform"].sample_rate) if on_the_fly else None
     model = lesson.train(train, classes, epochs, augment, **features)
     accuracy = lesson.score(model, held_out, **features)
     echo(f"held-out accuracy: {accuracy:.1%}, {'by speaker' if by_speaker else 'by recording'}")
@@ -69,9 +65,10 @@ def _synthesised(folder: Path, files: int) -> Path:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        write_corpus(partial, files)
-        shutil.rmtree(folder, ignore_errors=True)  # an earlier run may have made more files
-        partial.rename(folder)
+        with os_errors_as_dataset_errors(str(folder)):
+            write_corpus(partial, files)
+            shutil.rmtree(folder, ignore_errors=True)  # an earlier run may have made more files
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
