@@ -118,7 +118,7 @@ COMMANDS = {
 }
 # Work that is done at once, unless a disk is slow: the file whose opening takes a minute, and the arguments.
 AT_ONCE = {
-    "starting": ("cli/__pycache__/contents", ["--version"]),
+    "starting": ("/contents.", ["--version"]),
     "plan": ("index.npy", ["plan", "one", "--plot", "OUT"]),
     "stats": ("index.npy", ["stats", "one"]),
     "head": (".tfrecord", ["head", "one"]),
