@@ -20,6 +20,7 @@ import tensorflow as tf
 from vlpipe.engines.apply_transforms import transform_record
 from vlpipe.engines.augment import Augmenter, Draws
 from vlpipe.engines.decode import BatchDecoder
+from vlpipe.engines.epochs import Epochs
 from vlpipe.engines.graph_pieces import pieces_of_records
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.engines.python_calls import keep_alive
@@ -39,11 +40,11 @@ INTERLEAVED = 8  # shards that are read in turn
 PREFETCHED = 1  # finished batches that wait for the model; bucketing makes batches one after another, so that more would not help
 
 
-def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
+def batches(plan: Plan, epochs: Epochs, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
     """The batches of the epochs.
 
     Args:
-        epochs: pairs of int64: the number of an epoch, and the first batch to deliver of it: 0, or a number beyond the last batch for none.
+        epochs: those to deliver.
         deliver: turns a flat batch into the user's element.
     """
     longest = {name: tuple(frames.tolist()) for name, frames in plan.least_by_part.items() if frames.any()}
@@ -79,7 +80,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         return group(examples, grouping)
 
     untouched = tf.autograph.experimental.do_not_convert
-    delivered = epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
+    delivered = epochs.numbers.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
     keep_alive((example, streamed), delivered)
     return delivered
 

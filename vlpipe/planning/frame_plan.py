@@ -19,7 +19,7 @@ from vlpipe.storage.paths import Opened
 from vlpipe.transforms.audio_features import WaveformFeatures
 from vlpipe.transforms.augmentations import of_stage
 from vlpipe.transforms.crop import Crop
-from vlpipe.transforms.noise import AddNoise, known_rate
+from vlpipe.transforms.noise import AddNoise
 from vlpipe.transforms.normalize import MeanVariance, of_opened, of_path, of_source
 from vlpipe.transforms.transform import LengthMap, TracedTransform, Transform, traced
 from vlpipe.transforms.waveforms import check_waveform
@@ -205,7 +205,7 @@ def _waveform(index: Index, selection: Selection, options: Options) -> WaveformF
     if features is None:
         return None
     decoded = index.stored(key).parsed == "audio"
-    return WaveformFeatures.of(features, key, index.schema.sequences[key], rate=index.metadata.get("sample_rate"), decoded=decoded)
+    return WaveformFeatures.of(features, key, index.schema.sequences[key], rates=index.sample_rates, decoded=decoded)
 
 
 def _functions(
@@ -237,15 +237,16 @@ def _check_augment(
 ) -> None:
     """Check that each augmentation fits what it gets: the samples, or delivered frames of the key feature (`dimensions`)."""
     key = selection.key
-    rate, whose = known_rate(index), "the data has"
+    rates, whose = index.sample_rates, "the data has"
     if isinstance(transform, WaveformFeatures):
-        rate, whose = transform.features.sample_rate, f"{type(transform.features).__name__} takes"
+        rates, whose = (transform.features.sample_rate,), f"{type(transform.features).__name__} takes"
     for _, augment in of_stage(options.augment, "samples"):
         samples = index.schema.sequences[key]
         is_float = isinstance(transform, WaveformFeatures) or index.stored(key).scale is not None
         check_waveform(augment, key, replace(samples, dtype="float32") if is_float else samples, selection.aligned)
         if isinstance(augment, AddNoise):
-            augment.check_rate(rate, whose)
+            for rate in rates:
+                augment.check_rate(rate, whose)
     for _, augment in of_stage(options.augment, "features"):
         augment.check(key, dimensions)
     for _, augment in of_stage(options.augment, "batch"):

@@ -22,7 +22,7 @@ STAGES = ("samples", "features", "batch")
 
 
 def checked_augment(augment: Any) -> tuple[Augmentation, ...] | None:
-    """The augmentations in their order; None without any.
+    """The augmentations in the order in which they are applied: by stage, and within a stage as they came; None without any.
 
     Raises:
         ArgumentError: it is neither an augmentation nor a list of them.
@@ -43,7 +43,7 @@ def checked_augment(augment: Any) -> tuple[Augmentation, ...] | None:
         raise ArgumentError(f"augment: has {len(of_stage(several, 'batch'))} vlpipe.Mixup, expected one. Use one with a greater alpha.")
     if sum(isinstance(entry, SpeedPerturb) for entry in several) > 1:
         raise ArgumentError("augment: has several vlpipe.SpeedPerturb, expected one. Give one all the factors.")
-    return several or None
+    return tuple(sorted(several, key=lambda entry: STAGES.index(entry.stage))) or None
 
 
 def of_stage(augments: tuple[Augmentation, ...] | None, stage: str) -> list[tuple[int, Any]]:
