@@ -19,7 +19,7 @@ PLAIN = TF_ENABLE_ONEDNN_OPTS=0
 .PHONY: demo docs pictures test attacks coverage test-latest lint bench bench-full bench-gpu format lock clean
 
 demo: .venv/ready
-	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)") $(if $(ON_THE_FLY),--on-the-fly)
+	.venv/bin/python -m vlpipe.cli demo $(if $(DATA),--data "$(DATA)") $(if $(ON_THE_FLY),--on-the-fly)
 
 test: .venv/ready
 	$(PLAIN) .venv/bin/python -m pytest -n $(WORKERS) $(OTHERS)

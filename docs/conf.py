@@ -16,7 +16,7 @@ import vlpipe
 
 project = "vlpipe"
 release = version = vlpipe.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["pictures"]
 html_theme = "furo"
 html_title = "vlpipe"
@@ -99,19 +99,6 @@ def _escaped(line: str) -> str:
     return "".join(part if part.startswith("`") else re.sub(r"(?<!\\)\*", r"\\*", part) for part in re.split(r"(`[^`]*`)", line))
 
 
-def examples_as_code(app: Any, context: Any, lines: list[str]) -> None:
-    """Make a block of code of the examples of a command, which sphinx-click has as lines of a poem."""
-    text = []
-    for line in lines:
-        if line.startswith("| ") and line.strip("| ").startswith("Examples"):
-            text += ["Examples:", "", ".. code-block:: sh", ""]
-        elif line.startswith("| "):
-            text.append("    " + line.removeprefix("| ").strip())
-        else:
-            text.append(_escaped(line))
-    lines[:] = text
-
-
 def copy_pictures(app: Any, error: Exception | None) -> None:
     """Put the pictures where the pages expect them: pages name them in HTML, which GitHub shows too, and Sphinx leaves as it is."""
     if error is None:
@@ -123,5 +110,4 @@ _ALL_BUT_PICTURES = shutil.ignore_patterns("*.py", "__pycache__")
 
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", as_rst)
-    app.connect("sphinx-click-process-description", examples_as_code)
     app.connect("build-finished", copy_pictures)

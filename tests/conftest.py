@@ -2,6 +2,11 @@
 
 import gc
 import os
+import signal
+
+# A background job of a shell ignores Ctrl-C, and its children inherit that; tests send it to themselves and to what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")

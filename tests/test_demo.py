@@ -1,4 +1,4 @@
-"""The demo with few sounds and epochs; and its classes cannot be distinguished by length or loudness."""
+"""`vlpipe demo` with few sounds and epochs; what it finds in file names; and its classes cannot be distinguished by length or loudness."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.synthesis import write_corpus
+import vlpipe
+from tests.cli.test_cli import run
+from vlpipe.demo.names import naming_of
+from vlpipe.demo.sounds import PLAYERS, write_corpus
+from vlpipe.ingest import label_by_parent, label_by_regex
+from vlpipe.ingest.recordings import Recording
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,49 +26,89 @@ def run_demo(directory: Path, *arguments: str) -> subprocess.CompletedProcess[st
     """Run the demo in its own directory, without the log level that the tests set."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
-    command = [sys.executable, "-m", "benchmarks.demo", *arguments]
+    command = [sys.executable, "-m", "vlpipe.cli", "demo", *arguments]
     result = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
     # TensorFlow 2.21 logs two lines that no setting silences.
     result.stderr = re.sub(r"(WARNING: All log messages before absl|I0000 ).*\n", "", result.stderr)
     return result
 
 
-def accuracy_of(result: subprocess.CompletedProcess[str]) -> float:
+def accuracy_of(result: subprocess.CompletedProcess[str], split: str) -> float:
     assert (result.returncode, result.stderr) == (0, "")
-    last = re.fullmatch(r"held-out accuracy: (\d+\.\d) %", result.stdout.splitlines()[-1])
+    last = re.fullmatch(rf"held-out accuracy: (\d+\.\d)%, {split}", result.stdout.splitlines()[-1])
     assert last, result.stdout
     return float(last[1])
 
 
 def test_the_demo_with_synthesised_sounds_and_with_a_folder(tmp_path: Path) -> None:
-    result = run_demo(tmp_path, "--files", "200", "--epochs", "25")
-    assert accuracy_of(result) > 40  # chance is 10; the full demo, with four times the sounds, reaches 98
+    result = run_demo(tmp_path, "--files", "200", "--epochs", "12")
+    assert accuracy_of(result, "by speaker") > 40  # chance is 10; the full demo, with four times the sounds, reaches 100
     for split in ("train", "val"):
         assert re.search(rf"^demo-output/data/{split}: \d+ records, ", result.stdout, re.MULTILINE)
     assert "10 classes: flute-falling, " in result.stdout
+    assert "split: by speaker, part 1 of the file names (ada, ben, cleo, …): " in result.stdout
     assert re.search(r"^valid frames +\d+\.\d%", result.stdout, re.MULTILINE)
     assert re.search(r"^reading: [\d,]+ records/s$", result.stdout, re.MULTILINE)
     padding = re.search(r"^padding: (\S+)% of all frames with buckets, (\S+)% with plain padded batches$", result.stdout, re.MULTILINE)
     assert padding
     assert float(padding[1]) <= float(padding[2])  # equal: so few sounds fill only one bucket
     assert (tmp_path / "demo-output/plan.png").read_bytes().startswith(b"\x89PNG")
-    assert len(list((tmp_path / "demo-output/audio").rglob("*.wav"))) == 200
+    sounds = tmp_path / "demo-output/audio"
+    assert len(list(sounds.rglob("*.wav"))) == 200
+    train, val = (vlpipe.open(tmp_path / "demo-output/data" / name) for name in ("train", "val"))
+    heard, scored = (set(source.table()["speaker"]) for source in (train, val))
+    assert (heard | scored, heard & scored, len(scored)) == (set(PLAYERS), set(), 2)
 
     flat = tmp_path / "flat/my_audio"
     flat.mkdir(parents=True)
-    for number in range(40):
-        for path in (tmp_path / "demo-output/audio").glob(f"*/{number:04d}.wav"):
-            path.rename(flat / f"{path.parent.name}_{path.name}")
+    for path in sounds.rglob("*.wav"):
+        if (number := int(path.stem.split("_")[1])) < 40:
+            path.rename(flat / f"{path.parent.name}_{number:04d}.wav")
     result = run_demo(tmp_path, "--data", "flat", "--epochs", "1", "--on-the-fly")
-    assert 0 <= accuracy_of(result) <= 100
+    assert 0 <= accuracy_of(result, "by recording") <= 100
     assert "10 classes: flute-falling, flute-pulses" in result.stdout
     assert "40 files in " in result.stdout
+    assert "split: by recording, as the names tell no speaker: " in result.stdout
+    assert {path.name for path in (tmp_path / "demo-output").iterdir()} == {"audio", "data", "noise", "plan.png"}
 
 
-def test_a_folder_without_recordings_gives_one_message(tmp_path: Path) -> None:
-    result = run_demo(tmp_path, "--data", str(tmp_path))
-    assert result.returncode == 1
-    assert result.stderr == f"demo: {tmp_path} holds no WAV, FLAC, Ogg or MP3 files. Pass another folder: make demo DATA=DIR\n"
+def test_what_cannot_be_used_gives_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("demo", "--data", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"vlpipe: {tmp_path}: contains 0 files, none of which ends in .wav, ")
+    result = run("demo", "--label-regex", "(a)")
+    assert result.exit_code == 2
+    assert "--label-regex says where the names of --data have the label: pass --data DIR too." in result.stderr
+    Path("demo-output").touch()
+    result = run("demo", "--files", 20)
+    assert (result.exit_code, "vlpipe: demo-output/audio: cannot be written (" in result.stderr) == (1, True)
+
+
+SPEAKERS = ("ann", "bob", "eve")
+NAMES = {  # the paths, and the label and the speaker of the second
+    "speech commands": ([f"{word}/{who}{n}_nohash_{n}.wav" for word in ("no", "yes") for who in "abc" for n in (0, 0)], ("no", "a0")),
+    "spoken digits": ([f"{digit}_{who}_{n}.wav" for digit in "012" for who in SPEAKERS for n in "01"], ("0", "ann")),
+    "speaker last": ([f"x_y/{n}/{n % 3}_{n}_{who}.2.wav" for n in range(9) for who in SPEAKERS], ("0", "bob.2")),
+    "numbers": ([f"{digit}_{who}.wav" for digit in "0123" for who in range(9)], ("0", None)),
+    "two speakers": ([f"{digit}_{who}_{n}.wav" for digit in "0123" for who in "ab" for n in "01"], ("0", None)),
+    "each label once": ([f"{who}_{who}_{n}.wav" for who in SPEAKERS for n in range(9)], ("ann", None)),
+    "folders": ([f"{word}/{n}.wav" for word in ("no", "yes") for n in range(9)], ("no", None)),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_label_and_the_speaker_are_found_in_the_names(name: str) -> None:
+    paths, expected = NAMES[name]
+    naming = naming_of(paths)
+    recordings = [Recording(Path(path), path) for path in paths]
+    if naming.options == ["--label-from-parent"]:
+        found = label_by_parent(recordings)
+    else:
+        assert naming.options[0] == "--label-regex"
+        found = label_by_regex(recordings, naming.options[1], "speaker" if naming.speaker else None)
+    assert (found[1].label, found[1].texts.get("speaker")) == expected
+    assert (naming.speaker is None) == (expected[1] is None) == ("--split-by" not in naming.options)
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ ROOMS = (
     "callbacks",
     "evaluation",
     "testing",
+    "demo",
     "cli",
 )
 # Rooms that may import these alone: they serve models and recordings that have nothing to do with datasets.

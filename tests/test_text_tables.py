@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,9 @@ import pytest
 
 import vlpipe
 from tests.planning.test_make_plan import plan_of
+from vlpipe import text_tables
 from vlpipe.errors import ArgumentError, MissingExtraError
+from vlpipe.text_tables import progress_bar
 
 
 def lines_of(plan: Any) -> dict[str, str]:
@@ -136,3 +140,23 @@ def test_the_plot_shows_the_padding_of_the_batches_and_each_bin_has_as_many_leng
         valid[bucket] += x["lengths"].sum()
         delivered[bucket] += np.prod(x["features"].shape)
     np.testing.assert_allclose([bar.get_height() for bar in lower.patches], 100 * (1 - valid / delivered), rtol=1e-9)
+
+
+def test_a_bar_of_short_work_waits_until_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    now = [100.0]
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(text_tables, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    shown = []
+    for seconds in (0.5, 3):
+        with progress_bar("predicting", "batches", after=2) as show:
+            for done in range(10):
+                show(done, 10)
+                now[0] += seconds / 10
+            shown.append([task.fields["count"] for bar in text_tables._visible for task in bar.tasks])
+            show(10, 10)
+    assert shown == [[], ["9/10 batches, 3.3 batches/s"]]
+    assert not text_tables._visible

@@ -71,7 +71,7 @@ def make_dataset(
     crop: int | Crop | None = None,
     windows: int | Windows | None = None,
     transform: Callable[[Any], Any] | Transform | None = None,
-    normalize: str | os.PathLike[str] | Opened | None = None,
+    normalize: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Opened | None = None,
     augment: Augmentation | Sequence[Augmentation] | None = None,
     layout: str | Layout | None = None,
     label_classes: LabelClasses = None,
@@ -169,7 +169,8 @@ def make_dataset(
         normalize: each dimension to mean 0 and variance 1: "utterance", over the delivered frames of each sequence; or "global", with the
             statistics of the stored frames of the source (in its `vlpipe.json`, or computed by `vlpipe stats SOURCE --compute` or
             `source.with_statistics()`; of several datasets, pooled); or, for validation data, a path: with the statistics of the dataset
-            there, of its `vlpipe.json`, or of a file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics.
+            there, of its `vlpipe.json`, or of a file that `vlpipe stats SOURCE --json` wrote; or a list of datasets, with those of all
+            their frames; or an open source, with its statistics.
             `vlpipe/transforms/normalize.py` has the formula.
         augment: what is changed at random, in another way in every epoch: one augmentation or a list. They are applied stage by stage,
             whatever their order in the list, and within a stage in that order; `plan.report()` lists them as they are applied. First come

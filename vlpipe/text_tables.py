@@ -96,11 +96,12 @@ def _cell(value: Any) -> Any:
 
 
 Show = Callable[[int, int], None]
+_REFRESH = 0.05  # seconds
 _visible: list[Any] = []  # the bars on the terminal, at most one: work inside of other work adds a line to it
 
 
 @contextmanager
-def progress_bar(what: str, unit: str, per: float = 1, given: Show | None = None) -> Iterator[Show]:
+def progress_bar(what: str, unit: str, per: float = 1, given: Show | None = None, after: float = 0) -> Iterator[Show]:
     """Show what is done, how fast, and the time left, on standard error if it is a terminal; else, as in a pipe or a notebook, nothing.
 
     The bar appears when the work is known not to be done at once, and disappears at its end.
@@ -110,6 +111,7 @@ def progress_bar(what: str, unit: str, per: float = 1, given: Show | None = None
         unit: of the numbers, such as "MB".
         per: counts in one unit, such as 1e6 bytes in a MB.
         given: what the user wants to be called instead.
+        after: seconds before the bar appears, where most calls take less: it would only flicker.
 
     Yields:
         A function to call with the count so far and the total count.
@@ -118,15 +120,18 @@ def progress_bar(what: str, unit: str, per: float = 1, given: Show | None = None
         yield given or (lambda done, total: None)
         return
     started, task = time.monotonic(), None
+    due = started + after  # of what is shown next; callers may report each of a million records
 
     def show(done: int, total: int) -> None:
-        nonlocal task
-        if task is None and done >= total:
+        nonlocal task, due
+        now = time.monotonic()
+        if (now < due and done < total) or (task is None and done >= total):
             return
+        due = now + _REFRESH
         bar = _visible[0] if _visible else _new_bar()
         if task is None:
             task = bar.add_task(what, count="")
-        rate = done / per / max(1e-9, time.monotonic() - started)
+        rate = done / per / max(1e-9, now - started)
         speed = f"{rate:,.{int(rate < 10)}f} {unit}/s"
         bar.update(task, completed=done, total=total, count=f"{done / per:,.0f}/{total / per:,.0f} {unit}, {speed}")
 
@@ -176,7 +181,10 @@ def picture(path: str | os.PathLike[str], height: float, needed_for: str) -> Ite
     FigureCanvasAgg(figure)
     with rc_context({"font.size": 12}):  # readable from the last row
         yield figure
+    drawn = io.BytesIO()
     try:
-        figure.savefig(path, dpi=200)
+        figure.savefig(drawn, dpi=200, format=os.path.splitext(path)[1][1:])
+        with open(path, "wb") as file:  # at once: Ctrl-C while it is drawn leaves no part of it
+            file.write(drawn.getvalue())
     except (OSError, ValueError) as error:
         raise ArgumentError(f"plot: {path} cannot be written ({error}). Pass a .png, .svg or .pdf in a folder that exists.") from error

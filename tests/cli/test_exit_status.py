@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 import vlpipe
@@ -64,6 +66,21 @@ def test_a_picture_needs_an_ending(dataset: Path) -> None:
         done = CliRunner().invoke(main, [command[0], str(dataset), command[1], str(dataset.parent / "x")])
         assert (done.exit_code, "has no ending that says what to draw" in done.stderr) == (1, True)
     assert not list(dataset.parent.glob("x*"))
+
+
+def test_paths_and_values_are_completed() -> None:
+    def completed(words: list[str], incomplete: str) -> list[tuple[str, str]]:
+        found = ShellComplete(main, {}, "vlpipe", "_VLPIPE_COMPLETE").get_completions(words, incomplete)
+        return [(item.type, item.value) for item in found]
+
+    for name, command in main.commands.items():
+        if any(isinstance(parameter, click.Argument) for parameter in command.params):
+            assert completed([name], "da") == [("file", "da")], name
+        for option in command.params:
+            if isinstance(option, click.Option) and re.match("PATH|FILE|DIR", option.metavar or ""):
+                assert completed([name, "x", "y", option.opts[-1]], "da")[0][0] in ("file", "dir"), option.name
+    assert completed(["plan", "--layout"], "raw") == [("plain", "raw_bytes")]
+    assert completed(["plan", "--batching"], "") == [("plain", value) for value in ("bucket", "pad", "ragged", "same_length")]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")

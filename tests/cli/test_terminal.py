@@ -10,7 +10,6 @@ import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import pytest
 import vlpipe
 from tests.helpers.tones import write_wav
 from vlpipe import text_tables
+from vlpipe.cli import main
 from vlpipe.text_tables import progress_bar
 
 COMMAND = [sys.executable, "-m", "vlpipe.cli"]
@@ -37,8 +37,7 @@ class Terminal:
     def __init__(self, arguments: list[str], folder: Path) -> None:
         self.shown = ""
         self.pid, self._terminal = pty.fork()
-        if self.pid == 0:  # a background job of a shell ignores Ctrl-C, and its children inherit that
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if self.pid == 0:
             os.chdir(folder)
             os.execvpe(arguments[0], arguments, {**os.environ, "PYTHONPATH": ROOT, "TERM": "xterm", "COLUMNS": "120"})
 
@@ -117,6 +116,78 @@ COMMANDS = {
     "stats": ("computing statistics", ["stats", "few/*.tfrecord", *LAYOUT, "--compute"]),
     "report": ("verifying", ["report", "few/*.tfrecord", *LAYOUT, "--verify", "-n", "0", "-o", "OUT"]),
 }
+# Work that is done at once, unless a disk is slow: the file whose opening takes a minute, and the arguments.
+AT_ONCE = {
+    "starting": ("/contents.", ["--version"]),
+    "plan": ("index.npy", ["plan", "one", "--plot", "OUT"]),
+    "stats": ("index.npy", ["stats", "one"]),
+    "head": (".tfrecord", ["head", "one"]),
+    "histogram": ("index.npy", ["histogram", "one", "-o", "OUT"]),
+    "inspect": (".tfrecord", ["inspect", "few/*.tfrecord"]),
+    "report without reading": ("index.npy", ["report", "one", "-n", "0", "-o", "OUT"]),
+    "check-model": ("model.keras", ["check-model", "model.keras"]),
+}
+SLOW = """
+import sys, time
+from vlpipe.errors import VlpipeError  # the package, which is there before its commands
+
+def wait(event, arguments):
+    if event == "open" and {name!r} in str(arguments[0]):
+        print("in the middle", file=sys.stderr, flush=True)
+        time.sleep(60)
+
+sys.addaudithook(wait)
+from vlpipe.cli import run
+run()
+"""
+
+
+def check_end(terminal: Terminal) -> None:
+    """Whether Ctrl-C ended a command within a second, with one line."""
+    status, seconds = terminal.end()
+    last = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", terminal.shown.splitlines()[-1]).rpartition("^C")[2]  # the echo of the terminal
+    assert (status, last) == (130, "vlpipe: interrupted; no output is half written"), terminal.shown
+    assert seconds < MOST_SECONDS
+    assert "Traceback" not in terminal.shown
+
+
+def test_the_tables_have_every_command() -> None:
+    listed = {arguments[0] for _, arguments in (*COMMANDS.values(), *AT_ONCE.values(), DEMO)}
+    assert listed >= set(main.commands)
+
+
+def test_ctrl_c_ends_what_is_done_at_once(data: Path, tmp_path: Path) -> None:
+    (data / "model.keras").touch()
+    terminals = []
+    for name, arguments in AT_ONCE.values():  # at the same time: they wait for each other's imports, not for work
+        own = [str(tmp_path / "out") if argument == "OUT" else argument for argument in arguments]
+        terminals.append(Terminal([sys.executable, "-c", SLOW.format(name=name), *own], data))
+    for terminal in terminals:
+        terminal.wait_for(lambda shown=terminal: "in the middle" in shown.shown)
+        terminal.interrupt()
+        check_end(terminal)
+    assert not list(tmp_path.iterdir())
+    assert not unfinished(data)
+
+
+DEMO = ("Epoch 2/999", ["demo", "--files", "20", "--epochs", "999"])
+
+
+def test_ctrl_c_ends_the_demo(tmp_path: Path) -> None:
+    trained, folder = tmp_path / "trained", tmp_path / "begun"
+    for path in (trained, folder):
+        path.mkdir()
+    whole = Terminal([*COMMAND, *DEMO[1]], trained)
+    begun = Terminal([*COMMAND, "demo", "--files", "9999"], folder)
+    begun.wait_for(lambda: list(folder.glob("demo-output/.audio.partial/*/*.wav")))
+    begun.interrupt()
+    check_end(begun)
+    assert [path.name for path in folder.rglob("*")] == ["demo-output"]
+    whole.wait_for(lambda: DEMO[0] in whole.shown)
+    whole.interrupt()
+    check_end(whole)
+    assert vlpipe.verify(trained / "demo-output/data/val").ok
+    assert not unfinished(tmp_path)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -127,11 +198,7 @@ def test_ctrl_c_ends_it_with_one_line_and_nothing_half_written(data: Path, tmp_p
     terminal.wait_for(lambda: says in terminal.shown)
     time.sleep(0.3)
     terminal.interrupt()
-    status, seconds = terminal.end()
-    last = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", terminal.shown.splitlines()[-1])
-    assert (status, last) == (130, "vlpipe: interrupted; no output is half written"), terminal.shown
-    assert seconds < MOST_SECONDS
-    assert "Traceback" not in terminal.shown
+    check_end(terminal)
     deadline = time.monotonic() + 10
     while in_session(terminal.pid):  # multiprocessing's own helper ends when it sees that the command has
         assert time.monotonic() < deadline

@@ -102,7 +102,7 @@ BAD: dict[str, tuple[str, list[Any]]] = {
     "crop": (NUMBER + "1", [0, -1, 1.5, "300", True, (1, 2), Crop]),
     "windows": ("expected a number of frames, or a vlpipe.Windows", [0, -1, 1.5, "300", True, (1, 2), Windows]),
     "transform": (r"expected a function of one sequence x \[T, d\]", [3, "abs", True, ()]),
-    "normalize": ("expected one of None, 'utterance', 'global'", ["batch", True, 0, ["global"], ""]),
+    "normalize": ("expected one of None, 'utterance', 'global'", ["batch", True, 0, ["global"], [], ""]),
     "augment": (r"expected one of vlpipe.Gain\(...\), .*, a list of these, or None", [True, {}, "mean"]),
 }
 

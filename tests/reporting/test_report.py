@@ -249,3 +249,33 @@ def test_chromium_shows_it_without_an_error(page: Path, width: int, tmp_path: Pa
     assert found.group(1) == found.group(2), "the page scrolls sideways"
     assert found.group(3) == "true", "a picture was not decoded"
     assert found.group(4) == "true", "a chart is empty"
+
+
+def test_sources_at_addresses_have_the_page_of_local_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("one", "two")):  # 20 records are in both
+        records = ({"x": np.full((t, 2), t, np.float32), "label": t % 3, "note": f"n{t}"} for t in range(1 + 20 * number, 41 + 20 * number))
+        vlpipe.write(name, records, num_shards=2)
+        tf.io.gfile.makedirs(f"ram://report/{name}")
+        for file in Path(name).iterdir():
+            tf.io.gfile.copy(str(file), f"ram://report/{name}/{file.name}")
+    pages = []
+    for number, sources in enumerate((("one", "two"), ("ram://report/one", "two"), ("ram://report/one", "ram://report/two"))):
+        done = run("report", *sources, "-o", f"{number}.html", "--by", "note", "-n", 1)
+        assert done.exit_code == 0, done.stderr
+        pages.append(Path(f"{number}.html").read_text("utf-8").replace("ram://report/", ""))
+    assert "20 pairs compared byte by byte: 20 equal, 0 different" in pages[0]
+    assert [page.replace("graph", "mapped") for page in pages[1:]] == [pages[0]] * 2
+    for option in ("--verify", "--compute"):
+        done = run("report", "one", "ram://report/two", "-o", "x.html", option)
+        refused = "report: ram://report/two/two-00000-of-00002.tfrecord of the source ram://report/two lies at an address, and verify and"
+        assert (done.exit_code, refused in done.stderr) == (1, True), done.stderr
+    done = run("report", "one", "-o", "gs://bucket/x.html")
+    assert "gs://bucket/x.html: is an address, and vlpipe writes to local files only. Write to a local file, then" in done.stderr
+    with pytest.raises(ArgumentError, match="is an address, and vlpipe writes to local directories only"):
+        vlpipe.Writer("gs://bucket/x")
+    done = run("report", "nosuch://bucket/one", "two", "-o", "x.html")
+    assert "Copy the dataset directory to this machine, or pass another address." in done.stderr
+    assert not Path("x.html").exists()

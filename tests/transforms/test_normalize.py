@@ -344,3 +344,24 @@ def test_paths_and_frames_that_do_not_serve(pair: tuple[Path, Path], tmp_path: P
         vlpipe.plan(tmp_path / "named", normalize=tmp_path / "named", transform=lambda x: x[:, :2])
     with pytest.raises(ArgumentError, match="normalize: results are fractions, which dtype='int32' cannot hold"):
         vlpipe.plan(val, normalize=tmp_path / "other", dtype="int32")
+
+
+@pytest.mark.usefixtures("quick_graphs")
+def test_a_list_of_datasets_has_their_statistics_together(pair: tuple[Path, Path]) -> None:
+    train, val = pair
+    expected = of_all(delivered(train) + delivered(val))
+    for several in ([train, str(val)], (val, train / "vlpipe.json")):
+        for x, raw in zip(delivered(val, normalize=several), delivered(val), strict=True):
+            np.testing.assert_allclose(x, reference(raw, *expected), rtol=1e-5, atol=1e-5)
+    one, alone = (vlpipe.plan(val, normalize=normalize, seed=1).state(0, 0) for normalize in ([train], train))
+    assert one == alone
+    with pytest.raises(ArgumentError, match="or a list of datasets, for their statistics together"):
+        vlpipe.plan(val, normalize=[train, "missing"])
+
+
+@pytest.mark.parametrize(
+    "numbers", [[0.0, 1.0], ([0.0] * 3, [1.0] * 3), np.zeros((2, 3)), {"mean": [0.0], "variance": [1.0]}, [np.zeros(3)]]
+)
+def test_numbers_are_refused_with_the_way_to_pass_them(pair: tuple[Path, Path], numbers: object) -> None:
+    with pytest.raises(ArgumentError, match=r"normalize: came as numbers, .*keras.layers.Normalization\(mean=..., variance=...\)"):
+        vlpipe.plan(pair[1], normalize=numbers)  # type: ignore[arg-type]

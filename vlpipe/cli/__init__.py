@@ -5,22 +5,30 @@ Exit status: 0 success; 1 failure, with one message on stderr, or problems found
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from typing import Any
 
-import click
+_INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
+_SAYS_INTERRUPTED = "vlpipe: interrupted; no output is half written"
 
-import vlpipe
-from vlpipe.cli.contents import head, histogram, stats, verify
-from vlpipe.cli.converting import convert
-from vlpipe.cli.forecast import plan
-from vlpipe.cli.foreign import index, inspect
-from vlpipe.cli.ingestion import ingest
-from vlpipe.cli.models import check_model
-from vlpipe.cli.reporting import report
-from vlpipe.errors import VlpipeError
+try:  # the imports take a fifth of a second, in which Ctrl-C would show a traceback
+    import click
 
-INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
+    import vlpipe
+    from vlpipe.cli.contents import head, histogram, stats, verify
+    from vlpipe.cli.converting import convert
+    from vlpipe.cli.demonstration import demo
+    from vlpipe.cli.forecast import plan
+    from vlpipe.cli.foreign import index, inspect
+    from vlpipe.cli.ingestion import ingest
+    from vlpipe.cli.models import check_model
+    from vlpipe.cli.reporting import report
+    from vlpipe.errors import VlpipeError
+except KeyboardInterrupt:
+    print(_SAYS_INTERRUPTED, file=sys.stderr)
+    sys.exit(_INTERRUPTED)
 
 
 class _Commands(click.Group):
@@ -35,8 +43,8 @@ class _Commands(click.Group):
             click.echo(f"vlpipe: {error}", err=True)
             context.exit(1)
         except KeyboardInterrupt:
-            click.echo("vlpipe: interrupted; no output is half written", err=True)
-            context.exit(INTERRUPTED)
+            click.echo(_SAYS_INTERRUPTED, err=True)
+            context.exit(_INTERRUPTED)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -47,5 +55,18 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-for command in (ingest, inspect, index, convert, plan, verify, stats, head, histogram, report, check_model):
+for command in (ingest, inspect, index, convert, plan, verify, stats, head, histogram, report, check_model, demo):
     main.add_command(command)
+
+
+def run() -> None:
+    """The program `vlpipe`: `main`, which after Ctrl-C ends at once; the threads of TensorFlow would take seconds to end."""
+    try:
+        main(prog_name="vlpipe")
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(_INTERRUPTED)
+        raise

@@ -1,8 +1,6 @@
 """`python -m vlpipe.cli`."""
 
-import sys
-
-from vlpipe.cli import main
+from vlpipe.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(prog_name="vlpipe"))
+    run()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from vlpipe.errors import ArgumentError, safe_lines
 
@@ -29,6 +30,19 @@ def one_or_many(source: tuple[str, ...]) -> str | list[str]:
     """The arguments SOURCE of a command as a source: one string, or a list."""
     return source[0] if len(source) == 1 else list(source)
 
+
+def complete_path(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a path where click sees a text, because it may also be a glob or an address."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _complete_layout(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from vlpipe.layouts import TABLE
+
+    return [CompletionItem(name) for name in TABLE if name.startswith(incomplete)]
+
+
+source_argument = click.argument("source", nargs=-1, required=True, shell_complete=complete_path)
 
 where_option = click.option(
     "--where",
@@ -60,6 +74,7 @@ def selected(source: tuple[str, ...], layout: str | None, where: tuple[str, ...]
 layout_option = click.option(
     "--layout",
     metavar="NAME|JSON",
+    shell_complete=_complete_layout,
     help='Layout of third-party files: a name, such as audioset, or {"NAME": {arguments}}, where "only": [keys] keeps only these keys.',
 )
 

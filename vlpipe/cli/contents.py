@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, selected, where_option
+from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json, selected, source_argument, where_option
 
 if TYPE_CHECKING:
     from vlpipe.verification import Report
-
-_source = click.argument("source", nargs=-1, required=True)
 
 
 def _json_option(default_output: str) -> Callable[[Any], Any]:
@@ -23,7 +21,7 @@ def _json_option(default_output: str) -> Callable[[Any], Any]:
 
 
 @click.command(short_help="Read everything and list what differs from what was written.")
-@_source
+@source_argument
 @layout_option
 @click.option("--finite", is_flag=True, help="Also list NaN and infinities in features and labels of floats.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Number of shards read at a time.  [default: one per core]")
@@ -59,7 +57,7 @@ def _without_numbers(report: Report) -> dict[str, Any]:
 
 
 @click.command(short_help="Summarise: records, lengths, mean and deviation, classes.")
-@_source
+@source_argument
 @layout_option
 @where_option
 @click.option(
@@ -96,7 +94,7 @@ def stats(source: tuple[str, ...], layout: str | None, where: tuple[str, ...], b
 
 
 @click.command(short_help="Show the first records.")
-@_source
+@source_argument
 @layout_option
 @click.option("-n", "--records", type=click.IntRange(1), default=5, show_default=True, help="Number of records.")
 @_json_option("tables")
@@ -120,7 +118,7 @@ def head(source: tuple[str, ...], layout: str | None, records: int, as_json: boo
 
 
 @click.command(short_help="Show or draw a histogram of the lengths.")
-@_source
+@source_argument
 @layout_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw the histogram into this file."

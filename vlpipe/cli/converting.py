@@ -7,15 +7,20 @@ from pathlib import Path
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, print_json, selected, where_option
+from vlpipe.cli.common import complete_path, echo, layout_option, print_json, selected, source_argument, where_option
 
 
 @click.command(short_help="Write any readable records as a dataset of vlpipe.")
-@click.argument("source", nargs=-1, required=True)
+@source_argument
 @click.argument("out", type=click.Path(path_type=Path))
 @layout_option
 @where_option
-@click.option("--classes", metavar="FILE|DATASET", help="Write a label that is a text as its number in this list, or dataset.")
+@click.option(
+    "--classes",
+    metavar="FILE|DATASET",
+    shell_complete=complete_path,
+    help="Write a label that is a text as its number in this list, or dataset.",
+)
 @click.option("--label", metavar="NAME", help="The text that --classes is for, if several can be meant.")
 @click.option("--num-shards", default=16, show_default=True, help="Number of TFRecord files.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: one per core, fewer for little data]")

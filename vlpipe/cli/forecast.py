@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import vlpipe
-from vlpipe.cli.common import echo, layout_option, print_json, selected, where_option
+from vlpipe.cli.common import echo, layout_option, print_json, selected, source_argument, where_option
 
 
 def _parse_buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | list[int] | None:
@@ -31,7 +31,7 @@ def _parse_range(_context: click.Context, _parameter: click.Parameter, value: st
 
 
 @click.command(short_help="Forecast an epoch: batches, shapes, padding, memory.")
-@click.argument("source", nargs=-1, required=True)
+@source_argument
 @layout_option
 @where_option
 @click.option(

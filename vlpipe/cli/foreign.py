@@ -7,12 +7,12 @@ import time
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, one_or_many, parse_layout, print_json
+from vlpipe.cli.common import complete_path, echo, layout_option, one_or_many, parse_layout, print_json, source_argument
 from vlpipe.errors import ArgumentError, counted
 
 
 @click.command(short_help="Show what third-party files hold and the call that reads them.")
-@click.argument("file", nargs=-1, required=True)
+@click.argument("file", nargs=-1, required=True, shell_complete=complete_path)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def inspect(file: tuple[str, ...], as_json: bool) -> None:
     """Show the keys of the records in FILE with kinds, sizes and ranges; the layout of the records; and the call that reads them.
@@ -34,7 +34,7 @@ def inspect(file: tuple[str, ...], as_json: bool) -> None:
 
 
 @click.command(short_help="Index third-party files, so that they open at once.")
-@click.argument("source", nargs=-1, required=True)
+@source_argument
 @layout_option
 @click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core, fewer for little data]")
 def index(source: tuple[str, ...], layout: str | None, workers: int | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from click.core import ParameterSource
 
-from vlpipe.cli.common import echo
+from vlpipe.cli.common import complete_path, echo
 from vlpipe.errors import counted
 from vlpipe.text_tables import progress_bar
 
@@ -31,7 +31,12 @@ _OF_FEATURES = ("mels", "hop_ms", "window_ms", "dtype")  # options that say noth
     type=click.Path(path_type=Path),
     help="CSV with a header: path (relative to AUDIO_DIR), optionally label, a part in seconds (start, end or duration), and texts.",
 )
-@click.option("--classes", metavar="FILE|DATASET", help="Number the labels as this dataset does, or by this file: one class name a line.")
+@click.option(
+    "--classes",
+    metavar="FILE|DATASET",
+    shell_complete=complete_path,
+    help="Number the labels as this dataset does, or by this file: one class name a line.",
+)
 @click.option("--raw", is_flag=True, help="Store waveforms (int16), not features: make_dataset(transform=) computes them in training.")
 @click.option("--mels", default=80, show_default=True, help="Number of mel filters: d of the features [T, d].")
 @click.option("--sample-rate", default=16000, show_default=True, help="In Hz; recordings are resampled to it.")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from vlpipe.cli.common import echo, layout_option, selected, where_option
+from vlpipe.cli.common import echo, layout_option, selected, source_argument, where_option
 
 
 @click.command(short_help="Describe and compare datasets on one HTML page.")
-@click.argument("source", nargs=-1, required=True)
+@source_argument
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.html", help="The file to write; it is self-contained."
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from vlpipe.planning.plan import Plan
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
+from vlpipe.text_tables import progress_bar
 
 # What would deliver a record twice, never, or in another place than the result says.
 _REFUSED: dict[str, tuple[Any, str]] = {
@@ -124,6 +125,20 @@ def _once(index: Index) -> Index:
         return index
     _, first = np.unique(index.ids, return_index=True)
     return dataclasses.replace(index.take(np.sort(first)) if len(first) < len(index) else index, mixture=None)
+
+
+def with_progress(what: str, batches: Iterable[Batch], total: int) -> Generator[Batch, None, None]:
+    """Yield batches, and show on a terminal how many the consumer has done.
+
+    Args:
+        what: the consumer does, such as "predicting".
+        total: the number of batches; negative: unknown, and nothing is shown.
+    """
+    with progress_bar(what, "batches", after=2) as show:
+        for done, batch in enumerate(batches):
+            if total > 0:
+                show(done, total)
+            yield batch
 
 
 def of_plan(plan: Plan, options: Options) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 
 from vlpipe.errors import ArgumentError
-from vlpipe.evaluation.batches import of_dataset, of_plan, plan_of
+from vlpipe.evaluation.batches import of_dataset, of_plan, plan_of, with_progress
 from vlpipe.evaluation.losses import Losses
 from vlpipe.evaluation.pairing import Pairing
 from vlpipe.evaluation.predict import warn_of_padding
@@ -69,7 +70,8 @@ def evaluate(model: Any, source_or_dataset: Source | tf.data.Dataset, **argument
             raise ArgumentError(f"evaluate: {', '.join(sorted(arguments))} came with a dataset, which is already made. Pass its source.")
         if getattr(source_or_dataset, "vlpipe_remainder", None) == "pad":
             _log.warning('evaluate: the dataset was made with remainder="pad"; its repeated rows of weight 0 are left out')
-        batches = of_dataset(source_or_dataset)
+        dataset: Any = source_or_dataset
+        batches, total = of_dataset(dataset), int(dataset.cardinality())
     else:
         if arguments.get("windows") is not None:
             raise ArgumentError(
@@ -78,19 +80,20 @@ def evaluate(model: Any, source_or_dataset: Source | tf.data.Dataset, **argument
             )
         options, plan = plan_of(source_or_dataset, dict(arguments), exact=exact)
         warn_of_padding(runner, arguments, options, plan, exact=exact)
-        batches = of_plan(plan, options)
+        batches, total = of_plan(plan, options), plan.steps_per_epoch
     model.reset_metrics()
     losses, pairing = Losses(model), Pairing(runner, plan)
     count = 0
-    for batch in batches:
-        answers = runner(batch)
-        for (y, y_pred, weight), units in steps_of(pairing(answers, batch), batch, answers):
-            count += units
-            try:
-                losses.add(y, y_pred, weight)
-                model.compute_metrics(None, y, y_pred, weight)
-            except RAW as error:
-                raise _mismatch(model.name, y, y_pred, error) from error
+    with contextlib.closing(with_progress("evaluating", batches, total)) as shown:
+        for batch in shown:
+            answers = runner(batch)
+            for (y, y_pred, weight), units in steps_of(pairing(answers, batch), batch, answers):
+                count += units
+                try:
+                    losses.add(y, y_pred, weight)
+                    model.compute_metrics(None, y, y_pred, weight)
+                except RAW as error:
+                    raise _mismatch(model.name, y, y_pred, error) from error
     if not count:
         raise ArgumentError(
             "evaluate: there is no record, or none has a frame; expected at least one. Pass another source or length_range."

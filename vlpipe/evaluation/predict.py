@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from vlpipe.evaluation.batches import Batch, of_plan, padding_of, plan_of
+from vlpipe.evaluation.batches import Batch, of_plan, padding_of, plan_of, with_progress
 from vlpipe.evaluation.runner import Output, Runner, is_exact
 from vlpipe.planning.options import Options
 from vlpipe.planning.plan import Plan
@@ -121,8 +122,9 @@ class _Answers:
 
     def of(self, options: Options) -> Any:
         """The answers in the structure of the model's outputs."""
-        for batch in of_plan(self._plan, options):
-            self._add(self._runner(batch), batch)
+        with contextlib.closing(with_progress("predicting", of_plan(self._plan, options), self._plan.steps_per_epoch)) as batches:
+            for batch in batches:
+                self._add(self._runner(batch), batch)
         if self._structure is None and self._runner.inputs is None:
             return _with_ids(np.zeros(0, np.float32).view(RecordArray), self._ids[0], None)  # no record has shown what the model returns
         structure = self._runner.structure if self._structure is None else self._structure

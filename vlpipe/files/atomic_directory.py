@@ -210,8 +210,11 @@ def os_errors_as_dataset_errors(path: str) -> Iterator[None]:
         ) from error
 
 
-def refuse_address_as_target(target: str | os.PathLike[str]) -> None:
+def refuse_address_as_target(target: str | os.PathLike[str], one: str = "directory", many: str = "directories") -> None:
     """Refuse to write to an address: as a path, s3://bucket/train is a folder named "s3:" in the working directory.
+
+    Args:
+        one, many: what would be written.
 
     Raises:
         ArgumentError: the target is an address, such as s3://bucket/train.
@@ -221,8 +224,8 @@ def refuse_address_as_target(target: str | os.PathLike[str]) -> None:
     if is_address(text) or squeezed:
         address = f"{squeezed[1]}//{text[squeezed.end() :]}" if squeezed else text
         raise ArgumentError(
-            f"{address}: is an address, and vlpipe writes to local directories only. Write to a local directory, then copy that "
-            "directory as a whole, with fsspec or the command of the object store."
+            f"{address}: is an address, and vlpipe writes to local {many} only. Write to a local {one}, then copy that {one} as a whole, "
+            "with fsspec or the command of the object store."
         )
 
 

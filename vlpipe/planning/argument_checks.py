@@ -14,6 +14,7 @@ import numpy as np
 
 from vlpipe.arguments import MAX_FRAMES, integer
 from vlpipe.errors import ArgumentError
+from vlpipe.sources.open import open as open_source
 from vlpipe.storage.paths import Opened
 
 NORMALIZE = ("utterance", "global")
@@ -82,6 +83,8 @@ def checked_shard(shard: Any) -> tuple[int, int]:
 def checked_normalize(normalize: Any) -> str | Opened | None:
     """Return None, a method, an open source, or the absolute path of statistics; being absolute, it never equals the name of a method.
 
+    A list of datasets is opened as one source.
+
     Raises:
         ArgumentError: it is none of these.
     """
@@ -89,9 +92,18 @@ def checked_normalize(normalize: Any) -> str | Opened | None:
         return normalize
     if isinstance(normalize, (str, os.PathLike)) and os.path.exists(normalize):
         return os.path.abspath(os.fsdecode(normalize))
+    several = list(normalize) if isinstance(normalize, (tuple, list)) else []
+    if several and all(isinstance(item, (str, os.PathLike)) and os.path.exists(item) for item in several):
+        return checked_normalize(several[0]) if len(several) == 1 else open_source(several)
+    if isinstance(normalize, (dict, np.ndarray)) or any(isinstance(item, (float, int, tuple, list, np.ndarray)) for item in several):
+        raise ArgumentError(
+            "normalize: came as numbers, which could be variances or deviations, of one feature or another. Pass the dataset that they are "
+            "of, or begin the model with keras.layers.Normalization(mean=..., variance=...)."
+        )
     raise ArgumentError(
         f"normalize: came as {normalize!r}, expected one of None, {', '.join(map(repr, NORMALIZE))}, or a path that exists: a dataset "
-        "directory, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote; or an open source."
+        "directory, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote; or a list of datasets, for their statistics "
+        "together; or an open source."
     )
 
 

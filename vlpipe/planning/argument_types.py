@@ -60,7 +60,7 @@ class Arguments(TypedDict, total=False):
     crop: int | Crop | None
     windows: int | Windows | None
     transform: Callable[[Any], Any] | Transform | None
-    normalize: str | os.PathLike[str] | Opened | None
+    normalize: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Opened | None
     augment: Augmentation | Sequence[Augmentation] | None
     layout: str | Layout | None
     label_classes: LabelClasses

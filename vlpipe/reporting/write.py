@@ -13,7 +13,9 @@ import vlpipe
 from vlpipe import verification
 from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError, DatasetExistsError, counted
+from vlpipe.files.atomic_directory import refuse_address_as_target
 from vlpipe.files.atomic_file import replace_file
+from vlpipe.files.filesystem import is_address
 from vlpipe.inspection.summary import LabelSummary, Summary, summarize
 from vlpipe.reporting import dataset
 from vlpipe.reporting.columns import columns, text_counts
@@ -57,7 +59,7 @@ def write_report(
     The page needs no network and runs no script. Besides the first records, it is made from the index.
 
     Args:
-        sources: the name of each on the page, and the open source.
+        sources: the name of each on the page, and the open source; its files may lie at an address.
         path: of the file; it appears when it is complete.
         by: scalar integer fields or texts: the lengths of each value are shown too; texts that are not in the index are read.
         records: how many records of each source are drawn, at most 100.
@@ -88,6 +90,8 @@ def write_report(
         )
     records = integer("records", records, 0, MAX_RECORDS, expected=f"an integer from 0 to {MAX_RECORDS}, the records to draw")
     target = _free(path, overwrite)
+    if verify or compute:
+        _refuse_addresses(sources)
     if records:
         require_pictures()
     steps = len(sources) * (_SECTIONS + bool(verify) + bool(records)) + math.comb(len(sources), 2)
@@ -111,14 +115,25 @@ def write_report(
         raise ArgumentError(f"output: {path} cannot be written ({error.strerror or error}). Pass another file.") from error
 
 
+def _refuse_addresses(sources: Sequence[tuple[str, RecordSet]]) -> None:
+    for name, source in sources:
+        there = [shard.path for shard in source.index.shards if is_address(shard.path)]
+        if there:
+            raise ArgumentError(
+                f"report: {there[0]} of the source {name} lies at an address, and verify and compute read local files only. Leave --verify "
+                "and --compute out: the page then describes what the index knows; or copy the files to this machine first."
+            )
+
+
 def _free(path: str | os.PathLike[str], overwrite: bool) -> Path:
     """The path, with links of its folders followed.
 
     Raises:
         DatasetExistsError: it exists.
-        ArgumentError: it is a directory, or its folder does not exist.
+        ArgumentError: it is an address or a directory, or its folder does not exist.
     """
     text = os.fspath(path)
+    refuse_address_as_target(path, "file", "files")
     if os.path.isdir(text) or not os.path.isdir(os.path.dirname(text) or "."):
         raise ArgumentError(f"output: {text} is a directory, or its folder does not exist. Pass a file such as report.html.")
     if os.path.lexists(text) and not overwrite:

@@ -13,6 +13,7 @@ from vlpipe.sources.records import Records
 from vlpipe.storage.field_access import Location
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Fixed, Text, default_key
+from vlpipe.text_tables import progress_bar
 
 ID, FRAMES, SECONDS = "id", "frames", "seconds"
 _MAX_VALUES = 8  # in an error
@@ -162,8 +163,9 @@ def _field_values(index: Index, name: str) -> np.ndarray:
 def _read(index: Index, names: list[str]) -> dict[str, np.ndarray]:
     """The values of some fields, from the records."""
     values: dict[str, list[Any]] = {name: [None] * len(index) for name in names}
-    with Records(index) as records:
-        for row in index.by_shard().tolist():
+    with Records(index) as records, progress_bar("reading texts", "records", after=2) as show:
+        for done, row in enumerate(index.by_shard().tolist()):
+            show(done, len(index))
             for name, value in records.values(row, names).items():
                 values[name][row] = as_user_value(value)
     return {name: _as_array(column, index.schema.fields[name]) for name, column in values.items()}

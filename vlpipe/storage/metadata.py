@@ -194,7 +194,8 @@ def _content(directory: str, path: str) -> bytes:
             next_step = "Pass a directory that vlpipe.Writer or `vlpipe ingest` wrote."
         raise DatasetError(f"{directory}: has no {METADATA_NAME}, so it is not a vlpipe dataset. {next_step}") from error
     except OSError as error:
-        raise DatasetError(f"{path}: the metadata cannot be read ({error.strerror or error}). {RESTORE}") from error
+        advice = "Copy the dataset directory to this machine, or pass another address." if is_address(directory) else RESTORE
+        raise DatasetError(f"{path}: the metadata cannot be read ({error.strerror or error}). {advice}") from error
 
 
 def _read_shards(directory: str, entries: Any, records: Any) -> tuple[Shard, ...]:

@@ -1,4 +1,4 @@
-"""Synthesise a small corpus of sounds in ten classes, whose lengths are independent of the class; and noise."""
+"""Synthesise a small corpus of sounds in ten classes by ten players, whose lengths are independent of both; and noise."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ import vlpipe
 RATE = 16000
 TIMBRES = {"flute": (1, 0.3, 0.1), "reed": (1, 0, 0.7, 0, 0.5)}  # strength of each harmonic
 GESTURES = ("rising", "falling", "siren", "pulses", "trill")
+PLAYERS = ("ada", "ben", "cleo", "dan", "eva", "fay", "gus", "hana", "ida", "jim")
 
 
 def write_corpus(folder: Path, files: int) -> None:
-    """Write WAV files of 0.3 to 3 s, one folder per class: five gestures in two timbres, at random pitch and loudness, in noise."""
+    """Write WAV files of 0.3 to 3 s, as CLASS/PLAYER_NUMBER.wav: five gestures in two timbres, at random loudness, in noise.
+
+    Each player has a pitch and a pace, and plays every class.
+    """
     random = np.random.default_rng(0)
     classes = [(gesture, timbre) for gesture in GESTURES for timbre in TIMBRES]
     for number in range(files):
         gesture, timbre = classes[number % len(classes)]
-        samples = _sound(gesture, TIMBRES[timbre], random)
-        path = folder / f"{timbre}-{gesture}" / f"{number:04d}.wav"
+        player = number // len(classes) % len(PLAYERS)
+        samples = _sound(gesture, TIMBRES[timbre], player / (len(PLAYERS) - 1), random)
+        path = folder / f"{timbre}-{gesture}" / f"{PLAYERS[player]}_{number:04d}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
@@ -42,10 +47,11 @@ def write_noise(directory: Path, rate: int, seconds: float = 10.0) -> None:
     vlpipe.write(directory, ({"features": noise(slope)} for slope in (0, 0.5, 1)), overwrite=True)
 
 
-def _sound(gesture: str, harmonics: tuple[float, ...], random: np.random.Generator) -> np.ndarray:
+def _sound(gesture: str, harmonics: tuple[float, ...], player: float, random: np.random.Generator) -> np.ndarray:
+    """One sound; `player`, from 0 to 1, sets its pitch and pace."""
     count = int(RATE * random.uniform(0.3, 3.0))
     time = np.arange(count) / RATE
-    cycle = 2 * np.pi * random.uniform(4, 7) * time + random.uniform(0, 2 * np.pi)
+    cycle = 2 * np.pi * (4 + 2.5 * (player * 7 % 1) + random.uniform(0, 0.5)) * time + random.uniform(0, 2 * np.pi)
     sweep = (time * random.uniform(1.5, 3) + random.uniform()) % 1  # repeatedly from 0 to 1
     octaves = {
         "rising": sweep,
@@ -54,7 +60,7 @@ def _sound(gesture: str, harmonics: tuple[float, ...], random: np.random.Generat
         "pulses": np.full(count, random.uniform()),
         "trill": 0.5 + 0.25 * np.sign(np.sin(cycle)),
     }[gesture]
-    phase = 2 * np.pi * np.cumsum(random.uniform(200, 400) * 2**octaves) / RATE
+    phase = 2 * np.pi * np.cumsum((200 + 180 * player + random.uniform(0, 20)) * 2**octaves) / RATE
     tone = sum(strength * np.sin((number + 1) * phase) for number, strength in enumerate(harmonics))
     if gesture == "pulses":
         tone = tone * (np.sin(cycle) > 0)
