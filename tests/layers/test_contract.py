@@ -222,7 +222,7 @@ def test_ways_out_of_the_refusals():
     normalized = functional(lambda x: plain.LayerNormalization()(plain.Dense(3)(x)))
     assert_padding_invariant(layers.mask_aware(normalized), plain=normalized, **QUICK)
     model = twice()
-    aware = layers.mask_aware(keras.Model(model.inputs, model.outputs))
+    aware = layers.mask_aware(keras.Model(model.input, model.output))
 
     class Own(layers.Model):
         def train_step(self, data):

@@ -188,7 +188,10 @@ class Trial:
             return function(x)
         except Exception as error:  # whatever a model raises, it gives no answer where one sequence alone has one
             text = " ".join(str(error).split())[:400]
-            raise AssertionError(f"{case}: the model fails with {type(error).__name__}: {text}") from error
+            raise AssertionError(
+                f"{case}: the model fails with {type(error).__name__}: {text.rstrip('.')}. Pass lengths that each layer has an answer for, "
+                "or wrap a model that padding makes fail in vlpipe.layers.mask_aware."
+            ) from error
 
     def batch(self, rows: list[int], content: str = "zeros", extra: int = 0) -> Any:
         return self.inputs.batch([self.rows[row] for row in rows], self.rng, content, extra)
@@ -238,7 +241,7 @@ def check_gradient(case: str, got: Any, total: Any, tolerance: float, largest: f
     if not np.isfinite(got).all():
         raise AssertionError(
             f"{case} has NaN or infinite values, but that of each sequence alone has none: padding meets an operation without a finite "
-            f"gradient. {WAY_OUT}"
+            "gradient. Call vlpipe.layers.FillPadding(1.0)(x) before the operation, or wrap the plain model in vlpipe.layers.mask_aware."
         )
     difference = float(np.max(np.abs(got - total), initial=0)) / max(float(np.max(np.abs(total), initial=0)), largest / 1000, 1e-30)
     if difference > tolerance:
