@@ -267,6 +267,11 @@ def lost_frame(x):
     return plain.Conv1D(3, 2)(x)
 
 
+def doubled(x):
+    """Sequences of odd lengths have unequal branches."""
+    return plain.Add()([x, plain.UpSampling1D(2)(plain.MaxPooling1D(2)(x))])
+
+
 def earlier_frames(x):
     return plain.TimeDistributed(plain.Dense(3))(x)
 
@@ -426,6 +431,10 @@ ADVICE = {
         lambda: layers.assert_padding_invariant(layers.mask_aware(a_model()), skip=("speed",)),
         lambda: invariant(layers.mask_aware(a_model())),
     ),
+    "so there is no answer to compare": (
+        lambda: invariant(functional(plain.Conv1D(3, 4)), lengths=(1, 3)),
+        lambda: invariant(functional(plain.Conv1D(3, 4)), lengths=(layers.check_model(functional(plain.Conv1D(3, 4))).shortest,)),
+    ),
     "does not say what it takes": (
         lambda: invariant(keras.Sequential([plain.Dense(2)])),
         lambda: invariant(keras.Sequential([plain.Dense(2)]), feature_dim=4),
@@ -443,8 +452,8 @@ ADVICE = {
         lambda: invariant(by_hand(lambda x: layers.FillPadding()(layers.CarryMask()([1 / x, x])))),
     ),
     "Pass lengths that each layer has an answer for": (
-        lambda: invariant(functional(plain.Conv1D(3, 4))),
-        lambda: invariant(functional(plain.Conv1D(3, 4)), lengths=(4, 6)),
+        lambda: invariant(functional(doubled)),
+        lambda: invariant(functional(doubled), lengths=(4, 6)),
     ),
     "of its largest value from that of the sequence alone": (lambda: invariant(a_model()), lambda: found(a_model())),
     "has shape * for the sequence alone": (
