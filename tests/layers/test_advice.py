@@ -373,8 +373,12 @@ ADVICE = {
         lambda: layers.UpSampling2D(2, interpolation="bilinear"),
         lambda: converted(image_model(plain.UpSampling2D((1, 3), interpolation="bilinear"))),
     ),
+    "ConvOperation: * expected one of": (
+        lambda: layers.ConvOperation("convolve", [1]),
+        lambda: (numpy(layers.ConvOperation("conv", [1])([masked(), np.eye(4, dtype="float32")[None]])), X * MASK[..., None]),
+    ),
     # layers.reduce
-    "expected one of ": (
+    "ReduceFrames: * expected one of": (
         lambda: layers.ReduceFrames("median"),
         lambda: (numpy(layers.ReduceFrames("max")(masked())), [x[0].max(axis=0) for x in ALONE]),
     ),
