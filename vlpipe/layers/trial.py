@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 
 from vlpipe.layers.trial_inputs import Inputs, Row, inputs_of
-from vlpipe.layers.trial_runs import Outputs, eager, gradients_of, other_weights, ways
+from vlpipe.layers.trial_runs import Outputs, eager, gradients_of, other_weights, tensors_of, ways
 
 COMPILED_SLACK = 10  # XLA takes sums in an order of its own
 GRADIENT_SLACK = 100  # a gradient is a sum over all frames of all rows
@@ -36,6 +37,10 @@ def run_trial(
         AssertionError: an output changed, or the model failed.
     """
     rows = [inputs.row(rng, length) for length in lengths]
+    if not model.built:  # so that it has weights, to be changed, and on JAX to be passed to it
+        longest = max(rows, key=lambda row: inputs.longest([row]))
+        with contextlib.suppress(Exception):  # of which the first case tells
+            model(tensors_of(inputs.batch([longest], rng)))
     with other_weights(model, None if "weights" in skip else rng):
         trial = Trial(model, inputs, rows, rng, tolerance)
         if plain is not None:
