@@ -222,7 +222,7 @@ def test_ways_out_of_the_refusals():
     normalized = functional(lambda x: plain.LayerNormalization()(plain.Dense(3)(x)))
     assert_padding_invariant(layers.mask_aware(normalized), plain=normalized, **QUICK)
     model = twice()
-    aware = layers.mask_aware(keras.Model(model.inputs, model.outputs))
+    aware = layers.mask_aware(keras.Model(model.input, model.output))
 
     class Own(layers.Model):
         def train_step(self, data):
@@ -335,3 +335,39 @@ def test_other_failures_have_messages():
     lost = layers.Model(inputs, plain.Conv1D(3, 2)(layers.LengthMask()(inputs)))
     with pytest.raises(AssertionError, match=r"the output has shape \(2, 3\), but \(1, 3\) for the sequence alone"):
         assert_padding_invariant(lost, **QUICK)
+
+
+def frames_lost(x):
+    """No frame is left of a sequence of up to 4 frames."""
+    return plain.MaxPooling1D(2)(x[:, 3:])
+
+
+EMPTY = {
+    "maximum": lambda x: plain.Activation("sigmoid")(plain.GlobalMaxPooling1D()(frames_lost(x))),
+    "mean": lambda x: ops.mean(frames_lost(x), axis=1),
+    "logarithm of a sum": lambda x: ops.logsumexp(plain.Dense(3)(frames_lost(x)), axis=1),
+    "number of the largest": lambda x: ops.argmax(frames_lost(x), axis=1),
+    "frames": lambda x: plain.Dense(3)(frames_lost(x)),
+    "beside another output": lambda x: [plain.GlobalMaxPooling1D()(frames_lost(x)), plain.GlobalAveragePooling1D()(x)],
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_sequence_of_which_a_layer_has_no_frame_has_no_plain_answer(name, monkeypatch):
+    """A mask-aware model answers it alike in any batch; a plain one fails, or gives NaN or minus infinity, which is no leak."""
+    model = functional(EMPTY[name])
+    aware = layers.mask_aware(model)
+    assert_padding_invariant(aware, plain=model, lengths=(2, 4, 9), padding=(1, 3), skip=("compiled", "saved"))
+    if name == "frames":  # a plain model whose real frames no padding changes
+        assert_padding_invariant(functional(lambda x: plain.Dense(3)(x[:, 3:])), lengths=(2, 9), padding=(1,), skip=("compiled", "saved"))
+    if name in ("maximum", "mean"):
+        monkeypatch.setattr(layers.testing, "answered", lambda model, lengths: [True] * len(lengths))
+        with pytest.raises(AssertionError, match="A sequence of 2 frames given to the plain model: the (output differs|model fails)"):
+            assert_padding_invariant(aware, plain=model, lengths=(2,), padding=(), skip=("compiled", "saved", "gradients"))
+
+
+def test_lengths_of_which_no_layer_has_a_frame_are_refused():
+    model = functional(EMPTY["maximum"])
+    for tested, options, which in ((model, {}, "model"), (layers.mask_aware(model), {"plain": model}, "plain model")):
+        with pytest.raises(ArgumentError, match=rf"lengths=\(2, 3\); some layer of the {which} has no frame of any of these sequences"):
+            assert_padding_invariant(tested, lengths=(2, 3), **options)

@@ -131,7 +131,8 @@ def _mismatch(name: str, y: Any, y_pred: Any, error: Exception) -> ArgumentError
 def _check_losses(model: Any) -> None:
     """Refuse losses that depend on the batches: Keras adds up those of the layers, padding included."""
     regularized = [variable for variable in model.trainable_variables if variable.regularizer is not None]
-    if len(model.losses) > len(regularized):
+    active = [layer for layer in model._flatten_layers() if getattr(layer, "activity_regularizer", None) is not None]
+    if active or len(model.losses) > len(regularized):  # on JAX, a model keeps no losses of its layers
         raise ArgumentError(
             f'evaluate: layers of model "{model.name}" add losses of their own (add_loss or activity_regularizer), over padded batches. '
             "Use vlpipe.predict, and compute the loss from its answers."

@@ -57,7 +57,9 @@ class Runner:
 
     def __init__(self, model: Any) -> None:
         if not isinstance(model, keras.Model):
-            raise ArgumentError(f"model: came as {type(model).__name__}, expected a Keras model.")
+            raise ArgumentError(
+                f"model: came as {type(model).__name__}, expected a Keras model. Load one from a file with keras.saving.load_model(path)."
+            )
         self.model = model
         self.name = model.name
         layers = list(model._flatten_layers())  # private, but also finds those in other layers and in a call of the user's

@@ -33,7 +33,7 @@ from vlpipe.layers.resize import Conv1DTranspose, Cropping1D, UpSampling1D, Zero
 from vlpipe.layers.sequence_loss import CTC, SequenceLoss
 from vlpipe.layers.testing import assert_padding_invariant
 from vlpipe.layers.timewise import output_lengths, sample_weight
-from vlpipe.layers.windows import AveragePooling1D, Conv1D, DepthwiseConv1D, MaxPooling1D, SeparableConv1D
+from vlpipe.layers.windows import AveragePooling1D, Conv1D, ConvOperation, DepthwiseConv1D, MaxPooling1D, SeparableConv1D
 from vlpipe.layers.wrappers import FrameWise, SeveralInputs, SpectralNormalization, TimeDistributed, Weight
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "Conv1DTranspose",
     "Conv2D",
     "Conv2DTranspose",
+    "ConvOperation",
     "Cropping1D",
     "Cropping2D",
     "DepthwiseConv1D",

@@ -71,6 +71,10 @@ def pad_to_minimum(x: Any, minimum: int) -> Any:
         missing: Any = max(minimum - frames, 0)
         if missing == 0:
             return x
+    elif keras.backend.backend() == "jax":  # the open size with which Keras asks a layer for the shape of its output
+        import jax
+
+        missing = jax.core.max_dim(minimum - frames, 0)
     else:  # TensorFlow, tracing for any number of frames
         missing = ops.maximum(minimum - frames, 0)
     if "bool" in str(x.dtype):  # not every backend pads booleans

@@ -166,6 +166,7 @@ class Checker:
         self.path, self.shortest = path, shortest
         self.findings: list[Finding] = []
         self.axes: list[FrameAxis] = []
+        self.ends: list[str] = []  # the operations that have frames before them, and an output without any
         self.deleted: dict[int, tuple[TracedTensor, Any]] = {}  # tensors whose mask an attention has deleted, and which
 
     def run(self, functional: Any) -> Any:
@@ -198,7 +199,10 @@ class Checker:
             self.deleted.update({id(leaf): (leaf, operation) for leaf in sequences if leaf.frames and leaf.frames.masked})
         if output_axis:
             self.check_length(operation, output_axis, axes[0])
-        return with_axis(outputs, output_axis, sequences[0].tensor)
+        traced = with_axis(outputs, output_axis, sequences[0].tensor)
+        if len(framed(traced)) < len(leaves(traced)):
+            self.ends.append(f'"{self.path}{operation.name}" ({type(operation).__name__})')
+        return traced
 
     def without_deleted_mask(self, leaf: Any) -> Any:
         """Return an argument as a layer sees it: without a mask if Keras' attention has deleted it; that is a finding."""
@@ -281,5 +285,5 @@ class Checker:
 
     def check_nested(self, model: Any, arguments: Any) -> Any:
         nested = Checker(f"{self.path}{model.name}/", self.shortest)
-        nested.findings, nested.axes, nested.deleted = self.findings, self.axes, self.deleted
+        nested.findings, nested.axes, nested.ends, nested.deleted = self.findings, self.axes, self.ends, self.deleted
         return replay(as_functional(model, "check_model", nested=True), traced_tensors(arguments), nested)

@@ -14,8 +14,8 @@ from vlpipe.layers.check import Checker
 from vlpipe.layers.normalize import GroupNormalization, Softmax
 from vlpipe.layers.reduce import Reduction
 from vlpipe.layers.role import Role
+from vlpipe.layers.sliding import Windowed
 from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, leaves
-from vlpipe.layers.windows import Windowed
 
 
 @dataclass(frozen=True)

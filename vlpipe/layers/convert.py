@@ -216,7 +216,7 @@ class Converter:
                 if isinstance(leaf, TracedTensor) and leaf.tensor is scores:
                     raise ArgumentError(
                         f"mask_aware: {layer} returns its attention scores, in which no mask tells real frames from padding, and the model "
-                        "uses them. Build the model without them, and get the scores from keras.Model(model.inputs, scores), one "
+                        "uses them. Build the model without them, and get the scores from keras.Model(model.input, scores), one "
                         "sequence at a time."
                     )
 

@@ -11,6 +11,7 @@ import keras
 from vlpipe.layers import frames, normalize, planes, reduce, resize
 from vlpipe.layers.role import CARRY, KEEP_AXES, POOL, Role, refuse, refuse_unknown, replaced
 from vlpipe.layers.walk import TracedTensor, framed, leaves
+from vlpipe.layers.window_roles import WINDOW_OPS
 
 # Class names of operations that compute each value from the values at the same place of their operands.
 ELEMENTWISE_OPS = {
@@ -312,4 +313,5 @@ ARRANGING: dict[str, Callable[..., Role]] = {
     "Pad": pad,
     "Matmul": matmul,
     "Einsum": einsum,
+    **WINDOW_OPS,
 }

@@ -1,6 +1,6 @@
 """Layers over spectrograms `[B, T, F, C]`: frames, a second axis of fixed size, and channels.
 
-Only the frames have lengths, so each layer treats axis 1 as its one-dimensional namesake does (`windows.py`, `resize.py`, `reduce.py`),
+Only the frames have lengths, so each layer treats axis 1 as its one-dimensional namesake does (`sliding.py`, `resize.py`, `reduce.py`),
 and the second axis as Keras does.
 """
 
@@ -14,36 +14,14 @@ import keras
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, Reach, align_mask, fill_padding, pad_to_minimum, registered
+from vlpipe.layers.base import MaskAware, Reach, fill_padding, pad_to_minimum, registered
 from vlpipe.layers.reduce import Reduction, frame_extreme, frame_mean
 from vlpipe.layers.resize import Transposed
-from vlpipe.layers.windows import Windowed
-
-
-class Plane(Windowed):
-    """Base of the layers whose window has a second axis; windows that each row aligns by its own length are `valid` along the frames."""
-
-    def aligned(self, inputs: Any, mask: Any) -> Any:
-        batch, frames, *rest = ops.shape(inputs)
-        width = 1
-        for size in rest:
-            width = width * size
-        x = super().aligned(ops.reshape(inputs, (batch, frames, width)), mask)
-        return self.padded(ops.reshape(x, (batch, -1, *rest)))
-
-    def padded(self, x: Any) -> Any:
-        """Return `x` with the padding of `same` along its second axis, whose size is the same in every row."""
-        size: Any = getattr(self, "kernel_size", None) or getattr(self, "pool_size", None)
-        span = (size[1] - 1) * getattr(self, "dilation_rate", (1, 1))[1] + 1
-        stride = self.strides[1]
-        width = ops.shape(x)[2]
-        missing: Any = (width - 1) // stride * stride + span - width
-        missing = max(missing, 0) if isinstance(missing, int) else ops.maximum(missing, 0)
-        return ops.pad(x, [[0, 0], [0, 0], [missing // 2, missing - missing // 2], [0, 0]], constant_values=self.fill)
+from vlpipe.layers.sliding import AveragePooling, Conv, DepthwiseConv, MaxPooling, SeparableConv, Windowed
 
 
 @registered
-class Conv2D(Plane, keras.layers.Conv2D):
+class Conv2D(Conv, keras.layers.Conv2D):
     """`keras.layers.Conv2D` over spectrograms that gives one the same output alone, padded or in a batch.
 
     Takes the arguments of its parent. The output has `(n - span) // stride + 1` frames for `valid`, else `ceil(n / stride)`.
@@ -61,56 +39,28 @@ class Conv2D(Plane, keras.layers.Conv2D):
         (2, 4, 20, 8)
     """
 
-    def slide(self, x: Any) -> Any:
-        return self.finish(ops.conv(x, self.kernel, strides=self.strides, padding="valid", dilation_rate=self.dilation_rate))
-
 
 @registered
-class DepthwiseConv2D(Plane, keras.layers.DepthwiseConv2D):
+class DepthwiseConv2D(DepthwiseConv, keras.layers.DepthwiseConv2D):
     """`keras.layers.DepthwiseConv2D` that respects true lengths; arguments, shapes and errors as for `Conv2D`."""
 
-    def slide(self, x: Any) -> Any:
-        return self.finish(ops.depthwise_conv(x, self.kernel, strides=self.strides, padding="valid", dilation_rate=self.dilation_rate))
-
 
 @registered
-class SeparableConv2D(Plane, keras.layers.SeparableConv2D):
+class SeparableConv2D(SeparableConv, keras.layers.SeparableConv2D):
     """`keras.layers.SeparableConv2D` that respects true lengths; arguments, shapes and errors as for `Conv2D`."""
 
-    def slide(self, x: Any) -> Any:
-        kernels = self.depthwise_kernel, self.pointwise_kernel
-        return self.finish(ops.separable_conv(x, *kernels, strides=self.strides, padding="valid", dilation_rate=self.dilation_rate))
-
 
 @registered
-class MaxPooling2D(Plane, keras.layers.MaxPooling2D):
+class MaxPooling2D(MaxPooling, keras.layers.MaxPooling2D):
     """`keras.layers.MaxPooling2D` over real frames only; arguments of its parent, shapes and errors as for `Conv2D`."""
 
-    fill = float("-inf")
-
-    def call_same(self, inputs: Any, mask: Any) -> Any:
-        pooled = self.slide(self.aligned(inputs, mask))
-        return fill_padding(pooled, self.compute_mask(inputs, mask))  # -inf must not reach the next layer
-
-    def slide(self, x: Any) -> Any:
-        return ops.max_pool(x, self.pool_size, strides=self.strides, padding="valid")
-
 
 @registered
-class AveragePooling2D(Plane, keras.layers.AveragePooling2D):
+class AveragePooling2D(AveragePooling, keras.layers.AveragePooling2D):
     """`keras.layers.AveragePooling2D` over real frames only; arguments of its parent, shapes and errors as for `Conv2D`.
 
     On PyTorch, it answers as on TensorFlow under `same`: see `AveragePooling1D`.
     """
-
-    def call_same(self, inputs: Any, mask: Any) -> Any:
-        mean = self.slide(self.aligned(inputs, mask))
-        real = ops.broadcast_to(align_mask(mask, inputs), ops.shape(inputs[..., :1]))
-        share = self.slide(self.aligned(ops.cast(real, inputs.dtype), mask))
-        return ops.where(share > 0, mean / ops.where(share > 0, share, 1), 0)  # the inner where avoids 0/0 in the gradient
-
-    def slide(self, x: Any) -> Any:
-        return ops.average_pool(x, self.pool_size, strides=self.strides, padding="valid")
 
 
 @registered
@@ -218,7 +168,7 @@ class STFTSpectrogram(Windowed, keras.layers.STFTSpectrogram):
     def strides(self) -> tuple[int, ...]:  # type: ignore[override]
         return (self._frame_step,)
 
-    def span(self) -> int:
+    def span(self, axis: int = 0) -> int:
         return int(self.frame_length)
 
     def slide(self, x: Any) -> Any:

@@ -18,6 +18,7 @@ from vlpipe.layers.operations import ELEMENTWISE_OPS, fixed_frames, refuse_fixed
 from vlpipe.layers.probe import is_of_keras, mixing_activation, own_activation
 from vlpipe.layers.role import KEEP, Role, refuse, refuse_unknown
 from vlpipe.layers.walk import FrameAxis, TracedTensor, framed, leaves
+from vlpipe.layers.window_roles import leak_of_window
 from vlpipe.layers.wrappers import SpectralNormalization
 
 # Elementwise: each output value depends on the input value at the same place only.
@@ -233,20 +234,6 @@ def role_of_twin(layer: Any, kind: type) -> Role:
         return Role(make)
     leak, problem = leak_of_window(layer)
     return Role(make, False, True, leak, leak, problem)
-
-
-def leak_of_window(layer: Any) -> tuple[str, str]:
-    """Return how a plain window layer reads padding, and its code; `valid` and `causal` windows of real output frames never do."""
-    if isinstance(layer, (plain.Conv1DTranspose, plain.Conv2DTranspose)):
-        return "spreads the padding into the last real frames", "reads_padding"
-    if isinstance(layer, (plain.ZeroPadding1D, plain.ZeroPadding2D)):
-        return "appends its zeros after the padding, not after the last real frame", "reads_padding"
-    if getattr(layer, "padding", None) != "same":
-        return "", ""
-    if isinstance(layer, plain.STFTSpectrogram) or layer.strides[0] > 1:
-        return 'aligns the windows of "same" to the padded length', "stride_alignment"
-    size = getattr(layer, "kernel_size", None) or layer.pool_size
-    return ("reads the padding beyond the last frame", "reads_padding") if size[0] > 1 else ("", "")
 
 
 def role_of_activation(layer: Any, rank: int) -> Role:

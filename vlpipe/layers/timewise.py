@@ -61,11 +61,16 @@ def output_lengths(model: Any, lengths: Any) -> Any:
         [4, 0]
     """
     check_counts("output_lengths", lengths)
-    output = leaves(Checker().run(as_functional(model, "output_lengths", nested=True)))[0]
+    checker = Checker()
+    output = leaves(checker.run(as_functional(model, "output_lengths", nested=True)))[0]
     if output.frames is None or not output.frames.counted:
+        if output.frames is None and checker.ends:
+            advice = f"{checker.ends[-1]} takes frames and leaves none: pass the model before it, keras.Model(model.input, its input)."
+        else:
+            advice = "Use check_model(model) to find the layer whose frames cannot be counted."
         raise ArgumentError(
             f'output_lengths: the output of "{model.name}" has shape {tuple(output.tensor.shape)} and no frame axis that can be followed; '
-            "expected one output per frame, [B, T, d]. Use check_model(model) to find the layer that removes the frames."
+            f"expected one output per frame, [B, T, d]. {advice}"
         )
     return output.frames.count(lengths if keras.ops.is_tensor(lengths) else np.asarray(lengths))
 

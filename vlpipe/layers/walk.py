@@ -209,7 +209,7 @@ def refuse_own_methods(model: Any, caller: str, nested: bool) -> None:
             raise ArgumentError(
                 f'{caller}: the model "{model.name}" ({cls.__name__}) has a {" and a ".join(own)} of its own, which cannot be inspected '
                 "and would be lost; expected a model whose graph is all that it does. Move what call adds into the graph; for the graph "
-                "alone pass keras.Model(model.inputs, model.outputs), and give steps and losses of your own to a subclass of "
+                "alone pass keras.Model(model.input, model.output), and give steps and losses of your own to a subclass of "
                 "vlpipe.layers.Model, built from the input and output of the mask-aware model."
             )
 
