@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.benchmarks.benching import quick
 
 
+@pytest.mark.usefixtures("quick_graphs")
 def test_the_benchmark(tmp_path: Path) -> None:
     figures = quick("foreign", tmp_path)["results"]
     assert set(figures["sources"]) == {"floats", "audioset", "samples"}
