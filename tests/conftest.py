@@ -28,10 +28,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "vlpipe"))
 
 
 def pytest_collection_finish() -> None:
-    """Collect less garbage, without the objects of all modules: it takes a tenth of the time in which TensorFlow makes a graph."""
+    """Leave the objects of all modules out of the garbage collection, which takes a tenth of the time in which TensorFlow makes a graph."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 RECORDINGS = Path(__file__).parents[2] / "shared" / "data" / "fsdd" / "recordings"
