@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import select
 import shutil
 import subprocess
 import sys
@@ -82,8 +83,8 @@ def samples(text: str, pid: int) -> Counter[str]:
     return counts
 
 
-def child(directory: str, batch_size: int, seconds: float) -> None:
-    """Iterate over epochs; print when the measurement begins, and then its figures."""
+def child(directory: str, batch_size: int) -> None:
+    """Iterate over epochs until standard input ends; print when the measurement begins, and then its figures."""
     import vlpipe
 
     dataset = vlpipe.make_dataset(directory, batch_size=batch_size, lengths=True, seed=1)
@@ -92,7 +93,7 @@ def child(directory: str, batch_size: int, seconds: float) -> None:
             pass
     print("ready", flush=True)
     before, start, batches = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
+    while not select.select([sys.stdin], [], [], 0)[0]:
         for _ in dataset:
             batches += 1
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
@@ -104,18 +105,19 @@ def child(directory: str, batch_size: int, seconds: float) -> None:
 def dissect(workload: Workload, directory: Path, seconds: float) -> dict:
     """Measure a workload: microseconds per batch, by part."""
     native = workload.write_native(directory)
-    command = [sys.executable, "-m", "benchmarks.anatomy", "--child", str(native), str(workload.batch_size), "--seconds", str(seconds)]
-    process = subprocess.Popen(
-        command, cwd=results.ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    )
-    lines = iter(process.stdout or ())
-    if next(lines, "").strip() != "ready":
+    command = [sys.executable, "-m", "benchmarks.anatomy", "--child", str(native), str(workload.batch_size)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.Popen(command, cwd=results.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    if process.stdout.readline().strip() != "ready":
         raise SystemExit("anatomy: the child process ended before it began to iterate; its error message is above.")
+    # perf may take seconds to begin on a busy machine: the child iterates until perf is done, and not for a time of its own.
     record = directory / "perf.data"
-    perf = ["perf", "record", "-q", "-F", str(FREQUENCY), "-g", "-p", str(process.pid), "-o", str(record), "sleep", str(0.8 * seconds)]
-    subprocess.run(perf, check=True, capture_output=True)
-    batches, wall, cpu, faults, switches = map(float, next(lines).split())
-    process.wait()
+    perf = ["perf", "record", "-q", "-F", str(FREQUENCY), "-g", "-p", str(process.pid), "-o", str(record), "sleep", str(seconds)]
+    recorded = subprocess.run(perf, capture_output=True, text=True, check=False)
+    figures, _ = process.communicate()
+    if recorded.returncode or process.returncode:
+        raise SystemExit(f"anatomy: perf ended with {recorded.returncode}, the child process with {process.returncode}: {recorded.stderr}")
+    batches, wall, cpu, faults, switches = map(float, figures.split())
     script = ["perf", "script", "-i", str(record), "--no-inline", "--no-demangle", "-F", "pid,tid,ip,sym,dso"]
     counts = samples(subprocess.run(script, check=True, capture_output=True, text=True).stdout, process.pid)
     total = sum(counts.values())
@@ -154,7 +156,7 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        return child(arguments.child[0], int(arguments.child[1]), arguments.seconds)
+        return child(arguments.child[0], int(arguments.child[1]))
     del arguments.child
     if not shutil.which("perf"):
         raise SystemExit("anatomy: perf is not installed. On Debian: apt-get install linux-perf")
