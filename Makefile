@@ -2,6 +2,7 @@
 #   .venv          the reference: TensorFlow 2.17.1 with tensorflow-io 0.37.1 (native audio decoding)
 #   .venv-latest   TensorFlow 2.21, NumPy 2, Keras on JAX
 #   .venv-bench    the latest with PyTorch, Lhotse, Grain and Hugging Face datasets, for the benchmarks beside them
+#   .venv-gpu      the latest with JAX and PyTorch for a GPU (5 GB)
 # Each target makes what it needs. A fresh machine needs python3 (3.11 or 3.12), pip and make.
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ PLAIN = TF_ENABLE_ONEDNN_OPTS=0
 # Each worker begins with a part of the files, whose fixtures the other then does not make, and takes from the other's part at the end.
 SHARED = -n $(WORKERS) --dist worksteal
 
-.PHONY: demo docs pictures test attacks coverage test-latest lint bench bench-full format lock clean
+.PHONY: demo docs pictures test attacks coverage test-latest lint bench bench-full bench-gpu format lock clean
 
 demo: .venv/ready
 	.venv/bin/python -m benchmarks.demo $(if $(DATA),--data "$(DATA)") $(if $(ON_THE_FLY),--on-the-fly)
@@ -60,18 +61,28 @@ bench: .venv/ready
 	.venv/bin/python -m benchmarks.scaling --most 1000000 --json bench-output/scaling.json
 	.venv/bin/python -m benchmarks.memory --epochs 20 --json bench-output/memory.json
 
-# The figures that benchmarks/results holds, and the report on them. Takes an hour, on a machine that does nothing else.
+# The figures that benchmarks/results holds, but for those on a GPU, and the report, which says by how much each moved. Takes an hour, on a
+# machine that does nothing else.
 bench-full: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks.throughput --rounds 5 --json benchmarks/results/throughput.json
-	.venv-bench/bin/python -m benchmarks.training --workloads events --records 8000 --width 64 --json benchmarks/results/training-tensorflow-cpu.json
+	.venv-bench/bin/python -m benchmarks.training --workloads events --records 16000 --width 64 --epochs 3 \
+	  --json benchmarks/results/training-tensorflow-cpu.json
 	for backend in jax torch; do .venv-bench/bin/python -m benchmarks.training --backend $$backend --device cpu --workloads events \
-	  --records 2000 --width 32 --json benchmarks/results/training-$$backend-cpu.json || exit 1; done
+	  --records 16000 --width 64 --epochs 3 --ways "hand-written buckets" "vlpipe, static shapes" "vlpipe batches, static shapes" \
+	  --json benchmarks/results/training-$$backend-cpu.json || exit 1; done
 	.venv-bench/bin/python -m benchmarks.scaling --json benchmarks/results/scaling.json
 	.venv-bench/bin/python -m benchmarks.memory --json benchmarks/results/memory.json
 	.venv-bench/bin/python -m benchmarks.foreign --json benchmarks/results/foreign.json
+	.venv-bench/bin/python -m benchmarks.audio $(if $(DATA),--data "$(DATA)") --json benchmarks/results/audio.json
 	.venv-bench/bin/python -m benchmarks.layers --json benchmarks/results/layers.json
+	.venv-bench/bin/python -m benchmarks.audio --json benchmarks/results/audio.json
 	! command -v perf || .venv-bench/bin/python -m benchmarks.anatomy --json benchmarks/results/anatomy.json
 	.venv-bench/bin/python -m benchmarks.report
+
+# Training on a GPU, into benchmarks/results: 10 minutes, on a machine with an NVIDIA GPU of 16 GB and its driver.
+bench-gpu: .venv-gpu/ready
+	.venv-gpu/bin/python -m benchmarks.gpu
+	.venv-gpu/bin/python -m benchmarks.report
 
 format: .venv/ready
 	.venv/bin/ruff check --fix .
@@ -83,15 +94,17 @@ lock:
 	uv pip compile pyproject.toml --group latest --universal --python-version 3.11 --no-header --upgrade -o requirements/latest.txt
 
 clean:
-	rm -rf .venv .venv-latest .venv-bench demo-output docs-output bench-output
+	rm -rf .venv .venv-latest .venv-bench .venv-gpu demo-output docs-output bench-output
 
 .venv/ready: requirements/reference.txt pyproject.toml
 .venv-latest/ready: requirements/latest.txt pyproject.toml
 .venv-bench/ready: requirements/bench.txt requirements/latest.txt pyproject.toml
+.venv-gpu/ready: requirements/gpu.txt requirements/latest.txt pyproject.toml
 .venv/ready: LOCK = requirements/reference.txt
 .venv-latest/ready: LOCK = requirements/latest.txt
 .venv-bench/ready: LOCK = requirements/bench.txt
-.venv/ready .venv-latest/ready .venv-bench/ready:
+.venv-gpu/ready: LOCK = requirements/gpu.txt
+.venv/ready .venv-latest/ready .venv-bench/ready .venv-gpu/ready:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --disable-pip-version-check --progress-bar off -q -r $(LOCK)
 	$(@D)/bin/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .

@@ -1,8 +1,11 @@
-"""The input of `benchmarks.training`: records whose class can be learnt, and the ways to batch them. Does not import Keras."""
+"""The input of `benchmarks.training`: records whose class can be learnt, and the ways to batch them. Does not import Keras.
+
+An element is (features, label), or the same with a sample weight; hand-written pipelines deliver a dict with the lengths, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +41,19 @@ def learnable(workload: Workload) -> Learnable:
 
 VLPIPE: dict[str, dict[str, Any]] = {
     "vlpipe, longest": {},
-    "vlpipe, static shapes": {"pad_to": "boundary", "remainder": "pad", "buckets": 8},
+    "vlpipe, static shapes": {"shapes": "static"},
 }
+ARRAYS = "vlpipe batches, static shapes"  # without tf.data: for loops on JAX and PyTorch
 
 
 def arguments_of(way: str, workload: Workload, frames_per_batch: int | None) -> dict[str, Any]:
     """The arguments that a way of vlpipe passes to `make_dataset`."""
     size = {"batch_size": workload.batch_size} if frames_per_batch is None else {"frames_per_batch": frames_per_batch}
-    return {**VLPIPE[way], **size, "lengths": True, "seed": 1}
+    return {**VLPIPE[way], **size, "seed": 1}
 
 
-# (workload, dataset on disk, maximum of frames per batch or None) -> batches.
-Make = Callable[[Workload, Path, "int | None"], tf.data.Dataset]
+# (workload, dataset on disk, maximum of frames per batch or None) -> batches; every iteration over them is an epoch.
+Make = Callable[[Workload, Path, "int | None"], Any]
 
 
 def by_vlpipe(way: str) -> Make:
@@ -67,15 +71,21 @@ def by_hand(make: Callable[[Task], tf.data.Dataset]) -> Make:
     return dataset
 
 
-# Each delivers every record once per epoch, as ({"features", "lengths"}, label), or the same with a sample weight.
+def arrays(workload: Workload, native: Path, frames_per_batch: int | None) -> Iterable[Any]:
+    """The batches of the static way as NumPy arrays."""
+    return vlpipe.batches(native, **arguments_of("vlpipe, static shapes", workload, frames_per_batch))
+
+
+# Each delivers every record once per epoch.
 WAYS: dict[str, Make] = {
     "padded_batch": by_hand(padded),
     "hand-written buckets": by_hand(best_by_hand),
     **{way: by_vlpipe(way) for way in VLPIPE},
+    ARRAYS: arrays,
 }
 
 
 def inputs(element: tuple[Any, ...]) -> tuple[Any, ...]:
     """Convert an element, or an element_spec, to the arguments of `train_on_batch`: features, labels, and weights if present."""
     x, *rest = element
-    return x["features"], *rest
+    return x["features"] if isinstance(x, dict) else x, *rest

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -69,16 +71,18 @@ def build_model(d: int, width: int, *, xla: bool = False) -> Counting:
     return model
 
 
-def to_backend(tensor: tf.Tensor) -> Any:
-    """Put a tensor on the device of the backend. Passes a view of its memory, where `numpy()` would make another copy."""
+def to_backend(batch: tf.Tensor | np.ndarray) -> Any:
+    """Put a batch on the device of the backend. Passes a view of a tensor's memory, where `numpy()` would make another copy."""
     if BACKEND == "jax":
         import jax
 
-        return jax.device_put(np.asarray(memoryview(tensor)))
+        return jax.device_put(batch if isinstance(batch, np.ndarray) else np.asarray(memoryview(batch)))
     if BACKEND == "torch":
         import torch
 
-        return keras.ops.convert_to_tensor(torch.from_dlpack(tf.experimental.dlpack.to_dlpack(tensor)))
+        shared = torch.from_numpy(batch) if isinstance(batch, np.ndarray) else torch.from_dlpack(tf.experimental.dlpack.to_dlpack(batch))
+        return keras.ops.convert_to_tensor(shared)
+    tensor = tf.convert_to_tensor(batch)
     if gpu() is None:
         return tensor
     with tf.device("GPU:0"):
@@ -92,9 +96,9 @@ class Trainer:
     idle during the following call of `next`, as in any loop that reads each loss; the input pipeline continues in the background.
     """
 
-    def __init__(self, model: Counting, dataset: tf.data.Dataset) -> None:
+    def __init__(self, model: Counting, dataset: Iterable[Any]) -> None:
         self.model, self.dataset = model, dataset
-        model.spec = inputs(dataset.element_spec)
+        model.spec = inputs(dataset.element_spec) if isinstance(dataset, tf.data.Dataset) else None
         self.shapes: set[tuple[int, ...]] = set()
         self.last: dict[str, Any] = {}
 
@@ -116,7 +120,7 @@ class Trainer:
             losses.append(self.step(*map(to_backend, inputs(element))))
             now = time.perf_counter()
             compiling += now - ready if self.model.traces > traces else 0.0
-            rows, frames, _ = shape = tuple(element[0]["features"].shape)
+            rows, frames, _ = shape = tuple(inputs(element)[0].shape)
             self.shapes.add(shape)
             delivered += rows * frames
         del batches
@@ -137,7 +141,7 @@ class Trainer:
         """Measure seconds per step where input is free: every n-th batch of an epoch, kept on the device and repeated."""
         size = self.last["delivered_frames"] * self.model.inputs[0].shape[-1] * 4
         stride = max(1, math.ceil(self.last["steps"] / RESIDENT_BATCHES), math.ceil(size / RESIDENT_BYTES))
-        batches = [tuple(map(to_backend, inputs(element))) for element in self.dataset.shard(stride, 0)]
+        batches = [tuple(map(to_backend, inputs(element))) for element in itertools.islice(self.dataset, 0, None, stride)]
         for batch in batches:
             self.step(*batch)  # compiles for new shapes
         seconds = []
@@ -147,6 +151,16 @@ class Trainer:
                 self.step(*batch)
             seconds.append((time.perf_counter() - started) / len(batches))
         return {"resident_batches": len(batches), "free_step_seconds": seconds}
+
+    def monitored(self) -> dict[str, float]:
+        """What `InputMonitor` says of an epoch of `fit`, which does not read the loss after each step as the loop of `epoch` does."""
+        data = self.dataset
+        if not isinstance(data, tf.data.Dataset):
+            data = data.as_py_dataset()
+        elif not isinstance(data.element_spec[0], tf.TensorSpec):
+            data = data.map(lambda *element: inputs(element))
+        logs = self.model.fit(data, shuffle=False, verbose=0, callbacks=[vlpipe.callbacks.InputMonitor()]).history
+        return {name: logs[name][0] for name in ("input_wait", "batches_per_second") if name in logs}
 
 
 @functools.cache
@@ -206,4 +220,5 @@ def serve(trainer: Trainer, workload: Workload, native: Path, requests: TextIO, 
             reply(trainer.epoch())
         elif request == "finish":  # the peaks first: the batches of `resident` are not part of the training
             memory = {"host_peak_bytes": peak_host_bytes(), "device_peak_bytes": peak_device_bytes()}
-            reply({**memory, "loss": evaluate(trainer.model, workload, native), **trainer.resident()})
+            loss = evaluate(trainer.model, workload, native)
+            reply({**memory, "loss": loss, **trainer.resident(), "monitor": trainer.monitored()})

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import results, sections
+from benchmarks import audio_tables, results, sections
 
 REPORT = results.ROOT / "benchmarks" / "REPORT.md"
 PAGES = [results.ROOT / "README.md", *sorted((results.ROOT / "docs").rglob("*.md"))]  # those that have tables of figures
@@ -24,6 +24,7 @@ SECTIONS = {
     "scaling": sections.scaling,
     "memory": sections.memory,
     "foreign": sections.foreign,
+    "audio": audio_tables.audio,
     "layers": sections.layers,
 }
 HEAD = """# The speed of vlpipe, and where the time is spent

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks import anatomy as parts
 from benchmarks import consuming
+from benchmarks.audio_tables import storing_table
 from benchmarks.memory import summarise
-
-Documents = dict[str, Any]
-
-
-def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; all columns but the first are right-aligned."""
-    lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def origin(document: dict[str, Any]) -> str:
-    """Return where and when the figures of a section were measured."""
-    machine, versions = document["machine"], document["versions"]
-    names = ("python", "tensorflow", "keras", "jax", "torch", "numpy")
-    known = ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
-    hardware = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB"
-    hardware += f", {machine['accelerator']}" if "accelerator" in machine else ""
-    return f"{hardware}; {known}; commit {document['commit']}, {document['date']}."
+from benchmarks.tables import Documents, markdown, origin
 
 
 def throughput(documents: Documents) -> str:
@@ -143,8 +127,8 @@ def training(documents: Documents) -> str:
     text = ["## Training", ""]
     text += [
         "Whole epochs of a Conv1D classifier; medians. Each way runs in its own process, and the processes take turns. `waiting` is the",
-        "share of `next()` in an epoch; `x free` is the ratio to the same number of steps on batches that are already on the device;",
-        "`compiled` counts compilations.",
+        "share of `next()` in an epoch of a loop that reads each loss, `in fit` the share that `InputMonitor` gives for an epoch of `fit`;",
+        "`x free` is the ratio to the same number of steps on batches that are already on the device; `compiled` counts compilations.",
         "",
     ]
     for document in runs.values():
@@ -178,6 +162,7 @@ def _training_table(result: dict[str, Any]) -> str:
         "k valid frames/s",
         "valid",
         "waiting",
+        "in fit",
         "x free",
         "compiled",
         "compilation, s",
@@ -196,6 +181,7 @@ def _training_row(name: str, way: dict[str, Any]) -> list[str]:
         f"{way['frames_per_second'] / 1e3:.0f}",
         f"{way['valid_ratio']:.0%}",
         f"{way['wait_share']:.1%}",
+        f"{way['monitor']['input_wait']:.1%}" if "input_wait" in way.get("monitor", {}) else "",
         f"{way['free_input_ratio']:.2f}",
         str(way["compiles"]),
         f"{way['compile_seconds']:.1f}",
@@ -310,4 +296,9 @@ def cost_sentence(documents: Documents) -> str:
     return f"**Cost**: a training step takes {times} times as long as that of the plain model (median over {models} models, CPU)."
 
 
-TABLES: dict[str, Callable[[Documents], str]] = {"speed": speed_table, "scores": scores_table, "cost": cost_sentence}
+TABLES: dict[str, Callable[[Documents], str]] = {
+    "speed": speed_table,
+    "scores": scores_table,
+    "cost": cost_sentence,
+    "storing": storing_table,
+}

@@ -12,6 +12,7 @@ free_input_ratio   seconds of the epoch relative to the same number of steps on 
                    without the timer around `next`. Above 1, input or compiling costs time; free_input_ratio_compiled excludes compiling
 compiles           number of compilations of the step. JAX, and TensorFlow with XLA (its default on a GPU, or `--xla`), compile each shape.
                    When padding to the longest, nearly every batch has a new shape, which costs about a second: start with few `--records`
+monitor            what `vlpipe.callbacks.InputMonitor` says of one more epoch, by `fit`
 loss               over all records after training, in the same batches for all ways, which start from the same weights
 """
 
@@ -36,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results
-from benchmarks.feeding import CLASSES, WAYS, Learnable, learnable
+from benchmarks.feeding import ARRAYS, CLASSES, WAYS, Learnable, learnable
 from benchmarks.workloads import events, speech
 
 WORKLOADS = {"speech": speech, "events": events}
@@ -49,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backend", choices=["tensorflow", "jax", "torch"], default=os.environ.get("KERAS_BACKEND", "tensorflow"))
     parser.add_argument("--device", choices=["cpu", "gpu"], help="default: the choice of the backend")
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), help=f"default: all, and `{ARRAYS}` on JAX and PyTorch only")
     parser.add_argument("--epochs", type=int, default=5, help="measured epochs, after one warm-up epoch")
     parser.add_argument("--width", type=int, default=256, help="filters of each convolution: 1.1 million parameters with 256")
     parser.add_argument("--frames-per-batch", type=int, help="maximum of frames per batch, instead of the workload's batch size")
@@ -62,6 +63,7 @@ def parse_arguments() -> argparse.Namespace:
         help="run as the process of this way, which reads the requests `epoch` and `finish` from standard input",
     )
     arguments = parser.parse_args()
+    arguments.ways = arguments.ways or [way for way in WAYS if way != ARRAYS or arguments.backend != "tensorflow"]
     if arguments.one and not arguments.data:
         parser.error("--one needs --data")
     if arguments.quick:
@@ -199,7 +201,19 @@ def make_table(name: str, result: dict[str, Any]) -> Table:
     table = Table(title=f"{name}: {result['records']:,} records, {result['frames'] / 1e6:.2f} M frames x {result['d']}; {model}")
     peaks = {"host_peak_bytes": "GB host", "device_peak_bytes": "GB device"}
     peaks = {peak: heading for peak, heading in peaks.items() if any(way[peak] is not None for way in result["ways"].values())}
-    for heading in ("way", "s/epoch", "k frames/s", "valid", "waiting", "x free", "compiled", "compilation, s", "loss", *peaks.values()):
+    for heading in (
+        "way",
+        "s/epoch",
+        "k frames/s",
+        "valid",
+        "waiting",
+        "in fit",
+        "x free",
+        "compiled",
+        "compilation, s",
+        "loss",
+        *peaks.values(),
+    ):
         table.add_column(heading, justify="left" if heading == "way" else "right", no_wrap=True)
     for way, figures in result["ways"].items():
         table.add_row(
@@ -208,6 +222,7 @@ def make_table(name: str, result: dict[str, Any]) -> Table:
             f"{figures['frames_per_second'] / 1e3:.0f}",
             f"{figures['valid_ratio']:.0%}",
             f"{figures['wait_share']:.1%}",
+            f"{figures['monitor']['input_wait']:.1%}" if "input_wait" in figures["monitor"] else "",
             f"{figures['free_input_ratio']:.2f}",
             f"{figures['compiles']}",
             f"{figures['compile_seconds']:.1f}",
@@ -222,7 +237,7 @@ def main() -> None:
     if arguments.one:
         serve(arguments.one, arguments)
         return
-    console = Console(width=120)
+    console = Console(width=160)
     figures = {}
     with tempfile.TemporaryDirectory() as scratch:
         directory = (arguments.data or Path(scratch)).resolve()

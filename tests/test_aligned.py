@@ -369,7 +369,7 @@ def test_the_plan_counts_aligned_features_at_the_length_of_the_key(tmp_path: Pat
     given: dict[str, Any] = {"features": ("features", "pitch"), "crop": 8, "batching": "pad", "batch_size": 2}
     plan = vlpipe.plan(tmp_path / "data", **given)
     assert plan.peak_batch_bytes == 2 * 8 * (2 + 3) * 4
-    assert plan.peak_bytes("pitch") == plan.peak_bytes_read("pitch") == 2 * 8 * 3 * 4
+    assert plan.memory.peak_bytes("pitch") == plan.memory.peak_bytes_read("pitch") == 2 * 8 * 3 * 4
     assert "aligned pitch with features" in " ".join(plan.report().split())
     apart = vlpipe.plan(tmp_path / "data", aligned=False, **given)
     assert apart.peak_batch_bytes == 2 * (8 * 2 + 20 * 3) * 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 import vlpipe
 from tests.planning.test_make_plan import plan_of
 from vlpipe.errors import ArgumentError, MissingExtraError
-from vlpipe.planning.plan import _draw_plan
 
 
 def lines_of(plan: Any) -> dict[str, str]:
@@ -112,7 +112,9 @@ def test_a_plot_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> 
         plan_of([1, 2]).plot(tmp_path / name)
 
 
-def test_the_plot_shows_the_padding_of_the_batches_and_each_bin_has_as_many_lengths(tmp_path: Path) -> None:
+def test_the_plot_shows_the_padding_of_the_batches_and_each_bin_has_as_many_lengths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from matplotlib.figure import Figure
 
     lengths = [int(length) for length in np.random.default_rng(0).integers(1, 200, 500)]
@@ -120,7 +122,8 @@ def test_the_plot_shows_the_padding_of_the_batches_and_each_bin_has_as_many_leng
     arguments: dict[str, Any] = {"batch_size": 16, "buckets": 4, "seed": 1, "lengths": True, "label": False}
     plan = vlpipe.plan(tmp_path / "a", **arguments)
     figure = Figure()
-    _draw_plan(figure, plan)
+    monkeypatch.setattr("vlpipe.planning.plan.picture", lambda *_: nullcontext(figure))
+    plan.plot("not-written.png")
     upper, lower = figure.axes
     bars = list(upper.patches)
     assert {round(bar.get_width(), 9) for bar in bars} == {4}

@@ -47,8 +47,9 @@ from vlpipe.arguments import MAX_FRAMES
 from vlpipe.engines.element_parts import Known, known_beside_x
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.argument_types import PadTo, Remainder
 from vlpipe.planning.buckets import boundaries_for, histogram
-from vlpipe.planning.options import Options, PadTo, Remainder
+from vlpipe.planning.options import Options
 from vlpipe.planning.paddings import Part, checked_padding, paddings
 from vlpipe.storage.example import require
 

@@ -320,7 +320,7 @@ def _advice(plan: Plan | None) -> str:
         return f"the stream engine reads every record in order: `vlpipe convert` the files, so that the mapped engine can read them; {own}."
     if plan.engine == "graph":
         return f'copy the files to a local disk, so that engine="mapped" can read them; {own}.'
-    if plan.has_transforms:
+    if plan.frame_plan.has_transforms:
         return (
             "the pipeline computes on the frames (transform, normalize, augment, decoding): store what is the same in every epoch, with "
             f"`vlpipe ingest` or vlpipe.write; {own}."

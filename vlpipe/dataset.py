@@ -13,26 +13,23 @@ from vlpipe.engines import graph, mapped, stream
 from vlpipe.engines.deliver import deliver
 from vlpipe.engines.epochs import epochs
 from vlpipe.engines.python_calls import keep_alive
-from vlpipe.planning.begin_run import begin_run, with_seed
-from vlpipe.planning.class_weights import tables
-from vlpipe.planning.make_plan import make_plan
-from vlpipe.planning.options import (
-    DEFAULT_DTYPE,
-    DEFAULT_PAD_TO,
-    DEFAULT_REMAINDER,
+from vlpipe.planning.argument_types import (
     Batching,
     CheckFinite,
     ClassWeight,
     Engine,
     LabelClasses,
     OnDamage,
-    Options,
     OutOfRange,
     PadTo,
     Remainder,
     Shapes,
     Verify,
 )
+from vlpipe.planning.begin_run import begin_run, with_seed
+from vlpipe.planning.class_weights import tables
+from vlpipe.planning.make_plan import make_plan
+from vlpipe.planning.options import DEFAULT_DTYPE, DEFAULT_PAD_TO, DEFAULT_REMAINDER, Options
 from vlpipe.planning.plan import Plan
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.paths import Opened, Source
@@ -174,11 +171,12 @@ def make_dataset(
             `source.with_statistics()`; of several datasets, pooled); or, for validation data, a path: with the statistics of the dataset
             there, of its `vlpipe.json`, or of a file that `vlpipe stats SOURCE --json` wrote; or an open source, with its statistics.
             `vlpipe/transforms/normalize.py` has the formula.
-        augment: what is changed at random, in another way in every epoch: one augmentation or a list, applied in this order, each at its
-            stage. `vlpipe.Gain`, `vlpipe.AddNoise`, `vlpipe.TimeShift`, `vlpipe.SpeedPerturb` (a copy of each record for each speed) and
-            `vlpipe.audio.Augment` (a function in Python; not in the graph engine) change the samples that are read, before `transform`:
-            the key feature must be a waveform, `[N]` or `[N, 1]`. Integers
-            are scaled to [-1, 1] before if `transform` is an audio feature; else they must be signed, and become floats in the same unit.
+        augment: what is changed at random, in another way in every epoch: one augmentation or a list. They are applied stage by stage,
+            whatever their order in the list, and within a stage in that order; `plan.report()` lists them as they are applied. First come
+            the samples that are read, before `transform`: `vlpipe.Gain`, `vlpipe.AddNoise`, `vlpipe.TimeShift`, `vlpipe.SpeedPerturb` (a
+            copy of each record for each speed) and `vlpipe.audio.Augment` (a function in Python; not in the graph engine). The key feature
+            must then be a waveform, `[N]` or `[N, 1]`. Integers are scaled to [-1, 1] before if `transform` is an audio feature; else they
+            must be signed, and become floats in the same unit.
             `vlpipe.SpecAugment` masks time and frequency of features `[T, d]`, after `normalize`. `vlpipe.Mixup` comes last: it mixes each
             sequence with another one of its batch, and their labels; with `ids`, x["partner"] is the row of the other.
         layout: how third-party records are laid out: a layout of `vlpipe.layouts`, or the name of one that needs no arguments, such as
@@ -279,8 +277,8 @@ def batches_of(plan: Plan) -> tf.data.Dataset:
         "stream": stream.batches,
     }
     class_weights = tables(plan.index, plan.selection.labels, options.class_weight)
-    numbers, counted = epochs(options.repeat, start)
-    batches = counted(engines[plan.engine](plan, numbers, lambda batch: deliver(batch, plan, class_weights)))
+    runs = epochs(options.repeat, start)
+    batches = runs.counted(engines[plan.engine](plan, runs, lambda batch: deliver(batch, plan, class_weights)))
     batches = batches.apply(
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if options.repeat else plan.steps_per_epoch)
     )

@@ -26,8 +26,10 @@ def test_a_figure_that_is_changed_by_hand_is_detected() -> None:
     for name in sections.TABLES:
         text = next(text for text in texts if f"<!-- benchmark: {name} -->" in text)
         start = text.index(f"<!-- benchmark: {name} -->")
-        digit = re.compile(r"\d").search(text, start)
-        assert digit
+        digit = re.compile(r"\d").search(text, start, text.index("<!-- end -->", start))
+        if digit is None:
+            assert (name, "audio" in documents) == ("storing", False)  # its run is not stored yet
+            continue
         changed = text[: digit.start()] + str((int(digit[0]) + 1) % 10) + text[digit.end() :]
         assert report.filled(changed, documents) == text, name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -88,22 +89,25 @@ def test_iterators_beside_each_other_have_different_epochs(source: Path) -> None
 
 
 def test_the_known_numbers_are_those_of_tensorflow() -> None:
-    known = engine_epochs.known_numbers()[0, :-1]
-    values, places = known // engine_epochs.KNOWN, known % engine_epochs.KNOWN
+    values, epochs, _ = engine_epochs.known_numbers()[:-1].T
     assert (np.diff(values) > 0).all()  # no two seeds give the same
-    expected = values[np.argsort(places)][:50]
+    assert (np.bincount(epochs) == engine_epochs.STRIDE).all()
     first, second = engine_epochs.SEEDS
     generator = tf.raw_ops.AnonymousSeedGenerator(seed=np.int64(first), seed2=np.int64(second), reshuffle=True)
-    assert [int(engine_epochs._single(engine_epochs._random(generator.handle))) for _ in range(50)] == expected.tolist()
+    drawn = [int(engine_epochs._single(engine_epochs._random(generator.handle))) for _ in range(4 * engine_epochs.STRIDE)]
+    assert epochs[np.searchsorted(values, drawn)].tolist() == np.repeat(range(4), engine_epochs.STRIDE).tolist()
+    assert set(drawn) <= set(values.tolist())
 
 
 def test_beyond_the_known_seeds_numbers_are_new_and_the_same_in_each_run() -> None:
     first, second = engine_epochs.SEEDS
-    known = tf.constant(np.full((1, engine_epochs.KNOWN + 1), 2**62))  # of no seed
+    values = tf.constant(np.full((1, engine_epochs.KNOWN + 1), 2**62))  # of no seed
+    known = tf.constant([[2**62, 0, 0]] * (engine_epochs.KNOWN + 1), tf.int64)
     runs = []
     for _ in range(2):
         generator = tf.raw_ops.AnonymousSeedGenerator(seed=np.int64(first), seed2=np.int64(second), reshuffle=True)
-        runs.append([int(engine_epochs._draw()(tf.constant(0, tf.int64), generator.handle, known)[0]) for _ in range(5)])
+        draw = functools.partial(engine_epochs._draw(), np.int64(0), np.int64(1), generator.handle, values, known)
+        runs.append([int(draw()) for _ in range(5)])
     assert runs[0] == runs[1]
     assert len(set(runs[0])) == 5
     assert min(runs[0]) >= engine_epochs.KNOWN // engine_epochs.STRIDE

@@ -197,7 +197,7 @@ def test_many_portions_are_one_after_another(monkeypatch: pytest.MonkeyPatch, tm
 def test_samples_are_read_as_they_are_stored_and_features_delivered_in_any_float(tmp_path: Path) -> None:
     source, _, waves = stored("int16", tmp_path)
     plan = vlpipe.plan(source, transform=FEATURES[0], length_range=(0, None), dtype="float16")
-    assert plan.reading_dtype("audio") == "int16"
+    assert plan.frame_plan.reading_dtype("audio") == "int16"
     assert plan.frame_bytes == {"audio": 40}
     dataset = vlpipe.make_dataset(source, transform=FEATURES[0], dtype="float16", lengths=True, ids=True, length_range=(0, None))
     for (x,) in dataset:

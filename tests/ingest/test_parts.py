@@ -172,3 +172,33 @@ def test_the_command(folder: Path) -> None:
     for name, raw in (("path", []), ("features", []), ("audio", ["--raw"])):
         output = run("--label-regex", group.format(name), "--split", "x=0.5,y=0.5", "--split-by", name, *raw)
         assert f"a group of --label-regex is named '{name}', as a field of each record. Give it another name, such as group." in output
+
+
+def test_parts_told_by_their_duration(folder: Path) -> None:
+    def spans(text: str) -> list[tuple[str, dict[str, str]]]:
+        return [(recording.key, recording.texts) for recording in listed(folder, text)]
+
+    assert spans("path,start,duration,text\na.wav,0.1,.7,hi\nb.flac,,1.5,\nd.wav,1,,x\nmono.wav,,,\n") == [
+        ("a.wav#t=0.1,0.8", {"text": "hi"}),
+        ("b.flac#t=0,1.5", {"text": ""}),
+        ("d.wav#t=1", {"text": "x"}),
+        ("mono.wav", {"text": ""}),
+    ]
+    assert spans("path,duration,offset\na.wav,0.25,1.5\nd.wav,3,0\n") == [("a.wav#t=1.5,1.75", {}), ("d.wav#t=0,3", {})]
+    both = "path,start,end,duration\na.wav,0.5,1.25,0.75\nb.flac,1,1.333,0.34\nc.mp3,1,,.5\nd.wav,1,2,\n"
+    assert [key for key, _ in spans(both)] == ["a.wav#t=0.5,1.25", "b.flac#t=1,1.333", "c.mp3#t=1,1.5", "d.wav#t=1,2"]
+    assert spans("path,duration\na.wav,0.25\n") == [("a.wav", {"duration": "0.25"})]
+    assert spans("path,offset\na.wav,0.25\n") == [("a.wav", {"offset": "0.25"})]
+    assert spans("path,start,offset,duration\na.wav,1,9,1\n") == [("a.wav#t=1,2", {"offset": "9"})]
+    ingest.ingest(listed(folder, "path,offset,duration\na.wav,0.5,0.25\n"), folder.parent / "data", FEATURES, workers=1)
+    expected = FEATURES(vlpipe.audio.load(folder / "a.wav")[0][RATE // 2 : RATE * 3 // 4])
+    assert vlpipe.open(folder.parent / "data")[0]["features"].tobytes() == expected.tobytes()
+    for header, row, message in (
+        ("start,duration", "1,0", r"the part of a.wav: duration: came as '0', expected more than 0 seconds\. Fix the row"),
+        ("start,duration", "1,long", "duration: came as 'long', expected a number of seconds from 0 on"),
+        ("offset,duration", "-1,1", "offset: came as '-1', expected a number of seconds"),
+        ("start,end,duration", "1,2,1.02", r"duration: came as '1.02', but from 1 s to 2 s there are 1 s\. Leave one of end and duration"),
+        ("start,end,duration", "2,1,1", "start: came as 2 s and end as 1 s, expected start < end"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            listed(folder, f"path,{header}\na.wav,{row}\n")

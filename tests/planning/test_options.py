@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from vlpipe import make_dataset
 from vlpipe.errors import ArgumentError, SchemaError
+from vlpipe.planning.argument_types import Arguments
 from vlpipe.planning.damage import Skip
-from vlpipe.planning.options import Arguments, Options, default_parallelism
+from vlpipe.planning.options import Options, default_parallelism
 from vlpipe.planning.selection import select
 from vlpipe.storage.schema import Fixed, Schema, Sequence, Text
 from vlpipe.transforms.augment import SpecAugment

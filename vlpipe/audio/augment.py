@@ -84,6 +84,7 @@ class Augment:
         if result.shape != (samples.size,) or result.dtype.kind not in "iuf":
             raise ArgumentError(
                 f"{self!r}: record with id {number}: returns {result.dtype} {list(result.shape)}, expected {samples.size} samples, as many "
-                "as it gets. Cut or pad what it returns."
+                "as it gets, in integers or floats. Cut, pad or convert what it returns."
             )
-        return result.astype(samples.dtype).reshape(samples.shape)
+        with np.errstate(over="ignore"):  # what is too great for the dtype becomes infinite, as in the graph; features name the record
+            return result.astype(samples.dtype).reshape(samples.shape)

@@ -30,7 +30,7 @@ def load(
     A part is that of the decoded file, sample by sample: from the sample nearest to `start` up to the one before that nearest to `end`, at
     the rate of the file, so that a part begins with the sample behind the part before. It is resampled without what is around it. Only
     the part is read of a WAV file, and decoded of a FLAC or AIFF file (the MD5 of a FLAC file is not compared then); an MP3 or Ogg file is
-    decoded from its beginning to its end.
+    decoded from its beginning to its end, because decoders do not find a sample in it exactly.
 
     Args:
         path: an audio file, see `decode`.

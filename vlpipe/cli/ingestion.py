@@ -29,7 +29,7 @@ _OF_FEATURES = ("mels", "hop_ms", "window_ms", "dtype")  # options that say noth
 @click.option(
     "--manifest",
     type=click.Path(path_type=Path),
-    help="CSV with a header: path (relative to AUDIO_DIR), optionally label, start and end of a part (seconds), and texts.",
+    help="CSV with a header: path (relative to AUDIO_DIR), optionally label, a part in seconds (start, end or duration), and texts.",
 )
 @click.option("--classes", metavar="FILE|DATASET", help="Number the labels as this dataset does, or by this file: one class name a line.")
 @click.option("--raw", is_flag=True, help="Store waveforms (int16), not features: make_dataset(transform=) computes them in training.")

@@ -24,7 +24,7 @@ def transform_batch(plan: Plan, batch: Flat, augmenter: Augmenter) -> Flat:
     """A flat batch with its features and aligned labels transformed and padded.
 
     Args:
-        batch: these are ragged, of `plan.reading_dtype(NAME)`. In addition to the parts of a flat batch it has "id", "epoch" (int64
+        batch: these are ragged, of `FramePlan.reading_dtype(NAME)`. In addition to the parts of a flat batch it has "id", "epoch" (int64
             scalar), with `augment` "number" (int64 `[B]`, from which its random numbers are drawn), with `SpeedPerturb` "speed" (int64
             `[B]`, the position of the factor), and where the plan `has_least_frames` "bucket" (int64 scalar).
         augmenter: that of the plan.
@@ -58,7 +58,7 @@ def transform_record(plan: Plan, record: Flat, number: tf.Tensor, draws: Draws, 
     def one(part: FramePart, frames: tf.Tensor) -> tf.Tensor:
         sequence = tf.RaggedTensor.from_row_lengths(frames, tf.shape(frames, tf.int64)[:1], validate=False)
         values = _transformed(plan, part, sequence, number[None], draws, augmenter).values
-        return tf.ensure_shape(values, [None, *plan.dimensions(part.name)])
+        return tf.ensure_shape(values, [None, *plan.frame_plan.dimensions_of(part.name)])
 
     return {**record, **{part.flat: one(part, record[part.flat]) for part in plan.selection.frame_parts}}
 
@@ -78,7 +78,7 @@ def _transformed(
     options, frame_plan, name = plan.options, plan.frame_plan, part.name
     if part.is_feature and options.check_finite == "zero" and sequences.dtype.is_floating:  # a NaN would make the whole mean one
         sequences = sequences.with_values(zeroed(sequences.values))
-    if part.is_feature and plan.can_lose(name) and not plan.normalizes_stored(name):
+    if part.is_feature and plan.frame_plan.can_lose(name) and not plan.frame_plan.normalizes_stored(name):
         sequences = cast_exactly(plan.index, name, sequences, plan.selection.dtypes[name], ids)
     waveform = frame_plan.waveform(name)
     if waveform is not None:
@@ -105,7 +105,7 @@ def _transformed(
 
 def _padded(plan: Plan, part: FramePart, sequences: tf.RaggedTensor, bucket: tf.Tensor | None) -> tf.Tensor:
     """`[B, T, ...]`: padded to the longest of the batch, or to the least frames of a bucket."""
-    dimensions = plan.dimensions(part.name)
+    dimensions = plan.frame_plan.dimensions_of(part.name)
     padding = padding_tensor(plan.selection.paddings.of(part.flat), sequences.dtype)
     frames = tf.reduce_max(sequences.row_lengths())
     least = plan.least_by_part[part.flat]

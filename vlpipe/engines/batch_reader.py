@@ -28,7 +28,6 @@ from vlpipe.planning.selection import FramePart
 from vlpipe.planning.splitmix import CROPS, draws, part_numbers
 from vlpipe.storage.field_access import FieldAccess, Location
 from vlpipe.storage.schema import Fixed, Sequence
-from vlpipe.transforms.augmentations import speed_of
 
 # Batches that are looked up together. With 128 records a batch, one batch at a time takes 100 us of Python, for which the loop over the
 # batches waits as well (the interpreter lock): 40 % more time a batch.
@@ -172,17 +171,17 @@ class BatchReader:
             parts.append(Part("rows", _INT64, [None], lambda block: block.split(block.planned.rows)))
         if self.example_labels or self.parsed:
             parts.append(Part("records", _OBJECT, [None], lambda block: block.split(block.table), self._shards.records))
-        if options.needs_ids or self._plan.has_transforms:
+        if options.needs_ids or self._plan.frame_plan.has_transforms:
             parts.append(Part("id", _INT64, [None], lambda block: block.split(block.ids)))
         if options.augment is not None:
             parts.append(Part("number", _INT64, [None], lambda block: block.split(block.planned.numbers(block.ids, part_numbers))))
-        if speed_of(options.augment) is not None:
+        if options.speed is not None:
             parts.append(Part("speed", _INT64, [None], lambda block: block.split(block.planned.copies % options.speeds)))
         if options.remainder == "pad":
             parts.append(Part("weight", _FLOAT32, [None], _weights))
         if options.ids and options.windows is not None:
             parts.append(Part("start", _INT64, [None], lambda block: block.split(block.pieces.firsts)))
-        if (self._plan.has_transforms or self.parsed.labels) and self._plan.has_least_frames:
+        if (self._plan.frame_plan.has_transforms or self.parsed.labels) and self._plan.has_least_frames:
             parts.append(Part("bucket", _INT64, [], lambda block: [np.asarray(batch.bucket) for batch in block.batches]))
         return parts
 
@@ -201,9 +200,9 @@ class BatchReader:
     def _sequence(self, part: FramePart, access: FieldAccess) -> list[Part]:
         """A feature, or a label of varying length."""
         plan, options, name = self._plan, self._options, part.flat
-        dtype = dtype_of(plan.reading_dtype(part.name))
+        dtype = dtype_of(plan.frame_plan.reading_dtype(part.name))
         # Frames that are transformed in the graph are padded after that.
-        unpadded = part in plan.selection.frame_parts and (options.batching == "ragged" or plan.has_transforms)
+        unpadded = part in plan.selection.frame_parts and (options.batching == "ragged" or plan.frame_plan.has_transforms)
         padding = 0 if unpadded else plan.selection.paddings.number(name)
         span = FrameSpan(access, of_pieces=part.with_key)
         copy = self._copier(part, span, dtype, padding)
@@ -236,7 +235,7 @@ class BatchReader:
             return ListCopier(span, padding)
         pool = Pool(0, 0)
         if part.is_feature:
-            pool = Pool(self._plan.peak_bytes_read(part.name), self._kept)
+            pool = Pool(self._plan.memory.peak_bytes_read(part.name), self._kept)
             self._pools.append(pool)
         return FrameCopier(span, dtype, padding, self._shards, pool)
 

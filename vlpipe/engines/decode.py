@@ -16,7 +16,6 @@ from vlpipe.storage.example import parse_batch
 from vlpipe.storage.field_access import FieldAccess, Location
 from vlpipe.storage.schema import Fixed, Sequence
 from vlpipe.storage.stored_frames import Stored
-from vlpipe.transforms.augmentations import speed_of
 
 _SAME_WIDTH = {"float16": "uint16"}  # decode_raw with a fixed length has no kernel for float16
 
@@ -64,13 +63,13 @@ class BatchDecoder:
                 flat |= self._label(columns, data, records)
             elif not columns.access.is_parsed:
                 flat |= self._sequence(self._plan.selection.part(name), columns, data, records, pieces, bucket)
-        if self._options.needs_ids or self._plan.has_transforms:
+        if self._options.needs_ids or self._plan.frame_plan.has_transforms:
             flat["id"] = batch.ids
         if self._options.ids and self._options.windows is not None:
             flat["start"] = pieces.firsts
         if self._options.augment is not None:
             flat["number"] = batch.numbers
-        if speed_of(self._options.augment) is not None and batch.copies is not None:
+        if self._options.speed is not None and batch.copies is not None:
             flat["speed"] = batch.copies % self._options.speeds
         if self._weighted:
             flat["weight"] = tf.cast(tf.range(tf.size(records, tf.int64)) < real, tf.float32)
@@ -94,8 +93,8 @@ class BatchDecoder:
         """A feature, or a label of varying length."""
         first, frames = pieces if part.with_key else (None, tf.gather(columns.counts, records))
         lengths = {f"n:{part.flat}": tf.cast(frames, tf.int32)}
-        dtype = tf.as_dtype(self._plan.reading_dtype(part.name))
-        if part in self._plan.selection.frame_parts and (self._ragged or self._plan.has_transforms):
+        dtype = tf.as_dtype(self._plan.frame_plan.reading_dtype(part.name))
+        if part in self._plan.selection.frame_parts and (self._ragged or self._plan.frame_plan.has_transforms):
             values = _flat(columns, data, records, frames, first, dtype)
             return {part.flat: tf.RaggedTensor.from_row_lengths(values, frames, validate=False), **lengths}
         upper = tf.reduce_max(frames)

@@ -22,11 +22,14 @@ class Epochs(NamedTuple):
     """The epochs of an iteration.
 
     Attributes:
-        numbers: their numbers, each with the first batch to deliver of it; int64.
+        numbers: pairs of int64: the number of an epoch, and the first batch to deliver of it; beyond the last batch: none.
+        steps: a function of the number of batches in an epoch: the numbers of all batches from the first epoch and batch on, that is
+            number of the epoch * batches + number of the batch; int64.
         counted: the finished dataset, with the count of epochs in the checkpoints of its iterators.
     """
 
     numbers: tf.data.Dataset
+    steps: Callable[[int], tf.data.Dataset]
     counted: Callable[[tf.data.Dataset], tf.data.Dataset]
 
 
@@ -39,24 +42,38 @@ def epochs(repeat: bool, start: tuple[int, int]) -> Epochs:
     iteration that begins looks up which seed comes next. A new iterator draws one seed; an iteration that begins draws up to the next
     multiple of `STRIDE`, and its number is which multiple that was. Thus iterators that deliver nothing, of which Keras creates one after
     each epoch, take no number (up to 14 between two that deliver).
+
+    A function of tf.data costs each new iterator 3 ms and more, because TensorFlow optimizes it anew: there are as few as possible.
     """
     if repeat:
         epoch, batch = start
         numbers = tf.data.Dataset.range(epoch, 2**62)
         first = tf.autograph.experimental.do_not_convert(lambda number: (number, tf.where(number == epoch, np.int64(batch), np.int64(0))))
-        return Epochs(numbers.map(first), lambda batches: batches)
+        return Epochs(
+            numbers.map(first), lambda steps: tf.data.Dataset.range(epoch * steps + min(batch, steps), 2**62), lambda batches: batches
+        )
     with tf.device("CPU:0"):
         generator, deleter = tf.raw_ops.AnonymousSeedGenerator(seed=np.int64(SEEDS[0]), seed2=np.int64(SEEDS[1]), reshuffle=True)
+    zeros = tf.data.Dataset.from_tensors(np.int64(0))
+    return Epochs(
+        tf.data.Dataset.zip((_drawn(generator, 1, np.int64(0)), zeros)),
+        lambda steps: _drawn(generator, steps, np.arange(steps, dtype=np.int64)).unbatch(),
+        functools.partial(_counted, generator, deleter),
+    )
+
+
+def _drawn(generator: tf.Tensor, factor: int, offsets: np.ndarray | np.int64) -> tf.data.Dataset:
+    """A single element for each iteration: the number of its epoch * factor + offsets."""
+    with tf.device("CPU:0"):
         # The raw op, because `Dataset.map` traces its function for every dataset, and TensorFlow keeps each of these for ever (150 KB).
         drawn = tf.raw_ops.MapDataset(
-            input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.range(1)),
-            other_arguments=[generator, _known()],
+            input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.from_tensors(offsets)),
+            other_arguments=[tf.constant(factor, tf.int64), generator, *_known()],
             f=_draw(),
-            output_types=[tf.int64, tf.int64],
-            output_shapes=[[], []],
+            output_types=[tf.int64],
+            output_shapes=[offsets.shape],
         )
-    numbers = tf.data.experimental.from_variant(drawn, (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)))
-    return Epochs(numbers, functools.partial(_counted, generator, deleter))
+    return tf.data.experimental.from_variant(drawn, tf.TensorSpec(offsets.shape, tf.int64))
 
 
 def _counted(generator: tf.Tensor, deleter: tf.Tensor, batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -80,7 +97,8 @@ def _counted(generator: tf.Tensor, deleter: tf.Tensor, batches: tf.data.Dataset)
 
 @functools.cache
 def known_numbers() -> np.ndarray:
-    """int64 `[1, KNOWN + 1]`, ascending: for each of the first seeds the random number that it gives * KNOWN + its place; and an end."""
+    """int64 `[KNOWN + 1, 3]`, ascending: the random number that each of the first seeds gives, the number of the epoch that it begins, and
+    how many repetitions of a dataset draw the seeds that are left to the next multiple of `STRIDE`; and an end."""
     places = np.arange(KNOWN, dtype=np.uint32)
     zeros = np.zeros(KNOWN, np.uint32)
     # The generator of seeds makes four numbers at once: two seeds, of two numbers each.
@@ -88,14 +106,17 @@ def known_numbers() -> np.ndarray:
     second = places % 2 == 1
     seeds = np.where(second, four[2], four[0]), np.where(second, four[3], four[1])
     numbers = _philox(seeds[0], (zeros, zeros, seeds[1], zeros))[0]
-    return np.append(np.sort(numbers.astype(np.int64) * KNOWN + places), np.int64(2**62))[None]
+    left = (STRIDE - 1 - places.astype(np.int64)) % STRIDE
+    times = np.where(left > 1, left - 1, left)  # a repetition draws a seed, and the end of all of them one more
+    known = np.stack([numbers.astype(np.int64), places // STRIDE, times], axis=1)
+    return np.append(known[np.argsort(numbers)], [[2**62, 0, 0]], axis=0)
 
 
 @functools.cache
-def _known() -> tf.Tensor:
-    """The `known_numbers`, which all datasets share."""
+def _known() -> tuple[tf.Tensor, tf.Tensor]:
+    """The `known_numbers`, which all datasets share: their first column as a row, and all."""
     with tf.init_scope(), tf.device("CPU:0"):
-        return tf.constant(known_numbers())
+        return tf.constant(known_numbers()[None, :, 0]), tf.constant(known_numbers())
 
 
 def _philox(key: np.ndarray, counter: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -111,30 +132,28 @@ def _philox(key: np.ndarray, counter: tuple[np.ndarray, ...]) -> tuple[np.ndarra
 
 @functools.cache
 def _draw() -> Any:
-    """The function that begins an iteration: it returns the number of its epoch, and 0. It is traced once in a process.
+    """The function that begins an iteration: it returns the number of its epoch * factor + offsets. It is traced once in a process.
 
-    It gets 0, the generator of seeds, and the `known_numbers`.
+    It gets the offsets, the factor, the generator of seeds, and both tensors of `_known`.
     """
-    number, generator, known = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.resource), tf.TensorSpec([1, KNOWN + 1], tf.int64)
+    signature = [tf.TensorSpec(None, tf.int64), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.resource)]
+    signature += [tf.TensorSpec([1, KNOWN + 1], tf.int64), tf.TensorSpec([KNOWN + 1, 3], tf.int64)]
 
-    # Few operations and no tf.cond or loop, whose branches would be functions: TensorFlow optimizes all of it anew for each iterator.
-    @tf.function(input_signature=[number, generator, known], autograph=False)
-    def draw(position: tf.Tensor, generator: tf.Tensor, known: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        del position
-        random = _single(_random(generator))
-        sought = random * KNOWN
-        at = tf.raw_ops.LowerBound(sorted_inputs=known, values=tf.reshape(sought, [1, 1]), out_type=tf.int64)
-        place = tf.reshape(tf.gather(tf.reshape(known, [-1]), at), []) - sought
+    # As few operations as possible, and no tf.cond or loop, whose branches would be functions.
+    @tf.function(input_signature=signature, autograph=False)
+    def draw(offsets: tf.Tensor, factor: tf.Tensor, generator: tf.Tensor, values: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+        one = _random(generator)
+        random = _single(one)
+        at = tf.raw_ops.LowerBound(sorted_inputs=values, values=tf.reshape(random, [1, 1]), out_type=tf.int64)
+        value, epoch, times = tf.unstack(tf.reshape(tf.raw_ops.GatherNd(params=known, indices=at), [3]))
         # Beyond the known seeds, an order that is random, yet the same for the same seed.
-        epoch = tf.where(place < KNOWN, place // STRIDE, KNOWN // STRIDE + random)
-        left = tf.where(place < KNOWN, (STRIDE - 1 - place) % STRIDE, 0)
-        # A repetition draws a seed, and the end of all of them one more.
-        times = tf.where(left > 1, left - 1, left)
-        repeated = tf.raw_ops.RepeatDataset(input_dataset=_random(generator), count=times, **NUMBERS)
-        zero = tf.raw_ops.TensorDataset(components=[np.int64(0)], output_shapes=[[]])
-        both = tf.raw_ops.ConcatenateDataset(input_dataset=zero, another_dataset=repeated, **NUMBERS)
-        with tf.control_dependencies([_single(tf.raw_ops.SkipDataset(input_dataset=both, count=times, **NUMBERS))]):
-            return tf.identity(epoch), tf.zeros([], tf.int64)
+        epoch = tf.raw_ops.SelectV2(condition=tf.equal(value, random), t=epoch, e=KNOWN + random)
+        repeated = tf.raw_ops.RepeatDataset(input_dataset=one, count=times, **NUMBERS)
+        last = tf.raw_ops.TensorDataset(components=[offsets], output_shapes=[None])
+        both = tf.raw_ops.ConcatenateDataset(input_dataset=repeated, another_dataset=last, output_types=[tf.int64], output_shapes=[None])
+        skipped = tf.raw_ops.SkipDataset(input_dataset=both, count=times, output_types=[tf.int64], output_shapes=[None])
+        offsets = tf.raw_ops.DatasetToSingleElement(dataset=skipped, output_types=[tf.int64], output_shapes=[None])[0]
+        return offsets + epoch * factor
 
     return draw.get_concrete_function()
 

@@ -16,6 +16,7 @@ from vlpipe.engines import splitmix_graph
 from vlpipe.engines.apply_transforms import transform_batch
 from vlpipe.engines.augment import Augmenter
 from vlpipe.engines.decode import BatchDecoder
+from vlpipe.engines.epochs import Epochs
 from vlpipe.engines.framing import other_frame, other_frames
 from vlpipe.engines.graph_pieces import GraphPieces
 from vlpipe.engines.graph_records import GraphRecords
@@ -32,11 +33,11 @@ from vlpipe.planning.schedule import Batch, Schedule
 from vlpipe.sources.records import RecordFiles, check_ends
 
 
-def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any], skipped: Skipped | None = None) -> tf.data.Dataset:
+def batches(plan: Plan, epochs: Epochs, deliver: Callable[[Flat], Any], skipped: Skipped | None = None) -> tf.data.Dataset:
     """The batches of the epochs.
 
     Args:
-        epochs: pairs of int64: the number of an epoch, and the first batch to deliver of it; beyond the last batch: none.
+        epochs: those to deliver.
         deliver: turns a flat batch into the user's element.
         skipped: counts the damaged records, which are left out; None: the first one is an error.
     """
@@ -45,7 +46,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any],
     order = _Order(plan.schedule)
     with tf.device("CPU:0"):  # where tf.data runs, even on a machine with a GPU
         reader = _Reader(plan, skipped, others)
-    steps = epochs.flat_map(untouched(order.steps))
+    steps = epochs.numbers.flat_map(untouched(order.steps))
     delivered = steps.map(
         untouched(lambda *step: deliver(reader.read(*step))),
         num_parallel_calls=default_parallelism(plan.options, per_core=2),  # a call waits for its reads one after another
@@ -161,7 +162,7 @@ class _Reader:
         pieces.set_shape([self._plan.static_shape[0]])
         taken = self._pieces.take(pieces, epoch)
         flat = self._decode(self._records.checked(data, agree, taken.records), taken, real, bucket)
-        if not self._plan.has_transforms:
+        if not self._plan.frame_plan.has_transforms:
             return flat
         return transform_batch(self._plan, {**flat, "epoch": epoch, "bucket": bucket}, self._augmenter)
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from vlpipe.engines.apply_transforms import transform_batch
 from vlpipe.engines.augment import Augmenter
 from vlpipe.engines.batch_reader import AHEAD, BatchReader
+from vlpipe.engines.epochs import Epochs
 from vlpipe.engines.grouping import Flat
 from vlpipe.engines.parse import Parser
 from vlpipe.engines.python_calls import keep_alive, wait_at_exit
@@ -23,20 +24,18 @@ from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse_batch
 
 
-def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any], skipped: Skipped | None = None) -> tf.data.Dataset:
+def batches(plan: Plan, epochs: Epochs, deliver: Callable[[Flat], Any], skipped: Skipped | None = None) -> tf.data.Dataset:
     """The batches of the epochs.
 
     Args:
-        epochs: pairs of int64: the number of an epoch, and the first batch to deliver of it; beyond the last batch: none.
+        epochs: those to deliver.
         deliver: turns a flat batch into the user's element.
         skipped: counts the damaged records, which are left out; None: the first one is an error.
     """
     reader = _BatchReader(plan, skipped)
-    untouched = tf.autograph.experimental.do_not_convert
-    steps = plan.steps_per_epoch
     # One number for epoch and batch: each further function that tf.data calls for a batch takes longer than copying 100 short records.
-    numbers = epochs.flat_map(untouched(lambda epoch, first: tf.data.Dataset.range(epoch * steps + first, (epoch + 1) * steps)))
-    delivered = numbers.map(
+    untouched = tf.autograph.experimental.do_not_convert
+    delivered = epochs.steps(plan.steps_per_epoch).map(
         untouched(lambda number: deliver(reader.in_graph(number))),
         num_parallel_calls=_parallelism(plan),
         deterministic=True,
@@ -78,7 +77,7 @@ class _BatchReader(BatchReader):
         for name in [name for name in batch if name.startswith("splits:")]:
             values = batch[name.removeprefix("splits:")]
             batch[name.removeprefix("splits:")] = tf.RaggedTensor.from_row_splits(values, batch.pop(name), validate=False)
-        if self._plan.has_transforms:
+        if self._plan.frame_plan.has_transforms:
             return transform_batch(self._plan, {**batch, "epoch": epoch}, self._augmenter)
         batch.pop("bucket", None)
         return batch

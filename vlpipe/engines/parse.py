@@ -52,7 +52,7 @@ class Parser(ParsedFields):
             sequences = self._checked(name, sequences, frames[name], rows)
             if part.with_key and not self._plan.frame_plan.frame_range.is_all:
                 sequences = _cut(sequences, pieces)
-            values = tf.cast(sequences.values, self._plan.reading_dtype(name))
+            values = tf.cast(sequences.values, self._plan.frame_plan.reading_dtype(name))
             values = tf.ensure_shape(values, [None, *self._index.schema.sequences[name].dimensions])
             flat[part.flat] = sequences.with_values(values)
             flat[f"n:{part.flat}"] = tf.cast(sequences.row_lengths(), tf.int32)

@@ -20,6 +20,7 @@ import tensorflow as tf
 from vlpipe.engines.apply_transforms import transform_record
 from vlpipe.engines.augment import Augmenter, Draws
 from vlpipe.engines.decode import BatchDecoder
+from vlpipe.engines.epochs import Epochs
 from vlpipe.engines.graph_pieces import pieces_of_records
 from vlpipe.engines.grouping import Flat, Grouping, group, with_lengths
 from vlpipe.engines.python_calls import keep_alive
@@ -31,7 +32,6 @@ from vlpipe.planning.plan import Plan
 from vlpipe.storage.example import parse, require
 from vlpipe.storage.index import Index
 from vlpipe.storage.schema import Sequence
-from vlpipe.transforms.augmentations import speed_of
 
 SHUFFLE_BYTES = 1 << 28  # of serialized records in the shuffle buffer
 READ_BYTES = 1 << 20
@@ -40,11 +40,11 @@ INTERLEAVED = 8  # shards that are read in turn
 PREFETCHED = 1  # finished batches that wait for the model; bucketing makes batches one after another, so that more would not help
 
 
-def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
+def batches(plan: Plan, epochs: Epochs, deliver: Callable[[Flat], Any]) -> tf.data.Dataset:
     """The batches of the epochs.
 
     Args:
-        epochs: pairs of int64: the number of an epoch, and the first batch to deliver of it: 0, or a number beyond the last batch for none.
+        epochs: those to deliver.
         deliver: turns a flat batch into the user's element.
     """
     longest = {name: tuple(frames.tolist()) for name, frames in plan.least_by_part.items() if frames.any()}
@@ -80,7 +80,7 @@ def batches(plan: Plan, epochs: tf.data.Dataset, deliver: Callable[[Flat], Any])
         return group(examples, grouping)
 
     untouched = tf.autograph.experimental.do_not_convert
-    delivered = epochs.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
+    delivered = epochs.numbers.filter(untouched(lambda _, first: first == 0)).flat_map(epoch).map(untouched(deliver)).prefetch(PREFETCHED)
     keep_alive((example, streamed), delivered)
     return delivered
 
@@ -233,9 +233,9 @@ def _example(
     for name in (*selection.features, *selection.labels):
         part, value = selection.part(name), table.renumbered[name][position] if name in table.renumbered else values[name]
         if isinstance(schema.fields[name], Sequence):
-            value = tf.cast(_cut(plan, value, pieces) if part.with_key else value, plan.reading_dtype(name))
+            value = tf.cast(_cut(plan, value, pieces) if part.with_key else value, plan.frame_plan.reading_dtype(name))
         flat[part.flat] = value
-    if plan.has_transforms:
+    if plan.frame_plan.has_transforms:
         flat = transform_record(plan, flat, table.id[position], Draws(batch.numbers, epoch, batch.copies), augmenter)
     if options.needs_ids:
         flat["id"] = table.id[position]
@@ -266,7 +266,7 @@ def _third_party_example(
     pieces = pieces_of_records(plan, position[None], table.id[position][None], frames[None], epoch, _copies(plan, copy))
     batch = decode(data[None], pieces, zero, zero)
     flat = {name: value.values if isinstance(value, tf.RaggedTensor) else value[0] for name, value in batch.items() if name[:2] != "n:"}
-    if plan.has_transforms:
+    if plan.frame_plan.has_transforms:
         flat = transform_record(plan, flat, flat["id"], Draws(pieces.numbers, epoch, pieces.copies), augmenter)
     if not plan.options.needs_ids:
         flat.pop("id", None)
@@ -277,7 +277,7 @@ def _third_party_example(
 
 def _copies(plan: Plan, copy: tf.Tensor) -> tf.Tensor | None:
     """int64 `[1]`, where there are copies; None where each record comes once."""
-    return copy[None] if speed_of(plan.options.augment) is not None else None
+    return copy[None] if plan.options.speed is not None else None
 
 
 def _cut(plan: Plan, frames: tf.Tensor, pieces: PieceFrames) -> tf.Tensor:

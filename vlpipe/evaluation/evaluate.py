@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the package that provides it is TensorFlow's own requiremen
     import tensorflow as tf
     from typing_extensions import Unpack
 
-    from vlpipe.planning.options import Arguments
+    from vlpipe.planning.argument_types import Arguments
 
 _log = logging.getLogger("vlpipe")
 _OWN = ("test_step", "compute_loss", "compute_metrics")  # methods whose overrides would see single frames instead of batches

@@ -18,7 +18,7 @@ from vlpipe.storage.paths import Source
 if TYPE_CHECKING:  # the package that provides it is TensorFlow's own requirement, and only type checkers need it
     from typing_extensions import Unpack
 
-    from vlpipe.planning.options import Arguments
+    from vlpipe.planning.argument_types import Arguments
 
 _log = logging.getLogger("vlpipe")
 

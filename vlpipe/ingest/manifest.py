@@ -12,17 +12,19 @@ from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.ingest.recordings import Recording
 from vlpipe.regular_files import open_regular
 
-_COLUMNS = ("path", "label", "start", "end")  # all others are texts
+_COLUMNS = ("path", "label", "start", "end")  # all others are texts, but for those that tell a part in other words
 
 
 def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[str], *, field: str = "features") -> list[Recording]:
     """Read a CSV file that lists recordings.
 
     A row is a whole recording, or with the columns `start` and `end`, in seconds, a part of it (`vlpipe.audio.load`): the empty start is
-    that of the recording, the empty end its end. The key of a part is the path with the part, as in "day.flac#t=1.5,2.75".
+    that of the recording, the empty end its end. `start` and `duration` (as in Lhotse) or `offset` and `duration` (as in NeMo) tell a part
+    as well; where a row has end and duration, they may differ by 10 ms, and the end counts. A `duration` without `start` and `offset`, or
+    an `offset` without `duration`, is a text like any other. The key of a part is the path with the part, as in "day.flac#t=1.5,2.75".
 
     Args:
-        manifest: CSV in UTF-8 with a header: `path` (relative to `folder`), optionally `label`, `start` and `end`, and further columns of
+        manifest: CSV in UTF-8 with a header: `path` (relative to `folder`), optionally `label`, those of parts, and further columns of
             texts.
         folder: folder of the recordings.
         field: name of the field of features or samples, which no column can have.
@@ -53,11 +55,14 @@ def read_manifest(manifest: str | os.PathLike[str], folder: str | os.PathLike[st
 def _recording(row: dict[str, str], folder: Path, where: str) -> Recording:
     path = folder / row["path"]
     file = Path(os.path.relpath(path, folder)).as_posix()
+    start = "offset" if "start" not in row and "offset" in row and "duration" in row else "start"
+    duration = row.get("duration", "") if start in row else ""
     try:
-        span = Span.of_texts(row.get("start", ""), row.get("end", ""))
+        span = Span.of_texts(row.get(start, ""), row.get("end", ""), duration, start_name=start)
     except ArgumentError as error:
         raise DatasetError(f"{where}: the part of {file}: {error} Fix the row.") from None
-    texts = {name: value for name, value in row.items() if name not in _COLUMNS}
+    told = {*_COLUMNS, start, *(["duration"] if start in row else [])}
+    texts = {name: value for name, value in row.items() if name not in told}
     if span.is_whole:
         return Recording(path, file, row.get("label"), texts)
     return Recording(path, f"{file}#{span.fragment}", row.get("label"), texts, span, where)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import keras
     from typing_extensions import Unpack
 
-    from vlpipe.planning.options import Arguments
+    from vlpipe.planning.argument_types import Arguments
 
 THREADS = 4  # at most: copying takes no interpreter lock, but all else of a batch does
 MAX_AHEAD = 1 << 16

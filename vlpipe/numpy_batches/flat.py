@@ -34,8 +34,8 @@ class FlatBatches:
         self._parts = [(part.name, part.make is None) for part in self._reader.parts]
         self._purposes = purposes_of(type(augment).__name__ for augment in plan.options.augment or ())
         keep = ahead + IN_TRANSIT
-        features = plan.selection.features if plan.has_transforms else ()
-        self._pools = {name: Pool(plan.peak_bytes(name), keep) for name in features}
+        features = plan.selection.features if plan.frame_plan.has_transforms else ()
+        self._pools = {name: Pool(plan.memory.peak_bytes(name), keep) for name in features}
 
     def __call__(self, number: int) -> Flat:
         """The parts of the batch by their names.
@@ -49,7 +49,7 @@ class FlatBatches:
         data = batch.pop("records", None)
         if data is not None:
             batch |= self._labels(number, data)
-        if plan.has_transforms:
+        if plan.frame_plan.has_transforms:
             with np.errstate(all="ignore"):  # NaN and infinities are delivered, as TensorFlow computes them, or found below
                 batch = self._transformed(batch, number // plan.steps_per_epoch)
         batch.pop("bucket", None)
@@ -86,7 +86,7 @@ class FlatBatches:
         dtype = dtype_of(plan.selection.dtypes[name])
         if plan.options.check_finite == "zero" and is_float(sequences.values.dtype):
             sequences = sequences.having(zeroed(sequences.values))
-        if plan.can_lose(name) and not plan.normalizes_stored(name):
+        if plan.frame_plan.can_lose(name) and not plan.frame_plan.normalizes_stored(name):
             sequences = sequences.having(_cast_exactly(plan.index, name, sequences, dtype, ids))
         if plan.options.normalize is not None:
             sequences = sequences.having(sequences.values.astype(np.float64))
@@ -120,7 +120,7 @@ class FlatBatches:
         plan, dtype = self._plan, sequences.values.dtype
         least = plan.least_by_part[part.flat]
         frames = max(int(sequences.lengths.max()), int(least[bucket]) if bucket is not None else 0)
-        shape = (len(sequences.splits) - 1, frames, *plan.dimensions(part.name))
+        shape = (len(sequences.splits) - 1, frames, *plan.frame_plan.dimensions_of(part.name))
         target = self._pools[part.name].empty(shape, dtype) if part.is_feature else np.empty(shape, dtype)
         return sequences.padded(target, cast(np.asarray(plan.selection.paddings.number(part.flat)), dtype))
 

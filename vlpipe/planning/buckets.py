@@ -1,13 +1,35 @@
-"""Lengths of sequences: their histogram, and the bucket boundaries that pad them least."""
+"""Buckets of lengths: the histogram of lengths, and the boundaries that pad them least."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
 from vlpipe.planning.options import Options
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Sequences of similar length, which are batched together.
+
+    Attributes:
+        upper: its boundary: the most frames of a sequence in it (inclusive).
+        batch_size: sequences in a full batch (of one rank).
+        records: sequences in it.
+        longest: frames of the longest of them; 0 for an empty bucket.
+        steps: batches of this bucket in an epoch (of one rank).
+        rows: the different numbers of rows of these batches.
+    """
+
+    upper: int
+    batch_size: int
+    records: int
+    longest: int
+    steps: int
+    rows: tuple[int, ...]
 
 
 def histogram(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vlpipe.errors import ArgumentError
 from vlpipe.planning.buckets import histogram
+from vlpipe.planning.conversions import can_lose
 from vlpipe.planning.options import Options
 from vlpipe.planning.paddings import label_dtype
 from vlpipe.planning.selection import Selection
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Opened
-from vlpipe.storage.schema import Schema
 from vlpipe.transforms.audio_features import WaveformFeatures
-from vlpipe.transforms.augmentations import of_stage, speed_of
+from vlpipe.transforms.augmentations import of_stage
 from vlpipe.transforms.crop import Crop
-from vlpipe.transforms.noise import AddNoise, known_rate
+from vlpipe.transforms.noise import AddNoise
 from vlpipe.transforms.normalize import MeanVariance, of_opened, of_path, of_source
 from vlpipe.transforms.transform import LengthMap, TracedTransform, Transform, traced
 from vlpipe.transforms.waveforms import check_waveform
@@ -95,9 +95,12 @@ class FrameRange:
 
 @dataclass(frozen=True, eq=False)
 class FramePlan:
-    """The arguments crop, transform, normalize and augment, applied to one index.
+    """The arguments crop, transform, normalize and augment, applied to the selected fields of one index.
 
     Attributes:
+        options: the arguments.
+        selection: the fields that are delivered.
+        index: of the source.
         frame_range: which frames of the key feature are read.
         dimensions: shape of a delivered frame of the key feature.
         lengths: the length after the transform of each length that occurs; None without a transform.
@@ -106,6 +109,9 @@ class FramePlan:
         moments: mean and variance by feature, for normalize="global" or a path.
     """
 
+    options: Options
+    selection: Selection
+    index: Index = field(repr=False)
     frame_range: FrameRange
     dimensions: tuple[int, ...]
     lengths: LengthMap | None
@@ -118,9 +124,37 @@ class FramePlan:
         traced = self.traced.get(name)
         return traced if isinstance(traced, WaveformFeatures) else None
 
-    def dimensions_of(self, name: str, schema: Schema) -> tuple[int, ...]:
+    def dimensions_of(self, name: str) -> tuple[int, ...]:
         """Shape of a delivered frame of a sequence."""
-        return self.traced[name].dimensions if name in self.traced else schema.sequences[name].dimensions
+        return self.traced[name].dimensions if name in self.traced else self.index.schema.sequences[name].dimensions
+
+    def reading_dtype(self, name: str) -> str:
+        """The dtype in which a sequence is read: a label in its own; a feature in the stored one where normalisation converts it to
+        float64, where audio features scale it, or where the delivered one can lose values, else in that one.
+        """
+        stored = self.index.schema.sequences[name]
+        if name not in self.selection.features:
+            return label_dtype(stored)
+        is_waveform = self.waveform(name) is not None
+        as_stored = self.index.stored(name).scale is None and (self.normalizes_stored(name) or is_waveform or self.can_lose(name))
+        return stored.dtype if as_stored else self.selection.dtypes[name]
+
+    def normalizes_stored(self, name: str) -> bool:
+        """Whether a feature is normalised before anything else is computed from its frames."""
+        return self.options.normalize is not None and name not in self.traced
+
+    def can_lose(self, name: str) -> bool:
+        """Whether the delivered dtype of a feature may not hold one of its stored values, and these are delivered."""
+        if self.waveform(name) is not None:
+            return False
+        return self.index.stored(name).scale is None and can_lose(self.index.schema.sequences[name].dtype, self.selection.dtypes[name])
+
+    @property
+    def has_transforms(self) -> bool:
+        """Whether frames are parsed, changed or tested between reading and padding."""
+        parts = self.selection.frame_parts
+        parsed = any(self.index.access(part.name, as_feature=part.is_feature).is_parsed for part in parts)
+        return self.options.has_transforms or parsed or any(map(self.can_lose, self.selection.features))
 
 
 def frame_plan_for(
@@ -140,7 +174,7 @@ def frame_plan_for(
     least = 0 if options.windows is None else options.windows.least
     lengths: LengthMap | None = None
     functions: dict[str, TracedTransform | WaveformFeatures] = {}
-    waveform, speed = _waveform(index, selection, options), speed_of(options.augment)
+    waveform, speed = _waveform(index, selection, options), options.speed
     if waveform is not None:
         frames, least = waveform.heard(frames), int(waveform.heard(np.array([least]))[0])
     if speed is not None and copies is not None:
@@ -162,7 +196,7 @@ def frame_plan_for(
         else:
             moments = of_path(options.normalize, {name: sequences[name].dimensions for name in selection.features})
     _check_augment(index, selection, options, functions.get(selection.key), dimensions)
-    return frames, FramePlan(FrameRange.of(options), dimensions, lengths, least, functions, moments)
+    return frames, FramePlan(options, selection, index, FrameRange.of(options), dimensions, lengths, least, functions, moments)
 
 
 def _waveform(index: Index, selection: Selection, options: Options) -> WaveformFeatures | None:
@@ -171,7 +205,7 @@ def _waveform(index: Index, selection: Selection, options: Options) -> WaveformF
     if features is None:
         return None
     decoded = index.stored(key).parsed == "audio"
-    return WaveformFeatures.of(features, key, index.schema.sequences[key], rate=index.metadata.get("sample_rate"), decoded=decoded)
+    return WaveformFeatures.of(features, key, index.schema.sequences[key], rates=index.sample_rates, decoded=decoded)
 
 
 def _functions(
@@ -203,15 +237,16 @@ def _check_augment(
 ) -> None:
     """Check that each augmentation fits what it gets: the samples, or delivered frames of the key feature (`dimensions`)."""
     key = selection.key
-    rate, whose = known_rate(index), "the data has"
+    rates, whose = index.sample_rates, "the data has"
     if isinstance(transform, WaveformFeatures):
-        rate, whose = transform.features.sample_rate, f"{type(transform.features).__name__} takes"
+        rates, whose = (transform.features.sample_rate,), f"{type(transform.features).__name__} takes"
     for _, augment in of_stage(options.augment, "samples"):
-        field = index.schema.sequences[key]
+        samples = index.schema.sequences[key]
         is_float = isinstance(transform, WaveformFeatures) or index.stored(key).scale is not None
-        check_waveform(augment, key, replace(field, dtype="float32") if is_float else field, selection.aligned)
+        check_waveform(augment, key, replace(samples, dtype="float32") if is_float else samples, selection.aligned)
         if isinstance(augment, AddNoise):
-            augment.check_rate(rate, whose)
+            for rate in rates:
+                augment.check_rate(rate, whose)
     for _, augment in of_stage(options.augment, "features"):
         augment.check(key, dimensions)
     for _, augment in of_stage(options.augment, "batch"):

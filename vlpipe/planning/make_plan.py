@@ -14,24 +14,25 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.alignment import with_aligned
-from vlpipe.planning.buckets import boundaries_of, buckets_of, histogram, weighted_histogram
+from vlpipe.planning.buckets import Bucket, boundaries_of, buckets_of, histogram, weighted_histogram
 from vlpipe.planning.class_weights import by_label
 from vlpipe.planning.drawing import draw, parts_of, rates_of
+from vlpipe.planning.dtypes import INTEGER_DTYPES, itemsize_of
 from vlpipe.planning.frame_plan import FrameRange, frame_plan_for
-from vlpipe.planning.options import INTEGER_DTYPES, Options, itemsize_of
+from vlpipe.planning.options import Options
 from vlpipe.planning.pieces import Pieces, at_speeds, pieces_of
-from vlpipe.planning.plan import Bucket, Plan
+from vlpipe.planning.plan import Plan
 from vlpipe.planning.schedule import BatchSpans, Schedule, cut
 from vlpipe.planning.selection import Selection, selection_of
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Source
-from vlpipe.transforms.augmentations import of_stage, python_in, speed_of
+from vlpipe.transforms.augmentations import of_stage, python_in
 
 if TYPE_CHECKING:  # the package that provides it is TensorFlow's own requirement, and only type checkers need it
     from typing_extensions import Unpack
 
-    from vlpipe.planning.options import Arguments
+    from vlpipe.planning.argument_types import Arguments
 
 
 def plan(source: Source, **arguments: Unpack[Arguments]) -> Plan:
@@ -82,9 +83,8 @@ def make_plan(index: Index, options: Options) -> Plan:
             f"windows: all {len(delivered.rows)} records are shorter than a window of {options.windows.frames} frames, and "
             'tail="drop" leaves them out. Use shorter windows, or another tail.'
         )
-    speed = speed_of(options.augment)
-    if speed is not None:
-        pieces = at_speeds(pieces, len(speed.factors))
+    if options.speed is not None:
+        pieces = at_speeds(pieces, options.speeds)
     frames, frame_plan = frame_plan_for(index, selection, options, pieces.frames, pieces.copies)
     delivered, pieces, frames = _with_frames(delivered, pieces, frames, index, selection, options)
     there = len(pieces)
@@ -104,7 +104,7 @@ def make_plan(index: Index, options: Options) -> Plan:
     _check_shared(spans, options)
     refused = delivered.refused | {"tail": left_out, "remainder": len(bucket_of) - int(spans.counts.sum())}
     refused = {reason: count for reason, count in refused.items() if count}
-    dimensions = {name: frame_plan.dimensions_of(name, index.schema) for name in selection.features}
+    dimensions = {name: frame_plan.dimensions_of(name) for name in selection.features}
     seed = (options.seed or 0) if options.shuffle else None
     return Plan(
         options=options,

@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
 from vlpipe.arguments import MAX_FRAMES, Default, integer
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.argument_checks import (
+    checked_buckets,
+    checked_check_finite,
+    checked_names,
+    checked_normalize,
+    checked_range,
+    checked_shard,
+)
+from vlpipe.planning.argument_types import (
+    Batching,
+    CheckFinite,
+    ClassWeight,
+    Engine,
+    LabelClasses,
+    OnDamage,
+    OutOfRange,
+    PadTo,
+    Remainder,
+    Shapes,
+    Verify,
+)
 from vlpipe.planning.class_weights import checked_class_weight
 from vlpipe.planning.damage import Skip, checked_on_damage
+from vlpipe.planning.dtypes import FLOAT_DTYPES, INTEGER_DTYPES
 from vlpipe.planning.paddings import checked_label_padding, checked_padding
 from vlpipe.planning.static_shapes import Batched, batched
 from vlpipe.storage.paths import Opened
-from vlpipe.transforms.augmentations import Augmentation, checked_augment, speed_of
+from vlpipe.transforms.augmentations import Augmentation, checked_augment
 from vlpipe.transforms.crop import Crop
+from vlpipe.transforms.speed import SpeedPerturb
 from vlpipe.transforms.transform import Transform
 from vlpipe.transforms.windows import Windows
 
@@ -29,22 +51,9 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCH_SIZE = 32
 MAX_BATCH_SIZE = 2**24  # TensorFlow allocates a batch before it has seen one, and the process dies if that fails
-FLOAT_DTYPES = ("float32", "float16", "float64", "bfloat16")
-INTEGER_DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64")
-
-Batching = Literal["bucket", "pad", "ragged", "same_length"]
-PadTo = Literal["longest", "boundary"]
-Remainder = Literal["keep", "drop", "pad"]
-Shapes = Literal["any", "static"]
-OutOfRange = Literal["error", "drop", "truncate"]
-Engine = Literal["auto", "mapped", "graph", "stream"]
-Verify = Literal["first", "always", "never"]
-OnDamage = Literal["error"] | Skip
-CheckFinite = Literal["error", "zero"] | None
-Weights = Literal["balanced"] | Mapping[int, float]
-ClassWeight = Weights | Mapping[str, Weights] | None
-Classes = Sequence[str] | str | os.PathLike[str] | Opened
-LabelClasses = Classes | Mapping[str, Classes] | None
+DEFAULT_DTYPE = Default("float32")  # integers that it may not hold are delivered as they are
+DEFAULT_PAD_TO = cast("PadTo", Default("longest"))
+DEFAULT_REMAINDER = cast("Remainder", Default("keep"))
 
 _CHOICES = {
     "batching": get_args(Batching),
@@ -56,54 +65,7 @@ _CHOICES = {
     "verify": get_args(Verify),
     "dtype": FLOAT_DTYPES + INTEGER_DTYPES,
 }
-NORMALIZE = ("utterance", "global")
 _FLAGS = ("shuffle", "repeat", "lengths", "ids")
-
-
-DEFAULT_DTYPE = Default("float32")  # integers that it may not hold are delivered as they are
-DEFAULT_PAD_TO = cast("PadTo", Default("longest"))
-DEFAULT_REMAINDER = cast("Remainder", Default("keep"))
-
-
-class Arguments(TypedDict, total=False):
-    """The arguments of `make_dataset` after the source, for type checkers."""
-
-    batching: Batching
-    batch_size: int | None
-    frames_per_batch: int | None
-    multiple_of: int | None
-    buckets: int | Iterable[int] | None
-    pad_to: PadTo
-    remainder: Remainder
-    shapes: Shapes
-    length_range: tuple[int | None, int | None]
-    out_of_range: OutOfRange
-    shuffle: bool
-    seed: int | None
-    repeat: bool
-    resume: dict[str, Any] | None
-    features: str | tuple[str, ...] | None
-    label: str | tuple[str, ...] | Literal[False] | None
-    aligned: str | tuple[str, ...] | Literal[False] | None
-    lengths: bool
-    ids: bool
-    label_padding: int | Mapping[str, float]
-    padding_value: float | Mapping[str, float]
-    class_weight: ClassWeight
-    dtype: str
-    crop: int | Crop | None
-    windows: int | Windows | None
-    transform: Callable[[Any], Any] | Transform | None
-    normalize: str | os.PathLike[str] | Opened | None
-    augment: Augmentation | Sequence[Augmentation] | None
-    layout: str | Layout | None
-    label_classes: LabelClasses
-    shard: tuple[int, int]
-    engine: Engine
-    verify: Verify
-    on_damage: OnDamage
-    check_finite: CheckFinite
-    num_parallel_calls: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,14 +146,14 @@ class Options:
         for name, value in batched(self.shapes, self.batching, Batched(self.pad_to, self.remainder, self.buckets))._asdict().items():
             self._set(name, value)
         self._set("on_damage", checked_on_damage(self.on_damage))
-        self._set("check_finite", _checked_check_finite(self.check_finite))
-        self._set("length_range", _checked_range(self.length_range))
-        self._set("shard", _checked_shard(self.shard))
+        self._set("check_finite", checked_check_finite(self.check_finite))
+        self._set("length_range", checked_range(self.length_range))
+        self._set("shard", checked_shard(self.shard))
         self._set("padding_value", checked_padding(self.padding_value, self.dtype))
-        self._set("features", _checked_names("features", self.features))
+        self._set("features", checked_names("features", self.features))
         for name in ("label", "aligned"):
             if getattr(self, name) is not False:
-                self._set(name, _checked_names(name, getattr(self, name)))
+                self._set(name, checked_names(name, getattr(self, name)))
         self._check_transforms()
         self._check_together()
 
@@ -210,7 +172,7 @@ class Options:
         if self.transform is not None and self.transform.features is not None and self.dtype in INTEGER_DTYPES:
             kind = type(self.transform.features).__name__
             raise ArgumentError(f'transform: {kind} computes fractions, which dtype={self.dtype!r} cannot hold. Use dtype="float32".')
-        self._set("normalize", _checked_normalize(self.normalize))
+        self._set("normalize", checked_normalize(self.normalize))
         self._set("augment", checked_augment(self.augment))
         fractions = any(augment.makes_fractions for augment in self.augment or ())
         if self.dtype in INTEGER_DTYPES and (self.normalize is not None or fractions):
@@ -238,7 +200,7 @@ class Options:
                 f"on_damage: a batch without its damaged records is no multiple of {self.multiple_of} (multiple_of, or the replicas of the "
                 'strategy). Pass remainder="pad", which repeats rows with weight 0 in their place.'
             )
-        if self.windows is not None and speed_of(self.augment) is not None:
+        if self.windows is not None and self.speed is not None:
             raise ArgumentError(
                 "windows: SpeedPerturb would make windows of different lengths. Leave one out, or pass crop=vlpipe.Crop(..., random=True), "
                 "which need not be of one length."
@@ -270,10 +232,14 @@ class Options:
         return bool(self.shuffle or self.augment or moved)
 
     @property
+    def speed(self) -> SpeedPerturb | None:
+        """The augmentation that makes copies of the pieces; None where each piece comes once."""
+        return next((augment for augment in self.augment or () if isinstance(augment, SpeedPerturb)), None)
+
+    @property
     def speeds(self) -> int:
         """At how many speeds each piece comes in an epoch."""
-        speed = speed_of(self.augment)
-        return 1 if speed is None else len(speed.factors)
+        return 1 if self.speed is None else len(self.speed.factors)
 
     @property
     def has_transforms(self) -> bool:
@@ -308,76 +274,6 @@ def replicas_in_scope() -> int:
     """Replicas of the `tf.distribute` strategy in scope; 1 without one. A process that has not loaded TensorFlow has none."""
     tensorflow = sys.modules.get("tensorflow")
     return int(tensorflow.distribute.get_strategy().num_replicas_in_sync) if tensorflow is not None else 1
-
-
-def checked_buckets(buckets: Any) -> int | tuple[int, ...] | None:
-    """Return `buckets` as None, a number, or a tuple of ascending inclusive upper lengths.
-
-    Raises:
-        ArgumentError: it is none of these.
-    """
-    if buckets is None:
-        return None
-    if isinstance(buckets, (int, np.integer)) and not isinstance(buckets, bool):
-        return integer("buckets", buckets, 1)
-    if not isinstance(buckets, Iterable) or isinstance(buckets, (str, bytes)):
-        raise ArgumentError(f"buckets: came as {buckets!r}, expected a number of buckets, or a list of their inclusive upper lengths.")
-    boundaries = tuple(integer("buckets", boundary, 1, MAX_FRAMES) for boundary in buckets)
-    if not boundaries or any(after <= before for before, after in itertools.pairwise(boundaries)):
-        raise ArgumentError(f"buckets: came as {list(boundaries)}, expected ascending upper lengths, such as [100, 200, 400].")
-    return boundaries
-
-
-def _checked_check_finite(check_finite: Any) -> Any:
-    if check_finite is None or (isinstance(check_finite, str) and check_finite in ("error", "zero")):
-        return check_finite
-    raise ArgumentError(f'check_finite: came as {check_finite!r}, expected "error", "zero", or None for no check.')
-
-
-def _checked_range(length_range: Any) -> tuple[int, int | None]:
-    if not isinstance(length_range, (tuple, list)) or len(length_range) != 2:
-        raise ArgumentError(f"length_range: came as {length_range!r}, expected (shortest, longest), such as (1, None).")
-    shortest, longest = length_range
-    shortest = 0 if shortest is None else integer("length_range[0]", shortest, 0)
-    longest = None if longest is None else integer("length_range[1]", longest, 0)
-    if longest is not None and longest < shortest:
-        raise ArgumentError(f"length_range: came as {length_range!r}, expected shortest <= longest.")
-    return shortest, longest
-
-
-def _checked_shard(shard: Any) -> tuple[int, int]:
-    if not isinstance(shard, (tuple, list)) or len(shard) != 2:
-        raise ArgumentError(f"shard: came as {shard!r}, expected (rank, world), such as (0, 8).")
-    rank, world = shard
-    rank, world = integer("shard[0]", rank, 0), integer("shard[1]", world, 1)
-    if rank >= world:
-        raise ArgumentError(f"shard: came as {shard!r}, expected a rank from 0 to {world - 1}.")
-    return rank, world
-
-
-def _checked_normalize(normalize: Any) -> str | Opened | None:
-    """None, a method, an open source, or the absolute path of statistics; being absolute, it never equals the name of a method."""
-    if normalize is None or isinstance(normalize, Opened) or (isinstance(normalize, str) and normalize in NORMALIZE):
-        return normalize
-    if isinstance(normalize, (str, os.PathLike)) and os.path.exists(normalize):
-        return os.path.abspath(os.fsdecode(normalize))
-    raise ArgumentError(
-        f"normalize: came as {normalize!r}, expected one of None, {', '.join(map(repr, NORMALIZE))}, or a path that exists: a dataset "
-        "directory, its vlpipe.json, or a file that `vlpipe stats SOURCE --json` wrote; or an open source."
-    )
-
-
-def _checked_names(option: str, names: Any) -> str | tuple[str, ...] | None:
-    if names is None or isinstance(names, str):
-        return names
-    if isinstance(names, (tuple, list)) and names and all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
-        return tuple(names)
-    raise ArgumentError(f"{option}: came as {names!r}, expected the name of a field or a tuple of different names.")
-
-
-def itemsize_of(dtype: str) -> int:
-    """Bytes of one value; NumPy does not know bfloat16."""
-    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
 def default_parallelism(options: Options, per_core: int = 1) -> int:

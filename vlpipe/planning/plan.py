@@ -10,43 +10,22 @@ from typing import Any
 import numpy as np
 
 from vlpipe.errors import ArgumentError, counted
-from vlpipe.planning.conversions import can_lose
+from vlpipe.planning.batch_memory import BatchMemory
+from vlpipe.planning.buckets import Bucket
 from vlpipe.planning.damage import name_of_run, state_of_skipped
 from vlpipe.planning.drawing import MixedPart
 from vlpipe.planning.frame_plan import FramePlan
-from vlpipe.planning.options import Options, itemsize_of
-from vlpipe.planning.paddings import label_dtype
+from vlpipe.planning.options import Options
+from vlpipe.planning.padding_share import frames_by_bucket
 from vlpipe.planning.pieces import Pieces
+from vlpipe.planning.plan_picture import draw
 from vlpipe.planning.resume import Identity, make_state, run_identity
 from vlpipe.planning.schedule import Schedule
 from vlpipe.planning.selection import FramePart, Selection
 from vlpipe.storage.index import Index
-from vlpipe.text_tables import BLUE, RED, columns, html, named, picture, text
-from vlpipe.transforms.augmentations import STAGES, Augmentation, of_stage, speed_of
+from vlpipe.text_tables import columns, html, named, picture, text
+from vlpipe.transforms.augmentations import STAGES, Augmentation, of_stage
 from vlpipe.transforms.noise import AddNoise
-
-_BINS = 64  # of the picture, and the most boundaries in it
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Sequences of similar length, which are batched together.
-
-    Attributes:
-        upper: its boundary: the most frames of a sequence in it (inclusive).
-        batch_size: sequences in a full batch (of one rank).
-        records: sequences in it.
-        longest: frames of the longest of them; 0 for an empty bucket.
-        steps: batches of this bucket in an epoch (of one rank).
-        rows: the different numbers of rows of these batches.
-    """
-
-    upper: int
-    batch_size: int
-    records: int
-    longest: int
-    steps: int
-    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +109,7 @@ class Plan:
     def shapes(self) -> tuple[tuple[int | None, ...], ...]:
         """The distinct shapes `(B, T, d)` of the batches; T is None where batches are padded to their longest sequence."""
         static = self.options.pad_to == "boundary" or self.options.batching == "same_length"
-        key = self.dimensions(self.selection.key)
+        key = self.frame_plan.dimensions
         shapes = {(size, bucket.upper if static else self._window_frames, *key) for bucket in self.buckets for size in bucket.rows}
         return tuple(sorted(shapes, key=lambda shape: (shape[1] or 0, -(shape[0] or 0))))
 
@@ -182,114 +161,37 @@ class Plan:
             np.maximum.at(longest, bucket_of, access.counts(self.index.rows)[self.pieces.rows])
         return np.maximum.accumulate(longest)
 
-    def dimensions(self, name: str) -> tuple[int, ...]:
-        """Shape of a delivered frame of a sequence."""
-        return self.frame_plan.dimensions_of(name, self.index.schema)
-
-    def reading_dtype(self, name: str) -> str:
-        """The dtype in which a sequence is read: a label in its own; a feature in the stored one where normalisation converts it to
-        float64, where audio features scale it, or where the delivered one can lose values, else in that one.
-        """
-        if name not in self.selection.features:
-            return label_dtype(self.index.schema.sequences[name])
-        is_waveform = self.frame_plan.waveform(name) is not None
-        as_stored = self.index.stored(name).scale is None and (self.normalizes_stored(name) or is_waveform or self.can_lose(name))
-        return self.index.schema.sequences[name].dtype if as_stored else self.selection.dtypes[name]
-
-    def normalizes_stored(self, name: str) -> bool:
-        """Whether a feature is normalised before anything else is computed from its frames."""
-        return self.options.normalize is not None and name not in self.frame_plan.traced
-
     def has_infinite_padding(self, part: str) -> bool:
         """Whether `check_finite` has to tell the padding of a part ("x:features") from its values: it is NaN or infinite."""
         paddings, name = self.selection.paddings, part[2:]
         return self.options.check_finite is not None and name in self.index.schema.sequences and not np.isfinite(paddings.number(part))
 
-    def can_lose(self, name: str) -> bool:
-        """Whether the delivered dtype of a feature may not hold one of its stored values, and these are delivered."""
-        if self.frame_plan.waveform(name) is not None:
-            return False
-        return self.index.stored(name).scale is None and can_lose(self.index.schema.sequences[name].dtype, self.selection.dtypes[name])
-
-    @property
-    def has_transforms(self) -> bool:
-        """Whether frames are parsed, changed or tested between reading and padding."""
-        parts = self.selection.frame_parts
-        parsed = any(self.index.access(part.name, as_feature=part.is_feature).is_parsed for part in parts)
-        return self.options.has_transforms or parsed or any(map(self.can_lose, self.selection.features))
-
     @property
     def peak_batch_bytes(self) -> int:
         """Maximum bytes of the features of a batch."""
-        with_key = sum(size for name, size in self.frame_bytes.items() if self.selection.part(name).with_key)
-        others = sum(self.most_frames[name] * size for name, size in self.frame_bytes.items() if not self.selection.part(name).with_key)
-        return max((rows * (frames * with_key + others) for rows, frames in self._largest), default=0)
+        return self.memory.peak_batch_bytes
 
-    def peak_bytes(self, name: str) -> int:
-        """Maximum bytes of one feature in a batch."""
-        own = self.most_frames[name]
-        frames_and_rows = self._largest if self.selection.part(name).with_key else [(rows, own) for rows, _ in self._largest]
-        return max((rows * frames * self.frame_bytes[name] for rows, frames in frames_and_rows), default=0)
-
-    def peak_bytes_read(self, name: str) -> int:
-        """Maximum bytes of one feature in a batch as it is read, before a transform."""
-        frames = self.peak_bytes(name) // self.frame_bytes[name]
-        is_transformed = name in self.frame_plan.traced and self.frame_plan.lengths is not None
-        has_speeds = name == self.selection.key and speed_of(self.options.augment) is not None
-        if (is_transformed or has_speeds) and len(self.pieces):
-            frames = max(rows for rows, _ in self._largest or [(0, 0)]) * int(self.pieces.frames.max())
-        stored = self.index.schema.sequences[name]
-        return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize_of(self.reading_dtype(name))
-
-    @property
-    def _largest(self) -> list[tuple[int, int]]:
-        """Rows and frames of the largest batch of each bucket."""
-        boundary = self.options.pad_to == "boundary"
-        return [(bucket.rows[0], bucket.upper if boundary else bucket.longest) for bucket in self.buckets if bucket.rows]
+    @cached_property
+    def memory(self) -> BatchMemory:
+        """How much memory the features of a batch take."""
+        to_boundary = self.options.pad_to == "boundary"
+        largest = [(bucket.rows[0], bucket.upper if to_boundary else bucket.longest) for bucket in self.buckets if bucket.rows]
+        return BatchMemory(self.frame_plan, self.frame_bytes, self.most_frames, int(self.pieces.frames.max(initial=0)), largest)
 
     @property
     def valid_ratio(self) -> float:
         """Share of the delivered frames that are not padding; that of the first epoch, where it depends on the order."""
-        valid, delivered = self._frames_delivered
-        return valid / delivered if delivered else 1.0
+        delivered = int(self._frames_by_bucket[1].sum())
+        return self.valid_frames / delivered if delivered else 1.0
 
     @property
     def valid_frames(self) -> int:
         """Delivered frames that are not padding, in an epoch of all ranks together; those of the first epoch of a mix."""
-        return self._frames_delivered[0]
-
-    @property
-    def _frames_delivered(self) -> tuple[int, int]:
-        """Real frames and all frames of the first epoch, for all ranks together."""
-        valid, delivered = self._frames_by_bucket
-        return int(valid.sum()), int(delivered.sum())
+        return int(self._frames_by_bucket[0].sum())
 
     @cached_property
     def _frames_by_bucket(self) -> tuple[np.ndarray, np.ndarray]:
-        """int64 `[buckets]`: real frames, and all frames, of the batches of each bucket in the first epoch, for all ranks together."""
-        options, spans = self.options, self.schedule.spans
-        frames = self.frames[self.schedule.pieces_of(0, self.schedule.slots_in_order(0))]
-        totals = np.concatenate([[0], np.cumsum(frames)])
-        valid, delivered = np.zeros((2, len(self.buckets)), np.int64)
-        np.add.at(valid, spans.buckets, totals[spans.starts + spans.counts] - totals[spans.starts])
-        if options.batching == "ragged":
-            return valid, valid
-        if options.pad_to == "boundary":
-            rows = spans.sizes if options.remainder == "pad" else spans.counts
-            np.add.at(delivered, spans.buckets, rows * np.asarray(self.boundaries, np.int64)[spans.buckets])
-            return valid, delivered
-        full, least = spans.counts == spans.sizes, self.frame_plan.least
-        for rank in range(options.shard[1]):
-            rows = spans.sizes[full] // options.shard[1]
-            firsts = spans.starts[full] + rank * rows
-            # reduceat reduces [edge, next edge) for every edge: every second of these intervals is a batch.
-            edges = np.stack([firsts, firsts + rows], axis=1).ravel()
-            longest = np.maximum(np.maximum.reduceat(np.append(frames, 0), edges)[::2], least) if len(edges) else rows
-            np.add.at(delivered, spans.buckets[full], rows * longest)
-            for step in np.flatnonzero(~full):
-                rows_of_rank = self.schedule.rows_of(int(step), rank)
-                delivered[spans.buckets[step]] += len(rows_of_rank) * max(least, int(frames[rows_of_rank].max()))
-        return valid, delivered
+        return frames_by_bucket(self.schedule, self.frames, self.options, self.boundaries, self.frame_plan.least)
 
     def state(self, epoch: int, batch: int) -> dict[str, Any]:
         """The state of a run, with which `make_dataset(..., repeat=True, resume=state)` continues at exactly the next batch.
@@ -322,14 +224,9 @@ class Plan:
     @cached_property
     def identity(self) -> Identity:
         """What a saved state is compared with: everything that the batches of a run depend on."""
-        is_cut = self.cropped or self.truncated or self.options.windows or len(self.frame_plan.traced) > 1
         return run_identity(
-            self.options,
             self.frame_plan,
-            data=self.index.fingerprint,
-            records=len(self.index),
-            key=self.selection.key,
-            aligned=self.selection.aligned if is_cut else (),
+            is_cut=bool(self.cropped or self.truncated),
             boundaries=self.boundaries,
             frames=self.frames,
             rates=None if self.schedule.drawing is None else self.schedule.drawing.digest,
@@ -362,8 +259,11 @@ class Plan:
             MissingExtraError: matplotlib is not installed.
             ArgumentError: the file cannot be written.
         """
+        valid, delivered = self._frames_by_bucket
+        padding = 100 * (1 - valid / np.maximum(1, delivered)) * (delivered > 0)
+        batches = f"{counted(self.steps_per_epoch, 'batch')} ({self.options.batching}): {self.valid_ratio:.1%} valid frames"
         with picture(path, 5, "Plan.plot") as figure:
-            _draw_plan(figure, self)
+            draw(figure, self.frames, self.boundaries, padding, unit=self.unit, title=f"{self.records:,} {self.unit} in {batches}")
 
 
 def _totals(plan: Plan) -> list[tuple[str, str]]:
@@ -403,31 +303,3 @@ def _totals(plan: Plan) -> list[tuple[str, str]]:
 
 def _augmentation(augment: Augmentation) -> str:
     return f"{augment!r}, {augment.bytes / 2**20:,.1f} MiB in memory" if isinstance(augment, AddNoise) else repr(augment)
-
-
-def _draw_plan(figure: Any, plan: Plan) -> None:
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    longest = int(plan.frames.max(initial=1))
-    width = -(-longest // _BINS)  # of whole frames: any other would catch 1 length and 2 in turn, and show peaks that are not there
-    upper.hist(plan.frames, bins=np.arange(0, longest + width + 1, width) + 0.5, color=BLUE, label=plan.unit)
-    for number, boundary in enumerate(plan.boundaries if len(plan.boundaries) <= _BINS else ()):
-        upper.axvline(boundary + 0.5, color=RED, linewidth=0.8, label="boundaries of the buckets" if not number else None)
-    upper.set_ylabel(f"{plan.unit} in {counted(width, 'frame')}" if width > 1 else plan.unit)
-    upper.legend(framealpha=1, edgecolor="none")
-    batches, valid = counted(plan.steps_per_epoch, "batch"), f"{plan.valid_ratio:.1%} valid frames"
-    upper.set_title(f"{plan.records:,} {plan.unit} in {batches} ({plan.options.batching}): {valid}")
-    real, delivered = plan._frames_by_bucket
-    padding = 100 * (1 - real / np.maximum(1, delivered)) * (delivered > 0)
-    edges = np.array([0, *plan.boundaries]) + 0.5
-    lower.bar(edges[:-1], padding, width=np.diff(edges), align="edge", color=RED, alpha=0.5, edgecolor=RED, linewidth=0.5)
-    lower.set_ylabel("padding in the\nbatches, %")
-    lower.set_xlabel("frames")
-    for axes in (upper, lower):
-        axes.spines[["top", "right"]].set_visible(False)
-
-
-def padding_to_boundary(plan: Plan) -> list[float]:
-    """Percent of each bucket's frames that would be padding if every sequence were padded to its boundary."""
-    bucket_of = np.searchsorted(plan.boundaries, np.maximum(plan.frames, plan.frame_plan.least), side="left")
-    real = np.bincount(bucket_of, weights=plan.frames, minlength=len(plan.buckets))
-    return [100 * (1 - real[k] / max(1, bucket.upper * bucket.records)) for k, bucket in enumerate(plan.buckets)]

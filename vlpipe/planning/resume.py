@@ -9,8 +9,9 @@ import numpy as np
 
 from vlpipe.arguments import integer
 from vlpipe.errors import ArgumentError
+from vlpipe.planning.argument_checks import NORMALIZE
 from vlpipe.planning.frame_plan import FramePlan
-from vlpipe.planning.options import NORMALIZE, Options
+from vlpipe.planning.options import Options
 from vlpipe.planning.schedule import ORDER
 from vlpipe.transforms.augmentations import identity_of
 
@@ -23,32 +24,24 @@ Identity = dict[str, Any]
 
 
 def run_identity(
-    options: Options,
-    frame_plan: FramePlan,
-    *,
-    data: str,
-    records: int,
-    key: str,
-    aligned: tuple[str, ...],
-    boundaries: tuple[int, ...],
-    frames: np.ndarray,
-    rates: str | None = None,
+    frame_plan: FramePlan, *, is_cut: bool, boundaries: tuple[int, ...], frames: np.ndarray, rates: str | None = None
 ) -> Identity:
     """Everything that the order of the batches and the frames in them depend on, as JSON scalars.
 
     Args:
-        data: fingerprint of the index.
-        records: in the index.
-        key: the feature whose length counts.
-        aligned: the sequences of which other frames are delivered because they go with it.
+        is_cut: whether `crop` or `length_range` leaves out frames of a record.
         boundaries: inclusive upper lengths of the buckets.
         frames: int64 `[n]`, lengths of the delivered records.
         rates: what identifies how often each record of a mix comes; None for other sources.
     """
+    options, selection, index = frame_plan.options, frame_plan.selection, frame_plan.index
+    key = selection.key
+    # The sequences of which other frames are delivered because they go with the key feature.
+    aligned = selection.aligned if is_cut or options.windows or len(frame_plan.traced) > 1 else ()
     return {
         "order": ORDER,
-        "data": data,
-        "records": records,
+        "data": index.fingerprint,
+        "records": len(index),
         "key": key,
         "batching": options.batching,
         "batch_size": options.batch_cap,

@@ -13,7 +13,8 @@ from vlpipe.arguments import Default
 from vlpipe.errors import SchemaError
 from vlpipe.layouts.label_evidence import counts_up, is_bookkeeping_name, is_label_name, is_no_label
 from vlpipe.planning.conversions import is_wide
-from vlpipe.planning.options import INTEGER_DTYPES, Options
+from vlpipe.planning.dtypes import INTEGER_DTYPES
+from vlpipe.planning.options import Options
 from vlpipe.planning.paddings import Paddings, Part, label_dtype, paddings
 from vlpipe.storage.field_access import Location
 from vlpipe.storage.index import Index

@@ -12,7 +12,7 @@ import vlpipe
 from vlpipe.errors import VlpipeError, counted
 from vlpipe.inspection.histogram import bin_lengths
 from vlpipe.inspection.summary import SequenceSummary, Summary
-from vlpipe.planning.plan import Plan, padding_to_boundary
+from vlpipe.planning.plan import Plan
 from vlpipe.reporting.charts import curve, figure, histogram
 from vlpipe.reporting.markup import Headings, Html, join, note, number, pairs, table
 from vlpipe.reporting.repeated import Pair, Repeated
@@ -74,7 +74,7 @@ def forecast(source: RecordSet) -> Html:
         ("valid frames", f"{plan.valid_ratio:.1%}; the rest is padding"),
         ("largest batch", f"{plan.peak_batch_bytes / 2**20:,.1f} MiB of features"),
     ]
-    shares = zip(plan.buckets, padding_to_boundary(plan), strict=True)
+    shares = zip(plan.buckets, _padding_to_boundary(plan), strict=True)
     buckets = [(f"{bucket.upper:,}", bucket.records, bucket.batch_size, bucket.steps, f"{share:.1f} %") for bucket, share in shares]
     headings = ("frames up to", "records", "batch size", "batches", "padding at most")
     parts = [note(f"As vlpipe.make_dataset(...) with its defaults: {plan.options.batching}."), pairs("An epoch", rows), *_marked(plan)]
@@ -86,6 +86,13 @@ def _marked(plan: Plan) -> list[Html]:
         return []
     what = f"Lengths of the {counted(len(plan.frames), 'sequence')}; lines: the upper lengths of {counted(len(plan.buckets), 'bucket')}."
     return [figure(histogram(bin_lengths(plan.frames, _BINS), what, marks=plan.boundaries), what)]
+
+
+def _padding_to_boundary(plan: Plan) -> list[float]:
+    """Percent of each bucket's frames that would be padding if every sequence were padded to its boundary."""
+    bucket_of = np.searchsorted(plan.boundaries, np.maximum(plan.frames, plan.frame_plan.least), side="left")
+    real = np.bincount(bucket_of, weights=plan.frames, minlength=len(plan.buckets))
+    return [100 * (1 - real[k] / max(1, bucket.upper * bucket.records)) for k, bucket in enumerate(plan.buckets)]
 
 
 def statistics(name: str, sequence: SequenceSummary) -> Html:

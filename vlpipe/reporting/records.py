@@ -77,9 +77,9 @@ def _pictures(index: Index, name: str, field: Sequence, value: np.ndarray, recor
     series = value.reshape(-1)[:_MAX_DRAWN]
     what = f"{name} of {record}: {len(series):,} values from left to right."
     drawn = [figure(envelope(series, what), what)]
-    rate = index.metadata.get("sample_rate")
+    rate = index.sample_rate
     is_first = name == next(iter(index.schema.sequences))
-    return drawn + _sound(series, rate, record, most_audio) if is_first and type(rate) is int and 0 < rate < 1 << 20 else drawn
+    return drawn + _sound(series, rate, record, most_audio) if is_first and rate is not None and rate < 1 << 20 else drawn
 
 
 def _sound(series: np.ndarray, rate: int, record: str, most_audio: int) -> list[Html]:

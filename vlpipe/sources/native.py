@@ -109,4 +109,5 @@ def combine(datasets: list[Index], caller: str = "source") -> Index:
         texts=parts[0].texts,
         written=tuple(schema for part in parts for schema in part.written),
         numbered=parts[0].numbered,
+        joined_rates=tuple(sorted({rate for part in parts for rate in part.sample_rates})),
     )

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any, overload
 
 import numpy as np
 
-from vlpipe.arguments import integer, number
-from vlpipe.errors import ArgumentError, counted, shortened
-from vlpipe.sources.classes import class_names, named_label
+from vlpipe.errors import ArgumentError, counted
+from vlpipe.sources.balance import balanced
+from vlpipe.sources.choose import chosen_rows, positions
+from vlpipe.sources.classes import class_names
 from vlpipe.sources.compute_statistics import with_statistics
-from vlpipe.sources.conditions import Where, in_words, matching, what_there_is
-from vlpipe.sources.mix import MAX_LETTERS, mixed
-from vlpipe.sources.partition import partition, random_order
+from vlpipe.sources.conditions import Where, in_words
+from vlpipe.sources.divide import rows_of_folds, rows_of_parts
+from vlpipe.sources.overview import overview
 from vlpipe.sources.preprocess import Preprocess
 from vlpipe.sources.records import Records
 from vlpipe.sources.statistics_cache import known_statistics
-from vlpipe.sources.table import SECONDS, Groups, Table, as_user_value, listed
-from vlpipe.sources.without_damaged import not_damaged
-from vlpipe.storage.mixture import apportion, exact, tempered
+from vlpipe.sources.table import Table, as_user_value
 from vlpipe.storage.paths import Opened
-from vlpipe.storage.schema import Schema, kind_in_words
+from vlpipe.storage.schema import Schema
 from vlpipe.storage.statistics import Moments
-from vlpipe.text_tables import MAX_ROWS, html, named, text
-
-_log = logging.getLogger("vlpipe")
+from vlpipe.text_tables import html, named, text
 
 MAX_LINES = 30  # of what a source shows of itself
 
@@ -128,8 +123,7 @@ class RecordSet(Opened):
     @property
     def parts(self) -> dict[str, int]:
         """How many records of each part of a mix come in an epoch; {} for other sources."""
-        mixture = self.index.mixture
-        return {} if mixture is None else dict(zip(mixture.names, mixture.counts(mixture.leaf_of).tolist(), strict=True))
+        return {} if self.index.mixture is None else self.index.mixture.counts_by_name()
 
     @overload
     def __getitem__(self, rows: int) -> Record: ...
@@ -161,7 +155,7 @@ class RecordSet(Opened):
             return next(self._read([int(rows) % len(self)]))
         if isinstance(rows, slice):
             return list(self._read(range(len(self))[rows]))
-        return list(self._read(self._positions("rows", rows, IndexError).tolist()))
+        return list(self._read(positions("rows", rows, len(self), IndexError).tolist()))
 
     def __iter__(self) -> Iterator[Record]:
         return self._read(range(len(self)))
@@ -220,28 +214,7 @@ class RecordSet(Opened):
             >>> len(source.select({"label": [0, 2]})), len(source.select(lambda table: table["frames"] > 90, fraction=0.5))
             (66, 5)
         """
-        table, mask = Table(self.index), np.ones(len(self), bool)
-        if where is not None:
-            mask &= matching(self.index, table, where)
-            if not mask.any():
-                raise ArgumentError(f"where: {where!r} matches no record of the source: {what_there_is(table, where)}.")
-        if without is not None:
-            mask &= not_damaged(self.index, without)
-        if rows is None:
-            chosen = np.flatnonzero(mask)
-        else:
-            chosen = self._positions("rows", rows)
-            if len(np.unique(chosen)) < len(chosen):
-                raise ArgumentError("rows: a position is there twice; name each record once. To repeat records, mix sources (vlpipe.mix).")
-            chosen = chosen[mask[chosen]]
-        if fraction is not None:
-            share = exact(number("fraction", fraction, 0, 1, expected="a number above 0, at most 1"))
-            count = apportion(len(chosen), [share, 1 - share])[0]
-            chosen = chosen[np.sort(random_order(len(chosen), integer("seed", seed, 0))[:count])]
-        if not len(chosen):
-            raise ArgumentError(
-                f"select: no record is left of the {counted(len(self), 'record')} of the source. Select by other conditions."
-            )
+        chosen = chosen_rows(self.index, where, rows=rows, fraction=fraction, without=without, seed=seed)
         return self._taken(chosen, in_words(where, rows, fraction, without))
 
     def split(
@@ -266,18 +239,8 @@ class RecordSet(Opened):
             >>> len(parts["train"]), np.bincount(parts["val"].table()["label"]).tolist()
             (80, [10, 10])
         """
-        if not isinstance(parts, Mapping) or not parts:
-            raise ArgumentError(f'split: came as {parts!r}, expected a dict of fractions, such as {{"train": 0.9, "val": 0.1}}.')
-        expected = "a fraction above 0, at most 1"
-        weights = [exact(number(f"split[{name!r}]", share, 5e-324, 1, expected=expected)) for name, share in parts.items()]
-        if abs(float(sum(weights)) - 1) > 1e-6:
-            raise ArgumentError(f"split: the parts {dict(parts)} add up to {float(sum(weights)):g}, expected 1.")
-        part_of = self._part_of("split", weights, by, stratify, seed)
-        rows = [np.flatnonzero(part_of == part) for part in range(len(weights))]
-        for name, chosen in zip(parts, rows, strict=True):
-            if not len(chosen):
-                raise ArgumentError(f"split: {name!r} gets none of the {len(self):,} records. Pass a larger fraction than {parts[name]!r}.")
-        return {str(name): self._taken(chosen, str(name)) for name, chosen in zip(parts, rows, strict=True)}
+        rows = rows_of_parts(self.index, parts, by=by, stratify=stratify, seed=seed)
+        return {name: self._taken(chosen, name) for name, chosen in rows.items()}
 
     def folds(self, k: int, *, by: str | None = None, stratify: str | None = None, seed: int = 0) -> list[tuple[RecordSet, RecordSet]]:
         """The k pairs (train, validation) of a cross-validation: each record is in exactly one validation set.
@@ -296,14 +259,10 @@ class RecordSet(Opened):
             >>> [(len(train), len(validation)) for train, validation in folds]
             [(40, 20), (40, 20), (40, 20)]
         """
-        k = integer("folds", k, 2, max(2, len(self)), expected=f"an integer from 2 to {len(self):,}, the number of records")
-        part_of = self._part_of("folds", [Fraction(1)] * k, by, stratify, seed)
+        pairs = rows_of_folds(self.index, k, by=by, stratify=stratify, seed=seed)
         return [
-            (
-                self._taken(np.flatnonzero(part_of != fold), f"all but fold {fold}"),
-                self._taken(np.flatnonzero(part_of == fold), f"fold {fold}"),
-            )
-            for fold in range(k)
+            (self._taken(train, f"all but fold {fold}"), self._taken(validation, f"fold {fold}"))
+            for fold, (train, validation) in enumerate(pairs)
         ]
 
     def balance(self, by: str = "label", *, temperature: float = math.inf, records: int | None = None) -> RecordSet:
@@ -323,117 +282,15 @@ class RecordSet(Opened):
             >>> balanced.parts, np.unique(balanced.rates).tolist()
             ({'label 0': 90, 'label 1': 90}, [1.0, 9.0])
         """
-        number("temperature", temperature, 1, math.inf, expected="a number >= 1, such as 2 or float('inf')")
-        table = Table(self.index)
-        groups = Groups.of(self.index, table, table.check("by", by))
-        sizes = np.bincount(groups.number_of)
-        order = np.argsort(groups.number_of, kind="stable")
-        names = self._names(by, table, groups.values)
-        parts = zip(np.split(order, np.cumsum(sizes)[:-1]), names, tempered(sizes.tolist(), temperature), strict=True)
-        return replace(self, index=mixed([(self.index.take(rows), name, weight) for rows, name, weight in parts], records))
-
-    def _names(self, by: str, table: Table, values: np.ndarray) -> list[str]:
-        """The names of the parts of `balance`."""
-        classes = self.classes if table.fields().get(by) == named_label(self.index) else None
-        known = classes is not None and all(0 <= value < len(classes) for value in values.tolist())
-        return [classes[value] if known and classes else f"{by} {value}" for value in values.tolist()]
+        return replace(self, index=balanced(self.index, by, temperature=temperature, records=records))
 
     def _taken(self, rows: np.ndarray, selected: str) -> RecordSet:
         return replace(self, index=self.index.take(rows), selected=", ".join(filter(None, (self.selected, selected))))
 
-    def _part_of(self, option: str, weights: list[Fraction], by: str | None, stratify: str | None, seed: int) -> np.ndarray:
-        """int64 `[records]`: the part of each record."""
-        table = Table(self.index)
-        names = {"by": by, "stratify": stratify}
-        found = {key: Groups.of(self.index, table, table.check(key, name)) for key, name in names.items() if name is not None}
-        groups, strata = found.get("by"), found.get("stratify")
-        if groups is not None and len(groups.values) < len(weights):
-            raise ArgumentError(
-                f'{option}: by="{by}" has {len(groups.values)} different values ({listed(groups.values)}), fewer than the {len(weights)} '
-                "parts, and a group is not divided. Ask for fewer parts."
-            )
-        part_of = partition(
-            len(self),
-            weights,
-            groups=None if groups is None else groups.number_of,
-            strata=None if strata is None else strata.number_of,
-            seed=integer("seed", seed, 0),
-        )
-        if strata is not None:
-            _check_classes(option, str(stratify), strata, part_of, len(weights))
-        return part_of
-
-    def _positions(self, option: str, rows: Any, outside_error: type[Exception] = ArgumentError) -> np.ndarray:
-        """int64 `[n]`: positions in this source.
-
-        Raises:
-            ArgumentError: they are no positions.
-            outside_error: one is outside the source.
-        """
-        many = isinstance(rows, Iterable) and not isinstance(rows, (np.ndarray, str, bytes, Mapping))
-        positions = np.asarray(list(rows) if many else rows)
-        if positions.ndim != 1 or (len(positions) and positions.dtype.kind not in "iu"):
-            raise ArgumentError(f"{option}: came as {rows!r:.200}, expected positions from 0 to {len(self) - 1}.")
-        outside = (positions < -len(self)) | (positions >= len(self))
-        if outside.any():
-            raise outside_error(
-                f"{option}: {positions[outside][0]} is outside the source, which has {counted(len(self), 'record')}; expected positions "
-                f"from {-len(self)} to {len(self) - 1}."
-            )
-        return positions.astype(np.int64) % max(1, len(self))
-
     def __repr__(self) -> str:
-        rows = self._summary()
+        rows = overview(self.index, self.selected)
         more = [("and", f"{len(rows) - MAX_LINES:,} more fields: .schema has them")] if len(rows) > MAX_LINES else []
         return text(named(rows[:MAX_LINES] + more))
 
     def _repr_html_(self) -> str:
-        return html(((), self._summary()))
-
-    def _summary(self) -> list[tuple[str, str]]:
-        """What a person wants to know of the source first, from the index alone."""
-        index, table = self.index, Table(self.index)
-        of = f" of {len(index.whole):,}" if len(index.whole) != len(index) else ""
-        rows = [("records", f"{len(self):,}{of} in {counted(len(index.shards), 'file')}")]
-        rows += [("selected", shortened(self.selected, MAX_LETTERS))] if self.selected else []
-        for name in index.counted:
-            frames = index.frames(name)
-            lengths = f", T from {frames.min():,} to {frames.max():,}" if len(frames) else ""
-            rows.append((name, f"{kind_in_words(self.schema.sequences[name])}{lengths}"))
-        parts = list(self.parts.items())
-        rows += [("part", f"{name}: {count:,} an epoch") for name, count in parts[:MAX_ROWS]]
-        rows += [("parts", f"and {len(parts) - MAX_ROWS:,} more")] if len(parts) > MAX_ROWS else []
-        others = [name for name in self.schema.fields if name not in index.counted]
-        rows += [(name, self._described(name)) for name in others]
-        if SECONDS in table:
-            rows.insert(1, ("hours", f"{table[SECONDS].sum() / 3600:,.2f}"))
-        return rows
-
-    def _described(self, name: str) -> str:
-        index, field = self.index, self.schema.fields[name]
-        if name in index.texts:
-            used = index.texts[name][np.unique(index.codes(name))]
-            return f"text, {len(used):,} different: {listed(used)}"
-        return kind_in_words(field)
-
-
-def _check_classes(option: str, column: str, strata: Groups, part_of: np.ndarray, parts: int) -> None:
-    """Refuse a fold without a record of a class; log a part of a split without one.
-
-    Raises:
-        ArgumentError: there is such a fold.
-    """
-    counts = np.bincount(strata.number_of * parts + part_of, minlength=len(strata.values) * parts).reshape(-1, parts)
-    lacking = np.flatnonzero((counts == 0).any(axis=1))
-    if not len(lacking):
-        return
-    records = counts.sum(axis=1)
-    names = listed(
-        f"{value} ({counted(count, 'record')})" for value, count in zip(strata.values[lacking], records[lacking].tolist(), strict=True)
-    )
-    if option == "folds":
-        raise ArgumentError(
-            f'folds: stratify="{column}": there are not enough records of {names} for one in each of {parts} folds. Ask for fewer folds, '
-            "or leave these classes out (select)."
-        )
-    _log.warning('split: stratify="%s": not every part has records of %s', column, names)
+        return html(((), overview(self.index, self.selected)))

@@ -116,9 +116,9 @@ class Groups(NamedTuple):
 
 def hop_ms(index: Index, name: str) -> float | None:
     """Milliseconds between frames of the first sequence: the hop that `vlpipe ingest` stores, or the period of waveform samples."""
-    features, rate = index.metadata.get("features"), index.metadata.get("sample_rate")
+    features, rate = index.metadata.get("features"), index.sample_rate
     hop = features.get("hop_ms") if isinstance(features, dict) else None
-    if type(rate) is int and rate > 0:
+    if rate is not None:
         hop = 1000 / rate
     if isinstance(hop, bool) or not isinstance(hop, (int, float)) or not 0 < hop < math.inf:
         return None

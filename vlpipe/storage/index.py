@@ -42,6 +42,14 @@ INLINE_BYTES = 64
 DEFAULT_FEATURES = "default_features"  # of the metadata: the sequences that are features if the user names none
 
 
+def _rate_in(metadata: dict[str, Any]) -> int | None:
+    """A whole number above 0, also where it was written as a float; None: the metadata have something else, or nothing."""
+    rate = metadata.get("sample_rate")
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1 << 53:
+        return None
+    return int(rate) if rate == int(rate) else None
+
+
 def row_dtype(schema: Schema, texts: Iterable[str] = ()) -> np.dtype:
     """The columns of an index.
 
@@ -171,6 +179,7 @@ class Index:
         mixture: the parts of a mix, which say how often each record comes in an epoch; None: each comes once.
         written: of files with different schemas, the schema of the records of each shard; `schema` has what they share. Else empty.
         taken: the index that these records were taken from, and their rows in it; None: all records of the files are in the rows.
+        joined_rates: of several datasets, the sample rates that any of them has; else empty.
     """
 
     schema: Schema
@@ -186,6 +195,7 @@ class Index:
     written: tuple[Schema, ...] = ()
     taken: Taken | None = None
     numbered: Numbered | None = None
+    joined_rates: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -204,6 +214,16 @@ class Index:
         mixture = self.mixture and self.mixture.take(rows)
         rows_taken = np.asarray(self.rows).take(rows)
         return replace(self, rows=rows_taken, ids=self.ids[rows], statistics=statistics, mixture=mixture, taken=taken)
+
+    @property
+    def sample_rate(self) -> int | None:
+        """The one sample rate of the waveforms in Hz that the metadata have; None: none, or datasets with different ones."""
+        return _rate_in(self.metadata)
+
+    @property
+    def sample_rates(self) -> tuple[int, ...]:
+        """All sample rates that are known: of datasets that were opened together there may be several."""
+        return self.joined_rates or (() if self.sample_rate is None else (self.sample_rate,))
 
     @property
     def whole(self) -> Index:

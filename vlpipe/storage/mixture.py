@@ -145,6 +145,10 @@ class Mixture:
         there = np.bincount(self.leaf_of, minlength=len(self.names))
         return (self.counts(self.leaf_of) / np.maximum(there, 1))[self.leaf_of]
 
+    def counts_by_name(self) -> dict[str, int]:
+        """How many records of each leaf come in an epoch, by its name."""
+        return dict(zip(self.names, self.counts(self.leaf_of).tolist(), strict=True))
+
     def take(self, rows: np.ndarray) -> Mixture:
         """The mix of some of its records, with the same weights."""
         return replace(self, leaf_of=self.leaf_of[rows])

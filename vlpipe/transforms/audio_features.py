@@ -42,12 +42,12 @@ class WaveformFeatures:
     rate: int
 
     @classmethod
-    def of(cls, features: Feature, name: str, field: Sequence, *, rate: object, decoded: bool) -> WaveformFeatures:
+    def of(cls, features: Feature, name: str, field: Sequence, *, rates: tuple[int, ...], decoded: bool) -> WaveformFeatures:
         """The features of the sequence `name`.
 
         Args:
             field: as the schema has it.
-            rate: the sample rate in Hz that the metadata have; anything but a positive int means that it is unknown.
+            rates: the sample rates in Hz that are known: several of datasets that were opened together, none where nobody says it.
             decoded: the waveforms are decoded from audio files, so that they can be resampled.
 
         Raises:
@@ -65,7 +65,12 @@ class WaveformFeatures:
                 f'transform: {kind} scales integers to [-1, 1] by the range of their dtype, but "{name}" is stored as {field.dtype}, which '
                 'says nothing about it. Pass the dtype of the samples, such as layout=vlpipe.layouts.int_list(KEY, d=1, dtype="int16").'
             )
-        known = rate if type(rate) is int and rate > 0 else features.sample_rate
+        known = next((rate for rate in rates if rate != features.sample_rate), features.sample_rate)
+        if len(rates) > 1:
+            raise ArgumentError(
+                f"transform: {kind} has sample_rate={features.sample_rate}, but of the datasets that are read together "
+                f'"{name}" is stored at {" and ".join(map(str, rates))} Hz. Store all at one rate, or read them one by one.'
+            )
         if known != features.sample_rate:
             if not decoded:
                 raise ArgumentError(
@@ -152,7 +157,7 @@ class WaveformFeatures:
             position = tf.argmin(tf.cast(compared(), tf.int32))
             row = waveforms.value_rowids()[position]
             sample = tf.strings.as_string(position - waveforms.row_starts()[row])
-            value = tf.strings.as_string(waveforms.values[position])
+            value = tf.strings.as_string(waveforms.values[position], shortest=True)
             parts = ["transform: record with id ", tf.strings.as_string(ids[row]), ": sample ", sample, " is ", value]
             return tf.strings.join(
                 [*parts, f"; audio features need finite samples below {MAX_AMPLITUDE:g}. Leave the record out (select)."]

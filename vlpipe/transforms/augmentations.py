@@ -22,7 +22,7 @@ STAGES = ("samples", "features", "batch")
 
 
 def checked_augment(augment: Any) -> tuple[Augmentation, ...] | None:
-    """The augmentations in their order; None without any.
+    """The augmentations in the order in which they are applied: by stage, and within a stage as they came; None without any.
 
     Raises:
         ArgumentError: it is neither an augmentation nor a list of them.
@@ -43,17 +43,12 @@ def checked_augment(augment: Any) -> tuple[Augmentation, ...] | None:
         raise ArgumentError(f"augment: has {len(of_stage(several, 'batch'))} vlpipe.Mixup, expected one. Use one with a greater alpha.")
     if sum(isinstance(entry, SpeedPerturb) for entry in several) > 1:
         raise ArgumentError("augment: has several vlpipe.SpeedPerturb, expected one. Give one all the factors.")
-    return several or None
+    return tuple(sorted(several, key=lambda entry: STAGES.index(entry.stage))) or None
 
 
 def of_stage(augments: tuple[Augmentation, ...] | None, stage: str) -> list[tuple[int, Any]]:
     """The augmentations of a stage, with their positions among all."""
     return [(position, augment) for position, augment in enumerate(augments or ()) if augment.stage == stage]
-
-
-def speed_of(augments: tuple[Augmentation, ...] | None) -> SpeedPerturb | None:
-    """The one that makes copies of records, if there is one."""
-    return next((augment for augment in augments or () if isinstance(augment, SpeedPerturb)), None)
 
 
 def python_in(augments: tuple[Augmentation, ...] | None) -> Augment | None:

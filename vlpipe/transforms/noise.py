@@ -50,7 +50,7 @@ class AddNoise:
 
     Raises:
         ArgumentError: a value is not allowed, the records have no waveform, or more samples than fit.
-        VlpipeError: the source is missing or damaged.
+        VlpipeError: the source is missing or damaged; when the dataset is made, all of it is silent.
 
     Example:
         >>> vlpipe.write("data/train", [{"audio": np.ones(900, np.float32)}])
@@ -127,11 +127,11 @@ class AddNoise:
         Raises:
             ArgumentError: both are known and differ.
         """
-        own = known_rate(self.index)
-        if rate is not None and own is not None and rate != own:
+        other = next((own for own in self.index.sample_rates if own != rate), None)
+        if rate is not None and other is not None:
             raise ArgumentError(
-                f"AddNoise: the noise has {own} samples a second, but {whose} {rate}. Resample the noise (vlpipe.audio.resample) and write "
-                "it again."
+                f"AddNoise: the noise has {other} samples a second, but {whose} {rate}. Resample the noise (vlpipe.audio.resample) and "
+                "write it again."
             )
 
     def load(self, samples: np.ndarray) -> Noise:
@@ -141,7 +141,7 @@ class AddNoise:
             samples: `[samples]` of `dtype`, which is filled.
 
         Raises:
-            DatasetError: a record is damaged, or a sample is not finite; the message names the record.
+            DatasetError: a record is damaged, or a sample is not finite, which the message names; or all samples are 0.
         """
         counts = self.index.frames(self.sequence)
         ends = np.cumsum(counts)
@@ -158,6 +158,10 @@ class AddNoise:
                         "(vlpipe.open(...).select)."
                     )
                 samples[ends[row] - counts[row] : ends[row]] = _in_common_unit(values)
+        if not samples.any():
+            raise DatasetError(
+                f"AddNoise: all {len(samples):,} samples of the noise are 0, so that there is nothing to add. Pass recordings of noise."
+            )
         return Noise(samples, ends - counts, counts, _edges(np.where(counts > 0, self._rates, 0)))
 
 
@@ -175,12 +179,6 @@ class Noise(NamedTuple):
     starts: Any
     counts: Any
     edges: Any
-
-
-def known_rate(index: Index) -> int | None:
-    """The sample rate of the waveforms of a source in Hz; None where its metadata have none."""
-    rate = index.metadata.get("sample_rate")
-    return rate if type(rate) is int and rate > 0 else None
 
 
 def _in_common_unit(values: np.ndarray) -> np.ndarray:

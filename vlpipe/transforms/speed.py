@@ -63,7 +63,7 @@ class SpeedPerturb:
     def __post_init__(self) -> None:
         came = self.factors
         given = tuple(came) if isinstance(came, Items) and not isinstance(came, (str, bytes)) else ()
-        factors = tuple(round(float(entry), 2) for entry in given if isinstance(entry, Real))
+        factors = tuple(round(float(entry), 2) for entry in given if isinstance(entry, Real) and not isinstance(entry, bool))
         fit = len(set(factors)) == len(given) and all(
             MIN_FACTOR <= factor <= MAX_FACTOR and abs(factor - entry) < 1e-6 for factor, entry in zip(factors, given, strict=True)
         )

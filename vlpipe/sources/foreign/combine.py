@@ -43,4 +43,5 @@ def combine_foreign(parts: list[Index]) -> Index:
         metadata={key: value for key, value in first.metadata.items() if all(part.metadata.get(key) == value for part in parts)},
         statistics=merged([part.statistics for part in parts if len(part)]),
         foreign=Foreign(foreign[0].label, foreign[0].stored, lists, foreign[0].parse),
+        joined_rates=tuple(sorted({rate for part in parts for rate in part.sample_rates})),
     )
