@@ -15,6 +15,8 @@ ATTACKS ?= 20000
 MODELS = tests/layers tests/evaluation tests/docs tests/test_readme.py tests/test_callbacks.py tests/test_demo.py
 OTHERS = tests $(addprefix --ignore=,$(MODELS))
 PLAIN = TF_ENABLE_ONEDNN_OPTS=0
+# Each worker begins with a part of the files, whose fixtures the other then does not make, and takes from the other's part at the end.
+SHARED = -n $(WORKERS) --dist worksteal
 
 .PHONY: demo docs pictures test attacks coverage test-latest lint bench bench-full bench-gpu format lock clean
 
@@ -22,13 +24,13 @@ demo: .venv/ready
 	.venv/bin/python -m vlpipe.cli demo $(if $(DATA),--data "$(DATA)") $(if $(ON_THE_FLY),--on-the-fly)
 
 test: .venv/ready
-	$(PLAIN) .venv/bin/python -m pytest -n $(WORKERS) $(OTHERS)
-	.venv/bin/python -m pytest -n $(WORKERS) $(MODELS)
+	$(PLAIN) .venv/bin/python -m pytest $(SHARED) $(OTHERS)
+	.venv/bin/python -m pytest $(SHARED) $(MODELS)
 
 # The same tests with the coverage of vlpipe; code that runs in TensorFlow's threads (the mapped engine) or in other processes is not counted.
 coverage: .venv/ready
-	$(PLAIN) .venv/bin/python -m pytest -n $(WORKERS) --cov=vlpipe --cov-report= $(OTHERS)
-	.venv/bin/python -m pytest -n $(WORKERS) --cov=vlpipe --cov-append --cov-report=term $(MODELS)
+	$(PLAIN) .venv/bin/python -m pytest $(SHARED) --cov=vlpipe --cov-report= $(OTHERS)
+	.venv/bin/python -m pytest $(SHARED) --cov=vlpipe --cov-append --cov-report=term $(MODELS)
 
 # Datasets and third-party files that were changed on purpose (tests/attacks); 20,000 take three minutes. ENGINE=mapped, graph or
 # stream delivers them in batches, also where they change after they were opened: 25 cases a second (mapped), 2 (graph), 1 (stream).
@@ -36,8 +38,8 @@ attacks: .venv/ready
 	.venv/bin/python -m tests.attacks --count $(ATTACKS) $(if $(ENGINE),--engine $(ENGINE))
 
 test-latest: .venv-latest/ready
-	$(PLAIN) .venv-latest/bin/python -m pytest -n $(WORKERS) $(OTHERS)
-	.venv-latest/bin/python -m pytest -n $(WORKERS) $(MODELS)
+	$(PLAIN) .venv-latest/bin/python -m pytest $(SHARED) $(OTHERS)
+	.venv-latest/bin/python -m pytest $(SHARED) $(MODELS)
 
 lint: .venv/ready
 	.venv/bin/ruff check .

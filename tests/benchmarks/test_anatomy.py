@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import anatomy, results
+from benchmarks import anatomy
+from tests.benchmarks.benching import quick
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """  100/100
@@ -65,10 +66,7 @@ def test_the_benchmark_or_its_message_where_perf_is_missing(tmp_path: Path) -> N
             assert done.returncode == 1
             assert "perf is not installed. On Debian" in done.stderr
         pytest.skip("perf is not available")
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    document = results.load("anatomy", tmp_path)
-    assert document
+    document = quick("anatomy", tmp_path, "--workloads", "events")
     for figures in document["results"].values():
         assert figures["batches"] > 0
         assert figures["cpu_us"] == pytest.approx(sum(figures["parts_us"].values()))

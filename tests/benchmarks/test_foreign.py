@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.benchmarks.benching import quick
 
 
+@pytest.mark.usefixtures("quick_graphs")
 def test_the_benchmark(tmp_path: Path) -> None:
     figures = quick("foreign", tmp_path)["results"]
     assert set(figures["sources"]) == {"floats", "audioset", "samples"}
@@ -15,4 +18,5 @@ def test_the_benchmark(tmp_path: Path) -> None:
         assert result["indexed_per_second"] > 0
         assert all(way["records_per_second"] > 0 for way in result["ways"].values())
     assert figures["again"]["files"] == 20
-    assert [path.name for path in tmp_path.iterdir()] == ["foreign.json"]  # scratch files are removed
+    # Scratch files are removed; TensorFlow keeps its own of functions that it has converted.
+    assert [path.name for path in tmp_path.iterdir() if "autograph" not in path.name] == ["foreign.json"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import pictures, report, results, sections
+from benchmarks import pictures, report, sections
+from tests.benchmarks.benching import quick
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,10 +56,7 @@ def test_drawing_a_picture_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_layers_benchmark(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.layers", "--quick", "--json", str(tmp_path / "layers.json")]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    document = results.load("layers", tmp_path)
-    assert document is not None
+    document = quick("layers", tmp_path)
     assert document["arguments"]["quick"]
     assert document["results"]["median_ratio"] > 0
     for scores in document["results"]["scores"].values():

@@ -77,8 +77,7 @@ class Session:
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 
-@pytest.mark.parametrize("moment", ["starting", "writing", "assembling"])
-@pytest.mark.parametrize("old", [False, True], ids=["new target", "over an old dataset"])
+@pytest.mark.parametrize(("moment", "old"), [("starting", False), ("writing", True), ("assembling", False), ("assembling", True)])
 def test_killed(tmp_path: Path, source: Path, moment: str, old: bool) -> None:
     if old:
         vlpipe.write(tmp_path / "d", [{"x": np.ones((2, 3), np.float32)}])

@@ -35,20 +35,24 @@ def extremes(dtype: str) -> list[Any]:
     return sorted({value for value in near if info.min <= value <= info.max})
 
 
-def kept(value: Any, stored: str, delivered: str) -> bool:
-    """Return whether a value is still there in the delivered dtype, by TensorFlow's conversion and Python's own comparison of numbers."""
-    number = np.array(value, stored).item()
-    found = float(tf.cast(tf.cast(tf.constant(np.array(value, stored)), delivered), tf.float64))
-    if stored.startswith("float"):
-        return np.isfinite(found) or not np.isfinite(number)
-    return np.isfinite(found) and int(found) == number
+def lost_of(values: list[Any], stored: str, delivered: str) -> list[Any]:
+    """The values that are no longer there in the delivered dtype, by TensorFlow's conversion and Python's own comparison of numbers."""
+
+    def kept(number: Any, found: float) -> bool:
+        if stored.startswith("float"):
+            return np.isfinite(found) or not np.isfinite(number)
+        return np.isfinite(found) and int(found) == number
+
+    given = np.array(values, stored)
+    converted = tf.cast(tf.cast(tf.constant(given), delivered), tf.float64).numpy()
+    return [value for value, number, found in zip(values, given.tolist(), converted.tolist(), strict=True) if not kept(number, found)]
 
 
 @pytest.mark.parametrize("delivered", FLOATS)
 @pytest.mark.parametrize("stored", SEQUENCE_DTYPES)
 def test_each_value_is_delivered_or_named_in_an_error(tmp_path: Path, stored: str, delivered: str) -> None:
     values = extremes(stored)
-    lost = [value for value in values if not kept(value, stored, delivered)]
+    lost = lost_of(values, stored, delivered)
     assert can_lose(stored, delivered) == bool(lost)
     whole = [value for value in values if value not in lost and value == value]
     schema = vlpipe.Schema(x=Sequence((), stored))
@@ -67,9 +71,16 @@ def test_each_value_is_delivered_or_named_in_an_error(tmp_path: Path, stored: st
         assert re.search(r"bad-00000-of-00001.tfrecord, record 1 at byte \d+: " + expected, caught.value.message.replace("\\", ""))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("stored", ["int32", "int64", "int16", "uint8"])
-def test_wide_integers_stay_integers_unless_the_user_names_a_dtype(tmp_path: Path, stored: str, engine: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "stored"),
+    [
+        *(("mapped", stored) for stored in ("int32", "int64", "int16", "uint8")),
+        ("graph", "int64"),
+        ("stream", "int64"),
+        ("stream", "uint8"),
+    ],
+)
+def test_wide_integers_stay_integers_unless_the_user_names_a_dtype(tmp_path: Path, engine: str, stored: str) -> None:
     info = np.iinfo(stored)
     values = [value for value in (*WIDE, 3, -4, 200) if info.min <= value <= info.max]
     arrays = [np.array(values[:n], stored)[:, None] for n in (len(values), 1, 2)]
@@ -82,7 +93,7 @@ def test_wide_integers_stay_integers_unless_the_user_names_a_dtype(tmp_path: Pat
             assert x["x"][row, : int(x["x_lengths"][row])].numpy().tolist() == arrays[number].tolist()
             assert not x["x"][row, int(x["x_lengths"][row]) :].numpy().any()
     floating = ({"normalize": "utterance"}, {"augment": vlpipe.SpecAugment(time_width=1, frequency_masks=0)}, {"transform": lambda x: x})
-    for more in floating if stored == "int64" else ():
+    for more in floating if (engine, stored) == ("mapped", "int64") else ():  # planning decides
         spec = vlpipe.make_dataset(tmp_path / "d", features="x", engine=engine, **more).element_spec[0]
         assert spec.dtype == tf.float32
     assert vlpipe.make_dataset(tmp_path / "d", features="x", engine=engine, dtype="float32").element_spec[0].dtype == tf.float32
@@ -91,8 +102,10 @@ def test_wide_integers_stay_integers_unless_the_user_names_a_dtype(tmp_path: Pat
 WAYS: tuple[dict[str, Any], ...] = ({}, {"batching": "ragged"}, {"pad_to": "boundary"}, {"transform": lambda x: x + 1}, {"crop": 3})
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("way", range(len(WAYS)))
+@pytest.mark.parametrize(
+    ("engine", "way"),
+    [*(("mapped", way) for way in range(5)), *(("graph", way) for way in (0, 1, 3)), *(("stream", way) for way in (0, 2, 4))],
+)
 def test_the_record_and_the_value_are_named_on_every_engine(tmp_path: Path, engine: str, way: int) -> None:
     arguments = WAYS[way]
     records = [example({"tok": ints(1, 2, *([16_777_217] if n == 2 else []))}) for n in range(4)]

@@ -36,8 +36,10 @@ def check(dataset: tf.data.Dataset, plan: vlpipe.Plan, words: dict[int, list[int
         assert longest == max(len(words[row]) for row in words if frames_of(row) <= upper)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("more", [{}, {"normalize": "utterance"}, {"remainder": "pad"}], ids=["plain", "normalize", "pad"])
+WAYS: tuple[dict[str, Any], ...] = ({}, {"normalize": "utterance"}, {"remainder": "pad"})
+
+
+@pytest.mark.parametrize(("engine", "more"), [*(("mapped", way) for way in WAYS), ("graph", WAYS[1]), ("stream", WAYS[0])])
 def test_labels_and_features_of_other_lengths(tmp_path: Path, engine: Any, more: dict[str, Any]) -> None:
     words = {n: list(range(count)) for n, count in enumerate(WORDS)}
     vlpipe.write(

@@ -88,6 +88,9 @@ def test_records_of_every_layout(tmp_path: Path, name: str) -> None:
     arguments = {"layout": case.layout, "features": case.key}
     plan = vlpipe.plan(tmp_path, length_range=(0, None), **arguments)
     assert (plan.engine, plan.records) == ("stream", len(case.records))
+    assert plan.index.frames(case.key).tolist() == [len(frames) for frames in case.frames]
+    if list(CASES).index(name) % 4:
+        return  # tests/layouts/test_layouts.py streams each layout
     frames, _, _ = read(tmp_path, "auto", **arguments)
     assert sorted(frames) == list(range(len(case.records)))
     for number, expected in enumerate(case.frames):

@@ -81,11 +81,14 @@ UNITS = {"u_net": 4, "strided_u_net": 4, "subsampling": 6}
 
 def stitched(model: Any, records: list[np.ndarray], windows: Windows, **arguments: Any) -> list[np.ndarray]:
     found = windows.places(np.array([len(record) for record in records]))
-    outputs = [
-        numpy(model(records[number][None, first : first + count]))[0]
-        for number, first, count in zip(*(column.tolist() for column in found[:3]), strict=True)
-    ]
-    return vlpipe.stitch(outputs, found.records, found.firsts, lengths=found.frames, windows=windows, **arguments)
+    outputs: dict[int, Any] = {}
+    for count in np.unique(found.frames):
+        rows = np.flatnonzero(found.frames == count)
+        cut = [records[number][first : first + count] for number, first in zip(found.records[rows], found.firsts[rows], strict=True)]
+        outputs |= dict(zip(rows.tolist(), numpy(model(np.stack(cut))), strict=True))
+    return vlpipe.stitch(
+        [outputs[row] for row in sorted(outputs)], found.records, found.firsts, lengths=found.frames, windows=windows, **arguments
+    )
 
 
 def difference(ours: list[np.ndarray], model: Any, records: list[np.ndarray]) -> float:

@@ -18,19 +18,20 @@ from vlpipe.errors import ArgumentError
 ARGUMENTS = {"batch_size": 4, "seed": 3, "remainder": "pad", "pad_to": "boundary", "buckets": 1}
 TRAINING = """
 import sys, keras, numpy as np, vlpipe
-source, way, arguments = sys.argv[1], sys.argv[2], {"batch_size": 4, "seed": 3, "remainder": "pad", "pad_to": "boundary", "buckets": 1}
-keras.utils.set_random_seed(1)
-model = keras.Sequential([keras.Input((None, 2)), keras.layers.Conv1D(4, 3, padding="same", activation="tanh"),
-                          keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)])
-model.compile("sgd", "mse")
-if way == "tf.data":
-    data = vlpipe.make_dataset(source, repeat=True, **arguments)
-    model.fit(data, epochs=3, steps_per_epoch=vlpipe.plan(source, **arguments).steps_per_epoch, verbose=0)
-else:
-    data = vlpipe.batches(source, **arguments)
-    model.fit(data.as_py_dataset(), epochs=2, shuffle=False, verbose=0)
-    model.fit(data.as_py_dataset(epoch=2), epochs=3, initial_epoch=2, shuffle=False, verbose=0)
-print(" ".join(float(number).hex() for weight in model.get_weights() for number in weight.ravel()))
+source, arguments = sys.argv[1], {"batch_size": 4, "seed": 3, "remainder": "pad", "pad_to": "boundary", "buckets": 1}
+for way in ("tf.data", "arrays"):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((None, 2)), keras.layers.Conv1D(4, 3, padding="same", activation="tanh"),
+                              keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    if way == "tf.data":
+        data = vlpipe.make_dataset(source, repeat=True, **arguments)
+        model.fit(data, epochs=3, steps_per_epoch=vlpipe.plan(source, **arguments).steps_per_epoch, verbose=0)
+    else:
+        data = vlpipe.batches(source, **arguments)
+        model.fit(data.as_py_dataset(), epochs=2, shuffle=False, verbose=0)
+        model.fit(data.as_py_dataset(epoch=2), epochs=3, initial_epoch=2, shuffle=False, verbose=0)
+    print(" ".join(float(number).hex() for weight in model.get_weights() for number in weight.ravel()))
 """
 
 
@@ -47,12 +48,10 @@ def test_fit_trains_as_with_make_dataset(backend: str, source: Path) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(Path(vlpipe.__file__).parents[1])}
-    weights = []
-    for way in ("tf.data", "arrays"):
-        command = [sys.executable, "-c", TRAINING, str(source), way]
-        run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        assert run.returncode == 0, run.stderr
-        weights.append([float.fromhex(number) for number in run.stdout.split()])
+    run = subprocess.run([sys.executable, "-c", TRAINING, str(source)], capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stderr
+    weights = [[float.fromhex(number) for number in line.split()] for line in run.stdout.splitlines()]
+    assert len(weights[0]) == 33
     assert weights[0] == weights[1]
 
 

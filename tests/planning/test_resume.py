@@ -42,7 +42,7 @@ def random_arguments(choose: random.Random) -> dict[str, Any]:
         "remainder": choose.choice(["keep", "drop", "pad"]),
         "seed": choose.randrange(2**63),
         "shuffle": choose.random() < 0.9,
-        "engine": choose.choice(["mapped", "mapped", "graph"]),
+        "engine": choose.choice(["mapped", "mapped", "mapped", "graph"]),
         "length_range": choose.choice([(1, None), (5, None), (3, 20)]),
         "out_of_range": choose.choice(["drop", "truncate"]),
         "lengths": choose.random() < 0.5,
@@ -74,7 +74,7 @@ def test_first_part_and_resumed_part_are_the_uninterrupted_run(source: Path, tmp
         state = json.loads(json.dumps(plan.state(*divmod(stop, plan.steps_per_epoch))))
         assert len(json.dumps(state)) < 1000
         expected.append(whole[stop:])
-        other = {**arguments, "num_parallel_calls": 3, "engine": choose.choice(["mapped", "graph"])}
+        other = {**arguments, "num_parallel_calls": 3, "engine": choose.choice(["mapped", "mapped", "mapped", "graph"])}
         cases.append({"source": str(moved), "arguments": other, "state": state, "count": rest})
     for case, before, after in zip(cases, expected, resumed_elsewhere(cases, tmp_path), strict=True):
         assert after == before, case

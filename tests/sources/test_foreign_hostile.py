@@ -87,7 +87,8 @@ def test_encodings_of_parsed_numbers(tmp_path: Path, kind: str, name: str) -> No
         return
     message = tf.train.Example.FromString(record).features.feature["x"]
     expected = list(message.int64_list.value or message.float_list.value)
-    for engine in ("mapped", ("graph", "stream")[(CASES.index((kind, name)) + (kind == "float")) % 2]):  # all parse with the same code
+    other = ("graph", "mapped", "stream", "mapped")[(CASES.index((kind, name)) + (kind == "float")) % 4]  # all parse with the same code
+    for engine in dict.fromkeys(("mapped", other)):
         (batch,) = vlpipe.make_dataset(
             path, engine=engine, layout=layout, dtype="float64", batching="ragged", shuffle=False, length_range=(0, 9)
         )
