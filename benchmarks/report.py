@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import audio_tables, results, sections
+from benchmarks import audio_tables, changes, results, sections
+from benchmarks.tables import markdown
 
 REPORT = results.ROOT / "benchmarks" / "REPORT.md"
 PAGES = [results.ROOT / "README.md", *sorted((results.ROOT / "docs").rglob("*.md"))]  # those that have tables of figures
@@ -37,7 +38,30 @@ first lines of each script explain how the figures are measured.
 def report(documents: dict[str, Any]) -> str:
     """Return REPORT.md: a section for each script that has a stored run."""
     scripts = {document["script"] for document in documents.values()}
-    return "\n".join([HEAD, *(section(documents) for script, section in SECTIONS.items() if script in scripts)])
+    return "\n".join([HEAD, *(section(documents) for script, section in SECTIONS.items() if script in scripts), *changed(documents)])
+
+
+def changed(documents: dict[str, Any]) -> list[str]:
+    """The section on the figures that moved since the results that were committed before, if there are such."""
+    rows = []
+    for name, document in documents.items():
+        if "previous" in document:
+            before, now = document["previous"]["figures"], changes.figures(document)
+            since = f"{document['previous']['commit']} to {document['commit']}"
+            rows += [[f"{name}: {figure}", *_moved(before[figure], now[figure]), since] for figure in now if figure in before]
+    if not rows:
+        return []
+    lines = [
+        "## What moved since the previous results",
+        "",
+        "Two runs on two days: other machines of the same kind may differ by a fifth.",
+        "",
+    ]
+    return ["\n".join([*lines, markdown(["", "before", "now", "now / before", "commits"], rows), ""])]
+
+
+def _moved(before: float, now: float) -> list[str]:
+    return [f"{before:.3g}", f"{now:.3g}", f"{now / before:.2f}" if before else ""]
 
 
 def filled(text: str, documents: dict[str, Any]) -> str:

@@ -1,9 +1,10 @@
 """The JSON that every benchmark writes, from which the report and the tables of README.md and docs/ are generated.
 
     {"script": "throughput", "commit": "1a2b3c4", "date": "2026-11-24", "machine": {...}, "versions": {...},
-     "arguments": {...}, "results": {...}}
+     "arguments": {...}, "results": {...}, "previous": {...}}
 
-`results` differs from script to script; it has every round, not only medians.
+`results` differs from script to script; it has every round, not only medians. `previous` has the main figures of the last committed run in
+the same file, where that measured the same on the same kind of machine (benchmarks/changes.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import vlpipe
+from benchmarks import changes
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -47,6 +49,8 @@ def save(script: str, arguments: argparse.Namespace, results: Any) -> dict[str, 
         "results": results,
     }
     if arguments.json:
+        if replaced := changes.previous(arguments.json, document):
+            document["previous"] = replaced
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
     return document

@@ -21,7 +21,7 @@ def throughput(documents: Documents) -> str:
         "",
         origin(document),
         "",
-        "Valid frames per second (padding is not counted), in a Python loop without a model.",
+        "Valid frames per second (padding is not counted), without a model: in a Python loop, and where given in a graph (`consuming.py`).",
         "",
     ]
     for name, result in document["results"]["workloads"].items():
@@ -252,19 +252,23 @@ def layers(documents: Documents) -> str:
 
 
 def speed_table(documents: Documents) -> str:
-    """The table of speeds in README.md and docs/how/costs.md."""
+    """The table of speeds in README.md and docs/how/costs.md: for each workload in a loop, in a graph, and the share of valid frames."""
     workloads = documents["throughput"]["results"]["workloads"]
     rows = [
         [label, *(cell for result in workloads.values() for cell in _speed(result["ways"][way]))]
         for way, label in _SHOWN_WAYS.items()
         if all(way in result["ways"] for result in workloads.values())
     ]
-    return markdown(["", *(heading for name in workloads for heading in (name, "x", "valid"))], rows)
+    return markdown(["", *(heading for name in workloads for heading in (f"{name}: loop", "graph", "valid"))], rows)
 
 
 def _speed(way: dict[str, Any]) -> list[str]:
     valid = "" if way["valid_ratio"] is None else f"{way['valid_ratio']:.0%}"
-    return [f"{way['frames_per_second'] / 1e6:.1f} M", f"{way['ratio']:.1f}", valid]
+    return [_of_recipe(way), _of_recipe(way["graph"]) if "graph" in way else "", valid]
+
+
+def _of_recipe(figures: dict[str, Any]) -> str:
+    return f"{figures['frames_per_second'] / 1e6:.1f} M ({figures['ratio']:.1f}×)"
 
 
 _SHOWN_WAYS = {
