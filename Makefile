@@ -1,7 +1,7 @@
 # Environments, locked to exact versions in requirements/:
 #   .venv          the reference: TensorFlow 2.17.1 with tensorflow-io 0.37.1 (native audio decoding)
 #   .venv-latest   TensorFlow 2.21, NumPy 2, Keras on JAX
-#   .venv-bench    the latest with PyTorch, Lhotse, Grain and Hugging Face datasets, for the benchmarks beside them
+#   .venv-bench    the latest with PyTorch, Lhotse, Grain, LitData and Hugging Face datasets, for the benchmarks beside them
 #   .venv-gpu      the latest with JAX and PyTorch for a GPU (5 GB)
 # Each target makes what it needs. A fresh machine needs python3 (3.11 or 3.12), pip and make.
 

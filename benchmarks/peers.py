@@ -1,4 +1,4 @@
-"""Alternatives to tf.data: PyTorch's DataLoader, Lhotse, Grain, Hugging Face datasets and DALI on the CPU, over the same records.
+"""Alternatives to tf.data: PyTorch's DataLoader, Lhotse, Grain, Hugging Face datasets, LitData and DALI on the CPU, over the same records.
 
 Each peer reads the records in a format that it recommends, written once, with its best settings. `make(workload, directory,
 workers)` returns an object of which every iteration is one epoch, in a new global order and in batches of similar length: (features float32
@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
+import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,58 @@ def hugging_face(workload: Workload, directory: Path, workers: int) -> Any:
     """An Arrow dataset, length-grouped batches, a DataLoader."""
     data = once(directory / f"{workload.name}-arrow", lambda path: write_arrow(workload, path))
     return torch_loader(Arrow(data / "data.arrow", workload.d), LengthGrouped(workload.lengths, workload.batch_size), workers)
+
+
+class LengthPools:
+    """Collates a pool of records into batches of similar length; LitData shuffles records, and has no batches of its own for that."""
+
+    def __init__(self, batch_size: int, d: int) -> None:
+        self.batch_size, self.d, self.random = batch_size, d, random.Random(0)
+
+    def __call__(self, records: list[dict[str, Any]]) -> list[tuple[Any, Any, Any]]:
+        records.sort(key=lambda record: len(record["features"]))
+        groups = [records[start : start + self.batch_size] for start in range(0, len(records), self.batch_size)]
+        self.random.shuffle(groups)
+        return [
+            torch_batch(
+                [memoryview(record["features"]).cast("B") for record in group], self.d, np.array([record["label"] for record in group])
+            )
+            for group in groups
+        ]
+
+
+class LitDataEpochs:
+    """The batches of the pools that a StreamingDataLoader delivers."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.chain.from_iterable(self.loader)
+
+
+def write_chunks(workload: Workload, directory: Path) -> None:
+    """Write chunks of 64 MB, not compressed, as `litdata.optimize` does with processes."""
+    from litdata.streaming.writer import BinaryWriter
+
+    writer = BinaryWriter(str(directory), chunk_bytes="64MB")
+    for number, (x, y) in enumerate(workload.records()):
+        writer[number] = {"features": x.ravel(), "label": int(y)}
+    writer.done()
+    writer.merge()
+
+
+def litdata(workload: Workload, directory: Path, workers: int) -> Any:
+    """Shuffled local chunks, pools of 32 batches that are sorted by length, a StreamingDataLoader."""
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    data = once(directory / f"{workload.name}-litdata", lambda path: write_chunks(workload, path))
+    chunks = StreamingDataset(str(data), shuffle=True, drop_last=False)
+    pools = LengthPools(workload.batch_size, workload.d)
+    processes = {"persistent_workers": True, "multiprocessing_context": "forkserver"} if workers else {}
+    return LitDataEpochs(
+        StreamingDataLoader(chunks, batch_size=32 * workload.batch_size, num_workers=workers, collate_fn=pools, **processes)
+    )
 
 
 class Collated:
@@ -295,5 +348,6 @@ PEERS = {
     "Lhotse": Peer({"torch": "torch", "lhotse": "lhotse"}, lhotse),
     "Grain": Peer({"grain": "grain", "array_record": "array-record"}, grain),
     "Hugging Face": Peer({"torch": "torch", "datasets": "datasets"}, hugging_face),
+    "LitData": Peer({"torch": "torch", "litdata": "litdata"}, litdata),
     "DALI": Peer({"nvidia.dali": "nvidia-dali-cuda120"}, dali),
 }

@@ -25,7 +25,20 @@ from benchmarks import changes
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("vlpipe", "tensorflow", "keras", "numpy", "jax", "torch", "lhotse", "grain", "array-record", "datasets", "nvidia-dali-cuda120")
+PACKAGES = (
+    "vlpipe",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "jax",
+    "torch",
+    "lhotse",
+    "grain",
+    "array-record",
+    "datasets",
+    "litdata",
+    "nvidia-dali-cuda120",
+)
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

@@ -29,12 +29,8 @@ def throughput(documents: Documents) -> str:
         rounds = len(next(iter(result["ways"].values()))["seconds"])
         headings = ["way", "M frames/s", "k records/s", f"x {result['base']}", "share of bare copy", "valid frames"]
         text += [f"**{name}**: {size}; medians of {rounds} interleaved rounds.", ""]
-        ways = result["ways"].items()
-        if any("graph" in way for _, way in ways):  # runs before there were two ways to consume have none
-            rows = [[*_way(name, way), *consuming.summary(way)] for name, way in ways]
-            text += [markdown([*headings, *consuming.HEADINGS], rows), ""]
-        else:
-            text += [markdown(headings, (_way(name, way) for name, way in ways)), ""]
+        rows = [[*_way(way, figures), *consuming.summary(figures)] for way, figures in result["ways"].items()]
+        text += [markdown([*headings, *consuming.HEADINGS], rows), ""]
     return "\n".join([*text, "![throughput](pictures/throughput.svg)", ""])
 
 
@@ -268,7 +264,7 @@ def _speed(way: dict[str, Any]) -> list[str]:
 
 
 def _of_recipe(figures: dict[str, Any]) -> str:
-    return f"{figures['frames_per_second'] / 1e6:.1f} M ({figures['ratio']:.1f}×)"
+    return f"{figures['frames_per_second'] / 1e6:.1f} M ({figures['ratio']:.1f}x)"
 
 
 _SHOWN_WAYS = {

@@ -10,9 +10,9 @@ Datasets of tf.data are also consumed by a graph, as `fit` does (benchmarks/cons
 
 Windows of long recordings, and a mix, are compared with whole records of the length of a window (benchmarks/pieces.py).
 
-Peers (PyTorch, Lhotse, Grain, Hugging Face, DALI; benchmarks/peers.py) run where their packages are installed, each with that number of
-worker processes of `--workers` which was fastest in one epoch before the rounds. With `--data DIR`, a vlpipe dataset of your own, only
-the ways of tf.data and vlpipe run: each peer would need a copy of the dataset in its own format. A label that is a sequence is then
+Peers (PyTorch, Lhotse, Grain, Hugging Face, LitData, DALI; benchmarks/peers.py) run where their packages are installed, each with that
+number of worker processes of `--workers` which was fastest in one epoch before the rounds. With `--data DIR`, a vlpipe dataset of your own,
+only the ways of tf.data and vlpipe run: each peer would need a copy of the dataset in its own format. A label that is a sequence is then
 omitted.
 """
 
