@@ -75,7 +75,6 @@ bench-full: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks.foreign --json benchmarks/results/foreign.json
 	.venv-bench/bin/python -m benchmarks.audio $(if $(DATA),--data "$(DATA)") --json benchmarks/results/audio.json
 	.venv-bench/bin/python -m benchmarks.layers --json benchmarks/results/layers.json
-	.venv-bench/bin/python -m benchmarks.audio --json benchmarks/results/audio.json
 	! command -v perf || .venv-bench/bin/python -m benchmarks.anatomy --json benchmarks/results/anatomy.json
 	.venv-bench/bin/python -m benchmarks.report
 

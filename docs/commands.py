@@ -60,8 +60,8 @@ def _block(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text whose stars, backticks and angle brackets Markdown leaves as they are."""
-    return re.sub(r"[*`<]", r"\\\g<0>", text)
+    """Text whose stars, and angle brackets that would begin a tag, Markdown leaves as they are; what is in backticks is code there too."""
+    return re.sub(r"\*|<(?=[A-Za-z/!?])", r"\\\g<0>", text)
 
 
 if __name__ == "__main__":

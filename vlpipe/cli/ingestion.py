@@ -89,6 +89,8 @@ def ingest(
 ) -> None:
     """Decode the recordings in AUDIO_DIR and write log-mel features [T, mels], or waveforms, as a dataset into OUT.
 
+    Without --label-regex, --label-from-parent or --manifest the records have no label, which is enough to predict.
+
     \b
     Examples:
       vlpipe ingest speech data/speech
