@@ -133,8 +133,9 @@ def test_stats(dataset: Path) -> None:
 def test_stats_by_a_field_that_is_not_a_label(dataset: Path) -> None:
     result = run("stats", dataset, "--by", "x")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("vlpipe: label: 'x' is Sequence(")
-    assert "expected a scalar integer field (Fixed)" in result.stderr
+    assert result.stderr.startswith("vlpipe: by: came as 'x', expected a scalar integer field or a text of the source: ")
+    result = run("stats", dataset, "--by", "lable")
+    assert "came as 'lable' (did you mean 'label'?)" in result.stderr
 
 
 def test_stats_by_a_text(tmp_path: Path) -> None:

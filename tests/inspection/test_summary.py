@@ -87,7 +87,7 @@ def test_the_default_label(tmp_path: Path) -> None:
         ({"a": Fixed(), "b": Fixed()}, None, r"label: the candidates are \['a', 'b'\]"),
         ({"a": Fixed()}, "b", r"label: 'b' is not a field of the schema, expected a scalar integer field \(Fixed\); candidates: \['a'\]"),
         ({"a": Fixed((2, 3))}, "a", r"label: 'a' is Fixed\(shape=\(2, 3\).*expected a scalar integer field \(Fixed\); candidates: none"),
-        ({"a": Fixed((), "float32")}, None, "label: None is not a field of the schema"),
+        ({"a": Fixed((), "float32")}, None, "label: the source has none, expected .* among x, a. Name it with label=, or ingest"),
         ({"label": Text(), "a": Fixed()}, None, "label: 'label' is Text"),
         ({"a": Fixed()}, 3, "label: 3 is not a field of the schema"),
         ({"a": Fixed()}, ["a"], r"label: \['a'\] is not a field of the schema"),
@@ -154,7 +154,7 @@ def test_lengths_by_class(tmp_path: Path) -> None:
         )
         assert entry.lengths is not None
         assert vars(entry.lengths) == pytest.approx(vars(expected))
-    with pytest.raises(SchemaError, match="label: 'wide' is Fixed"):
+    with pytest.raises(SchemaError, match="by: came as .wide., expected a scalar integer field or a text of the source: "):
         summarize(tmp_path / "d", by="wide")
 
 

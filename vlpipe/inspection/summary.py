@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -179,7 +180,7 @@ def summarize(
         ArgumentError: `compute` is set and the source is an address.
     """
     index = with_statistics(open_local(source, layout), progress=progress) if compute else open_anywhere(source, layout)
-    names = _counted(index) if by is None else [by if _is_text(index, by) else _class_label(index, by)]
+    names = _counted(index) if by is None else [_grouping(index, by)]
     return Summary(
         records=len(index),
         shards=len(index.shards),
@@ -240,6 +241,16 @@ def _is_text(index: Index, name: str) -> bool:
     return isinstance(name, str) and isinstance(index.schema.fields.get(name), Text)
 
 
+def _grouping(index: Index, name: Any) -> str:
+    """The field by whose values the caller wants to see the lengths: a scalar integer label or a text."""
+    if isinstance(name, str) and (_is_text(index, name) or (name in index.schema.fields and is_class_label(index, name))):
+        return name
+    known = [*class_labels(index), *(field for field in index.schema.fields if _is_text(index, field))]
+    nearest = difflib.get_close_matches(name, known, 1) if isinstance(name, str) else []
+    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    raise SchemaError(f"by: came as {name!r}{hint}, expected a scalar integer field or a text of the source: {', '.join(known) or 'none'}.")
+
+
 def _groups(index: Index, name: str) -> Groups:
     """The distinct values of a label or a text in ascending order, and which of them each record has."""
     if _is_text(index, name):
@@ -259,8 +270,13 @@ def _class_label(index: Index, label: str | None) -> str:
     schema = index.schema
     if label is None:
         label = _default_label(index) or only_label(schema, class_labels(index), index)
+    if label is None:
+        raise SchemaError(
+            f"label: the source has none, expected a scalar integer field (Fixed) among {', '.join(schema.fields)}. Name it with label=, "
+            "or ingest with --label-regex, --label-from-parent or a manifest."
+        )
     field = schema.fields.get(label) if isinstance(label, str) else None
-    if label is None or field is None or not is_class_label(index, label):
+    if field is None or not is_class_label(index, label):
         kind = "not a field of the schema" if field is None else repr(field)
         candidates = class_labels(index) or "none"
         raise SchemaError(f"label: {label!r} is {kind}, expected a scalar integer field (Fixed); candidates: {candidates}.")
