@@ -14,6 +14,7 @@ import pytest
 
 import vlpipe
 from tests.cli.test_cli import run
+from vlpipe.cli.demonstration import _synthesised
 from vlpipe.demo.names import naming_of
 from vlpipe.demo.sounds import PLAYERS, write_corpus
 from vlpipe.ingest import label_by_parent, label_by_regex
@@ -82,7 +83,23 @@ def test_what_cannot_be_used_gives_one_message(tmp_path: Path, monkeypatch: pyte
     assert "--label-regex says where the names of --data have the label: pass --data DIR too." in result.stderr
     Path("demo-output").touch()
     result = run("demo", "--files", 20)
-    assert (result.exit_code, "vlpipe: demo-output/audio: cannot be written (" in result.stderr) == (1, True)
+    assert (result.exit_code, "demo-output/audio: cannot be made (" in result.stderr) == (1, True)
+
+
+def test_the_sounds_of_an_earlier_demo_are_replaced_and_no_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("demo-output/audio")
+    for files in (30, 20):
+        assert _synthesised(folder, files) == folder
+        assert len(list(folder.rglob("*.wav"))) == files
+    mine = folder / "trills/eva_0001.wav"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    result = run("demo", "--files", 20)
+    assert result.exit_code == 1
+    assert "not replaced, because it holds trills/eva_0001.wav, which is no sound of an earlier demo. Choose" in result.stderr
+    assert (mine.read_bytes(), len(list(folder.rglob("*.wav")))) == (b"mine", 21)
+    assert [path.name for path in folder.parent.iterdir()] == ["audio"]
 
 
 SPEAKERS = ("ann", "bob", "eve")

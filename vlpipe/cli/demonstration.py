@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import click
 
 from vlpipe.cli.common import echo
 from vlpipe.cli.ingestion import ingest
-from vlpipe.files.atomic_directory import os_errors_as_dataset_errors
+from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors
 
 OUT = Path("demo-output")
 
@@ -58,20 +57,27 @@ def demo(data: Path | None, label_regex: str | None, files: int, epochs: int, on
 
 
 def _synthesised(folder: Path, files: int) -> Path:
-    """A new folder of sounds, complete or not at all."""
+    """A new folder of sounds, complete or not at all; it replaces that of an earlier run, in which nothing else may be."""
     from vlpipe.demo.sounds import write_corpus
 
+    sounds = AtomicDirectory(folder, overwrite=True, replaceable=_why_not_replaced)
     echo(f"synthesising {files} sounds into {folder}")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
         with os_errors_as_dataset_errors(str(folder)):
-            write_corpus(partial, files)
-            shutil.rmtree(folder, ignore_errors=True)  # an earlier run may have made more files
-            partial.rename(folder)
+            write_corpus(sounds.path, files)
+        sounds.commit()
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        sounds.abort()
     return folder
+
+
+def _why_not_replaced(folder: Path) -> str | None:
+    """Why a folder of sounds may not be replaced; None if it may."""
+    from vlpipe.demo.sounds import is_of_corpus
+
+    paths = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    other = next((path for path in paths if not is_of_corpus(path)), None)
+    return None if other is None else f"it holds {other}, which is no sound of an earlier demo"
 
 
 def _ingest(data: Path, out: Path, label_regex: str | None, on_the_fly: bool) -> tuple[bool, dict[str, Any]]:

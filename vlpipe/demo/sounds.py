@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import wave
 from pathlib import Path
 
@@ -33,6 +34,12 @@ def write_corpus(folder: Path, files: int) -> None:
             file.setsampwidth(2)
             file.setframerate(RATE)
             file.writeframes((samples * 32767).astype("<i2").tobytes())
+
+
+def is_of_corpus(path: str) -> bool:
+    """Whether a path relative to the folder is one that `write_corpus` writes."""
+    classes = "|".join(f"{timbre}-{gesture}" for gesture in GESTURES for timbre in TIMBRES)
+    return re.fullmatch(rf"({classes})/({'|'.join(PLAYERS)})_[0-9]{{4,}}\.wav", path) is not None
 
 
 def write_noise(directory: Path, rate: int, seconds: float = 10.0) -> None:
