@@ -23,17 +23,6 @@ class Shifted(layers.MaskAware, plain.Layer):
 
 
 @keras.saving.register_keras_serializable(package="vlpipe-tests")
-class Distant(plain.Layer):
-    """A convolution that reads 8 frames before and after."""
-
-    def build(self, shape):
-        self.kernel = self.add_weight(shape=(3, shape[-1], 4), name="kernel")
-
-    def call(self, x):
-        return ops.conv(x, self.kernel, padding="same", dilation_rate=8)
-
-
-@keras.saving.register_keras_serializable(package="vlpipe-tests")
 class Ahead(plain.Layer):
     """Each frame plus the one 200 frames later; written with the number of frames, so that it cannot be followed."""
 
@@ -109,7 +98,6 @@ REFUSED = {
     "is called with a mask that is no tensor of frames": lambda x, s: plain.LSTM(4)(x, mask=np.ones((1, 9), bool)),
     "is unknown to vlpipe": lambda x, s: Ahead()(x),
     "Ahead": lambda x, s: Ahead()(x),
-    "Conv": lambda x, s: Distant()(x),
     "merges one frame, taken by a slice, with all frames": lambda x, s: x - x[:, -1:],
     "Index it and add the axis": lambda x, s: plain.Subtract()([x, x[:, :1]]),
     "attends along other axes than the frames": lambda x, s: plain.MultiHeadAttention(2, 3, attention_axes=(2,))(

@@ -64,7 +64,7 @@ def run() -> None:
     try:
         main(prog_name="vlpipe")
     except SystemExit as end:
-        if end.code == _INTERRUPTED:
+        if end.code == _INTERRUPTED and "tensorflow" in sys.modules:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
