@@ -7,6 +7,7 @@ several messages share nor wording common to two of them can be mistaken for a t
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -102,8 +103,8 @@ def words(text: str) -> str:
     return f" {joined.replace('* record * at byte *', '*')} "
 
 
-@pytest.fixture(scope="module")
-def known() -> tuple[dict[str, set[str]], str]:
+@functools.cache
+def known_messages() -> tuple[dict[str, set[str]], str]:
     """Return the words of every message by file and line, and the advice: the constants of modules, which several messages share."""
     messages: dict[str, set[str]] = {}
     advice = []
@@ -118,6 +119,12 @@ def known() -> tuple[dict[str, set[str]], str]:
             if own:
                 messages[f"{place}:2" if place in messages else place] = own
     return messages, BREAK.join(advice)
+
+
+@pytest.fixture(scope="module")
+def known() -> tuple[dict[str, set[str]], str]:
+    """What `known_messages` returns."""
+    return known_messages()
 
 
 def phrases(texts: set[str], least: int) -> Iterator[list[str]]:
