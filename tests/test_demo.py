@@ -86,6 +86,24 @@ def test_what_cannot_be_used_gives_one_message(tmp_path: Path, monkeypatch: pyte
     assert (result.exit_code, "demo-output/audio: cannot be made (" in result.stderr) == (1, True)
 
 
+def test_recordings_that_give_no_model_are_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_corpus(tmp_path / "sounds", 20)
+    sounds = sorted((tmp_path / "sounds").rglob("*.wav"))
+    for number, sound in enumerate(sounds):
+        copy = tmp_path / "days" / ("20200101", "20221231")[number % 2] / f"{number}.wav"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(sound.read_bytes())
+    result = run("demo", "--data", tmp_path / "days")
+    assert result.exit_code == 1
+    assert "demo: the labels are the numbers 20200101 to 20221231, expected classes from 0 to 9999. Pass --label-regex" in result.stderr
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/yes_1.wav").write_bytes(sounds[0].read_bytes())
+    result = run("demo", "--data", tmp_path / "one")
+    assert result.exit_code == 1
+    assert "has no recordings after the split, expected some in both parts. Pass more recordings." in result.stderr
+
+
 def test_the_sounds_of_an_earlier_demo_are_replaced_and_no_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = Path("demo-output/audio")

@@ -12,9 +12,11 @@ import click
 
 from vlpipe.cli.common import echo
 from vlpipe.cli.ingestion import ingest
+from vlpipe.errors import DatasetError
 from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors
 
 OUT = Path("demo-output")
+MAX_CLASSES = 10_000  # of labels that are numbers: the model has an output for each up to the largest
 
 
 @click.command(short_help="From audio files to a trained and scored model.")
@@ -45,6 +47,7 @@ def demo(data: Path | None, label_regex: str | None, files: int, epochs: int, on
         data = _synthesised(OUT / "audio", files)
     train, held_out = str(OUT / "data/train"), str(OUT / "data/val")
     by_speaker, features = _ingest(data, OUT / "data", label_regex, on_the_fly)
+    _check_labels(train, held_out)
     _forecast(train, OUT / "plan.png", features)
     _count_speed(train, features)
     from vlpipe.demo import lesson
@@ -109,6 +112,26 @@ def _ingest(data: Path, out: Path, label_regex: str | None, on_the_fly: bool) ->
         echo("split: by recording, as the names tell no speaker: the model may have heard the speakers that it is scored on")
         echo("       (to split by speaker: --data DIR --label-regex REGEX, with a group (?P<speaker>...))")
     return bool(naming.speaker), {"transform": vlpipe.audio.LogMel(sample_rate=rate, mels=40)} if on_the_fly else {}
+
+
+def _check_labels(train: str, held_out: str) -> None:
+    """Both parts have records, and the labels are numbers of classes.
+
+    Raises:
+        DatasetError: they are not; training would fail late, or take memory for millions of classes.
+    """
+    import vlpipe
+
+    parts = {part: vlpipe.open(part) for part in (train, held_out)}
+    for part, source in parts.items():
+        if not len(source):
+            raise DatasetError(f"demo: {part} has no recordings after the split, expected some in both parts. Pass more recordings.")
+    labels = parts[train].table()["label"]
+    if not parts[train].classes and not 0 <= labels.min() <= labels.max() < MAX_CLASSES:
+        raise DatasetError(
+            f"demo: the labels are the numbers {labels.min()} to {labels.max()}, expected classes from 0 to {MAX_CLASSES - 1}. Pass "
+            "--label-regex with a group (?P<label>...) that finds another part of the names."
+        )
 
 
 def _forecast(train: str, picture: Path, features: dict[str, Any]) -> None:
