@@ -179,7 +179,7 @@ def test_ctrl_c_ends_the_demo(tmp_path: Path) -> None:
         path.mkdir()
     whole = Terminal([*COMMAND, *DEMO[1]], trained)
     begun = Terminal([*COMMAND, "demo", "--files", "9999"], folder)
-    begun.wait_for(lambda: list(folder.glob("demo-output/.audio.partial/*/*.wav")))
+    begun.wait_for(lambda: list(folder.glob("demo-output/.audio.staged-*/*/*.wav")))
     begun.interrupt()
     check_end(begun)
     assert [path.name for path in folder.rglob("*")] == ["demo-output"]

@@ -81,7 +81,7 @@ def _names(classes: Any) -> list[str]:
 def _text(index: Index, label: Any) -> str:
     """The field that has the texts."""
     fields = index.schema.fields
-    texts = [name for name, field in fields.items() if isinstance(field, Text)]
+    texts = sorted(name for name, field in fields.items() if isinstance(field, Text))  # protobuf stores the fields in any order
     if label is None or label is False:
         label = index.label if index.label is not None else "label" if "label" in fields else None
     if label is None:
