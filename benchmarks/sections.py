@@ -10,7 +10,7 @@ from benchmarks import anatomy as parts
 from benchmarks import consuming
 from benchmarks.audio_tables import storing_table
 from benchmarks.memory import summarise
-from benchmarks.tables import Documents, markdown, origin
+from benchmarks.tables import Documents, markdown, origin, training_cells
 
 
 def throughput(documents: Documents) -> str:
@@ -171,19 +171,7 @@ def _training_table(result: dict[str, Any]) -> str:
 
 def _training_row(name: str, way: dict[str, Any]) -> list[str]:
     peaks = ["" if way[peak] is None else f"{way[peak] / 1e9:.2f}" for peak in ("host_peak_bytes", "device_peak_bytes")]
-    return [
-        name,
-        f"{way['seconds']:.2f}",
-        f"{way['frames_per_second'] / 1e3:.0f}",
-        f"{way['valid_ratio']:.0%}",
-        f"{way['wait_share']:.1%}",
-        f"{way['monitor']['input_wait']:.1%}" if "input_wait" in way.get("monitor", {}) else "",
-        f"{way['free_input_ratio']:.2f}",
-        str(way["compiles"]),
-        f"{way['compile_seconds']:.1f}",
-        f"{way['loss']:.3f}",
-        *peaks,
-    ]
+    return [name, *training_cells(way).values(), *peaks]
 
 
 def scaling(documents: Documents) -> str:

@@ -22,3 +22,19 @@ def origin(document: dict[str, Any]) -> str:
     hardware = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB"
     hardware += f", {machine['accelerator']}" if "accelerator" in machine else ""
     return f"{hardware}; {known}; commit {document['commit']}, {document['date']}."
+
+
+def training_cells(way: dict[str, Any]) -> dict[str, str]:
+    """The cells of a row on a way of training, by their headings: in the report, and in what the scripts print."""
+    monitor = way.get("monitor", {})  # runs before there was one have none
+    return {
+        "s/epoch": f"{way['seconds']:.2f}",
+        "k frames/s": f"{way['frames_per_second'] / 1e3:.0f}",
+        "valid": f"{way['valid_ratio']:.0%}",
+        "waiting": f"{way['wait_share']:.1%}",
+        "in fit": f"{monitor['input_wait']:.1%}" if "input_wait" in monitor else "",
+        "x free": f"{way['free_input_ratio']:.2f}",
+        "compiled": str(way["compiles"]),
+        "compilation, s": f"{way['compile_seconds']:.1f}",
+        "loss": f"{way['loss']:.3f}",
+    }

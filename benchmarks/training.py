@@ -38,6 +38,7 @@ from rich.table import Table
 
 from benchmarks import results
 from benchmarks.feeding import ARRAYS, CLASSES, WAYS, Learnable, learnable
+from benchmarks.tables import training_cells
 from benchmarks.workloads import events, speech
 
 WORKLOADS = {"speech": speech, "events": events}
@@ -218,15 +219,7 @@ def make_table(name: str, result: dict[str, Any]) -> Table:
     for way, figures in result["ways"].items():
         table.add_row(
             way,
-            f"{figures['seconds']:.2f}",
-            f"{figures['frames_per_second'] / 1e3:.0f}",
-            f"{figures['valid_ratio']:.0%}",
-            f"{figures['wait_share']:.1%}",
-            f"{figures['monitor']['input_wait']:.1%}" if "input_wait" in figures["monitor"] else "",
-            f"{figures['free_input_ratio']:.2f}",
-            f"{figures['compiles']}",
-            f"{figures['compile_seconds']:.1f}",
-            f"{figures['loss']:.3f}",
+            *training_cells(figures).values(),
             *(f"{figures[peak] / 1e9:.2f}" for peak in peaks),
         )
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from vlpipe.planning.class_weights import balanced, balanced_weights, has_classe
 from vlpipe.planning.selection import only_label
 from vlpipe.sources.classes import class_labels, class_names, is_class_label, named_label
 from vlpipe.sources.compute_statistics import with_statistics
+from vlpipe.sources.conditions import nearest
 from vlpipe.sources.open import open_anywhere, open_local
 from vlpipe.sources.table import Groups, Table, hop_ms
 from vlpipe.storage.index import Index
@@ -246,9 +246,10 @@ def _grouping(index: Index, name: Any) -> str:
     if isinstance(name, str) and (_is_text(index, name) or (name in index.schema.fields and is_class_label(index, name))):
         return name
     known = [*class_labels(index), *(field for field in index.schema.fields if _is_text(index, field))]
-    nearest = difflib.get_close_matches(name, known, 1) if isinstance(name, str) else []
-    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-    raise SchemaError(f"by: came as {name!r}{hint}, expected a scalar integer field or a text of the source: {', '.join(known) or 'none'}.")
+    raise SchemaError(
+        f"by: came as {name!r}{nearest(name, set(known))}, expected a scalar integer field or a text of the source: "
+        f"{', '.join(known) or 'none'}."
+    )
 
 
 def _groups(index: Index, name: str) -> Groups:

@@ -185,12 +185,12 @@ def _check_known(name: str, values: list[Any], known: list[Any]) -> None:
     unknown = [value for value in values if value not in there]
     if unknown:
         raise ArgumentError(
-            f'where: "{name}" has no {listed(map(repr, unknown))}{_nearest(unknown[0], there)}; it has {listed(sorted(there))}. Leave out '
+            f'where: "{name}" has no {listed(map(repr, unknown))}{nearest(unknown[0], there)}; it has {listed(sorted(there))}. Leave out '
             "what is not there."
         )
 
 
-def _nearest(value: Any, known: set[Any]) -> str:
+def nearest(value: Any, known: set[Any]) -> str:
     """The values written like another one, for an error."""
     if not isinstance(value, str) or len(known) > _MAX_NEAREST:
         return ""
@@ -218,7 +218,7 @@ def _class_numbers(index: Index, name: str, field: str, values: list[Any]) -> li
     unknown = [value for value in values if isinstance(value, str) and value not in numbers]
     if unknown:
         raise ArgumentError(
-            f'where: "{name}" has no class {listed(unknown)}{_nearest(unknown[0], set(names))}; its classes are {listed(names)}.'
+            f'where: "{name}" has no class {listed(unknown)}{nearest(unknown[0], set(names))}; its classes are {listed(names)}.'
         )
     return [numbers.get(value, value) for value in values]
 
