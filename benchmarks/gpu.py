@@ -20,7 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results
+from benchmarks.tables import training_cells
 
+FIGURES = ("s/epoch", "k frames/s", "waiting", "in fit", "compiled", "loss")
 STATIC = ["vlpipe, static shapes", "vlpipe batches, static shapes"]
 EVERY = ["padded_batch", "hand-written buckets", "vlpipe, longest", *STATIC]
 # The first run has few records, because nearly every batch of two of its ways has a new shape, which JAX compiles for a second. An epoch of
@@ -51,22 +53,13 @@ def make_table(documents: dict[str, dict[str, Any]]) -> Table:
     table = Table(title="Training on a GPU: an epoch, and the share of it that the model waited for its input")
     for heading in ("run", "device", "way"):
         table.add_column(heading)
-    for heading in ("s/epoch", "M frames/s", "waiting", "in fit", "compiled", "loss"):
+    for heading in FIGURES:
         table.add_column(heading, justify="right")
     for name, document in documents.items():
         for workload, result in document["results"]["workloads"].items():
             for way, figures in result["ways"].items():
-                table.add_row(
-                    f"{name}, {workload}",
-                    result["device"],
-                    way,
-                    f"{figures['seconds']:.2f}",
-                    f"{figures['frames_per_second'] / 1e6:.2f}",
-                    f"{figures['wait_share']:.1%}",
-                    f"{figures['monitor']['input_wait']:.1%}" if "input_wait" in figures["monitor"] else "",
-                    str(figures["compiles"]),
-                    f"{figures['loss']:.3f}",
-                )
+                cells = training_cells(figures)
+                table.add_row(f"{name}, {workload}", result["device"], way, *(cells[heading] for heading in FIGURES))
     return table
 
 
