@@ -14,7 +14,7 @@ from keras import ops
 
 import vlpipe
 from tests.layers.layers_tools import numpy
-from tests.layers.test_replace import AwareSmooth, LeakySmooth, Louder, Plain, Smooth, Unmasked, Wide
+from tests.layers.test_replace import AwareSmooth, LeakySmooth, Louder, Plain, Smooth, Unmasked, Wide, WithoutReach
 from tests.layers.test_ways_out import LENGTHS, WAYS, AwareTurned, Turned, X, functional, mean
 from tests.test_messages import known_messages, occurs, words
 from vlpipe import layers
@@ -54,6 +54,30 @@ def converted(model, **options):
 def a_model(name="m"):
     inputs = keras.Input((None, 4))
     return keras.Model(inputs, mean(plain.Conv1D(3, 3, padding="same", bias_initializer="normal")(inputs)), name=name)
+
+
+class Later(layers.MaskAware, plain.Layer):
+    """Leaves out the first two frames."""
+
+    def __init__(self, count, **kwargs):
+        super().__init__(**kwargs)
+        self.count = count
+
+    def call(self, x, mask=None):
+        return x[:, 2:]
+
+    def output_frames(self, frames):
+        return self.count(frames)
+
+
+def called_in_two_ways(name):
+    """A nested model that is called on four features and on three frames of them, beside a layer with this name."""
+
+    def body(x):
+        inner = keras.Sequential([keras.Input((None, 4)), plain.Conv1D(4, 3, padding="same", name="same"), plain.GlobalMaxPooling1D()])
+        return inner(plain.RepeatVector(3)(plain.GlobalAveragePooling1D()(x))) + inner(plain.Dense(4, name=name)(x))
+
+    return functional(body)
 
 
 def per_frame():
@@ -337,6 +361,10 @@ ADVICE = {
         lambda: layers.output_lengths(per_frame(), [3, -1]),
         lambda: (layers.output_lengths(per_frame(), LENGTHS), LENGTHS),
     ),
+    "expected the lengths [B] of one sequence": (
+        lambda: layers.output_lengths(per_frame(), {"features_lengths": LENGTHS}),
+        lambda: (layers.output_lengths(per_frame(), {"features_lengths": LENGTHS}["features_lengths"]), LENGTHS),
+    ),
     # layers.frames
     "Count both from the same end": (
         lambda: layers.SliceFrames(-3, 2),
@@ -402,6 +430,7 @@ ADVICE = {
         lambda: converted(a_model(), layers={type(a_model().layers[1]): lambda layer: layers.Conv1D.from_config(layer.get_config())}),
     ),
     ", lets padding in. ": (smooth(LeakySmooth), with_aware_smooth),
+    "Return in reach() as many frames as the layer needs": (smooth(WithoutReach), with_aware_smooth),
     "Build it as the layer does, or return it built": (smooth(Wide), built_by_a_function),
     "expected a mask [batch, frames]": (smooth(Unmasked), with_aware_smooth),
     "Check that it has the weights of the layer": (smooth(Louder), with_aware_smooth),
@@ -471,6 +500,16 @@ ADVICE = {
     "from that of the sequences alone": (
         lambda: with_gradients(by_hand(with_a_leaking_gradient)),
         lambda: found(by_hand(with_a_leaking_gradient), functional(with_a_leaking_gradient)),
+    ),
+    # layers.converter
+    "has the name of another layer; expected names of their own": (
+        lambda: layers.mask_aware(called_in_two_ways("same")),
+        lambda: converted(called_in_two_ways("other")),
+    ),
+    # layers.frame_count
+    "output_frames failed for an array of lengths": (
+        lambda: layers.mask_aware(functional(lambda x: mean(Later(lambda frames: max(frames - 2, 0))(x)))),
+        lambda: converted(functional(lambda x: mean(Later(lambda frames: ops.maximum(frames - 2, 0))(x)))),
     ),
     # layers.timewise
     "takes frames and leaves none": (lambda: layers.output_lengths(a_model(), LENGTHS), lambda: with_a_reduction("pool")),

@@ -177,3 +177,53 @@ def test_impossible_lengths_have_no_output_lengths(value):
                 ArgumentError, match=f"output_lengths: length 1 is {value}.*; expected whole numbers of frames, none negative"
             ):
                 function(model, lengths)
+
+
+@pytest.mark.parametrize(
+    ("way", "value"),
+    [
+        *[(way, 2.5) for way in ("call", "fit", "predict", "train_on_batch")],
+        *[(way, 2**32 + 2) for way in ("call", "fit", "predict", "test_on_batch", "train_on_batch", "predict_on_batch")],
+        ("evaluate", float("nan")),
+    ],
+)
+def test_a_model_refuses_what_its_cast_would_make_possible(way, value):
+    """Keras casts what comes to the dtype of keras.Input, int32, in which each would be the length 2 or 0."""
+    model = model_of()
+    before = model.get_weights()
+    with pytest.raises((ArgumentError, refusal()), match=r"LengthMask.*(row \d has the length|lengths that cannot be lengths)") as caught:
+        {"call": lambda model, batch: model(batch), **STEPS}[way](model, a_batch([3, value, 2]))
+    assert str(value) in str(caught.value)
+    for got, want in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "float32"])
+def test_lengths_of_another_dtype_are_the_same_lengths(dtype):
+    model, batch = model_of(), a_batch(POSSIBLE)
+    expected = numpy(model(batch | {"lengths": np.array(POSSIBLE, "int32")}))
+    other = batch | {"lengths": np.array(POSSIBLE, dtype)}
+    if BACKEND == "torch" and dtype == "uint64":
+        np.testing.assert_array_equal(numpy(model(other)), expected)  # in a step, PyTorch has no such tensors to shuffle
+        return
+    for got in (numpy(model(other)), model.predict_on_batch(other)):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+    np.testing.assert_allclose(numpy(model(other | {"lengths": other["lengths"][:, None]})), expected, rtol=1e-6)
+    assert np.isfinite(model.train_on_batch(other, TARGET)).all()
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="torch has no XLA")
+def test_a_fraction_in_a_graph_that_cannot_raise_delivers_nan():
+    model = model_of()
+    got, want = (compiled_call(model, a_batch(lengths)) for lengths in ([3.0, 2.5, 2.0], [3, 5, 2]))
+    assert np.isnan(got[1]).all()
+    np.testing.assert_allclose(got[[0, 2]], want[[0, 2]], rtol=1e-6)
+
+
+def test_two_sequences_are_checked_each():
+    inputs = [keras.Input((None, 2), name=name) for name in ("a", "b")]
+    model = layers.mask_aware(keras.Model(inputs, [plain.GlobalMaxPooling1D()(x) for x in inputs]))
+    batch = {"a": np.ones((2, 3, 2)), "b": np.ones((2, 4, 2)), "a_lengths": np.array([3, 3]), "b_lengths": np.array([4, 4])}
+    assert all(np.isfinite(numpy(y)).all() for y in model(batch))
+    with pytest.raises(ArgumentError, match='"b_mask_entry": row 1 has the length 0.5 in a batch of 4 frames'):
+        model(batch | {"b_lengths": np.array([4, 0.5])})

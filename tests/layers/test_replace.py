@@ -60,6 +60,11 @@ class Unmasked(AwareSmooth):
         return frames
 
 
+class WithoutReach(AwareSmooth):
+    def reach(self):
+        return layers.base.Reach()
+
+
 def a_model(gain=2.0):
     inputs = keras.Input((None, 4))
     return keras.Model(inputs, plain.GlobalMaxPooling1D()(Smooth(gain, name="smooth")(plain.Dense(4)(inputs))), name="m")
@@ -125,6 +130,10 @@ class Louder(AwareSmooth):
     [
         ({Smooth: LeakySmooth}, r'replacement for "smooth" \(Smooth\), LeakySmooth, lets padding in\. A sequence of 3 frames padded by'),
         ({Smooth: Unmasked}, r"gives an output of \(1, 1, 3\) the mask \(1, 3\); expected a mask"),
+        (
+            {Smooth: WithoutReach},
+            r"depends on 1 frames, but on 1 frames the layer (fails with .*|returns .*)\. Return in reach\(\) as many",
+        ),
         ({Smooth: Plain}, "is a Plain; expected a layer with the base class vlpipe.layers.MaskAware"),
         ({Smooth: Wide}, r"has weights of the shapes \[\(4, 5\), \(5,\)\]; expected those of the layer, \[\(4, 3\), \(3,\)\]"),
         ({Smooth: Louder}, r"answers a sequence of 3 frames without padding by \(1, 1, 3\), 1 from the answer \(1, 1, 3\) of the layer"),
@@ -229,12 +238,36 @@ def test_keras_tcn(return_sequences):
     inputs = keras.Input((None, 4))
     x = TCN(6, 2, dilations=(1, 2), return_sequences=return_sequences, use_layer_norm=True)(inputs)
     model = keras.Model(inputs, plain.Dense(2)(plain.GlobalMaxPooling1D()(x) if return_sequences else x))
-    if not return_sequences:  # otherwise vlpipe finds out by trying that it is causal
-        with pytest.raises(
-            ArgumentError, match=r"\(TCN\) is unknown .*Pass a mask-aware layer for it: mask_aware\(model, layers={TCN: AwareTCN}"
-        ):
-            layers.mask_aware(model)
+    assert_exact(layers.mask_aware(model), model)
     assert_exact(layers.mask_aware(model, layers={TCN: AwareTCN}), model)
+
+
+class Residual(plain.Layer):
+    """A block as keras-tcn has it: the name of an activation, layers that are told whether they train, and one that does nothing."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.activation, self.conv, self.drop = "relu", plain.Conv1D(4, 3, padding="causal", bias_initializer="normal"), plain.Dropout(0.5)
+        self.first, self.same = plain.Activation(self.activation), plain.Lambda(lambda x: x)
+
+    def build(self, shape):
+        self.conv.build(shape)
+        super().build(shape)
+
+    def call(self, inputs, training=None):
+        return self.same(inputs) + self.drop(self.first(self.conv(inputs)), training=training)[:, ::-1]
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def test_a_layer_of_layers_is_followed_to_its_lambdas():
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, plain.GlobalMaxPooling1D()(Residual()(plain.Conv1D(4, 3, padding="same")(inputs))))
+    aware = layers.mask_aware(model)
+    assert_exact(aware, model)
+    batch = {"features": X, "lengths": LENGTHS}
+    assert not np.allclose(numpy(aware(batch, training=True)), numpy(aware(batch)))
 
 
 class Subclassed(keras.Model):

@@ -11,9 +11,13 @@ from keras import ops
 from tests.layers.layers_tools import numpy
 from vlpipe import layers
 from vlpipe.errors import ArgumentError
+from vlpipe.layers import window_roles
 
 plain = keras.layers
-pytestmark = pytest.mark.filterwarnings("ignore:.*You are using a softmax over axis:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*You are using a softmax over axis:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*was passed an input with a mask attached:UserWarning"),  # the plain models with masks of their own
+]
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 9, 4)).astype("float32")
 LENGTHS = np.array([8, 6])  # even, for the models that join two frames
@@ -62,6 +66,21 @@ class AwareTurned(layers.MaskAware, plain.Layer):
         return shape
 
 
+class Binned(plain.Layer):
+    """Calls an operation that vlpipe does not know."""
+
+    def call(self, inputs):
+        return ops.cast(ops.digitize(inputs, np.array([-1.0, 0.0, 1.0])), "float32")
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+class AwareBinned(layers.MaskAware, Binned):
+    def call(self, inputs, mask=None):
+        return super().call(inputs)
+
+
 class Table(layers.MaskAware, plain.Layer):
     def call(self, inputs, mask=None):
         table = ops.convert_to_tensor(np.arange(48, dtype="float32").reshape(1, 12, 4) / 9)
@@ -100,6 +119,48 @@ def both(x):
     return plain.Bidirectional(plain.GRU(2, return_sequences=True), merge_mode=None)(x)
 
 
+def positive(x):
+    """A mask with holes."""
+    return x[..., 0] > 0
+
+
+def recurrent(x, **options):
+    return plain.LSTM(4, return_sequences=True)(x, **options)
+
+
+def means(x):
+    frames = keras.Input((None, 4))
+    return keras.Model(frames, mean(frames))(x)
+
+
+def looked_up(x, **options):
+    """One table for the tokens of the sequence and for four others."""
+    table = plain.Embedding(2, 3, **options)
+    others = table(ops.cast(mean(x) > 0, "int32"))
+    return ops.max(table(ops.cast(positive(x), "int32")), axis=1) + ops.max(others, axis=1)
+
+
+class Scaled(plain.Layer):
+    def __init__(self, followed):
+        super().__init__()
+        self.followed = followed
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(4,), initializer="ones")
+
+    def call(self, inputs):
+        y = ops.flip(inputs * self.scale, axis=1) if len(inputs.shape) == 3 else inputs * self.scale
+        return y if self.followed or len(inputs.shape) == 3 else ops.convert_to_tensor(numpy(y))
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+
+
+def scaled_twice(x, followed):
+    layer = Scaled(followed)
+    return mean(layer(x)) + layer(mean(x))
+
+
 # Words of the refusal: a body that is refused, and what its advice says to do instead.
 WAYS = {
     "concatenates all frames": (plain.Flatten(), lambda x: layers.StatisticsPooling1D()(x)),
@@ -111,6 +172,7 @@ WAYS = {
     ),
     "keeps states from one batch": (lambda x: with_states(x), plain.LSTM(3)),
     "has no masks in Keras but": (None, lambda x: plain.LSTM(3)(plain.Conv1D(4, 3)(x))),
+    "repeats the first and the last frame on PyTorch": (None, plain.AveragePooling1D(3, 1, padding="same")),
     "returns the frames in reverse order": (
         plain.GRU(3, go_backwards=True, return_sequences=True),
         lambda x: plain.Bidirectional(plain.GRU(3, return_sequences=True))(x),
@@ -130,6 +192,20 @@ WAYS = {
         lambda x: plain.Lambda(lambda t: ops.flip(t, axis=1), output_shape=(None, 4))(x),
     ),
     "is unknown to vlpipe": (lambda x: Turned()(x), lambda x: ops.flip(x, axis=1)),
+    "is an operation that vlpipe does not know": (
+        lambda x: ops.digitize(x, np.array([-1.0, 0.0, 1.0])),
+        lambda x: Binned()(x) + AwareBinned()(x),
+    ),
+    "which zeros in the padding would change": (
+        lambda x: ops.norm(x, ord=-1, axis=1),
+        lambda x: ops.min(ops.abs(x), axis=1) + ops.sum(ops.abs(x) ** -1.0, axis=1) ** -1.0,
+    ),
+    "cuts sequences into pieces of": (lambda x: ops.reshape(x, (-1, 2, 4)), plain.Reshape((-1, 8))),
+    "repeats whole sequences": (lambda x: ops.tile(x, (1, 2, 1)), lambda x: plain.UpSampling1D(2)(ops.tile(x, (1, 1, 2)))),
+    "lets each row of a batch depend on the others": (
+        lambda x: mean(x) - ops.mean(mean(x), axis=0, keepdims=True),
+        lambda x: mean(x) - ops.mean(mean(x), axis=-1, keepdims=True),
+    ),
     "multiplies along other axes than the frames": (
         lambda x: plain.Dot(axes=(2, 2))([x, x]),
         lambda x: plain.Dot(axes=1)([plain.Dot(axes=(1, 2))([mean(x), x]), x]),
@@ -142,6 +218,18 @@ WAYS = {
     "acts along the frame axis, whose length": (lambda x: ops.sort(x, axis=1), lambda x: ops.sort(x, axis=-1)[:, 1:]),
     "acts along the frame axis": (lambda x: ops.glu(x, axis=1), lambda x: ops.glu(ops.softmax(x, axis=1), axis=-1)),
     "joins sequences along the frames": (lambda x: ops.concatenate([x, x], axis=1), lambda x: ops.concatenate([x, x], axis=-1)),
+    "so that a padded row has padding in its middle": (
+        lambda x: ops.concatenate([x[:, 1:], ops.zeros_like(x[:, :1])], axis=1),
+        lambda x: ops.pad(x, [[0, 0], [0, 1], [0, 0]])[:, 1:],
+    ),
+    "which counts or encodes the frames of a sequence together": (
+        plain.Discretization([0.0], output_mode="multi_hot"),
+        lambda x: ops.one_hot(plain.Discretization([0.0])(x), 2),
+    ),
+    "repeats values of the frames": (
+        lambda x: x * plain.Permute((2, 1))(plain.RepeatVector(4)(plain.Softmax()(plain.Flatten()(plain.Dense(1)(x))))),
+        lambda x: x * plain.Softmax(axis=1)(plain.Dense(1)(x)),
+    ),
     "broadcasts across the frames": (lambda x: x * ops.mean(x, axis=-1), lambda x: x * ops.mean(x, axis=-1, keepdims=True)),
     "acts across the sequences of a batch": (lambda x: ops.mean(x, axis=(0, 1)), lambda x: ops.mean(x, axis=(1, 2))),
     "joins a sequence with a tensor that has no frames": (
@@ -205,6 +293,25 @@ WAYS = {
     "acts along several axes": (plain.Softmax(axis=(1, 2)), lambda x: plain.Softmax(axis=1)(x)),
     "infers the lengths from the values": (plain.Masking(), plain.Dense(3)),
     "centres its frames on the padding": (None, None),
+    # Masks of the user's own, and layers that are called with and without frames.
+    "takes the mask that a layer before it was called with": (
+        lambda x: plain.BatchNormalization()(recurrent(x, mask=positive(x)), training=False),
+        lambda x: plain.BatchNormalization()(ops.copy(recurrent(x, mask=positive(x))), training=False, mask=positive(x)),
+    ),
+    "passes its mask to the layer inside": (
+        lambda x: plain.TimeDistributed(plain.GlobalAveragePooling1D())(image(x), mask=positive(x)),
+        lambda x: plain.TimeDistributed(plain.GlobalAveragePooling1D())(image(x)),
+    ),
+    "is called on a tensor with a mask of its own": (
+        lambda x: means(recurrent(x, mask=positive(x))),
+        lambda x: means(ops.copy(recurrent(x, mask=positive(x)))),
+    ),
+    "returns a sequence with a mask of its own": (
+        lambda x: mean(keras.Model(inner := keras.Input((None, 4)), recurrent(inner, mask=positive(inner)))(x)),
+        lambda x: mean(keras.Model(inner := keras.Input((None, 4)), ops.copy(recurrent(inner, mask=positive(inner))))(x)),
+    ),
+    "has mask_zero=True and is called on a sequence": (lambda x: looked_up(x, mask_zero=True), looked_up),
+    "what it does to the latter cannot be told": (lambda x: scaled_twice(x, False), lambda x: scaled_twice(x, True)),
     # The refusals of the layers that mask_aware makes, and of models as a whole.
     'expected "nearest" along the frames': (
         lambda x: plain.UpSampling2D(2, interpolation="bilinear")(image(x)),
@@ -250,7 +357,18 @@ def test_a_refusal_names_a_way_out_that_is_exact(words):
     assert_exact(functional(way_out))
 
 
+@pytest.mark.parametrize(("size", "strides", "refused"), [(2, 1, True), (3, 1, False), (3, 2, True), (2, 2, True), (5, 1, False)])
+def test_averages_that_keras_pads_unevenly_on_pytorch(size, strides, refused, monkeypatch):
+    pools = [plain.AveragePooling1D(size, strides, padding="same"), plain.AveragePooling2D((size, 3), (strides, 1), padding="same")]
+    others = [plain.AveragePooling1D(size, strides), plain.MaxPooling1D(size, strides, padding="same")]
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    assert [window_roles.refuse_uneven_average(layer) is not None for layer in (*pools, *others)] == [refused, refused, False, False]
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert window_roles.refuse_uneven_average(pools[0]) is None
+
+
 def test_other_ways_out():
+    assert_exact(functional(WAYS["repeats the first and the last frame on PyTorch"][1]))
     assert_exact(functional(WAYS["has no masks in Keras but"][1]))  # ConvLSTM, on a backend without its masks
     waves = keras.Input((None, 1))
     mel = plain.MelSpectrogram(fft_length=64, sequence_stride=16)(waves[..., 0])

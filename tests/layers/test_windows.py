@@ -10,11 +10,12 @@ from tests.layers import layers_numpy as twin
 from tests.layers.layers_tools import EXTRA, LENGTHS, WIDTH, ExtractMask, few, numpy, padded
 from vlpipe import layers
 from vlpipe.errors import ArgumentError
+from vlpipe.layers.replace import Unfilled
 
 
-def run(layer, batch):
+def run(layer, batch, entry=layers.LengthMask):
     """Return the real output frames of each row."""
-    y = layer(layers.LengthMask()(batch))
+    y = layer(entry()(batch))
     mask, y = numpy(ExtractMask()(y)), numpy(y)
     assert np.isfinite(y).all()
     assert mask.shape == y.shape[:2]
@@ -64,6 +65,23 @@ def test_pooling(lengths, extra, size, stride, padding):
     options = {"strides": stride, "padding": padding}
     check(layers.MaxPooling1D(size, **options), lengths, extra, lambda x: twin.pool(x, size, stride, padding, np.max))
     check(layers.AveragePooling1D(size, **options), lengths, extra, lambda x: twin.pool(x, size, stride, padding, np.mean))
+
+
+@few(20)
+@given(LENGTHS, EXTRA, *[st.integers(1, 5)] * 2, *[st.integers(1, 4)] * 3)
+@example([3, 6], 0, 2, 4, 2, 1, 3)  # along the second axis, windows begin before the first value
+def test_pooling_of_planes(lengths, extra, size, across, stride, step, bins):
+    """A maximum and a mean over a rectangle are those over its columns of those over its rows."""
+    rows, batch = padded(lengths, extra)
+    planes = {"features": batch["features"][..., None] * np.linspace(1, 2, bins), "lengths": batch["lengths"]}
+    options = {"strides": (stride, step), "padding": "same"}
+    for kind, reduce in (layers.MaxPooling2D, np.max), (layers.AveragePooling2D, np.mean):
+        got = run(kind((size, across), **options), planes, Unfilled)
+        for row, y in zip(rows, got, strict=True):
+            x = row[..., None] * np.linspace(1, 2, bins)
+            x = twin.pool(x.reshape(len(row), WIDTH * bins), size, stride, "same", reduce).reshape(-1, WIDTH, bins)
+            want = [twin.pool(plane, across, step, "same", reduce) for plane in x]
+            np.testing.assert_allclose(y, np.reshape(want, y.shape), rtol=2e-5, atol=2e-5)
 
 
 @few(20)

@@ -13,6 +13,8 @@ import numpy as np
 from keras import layers, ops
 
 FEATURES = 5
+# Of an average of two frames: `mask_aware` refuses "same" on PyTorch, where Keras repeats the last frame.
+UNEVEN = "valid" if keras.backend.backend() == "torch" else "same"
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def m5(d):
     for _ in range(2):
         stack += [layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling1D(d.stride, padding=d.padding)]
         stack += [layers.Conv1D(d.width, d.kernel, padding="same")]
-    return keras.Sequential([*stack, layers.AveragePooling1D(2, padding="same"), layers.GlobalAveragePooling1D(), layers.Dense(4)])
+    return keras.Sequential([*stack, layers.AveragePooling1D(2, padding=UNEVEN), layers.GlobalAveragePooling1D(), layers.Dense(4)])
 
 
 def squeeze_excite(d):
@@ -137,7 +139,7 @@ def spectrogram(d):
     x = layers.Conv2D(d.width, (d.kernel, 3), strides=(d.stride, 1), padding=d.padding)(x)
     x = layers.ReLU()(layers.BatchNormalization()(x))
     x = layers.DepthwiseConv2D((d.kernel, 1), padding="same")(layers.MaxPooling2D((d.stride, 1), padding=d.padding)(x))
-    x = layers.AveragePooling2D((2, 2), padding="same")(layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(x))
+    x = layers.AveragePooling2D((2, 2), padding=UNEVEN)(layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(x))
     frames = layers.Reshape((-1, x.shape[2] * x.shape[3]))(x)
     x = layers.Concatenate()([frames[:, -1], ops.std(frames, axis=1), layers.GlobalAveragePooling2D()(x)])
     return keras.Model(inputs, layers.Dense(4)(x))

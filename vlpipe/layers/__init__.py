@@ -33,7 +33,15 @@ from vlpipe.layers.resize import Conv1DTranspose, Cropping1D, UpSampling1D, Zero
 from vlpipe.layers.sequence_loss import CTC, SequenceLoss
 from vlpipe.layers.testing import assert_padding_invariant
 from vlpipe.layers.timewise import output_lengths, sample_weight
-from vlpipe.layers.windows import AveragePooling1D, Conv1D, ConvOperation, DepthwiseConv1D, MaxPooling1D, SeparableConv1D
+from vlpipe.layers.windows import (
+    AveragePooling1D,
+    Conv1D,
+    ConvOperation,
+    ConvTransposeOperation,
+    DepthwiseConv1D,
+    MaxPooling1D,
+    SeparableConv1D,
+)
 from vlpipe.layers.wrappers import FrameWise, SeveralInputs, SpectralNormalization, TimeDistributed, Weight
 
 __all__ = [
@@ -54,6 +62,7 @@ __all__ = [
     "Conv2D",
     "Conv2DTranspose",
     "ConvOperation",
+    "ConvTransposeOperation",
     "Cropping1D",
     "Cropping2D",
     "DepthwiseConv1D",

@@ -9,11 +9,13 @@ Only `keras.ops` is used, so that the layers run on TensorFlow, JAX and PyTorch.
 # mypy: disallow-subclassing-any=False
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from vlpipe.errors import ArgumentError
@@ -57,17 +59,40 @@ def fill_padding(x: Any, mask: Any, fill: float = 0.0) -> Any:
 
     Selects instead of multiplying: a NaN in the padding times zero would still be NaN.
     """
-    return ops.where(align_mask(mask, x), x, ops.cast(fill, x.dtype))
+    if fill == 0 and getattr(x, "_vlpipe_zero_outside", None) is mask:
+        return x  # `with_zeros` noted it
+    return ops.where(align_mask(mask, x), x, ops.cast(held(fill, x.dtype), x.dtype))
 
 
-def pad_to_minimum(x: Any, minimum: int) -> Any:
+def held(fill: float, dtype: Any) -> Any:
+    """Return a fill that a data type holds: in place of an infinite one, which no integer and no boolean is, its extreme value."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    if not math.isinf(fill) or keras.backend.is_float_dtype(dtype):
+        return fill
+    if dtype == "bool":
+        return fill > 0
+    return np.iinfo(dtype).max if fill > 0 else np.iinfo(dtype).min
+
+
+def with_zeros(x: Any, mask: Any) -> Any:
+    """Return `x`, which `fill_padding` has just made zero outside `mask`, with this mask and a note that no layer need do so again.
+
+    The note holds for this very mask alone, and is lost with the tensor in every operation. An output that happens to be zero in the
+    padding does not get one: filling also keeps the gradient out of what is filled. On TensorFlow only: XLA joins fills by itself.
+    """
+    if keras.backend.backend() == "tensorflow":
+        x._keras_mask = x._vlpipe_zero_outside = mask  # Keras computes no mask for what has one; it would be equal, but another tensor
+    return x
+
+
+def pad_to_minimum(x: Any, minimum: Any) -> Any:
     """Return `x` `[B, T, ...]` with zeros appended where `T` is less than `minimum`.
 
     A window longer than the whole batch then gives one frame, which the mask excludes, instead of an error: the output of
     a short sequence does not depend on whether a longer one shares its batch.
     """
     frames = ops.shape(x)[1]
-    if isinstance(frames, int):
+    if isinstance(frames, int) and isinstance(minimum, int):
         missing: Any = max(minimum - frames, 0)
         if missing == 0:
             return x
@@ -80,6 +105,22 @@ def pad_to_minimum(x: Any, minimum: int) -> Any:
     if "bool" in str(x.dtype):  # not every backend pads booleans
         return ops.cast(pad_to_minimum(ops.cast(x, "int32"), minimum), "bool")
     return ops.pad(x, [[0, 0], [0, missing], *[[0, 0]] * (len(x.shape) - 2)])
+
+
+def cut(x: Any, *spans: tuple[int, Any]) -> Any:
+    """Return the part of `x` `[B, T, ...]` at spans, each a first index and a size: of the frames, then of the axes after them.
+
+    On TensorFlow by a slice: the gradient of an index takes three times as long.
+    """
+    if keras.backend.backend() != "tensorflow":
+        index = (slice(None), *[slice(first, first + size) for first, size in spans])
+        return x[index]
+    batch, *sizes = ops.shape(x)
+    spans += tuple((0, size) for size in sizes[len(spans) :])
+    return ops.slice(x, [0, *[first for first, _ in spans]], [batch, *[size for _, size in spans]])
+
+
+AS_IT_COMES: dict[str, Any] = {"autocast": False}  # what comes in half precision leaves in half precision, and float32 in float32
 
 
 class MaskAware:
@@ -135,3 +176,14 @@ class MaskAware:
         frames = self.output_frames(ops.shape(inputs)[1])
         frames = max(frames, 1) if isinstance(frames, int) else ops.maximum(frames, 1)
         return prefix_mask(self.output_frames(count_frames(mask)), frames)
+
+
+class AlsoOperation(MaskAware):
+    """Base of the layers that stand for operations of `keras.ops` too, which compute in the dtype that comes: with `AS_IT_COMES`."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **({} if self.autocast else AS_IT_COMES)}  # type: ignore[misc,attr-defined]  # of the Keras layer
+
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        spec = super().compute_output_spec(inputs)  # type: ignore[misc]
+        return spec if self.autocast else keras.KerasTensor(spec.shape, dtype=inputs.dtype)  # type: ignore[attr-defined]

@@ -6,16 +6,97 @@ import inspect
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
+import keras
 
-from vlpipe.layers.role import Role
-from vlpipe.layers.walk import LONG, TracedTensor, traced_tensors
+from vlpipe.layers.entry import CarryMask
+from vlpipe.layers.role import Role, refuse
+from vlpipe.layers.walk import TracedTensor, framed, leaves, traced_tensors
 from vlpipe.layers.wrappers import SeveralInputs
 
 
 def own_masks(names: Any) -> list[str]:
     """Return which arguments of a layer are masks of frames: passed in the call, or recorded by Keras behind `mask_zero`."""
     return [name for name in names if (name == "mask" or name.endswith("_mask")) and name not in ("attention_mask", "use_causal_mask")]
+
+
+def given_masks(operation: Any, options: Any) -> list[str]:
+    """Return which options of a layer are masks that it is called with."""
+    return [name for name in own_masks(options) if traced_tensors(options[name])] if isinstance(operation, keras.layers.Layer) else []
+
+
+def refused_inside(operation: Any, functional: Any) -> Role | None:
+    """Return the refusal of a model, or of a layer of the user, for masks that Keras hands in and out when it runs, or None.
+
+    Args:
+        operation: it.
+        functional: the layers in it.
+    """
+    handed = [(x, node) for node in operation._inbound_nodes for x in node.input_tensors]
+    masks = [mask for x, node in handed for mask in (getattr(x, "_keras_mask", None), node.arguments.kwargs.get("mask"))]
+    takes = any(own_masks(inspect.signature(layer.call).parameters) for layer in functional._flatten_layers(include_self=False))
+    if takes and any(map(is_own_mask, masks)):
+        return refuse(
+            "is called on a tensor with a mask of its own, which Keras hands to the layers inside",
+            "Call it on keras.ops.copy(x), which has none, and pass the mask on as an input.",
+            "unknown",
+        )
+    if any(is_own_mask(getattr(y, "_keras_mask", None)) for y in functional.outputs):
+        return refuse(
+            "returns a sequence with a mask of its own, which Keras hands to later layers",
+            "Return keras.ops.copy(y), which has none.",
+            "unknown",
+        )
+    return None
+
+
+def takes_unseen_mask(layer: Any) -> bool:
+    """Return whether Keras hands a layer a mask of the user's that is not among the arguments in the graph of the model.
+
+    It is there if the layer is called with one tensor and nothing else.
+    """
+    parameters = inspect.signature(layer.call).parameters
+    for node in layer._inbound_nodes:
+        named = arguments_by_name(layer, node.arguments.args, node.arguments.kwargs)
+        given = {name: [x for x in leaves(value) if isinstance(x, keras.KerasTensor)] for name, value in named.items()}
+        several = len([xs for xs in given.values() if xs]) > 1
+        for name, xs in given.items():
+            taken = f"{name}_mask" if several else "mask"
+            ignored = name == "query"  # MultiHeadAttention takes the mask of the tensor even if it is called with a `query_mask`
+            if taken in parameters and (ignored or taken not in named) and any(is_own_mask(getattr(x, "_keras_mask", None)) for x in xs):
+                return True
+    return False
+
+
+def is_own_mask(mask: Any) -> bool:
+    """Return whether a mask in the plain model is one that the user made; that of an Embedding with `mask_zero` is the padding."""
+    if not isinstance(mask, keras.KerasTensor):
+        return False
+    operation, node, _ = mask._keras_history
+    compared = operation._inbound_nodes[node].input_tensors if operation._inbound_nodes else []
+    return not (type(operation).__name__ == "NotEqual" and compared and "int" in str(compared[0].dtype))
+
+
+def refused_mask(layer: Any, named: dict[str, Any], options: Any) -> Role | None:
+    """Return the refusal of a layer because of a mask that it is called with, or None."""
+    if wrong := [name for name in own_masks(named) if name not in options or not framed(named[name])]:
+        return refuse(
+            f"is called with a {wrong[0]} that is no tensor of frames passed by name, so that the padding cannot be taken out of it",
+            "Call it without: the mask of the real frames reaches it with the tensor.",
+            "unknown",
+        )
+    if not isinstance(layer, CarryMask) and takes_unseen_mask(layer):
+        return refuse(
+            "takes the mask that a layer before it was called with, which Keras hands on when the model runs",
+            "Call the layer on keras.ops.copy(x), which has none, and with the masks that it shall use.",
+            "unknown",
+        )
+    if isinstance(layer, keras.layers.TimeDistributed) and own_masks(named) and layer.layer._call_has_mask_arg:
+        return refuse(
+            "passes its mask to the layer inside, one value for a frame",
+            "Call it without a mask, or use the inner layer without TimeDistributed.",
+            "unknown",
+        )
+    return None
 
 
 def misses_mask(layer: Any, named: dict[str, Any]) -> bool:
@@ -54,5 +135,5 @@ def arguments_by_name(layer: Any, arguments: Any, options: Any) -> dict[str, Any
 
 def takes_one_frame_to_all(branches: list[TracedTensor]) -> bool:
     """Return whether a branch has one frame of each long sequence, and another branch more: Keras broadcasts the one."""
-    counts = {int(branch.frames.count(np.array([LONG]))[0]) for branch in branches if branch.frames}
+    counts = {branch.frames.count.of_long for branch in branches if branch.frames}
     return 1 in counts and len(counts) > 1

@@ -16,8 +16,10 @@ from vlpipe.errors import ArgumentError, counted
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.convert import mask_aware
 from vlpipe.layers.entry import CarryMask, LengthMask
+from vlpipe.layers.frame_count import shortest_length
 from vlpipe.layers.role import Role
 from vlpipe.layers.roles import axis_of_output, role_of
+from vlpipe.layers.rows import role_without_frames
 from vlpipe.layers.walk import (
     FrameAxis,
     TracedTensor,
@@ -26,7 +28,6 @@ from vlpipe.layers.walk import (
     is_sequence,
     leaves,
     replay,
-    shortest_length,
     tensors,
     traced_tensors,
     with_axis,
@@ -190,6 +191,9 @@ class Checker:
         sequences = framed(arguments, options)
         axes = [leaf.frames for leaf in sequences if leaf.frames]
         if not axes:
+            role = role_without_frames(operation, arguments, options)
+            if role.refused:
+                self.add(operation.name, type(operation).__name__, role.problem, role.refused, role.advice.rstrip("."))
             return keras.tree.map_structure(TracedTensor, outputs)
         role = role_of(operation, arguments, options)
         if role.graph is not None:
@@ -199,7 +203,7 @@ class Checker:
             self.deleted.update({id(leaf): (leaf, operation) for leaf in sequences if leaf.frames and leaf.frames.masked})
         if output_axis:
             self.check_length(operation, output_axis, axes[0])
-        traced = with_axis(outputs, output_axis, sequences[0].tensor)
+        traced = with_axis(outputs, output_axis, sequences[0])
         if len(framed(traced)) < len(leaves(traced)):
             self.ends.append(f'"{self.path}{operation.name}" ({type(operation).__name__})')
         return traced

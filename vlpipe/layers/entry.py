@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+import operator
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, call_with, fill_padding, pad_to_minimum, prefix_mask, registered
+from vlpipe.layers.base import MaskAware, align_mask, call_with, fill_padding, pad_to_minimum, prefix_mask, registered, with_zeros
 from vlpipe.layers.lengths import asserted, check_known, possible_lengths, possible_masks
 from vlpipe.layers.merge import check_frame_counts
 
@@ -41,6 +42,9 @@ class LengthMask(MaskAware, keras.layers.Layer):
         [1.0, 1.0, 1.0, 0.0]
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)  # the features keep their dtype, as behind keras.Input in the plain model
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return call_with(self._selected, super().__call__, args, kwargs)
 
@@ -48,13 +52,13 @@ class LengthMask(MaskAware, keras.layers.Layer):
         features, values = self._selected(inputs).values()
         companion = "mask" if "mask" in inputs else "lengths"
         if check_known(self.name, companion, values, ops.shape(features)[1]):
-            return fill_padding(pad_to_minimum(features, 1), self._mask(inputs))
+            return with_zeros(fill_padding(pad_to_minimum(features, 1), self._mask(inputs)), self.compute_mask(inputs))
         possible = self._possible(inputs)
-        features = asserted(features, self.name, companion, possible, values)
+        features = asserted(features, self.name, companion, possible, values, features)
         filled = fill_padding(pad_to_minimum(features, 1), self._mask(inputs))
-        if not keras.backend.is_float_dtype(features.dtype):
-            return filled
-        return fill_padding(filled, ops.expand_dims(possible, 1), math.nan)  # seen where XLA has removed the assertion
+        if keras.backend.is_float_dtype(features.dtype):
+            filled = fill_padding(filled, ops.expand_dims(possible, 1), math.nan)  # seen where XLA has removed the assertion
+        return with_zeros(filled, self.compute_mask(inputs))  # impossible rows have no padding there
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         if isinstance(inputs["features"], keras.KerasTensor):
@@ -154,11 +158,11 @@ class ToPadded(keras.layers.Layer):
                 f'ToPadded "{self.name}": got a dense tensor of shape {tuple(inputs.shape)}; expected a ragged one. '
                 "Pass a padded batch and its lengths to LengthMask or to a mask-aware model instead."
             )
-        return {"features": ops.cast(inputs.to_tensor(), self.compute_dtype), "lengths": ops.cast(inputs.row_lengths(), "int32")}
+        return {"features": inputs.to_tensor(), "lengths": ops.cast(inputs.row_lengths(), "int32")}
 
     def compute_output_spec(self, inputs: Any) -> Any:
         return {
-            "features": keras.KerasTensor(inputs.shape, dtype=self.compute_dtype),
+            "features": keras.KerasTensor(inputs.shape, dtype=inputs.dtype),
             "lengths": keras.KerasTensor(inputs.shape[:1], dtype="int32"),
         }
 
@@ -171,7 +175,8 @@ class FillPadding(MaskAware, keras.layers.Layer):
     the gradient of the padding would be NaN, and before attention, which deletes the mask of the very tensors that it is called on.
 
     Args:
-        value: what the padding becomes.
+        value: what the padding becomes; `"spread"` are values between 0.25 and 0.75 that differ within each frame, for operations that
+            fail where all are equal; they are 1 in integers.
 
     Shapes: `[B, T, ...]` with mask `[B, T]` in, the same out. Or a list of `[B, ...]` and a tensor with a mask in: the first out, with
     `value` in the rows for which the second has no frames.
@@ -184,18 +189,28 @@ class FillPadding(MaskAware, keras.layers.Layer):
         [7.0, 7.0, 7.0, 1.0]
     """
 
-    def __init__(self, value: float = 0.0, autocast: bool = False, **kwargs: Any) -> None:
+    def __init__(self, value: float | Literal["spread"] = 0.0, autocast: bool = False, **kwargs: Any) -> None:
         super().__init__(autocast=autocast, **kwargs)  # what comes in half precision leaves in half precision
         self.value = value
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         if not isinstance(inputs, (list, tuple)):
-            return inputs if mask is None else fill_padding(inputs, mask, self.value)
+            # a copy also where `fill_padding` would return the tensor itself: attention deletes the mask of what it is called on
+            return inputs if mask is None else ops.where(align_mask(mask, inputs), inputs, self._fill(inputs, 2))
         x, mask = inputs[0], None if mask is None else mask[1]
         if mask is None:
             return x
         row_has_frames = ops.reshape(ops.any(mask, axis=1), (-1, *[1] * (len(x.shape) - 1)))
-        return ops.where(row_has_frames, x, ops.cast(self.value, x.dtype))
+        return ops.where(row_has_frames, x, self._fill(x, 1))
+
+    def _fill(self, x: Any, first: int) -> Any:
+        """Return the value in the data type of `x`; values that differ are given to its axes from `first` on."""
+        if self.value != "spread" or not keras.backend.is_float_dtype(x.dtype):
+            return ops.cast(1 if self.value == "spread" else self.value, x.dtype)
+        sizes = ops.shape(x)[first:]
+        count = functools.reduce(operator.mul, sizes, 1)
+        values = 0.25 + 0.5 * ops.cast(ops.arange(count, dtype="int32"), "float32") / ops.cast(ops.maximum(count, 1), "float32")
+        return ops.cast(ops.reshape(values, sizes), x.dtype)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return None if isinstance(mask, (list, tuple, keras.KerasTensor)) else mask
@@ -230,7 +245,8 @@ class CarryMask(MaskAware, keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)  # what comes in half precision leaves in half precision
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        return inputs[0]
+        own = None if mask is None or isinstance(inputs[0], keras.KerasTensor) else mask[0]
+        return inputs[0] if own is None else ops.copy(inputs[0])  # Keras would leave the tensor its mask
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         masks = [m for m in (mask or [])[1:] if m is not None]

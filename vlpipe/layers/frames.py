@@ -12,10 +12,8 @@ import numpy as np
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, Reach, count_frames, fill_padding, pad_to_minimum, registered
+from vlpipe.layers.base import AS_IT_COMES, AlsoOperation, MaskAware, Reach, count_frames, cut, fill_padding, pad_to_minimum, registered
 from vlpipe.layers.reduce import Reduction
-
-AS_IT_COMES: dict[str, Any] = {"autocast": False}  # what comes in half precision leaves in half precision
 
 
 def minimum(frames: Any, limit: int) -> Any:
@@ -153,7 +151,7 @@ class SelectFrame(Reduction, keras.layers.Layer):
 
 
 @registered
-class Reshape(MaskAware, keras.layers.Reshape):
+class Reshape(AlsoOperation, keras.layers.Reshape):
     """`keras.layers.Reshape` that keeps the frames, joins `r` of them to one, or splits each into `r`.
 
     A sequence whose length is no multiple of `r` loses the frames after the last multiple, where Keras would fail.
@@ -174,7 +172,7 @@ class Reshape(MaskAware, keras.layers.Reshape):
     """
 
     def __init__(self, target_shape: Any, **kwargs: Any) -> None:
-        super().__init__(target_shape, **AS_IT_COMES, **kwargs)
+        super().__init__(target_shape, **kwargs)
         self.ratio = Fraction(1)  # frames of the output for one of the input
         self.built = False  # Keras has nothing to build here
         if not self.target_shape or self.target_shape[0] != -1 or -1 in self.target_shape[1:]:
@@ -209,7 +207,7 @@ class Reshape(MaskAware, keras.layers.Reshape):
         batch = ops.shape(inputs)[0]
         if mask is not None:
             inputs = pad_to_minimum(inputs, self.ratio.denominator)
-            inputs = inputs[:, : ops.shape(inputs)[1] // self.ratio.denominator * self.ratio.denominator]
+            inputs = cut(inputs, (0, ops.shape(inputs)[1] // self.ratio.denominator * self.ratio.denominator))
         return ops.reshape(inputs, (batch, -1, *self.target_shape[1:]))
 
 

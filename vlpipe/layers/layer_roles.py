@@ -12,8 +12,9 @@ import keras
 from keras import layers as plain
 from keras import ops
 
-from vlpipe.layers.operations import role_of_reshape
-from vlpipe.layers.probe import mixes_frames
+from vlpipe.layers.arranging import role_of_reshape
+from vlpipe.layers.calls import refused_inside
+from vlpipe.layers.probe import mixes_frames, written_by_user
 from vlpipe.layers.role import CARRY, KEEP, POOL, Role, refuse, refuse_unknown
 from vlpipe.layers.trace import operations_of
 from vlpipe.layers.walk import TracedTensor, leaves
@@ -35,19 +36,32 @@ def known_kind(kind: type) -> type:
     return kind
 
 
+def like(layer: Any) -> dict[str, Any]:
+    """Return the arguments of a layer that casts its inputs as another does, and has its name."""
+    return {"name": layer.name, "dtype": layer.dtype_policy, "autocast": layer.autocast}
+
+
 def framewise(layer: Any) -> Role:
     """Return the role of a layer that treats each frame alone, whether or not it passes masks on."""
     return KEEP if layer.supports_masking else Role(lambda: FrameWise(layer, name=layer.name), carries=False)
 
 
+def codes(layer: Any) -> Role:
+    """Return the role of a layer that makes an integer of each value."""
+    if layer.output_mode != "int":
+        advice = 'Use output_mode="int", and keras.ops.one_hot after it.'
+        return refuse(f'has output_mode="{layer.output_mode}", which counts or encodes the frames of a sequence together', advice)
+    return framewise(layer)
+
+
 def flatten(layer: Any, x: Any) -> Role:
     if any(size != 1 for size in x.shape[2:]):
         return refuse("concatenates all frames, so its width depends on the padding", POOL)
-    return role_of_reshape(layer.name, (-1,), x.shape)
+    return role_of_reshape((-1,), x.shape, **like(layer))
 
 
 def reshape(layer: Any, x: Any) -> Role:
-    return role_of_reshape(layer.name, layer.target_shape, x.shape)
+    return role_of_reshape(layer.target_shape, x.shape, **like(layer))
 
 
 def permute(layer: Any, x: Any) -> Role:
@@ -105,8 +119,7 @@ def time_distributed(layer: Any, x: Any) -> Role:
         )
     if any(getattr(part, "stateful", False) for part in parts):
         return refuse("wraps a layer that keeps states", "Use stateful=False.", "unknown")
-    written_by_user = [part for part in parts if not type(part).__module__.startswith(("keras.", "vlpipe."))]
-    if written_by_user and mixes_frames(inner, (None, *x.shape[2:]), x.dtype, frames=False):
+    if any(map(written_by_user, parts)) and mixes_frames(inner, (None, *x.shape[2:]), x.dtype, frames=False):
         return refuse(
             "wraps a layer that mixes the rows of a batch, or that fails on some number of them", "Treat each row alone.", "unknown"
         )
@@ -121,13 +134,14 @@ def unknown(layer: Any, arguments: Any, options: Any) -> Role:
     is_lambda = isinstance(layer, plain.Lambda)
     graph = operations_of(layer, arguments, options) if is_lambda else None  # each operation by itself tells more than their result
     takes_mask = layer._fn_expects_mask_arg if is_lambda else layer._call_has_mask_arg
-    single = len(arguments) == 1 and isinstance(arguments[0], TracedTensor) and not options
+    others = {name for name, value in options.items() if value is not None and name != "training"}  # Keras also records mask=None
+    single = len(arguments) == 1 and isinstance(arguments[0], TracedTensor) and not others
     if graph is None and single and not takes_mask and is_framewise(layer, x := arguments[0].tensor):
-        # 1 in the padding: zero may be where its gradient is infinite
-        return Role(lambda: FrameWise(layer, name=layer.name), carries=False, fill=1.0, endless=earlier_frames(layer, x))
+        # in the padding it may be infinite, or have no gradient, where all values are 0, or equal
+        return Role(lambda: FrameWise(layer, name=layer.name), carries=False, fill="spread", endless=earlier_frames(layer, x))
     graph = graph or operations_of(layer, arguments, options)
     if graph is not None:
-        return Role(graph=graph)
+        return refused_inside(layer, graph) or Role(graph=graph)
     if is_lambda:
         advice = "Write it with keras.ops, or as a layer with the base class vlpipe.layers.MaskAware."
         return refuse("runs Python code that mixes frames, and is not written with keras.ops", advice)
@@ -169,6 +183,17 @@ def dot(layer: Any, arguments: Any) -> Role | None:
         "multiplies along other axes than the frames, or normalizes over them",
         "Sum over the frames with axes=1, or score every frame by one vector y of the sequence: Dot(axes=(1, 2))([y, x]).",
     )
+
+
+def masked_softmax(layer: Any, x: Any, mask: Any) -> Role | None:
+    """Return the role of a Softmax with a mask of its own, with as many axes as `x`: the operations of Keras' layer; None without it."""
+    if not isinstance(mask, TracedTensor) or len(mask.tensor.shape) != len(x.shape):
+        return None
+    inputs, given = (keras.Input(batch_shape=one.shape, dtype=one.dtype) for one in (x, mask.tensor))
+    keep = given if given.dtype == "bool" else ops.greater(given, 0.5)
+    selected = ops.where(keep, inputs, -3e4 if inputs.dtype == "float16" else -1e9)
+    weights = ops.where(keep, ops.softmax(selected, axis=layer.axis), 0.0)
+    return Role(graph=keras.Model([inputs, given], weights, name=layer.name))
 
 
 SPECIAL: dict[type, Callable[[Any, Any], Role]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -14,6 +15,9 @@ ADVICE = (
     'Pass the numbers that make_dataset(..., lengths=True) delivers under "lengths". A model made with keras.Model takes a dict with '
     'further keys, such as "id", by position: make it with vlpipe.layers.Model, which takes its inputs by key.'
 )
+
+
+NARROW = ("bool", "int8", "uint8", "int16", "uint16", "int32")  # dtypes whose values an int32 holds
 
 
 def possible_lengths(lengths: Any, frames: Any) -> Any:
@@ -31,6 +35,8 @@ def possible_masks(mask: Any) -> Any:
 
 def known(x: Any) -> Any:
     """Return a tensor as a NumPy array; None inside a graph, where its values are not known yet."""
+    if isinstance(x, np.ndarray):
+        return x
     try:
         return ops.convert_to_numpy(x)
     except (TypeError, NotImplementedError, RuntimeError):  # what JAX, TensorFlow and PyTorch raise for a value that is only traced
@@ -43,6 +49,7 @@ def check_lengths(name: str, lengths: Any, frames: int) -> None:
     Raises:
         ArgumentError: a length is not a whole number from 0 to `frames`.
     """
+    lengths = np.ravel(lengths)
     impossible = np.flatnonzero(~((lengths >= 0) & (lengths <= frames) & (np.floor(lengths) == lengths)))
     if len(impossible):
         row = int(impossible[0])
@@ -56,8 +63,13 @@ def check_counts(caller: str, lengths: Any) -> None:
     """Refuse numbers of frames that are known and below zero, or no whole numbers: arithmetic would make other numbers of them.
 
     Raises:
-        ArgumentError: one is; the message names it.
+        ArgumentError: one is; the message names it. Or they are a dict, as a model with several inputs takes it.
     """
+    if isinstance(lengths, Mapping):
+        raise ArgumentError(
+            f"{caller}: got a dict with the keys {sorted(lengths)}; expected the lengths [B] of one sequence. Pass those of the input that "
+            "the first output follows."
+        )
     array = known(lengths) if ops.is_tensor(lengths) else np.asarray(lengths)
     impossible: Any = [] if array is None else np.flatnonzero(~((array >= 0) & (np.floor(array) == array)))
     if len(impossible):
@@ -94,8 +106,23 @@ def check_known(name: str, companion: str, values: Any, frames: Any) -> bool:
     return True
 
 
-def asserted(x: Any, name: str, companion: str, possible: Any, values: Any) -> Any:
-    """Return the features `x`, such that a graph which needs them fails when a row is not possible.
+def narrowed(name: str, lengths: Any, features: Any) -> Any:
+    """Return lengths that stay what they are when Keras casts them to int32: 11.5 and 2**32 + 11 would become the length 11.
+
+    Raises:
+        ArgumentError: a length is not a whole number from 0 to the frames of the features. Where a graph cannot raise, it becomes -1.
+    """
+    if keras.backend.standardize_dtype(lengths.dtype) in NARROW or isinstance(lengths, keras.KerasTensor):
+        return lengths
+    frames = features.shape[1]
+    if isinstance(frames, int) and check_known(name, "lengths", lengths, frames):
+        return lengths
+    possible = possible_lengths(lengths, ops.shape(features)[1])
+    return asserted(ops.where(possible, ops.cast(lengths, "int32"), -1), name, "lengths", possible, lengths, features)
+
+
+def asserted(x: Any, name: str, companion: str, possible: Any, values: Any, features: Any) -> Any:
+    """Return the tensor `x`, such that a graph which needs it fails when a row is not possible.
 
     On TensorFlow without XLA only: no other graph can raise. Whatever follows, the update of the weights too, waits for the check.
     """
@@ -107,6 +134,6 @@ def asserted(x: Any, name: str, companion: str, possible: Any, values: Any) -> A
         text = f'LengthMask "{name}": lengths that cannot be lengths; expected whole numbers from 0 to the frames of the batch. {ADVICE}'
     else:
         text = f'LengthMask "{name}": the mask of a row is true after it was false; expected true for its first frames only.'
-    received = [text, "Received:", tf.cast(values, "int32"), "Shape of the features:", tf.shape(x)]
+    received = [text, "Received:", values, "Shape of the features:", tf.shape(features)]
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(possible), received, summarize=32)]):
         return tf.identity(x)

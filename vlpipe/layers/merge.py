@@ -11,7 +11,8 @@ import keras
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, registered
+from vlpipe.layers.base import MaskAware, count_frames, cut, pad_to_minimum, prefix_mask, registered
+from vlpipe.layers.frame_count import spread
 
 
 class Merge(MaskAware):
@@ -63,7 +64,12 @@ class CommonFrames(MaskAware, keras.layers.Layer):
     that the padded length gives says nothing about a row: without the cut, the merging layer would fail for every other batch. A row whose
     branches are of unequal lengths, for which Keras fails, gets the frames that they have in common.
 
-    Shapes: a list of `[B, T, ...]` with masks in; the same list cut to the smallest T, each tensor with the mask of the common frames, out.
+    Args:
+        spreads: a row in which a branch has one frame gets this frame as often as the other branches have frames: Keras does not fail
+            for such a row, but broadcasts.
+
+    Shapes: a list of `[B, T, ...]` with masks in; the same list cut to the smallest T, or padded to the largest one if it `spreads`, each
+    tensor with the mask of the common frames, out.
 
     Example:
         >>> import numpy as np
@@ -72,25 +78,53 @@ class CommonFrames(MaskAware, keras.layers.Layer):
         [(2, 6, 4), (2, 6, 3)]
     """
 
+    def __init__(self, spreads: bool = False, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)  # the layer that merges them casts them, or not
+        self.spreads = spreads
+
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        frames = self._fewest(inputs)
-        return [x[:, :frames] for x in inputs]
+        lengths = self._lengths(inputs, mask)
+        if not lengths:
+            frames = self._size(inputs, False)
+            return [cut(x, (0, frames)) for x in inputs]
+        frames, common = self._size(inputs, True), functools.reduce(spread, lengths)
+        return [self._spread(pad_to_minimum(x, frames), length, common) for x, length in zip(inputs, lengths, strict=True)]
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         masks = [m for m in mask or [] if m is not None]
         if not masks or isinstance(masks[0], keras.KerasTensor):
             return None
-        frames = self._fewest(inputs)
+        if lengths := self._lengths(inputs, mask):
+            return [prefix_mask(functools.reduce(spread, lengths), self._size(inputs, True))] * len(inputs)
+        frames = self._size(inputs, False)
         return [functools.reduce(ops.logical_and, [m[:, :frames] for m in masks])] * len(inputs)
 
     def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
         known = [x.shape[1] for x in inputs]
-        frames = None if None in known else min(known)
+        frames = None if None in known else max(known) if self.spreads else min(known)
         return [keras.KerasTensor((x.shape[0], frames, *x.shape[2:]), dtype=x.dtype) for x in inputs]
 
-    def _fewest(self, inputs: Any) -> Any:
-        frames = [ops.shape(x)[1] for x in inputs]
-        return min(frames) if all(isinstance(count, int) for count in frames) else functools.reduce(ops.minimum, frames)
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "spreads": self.spreads}
+
+    def _lengths(self, inputs: Any, mask: Any) -> list[Any]:
+        """Return the lengths `[B]` of each branch, if they decide: frames are spread, and every branch has a mask."""
+        masks = [m for m in mask or [] if m is not None]
+        return [count_frames(m) for m in masks] if self.spreads and len(masks) == len(inputs) else []
+
+    @staticmethod
+    def _size(inputs: Any, largest: bool) -> Any:
+        """Return the smallest or largest T. In a batch of one row of 2 and 4 frames, and one of 1 and 4, the second still needs its 4."""
+        sizes = [ops.shape(x)[1] for x in inputs]
+        if all(isinstance(size, int) for size in sizes):
+            return max(sizes) if largest else min(sizes)
+        return functools.reduce(ops.maximum if largest else ops.minimum, sizes)
+
+    @staticmethod
+    def _spread(x: Any, length: Any, common: Any) -> Any:
+        """Return `x` with the first frame in place of all others in each row that has no second one, but needs it."""
+        repeats = ops.logical_and(length == 1, common > 1)
+        return ops.where(ops.reshape(repeats, (-1, *[1] * (len(x.shape) - 1))), cut(x, (0, 1)), x)
 
 
 @registered
@@ -171,7 +205,7 @@ class Concatenate(Merge, keras.layers.Concatenate):
         if axis in (0, 1):
             raise ArgumentError(
                 f'Concatenate "{self.name}": axis={axis}; expected axis=-1, the features. '
-                "Sequences of different lengths cannot be joined along the frames."
+                "Sequences of different lengths cannot be joined along the frames; frames of zeros are ZeroPadding1D or keras.ops.pad."
             )
 
     def build(self, input_shape: Any) -> None:

@@ -15,7 +15,7 @@ from keras import ops
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import call_with, registered
 from vlpipe.layers.entry import LengthMask
-from vlpipe.layers.lengths import check_known
+from vlpipe.layers.lengths import check_known, narrowed
 from vlpipe.layers.sequence_loss import SequenceLoss, check_losses
 
 _log = logging.getLogger("vlpipe")
@@ -75,8 +75,8 @@ class Model(keras.Model):
     Shapes: those of the inputs, in a dict with at least their keys.
 
     Raises:
-        ArgumentError: a batch is not a dict, or lacks the key of an input; on JAX, or outside of a graph, a length is below 0
-            or beyond the frames of the batch (in a graph of TensorFlow: `tf.errors.InvalidArgumentError`).
+        ArgumentError: a batch is not a dict, or lacks the key of an input; on JAX, or outside of a graph, a length is below 0,
+            beyond the frames of the batch, or no whole number (in a graph of TensorFlow: `tf.errors.InvalidArgumentError`).
 
     Example:
         >>> import keras, numpy as np
@@ -97,13 +97,13 @@ class Model(keras.Model):
         super().__init__(inputs, outputs, name=name, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return call_with(self._selected, super().__call__, args, kwargs)
+        return call_with(self._ready, super().__call__, args, kwargs)
 
     # The steps on JAX (`stateless_call`) and the symbolic build do not come through `__call__`.
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None, **kwargs: Any) -> Any:
         masks = self._selected(mask) if isinstance(mask, dict) else mask
-        return super().call(self._selected(inputs), training=training, mask=masks, **kwargs)
+        return super().call(self._ready(inputs), training=training, mask=masks, **kwargs)
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         return super().compute_output_spec(self._selected(inputs), *args, **kwargs)
@@ -126,6 +126,12 @@ class Model(keras.Model):
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         return super().compute_metrics(x, y, y_pred, weights_of_frames(sample_weight, y_pred, self._compile_loss))
+
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().train_on_batch(self._before_jax(x), *args, **kwargs)
+
+    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().test_on_batch(self._before_jax(x), *args, **kwargs)
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:
@@ -161,9 +167,21 @@ class Model(keras.Model):
             )
         return {key: batch[key] for key in inputs}
 
+    def _ready(self, batch: Any) -> Any:
+        """Return the entries of a batch that are inputs of this model, with lengths that Keras' cast to int32 leaves what they are."""
+        selected = self._selected(batch)
+        for name, companion, features, key in self._entries:
+            if companion == "lengths" and hasattr(selected[key], "dtype"):
+                selected[key] = narrowed(name, selected[key], selected[features])
+        return selected
+
+    def _before_jax(self, batch: Any) -> Any:
+        """Return a batch with its lengths checked before Keras makes tensors of it, in which JAX has no integers of 64 bits."""
+        return self._ready(batch) if keras.backend.backend() == "jax" else batch
+
     def _checking(self, function: Any) -> Any:
         """Return the function of Keras that makes a step, with a check of the lengths in its batches before it."""
-        entries = list(self._entries()) if keras.backend.backend() == "jax" else []
+        entries = self._entries if keras.backend.backend() == "jax" else ()
         if not entries:
             return function
 
@@ -180,8 +198,12 @@ class Model(keras.Model):
 
         return step
 
-    def _entries(self) -> Iterator[tuple[str, str, str, str]]:
-        """Yield, for each LengthMask at the inputs: its name, the kind of its companion, and the keys of both inputs."""
+    @functools.cached_property
+    def _entries(self) -> tuple[tuple[str, str, str, str], ...]:
+        """For each LengthMask at the inputs: its name, the kind of its companion, and the keys of both inputs."""
+        return tuple(self._found_entries())
+
+    def _found_entries(self) -> Iterator[tuple[str, str, str, str]]:
         inputs = getattr(self, "_inputs_struct", None)
         keys = {id(x): key for key, x in inputs.items()} if isinstance(inputs, dict) else {}
         for layer in self.layers:
@@ -192,7 +214,7 @@ class Model(keras.Model):
                     if id(given["features"]) in keys and id(given[companion]) in keys:
                         yield layer.name, companion, keys[id(given["features"])], keys[id(given[companion])]
 
-    def _check(self, x: Any, entries: list[tuple[str, str, str, str]]) -> None:
+    def _check(self, x: Any, entries: tuple[tuple[str, str, str, str], ...]) -> None:
         batch = self._selected(x)
         for name, companion, features, key in entries:
             check_known(name, companion, batch[key], batch[features].shape[1])

@@ -9,7 +9,8 @@ import keras
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, align_mask, count_frames, fill_padding, registered
+from vlpipe.layers.base import AlsoOperation, MaskAware, align_mask, count_frames, fill_padding, registered
+from vlpipe.layers.gradients import with_gradient
 from vlpipe.layers.reduce import frame_extreme
 
 
@@ -20,6 +21,32 @@ def check_axis(layer: Any, axis: int, rank: int | None = None) -> None:
             f'{type(layer).__name__} "{layer.name}": axis={axis}; expected axis=-1 (features). Normalize with axis=-1: the features of '
             "[batch, frames, features], or the channels of [batch, frames, bins, channels]."
         )
+
+
+def moments(inputs: Any, mask: Any, real: Any, count: Any) -> tuple[Any, Any]:
+    """Return the mean and the variance `[C]` of the real frames of `inputs` `[B, T, ..., C]`.
+
+    Args:
+        real: the mask as numbers, of the rank of `inputs`.
+        count: how many values of each channel are real, at least 1.
+    """
+
+    def mean_of(values: Any) -> Any:
+        """Sum the frames first: TensorFlow takes the sum over two axes at once in twice the time."""
+        return ops.sum(ops.sum(values, axis=1), axis=tuple(range(len(inputs.shape) - 2))) / count
+
+    def forward(inputs: Any) -> tuple[Any, Any]:
+        x = fill_padding(inputs, mask)
+        mean = mean_of(x)
+        deviation = x - mean  # finite, so that multiplying by the mask is safe, and faster than selecting again
+
+        def gradient(of_mean: Any, of_variance: Any) -> Any:
+            return (deviation * (2 * of_variance / count) + of_mean / count) * real  # TensorFlow would tile the gradient of each sum
+
+        return (mean, mean_of(ops.square(deviation) * real)), gradient
+
+    result: tuple[Any, Any] = with_gradient(forward, inputs)
+    return result
 
 
 @registered
@@ -64,18 +91,11 @@ class BatchNormalization(MaskAware, keras.layers.BatchNormalization):
         if mask is None:
             return super()._moments(inputs, None)
         mask = ops.reshape(mask, ops.shape(mask)[:2])
-        x = fill_padding(inputs, mask)
-        real = ops.cast(align_mask(mask, x), x.dtype)
+        real = ops.cast(align_mask(mask, inputs), inputs.dtype)
         count = ops.sum(real)
         for size in ops.shape(inputs)[2:-1]:
             count = count * ops.cast(size, count.dtype)
-
-        def mean_of(values: Any) -> Any:
-            """Sum the frames first: TensorFlow takes the sum over two axes at once in twice the time."""
-            return ops.sum(ops.sum(values, axis=1), axis=tuple(range(len(inputs.shape) - 2))) / ops.maximum(count, 1)
-
-        mean = mean_of(x)
-        variance = mean_of(ops.square(x - mean) * real)  # the padding is zero, so that multiplying is safe, and faster than selecting again
+        mean, variance = moments(inputs, mask, real, ops.maximum(count, 1))
         moving_mean, moving_variance = ops.cast(self.moving_mean, mean.dtype), ops.cast(self.moving_variance, mean.dtype)
         return ops.where(count > 0, mean, moving_mean), ops.where(count > 0, variance, moving_variance)
 
@@ -120,7 +140,8 @@ class GroupNormalization(MaskAware, keras.layers.GroupNormalization):
             return ops.reshape(ops.broadcast_to(means, ops.shape(sums)), (-1, *[1] * between, self.groups * size))
 
         x = x - group_mean(x)
-        scale = ops.rsqrt(group_mean(ops.square(x)) + self.epsilon)
+        variance = group_mean(ops.square(x)) + self.epsilon
+        scale = ops.rsqrt(ops.where(variance > 0, variance, 1))  # a row without frames, with epsilon=0
         x = x * (scale * ops.cast(self.gamma, x.dtype) if self.scale else scale)
         if self.center:
             x = x + ops.cast(self.beta, x.dtype)
@@ -133,7 +154,7 @@ class RMSNormalization(MaskAware, keras.layers.RMSNormalization):
 
 
 @registered
-class Softmax(MaskAware, keras.layers.Softmax):
+class Softmax(AlsoOperation, keras.layers.Softmax):
     """`keras.layers.Softmax` over the features, or over the real frames with `axis=1`, as in attention pooling.
 
     Over time, padding gets a weight of exactly zero, and a row without frames gets zeros only.

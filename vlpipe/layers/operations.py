@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import keras
-
-from vlpipe.layers import frames, normalize, planes, reduce, resize
-from vlpipe.layers.role import CARRY, KEEP_AXES, POOL, Role, refuse, refuse_unknown, replaced
-from vlpipe.layers.walk import TracedTensor, framed, leaves
-from vlpipe.layers.window_roles import WINDOW_OPS
+from vlpipe.layers import frames, normalize, reduce
+from vlpipe.layers.arranging import ACROSS_SEQUENCES, ARRANGING, NEW_AXIS, along_frames, axes_of, no
+from vlpipe.layers.base import AS_IT_COMES
+from vlpipe.layers.role import CARRY, Role, refuse, replaced
+from vlpipe.layers.walk import TracedTensor, leaves
 
 # Class names of operations that compute each value from the values at the same place of their operands.
 ELEMENTWISE_OPS = {
@@ -59,14 +59,21 @@ def reversing(op: Any, axes: set[int]) -> Role:
     return replaced(lambda: frames.SliceFrames(step=-1, name=op.name), "puts the padding before the first frame")
 
 
-def no(reason: str, advice: str) -> Callable[..., Role]:
-    return lambda op, axes: refuse(reason, advice)
+def norm(op: Any, axes: set[int]) -> Role:
+    """Over the frames: frames of zeros change no norm but those of a negative order, which look for the smallest values."""
+    if isinstance(op.ord, (int, float)) and op.ord < 0:
+        return refuse(
+            f"takes the norm of order {op.ord} over the frames, which zeros in the padding would change",
+            "Write it out: keras.ops.min(keras.ops.abs(x), axis=1) for ord=-inf of vectors, else with ** and keras.ops.sum; or use "
+            "ord=2, 1 or inf.",
+        )
+    return filled(0)(op, axes)
 
 
 def softmax(op: Any, axes: set[int]) -> Role:
     if axes != {1}:
         return refuse("weights the values along several axes", "Use one axis: 1 for the frames, -1 for the features.")
-    return replaced(lambda: normalize.Softmax(axis=1, name=op.name), "gives weight to the padding")
+    return replaced(lambda: normalize.Softmax(axis=1, name=op.name, **AS_IT_COMES), "gives weight to the padding")
 
 
 # Operations that act along their `axis` only, and what they are if the frames are among its axes.
@@ -80,7 +87,7 @@ ALONG: dict[str, Callable[..., Role]] = {
     "CountNonzero": filled(0),
     "Argmax": filled(-math.inf),
     "Argmin": filled(math.inf),
-    "Norm": filled(0),
+    "Norm": norm,
     "Normalize": filled(0, keeps=True),
     "Cumsum": running,
     "Cumprod": running,
@@ -91,16 +98,18 @@ ALONG: dict[str, Callable[..., Role]] = {
         no("acts along the frame axis", "Use softmax, or act along the features, axis=-1."),
     ),
     **dict.fromkeys(
-        ("Sort", "Argsort", "Median", "Quantile", "Percentile", "Roll", "Diff", "Repeat", "Split", "ArraySplit", "Unstack", "Take"),
-        no("acts along the frame axis, whose length differs between the rows", "Act along the features, axis=-1, or slice: x[:, 1:]."),
+        ("Sort", "Argsort", "Median", "Quantile", "Percentile", "Roll", "Diff", "Repeat", "Split", "ArraySplit", "Unstack"),
+        along_frames,
     ),
     **dict.fromkeys(
         ("Concatenate", "Stack"),
-        no("joins sequences along the frames, so that a padded row has padding in its middle", "Join them along the features, axis=-1."),
+        no(
+            "joins sequences along the frames, so that a padded row has padding in its middle",
+            "Join them along the features, axis=-1; frames of zeros are keras.ops.pad: "
+            "a shift by one frame is pad(x, [[0, 0], [0, 1], [0, 0]])[:, 1:].",
+        ),
     ),
 }  # fmt: skip
-ACROSS_SEQUENCES = refuse("acts across the sequences of a batch", "Name the axes: 1 for the frames, -1 for the features.", "unknown")
-NEW_AXIS = {"Stack", "ExpandDims", "OneHot"}  # their axis counts the axes of the output
 
 
 def role_of_op(op: Any, arguments: Any, options: Any, rank: int) -> Role:
@@ -122,12 +131,16 @@ def role_of_op(op: Any, arguments: Any, options: Any, rank: int) -> Role:
         if name in ("Concatenate", "Stack") and not all(isinstance(x, TracedTensor) and x.frames for x in operands):
             return refuse("joins a sequence with a tensor that has no frames", "Add such a tensor, or multiply by it: these broadcast.")
         return CARRY
-    return ARRANGING[name](op, arguments, options, rank) if name in ARRANGING else refuse_unknown()
+    return ARRANGING[name](op, arguments, options, rank) if name in ARRANGING else unknown_op()
 
 
-def axes_of(axis: Any, rank: int) -> set[int] | None:
-    """Return the axes, counted from 0; None for all of them."""
-    return None if axis is None else {int(one) % rank for one in leaves(axis)}
+def unknown_op() -> Role:
+    """Return the role of an operation that is in no table: a layer around it would be tried out."""
+    advice = (
+        "Call it in a layer of your own, a subclass of keras.layers.Layer: one that treats each frame alone is kept, and one that "
+        "respects the mask gets the base class vlpipe.layers.MaskAware."
+    )
+    return replace(refuse("is an operation that vlpipe does not know and may mix frames with padding", advice, "unknown"), counted=False)
 
 
 def frame_axes_match(operands: list[Any], rank: int) -> bool:
@@ -137,6 +150,8 @@ def frame_axes_match(operands: list[Any], rank: int) -> bool:
         if isinstance(operand, TracedTensor) and operand.frames:
             if len(shape) != rank:
                 return False
+        elif isinstance(operand, TracedTensor) and shape[:1] == (None,) and len(shape) != rank:
+            return False  # its rows would meet another axis
         elif (len(shape) >= rank and shape[1] != 1) or (len(shape) == rank - 1 and shape[0] != 1):
             return False
     return True
@@ -160,158 +175,3 @@ def refuse_fixed(frames: int) -> Role:
         "Cut the operand to the frames of the batch, in a layer with the base class vlpipe.layers.MaskAware: "
         "table[:, :keras.ops.shape(x)[1]]. On PyTorch it needs a compute_output_shape as well.",
     )
-
-
-MOVES = refuse("moves the frame axis from its place", KEEP_AXES)
-
-
-def one_axis(op: Any, arguments: Any, options: Any, rank: int) -> Role:
-    """ExpandDims, Squeeze and OneHot: axes after the frames come and go."""
-    axes = axes_of(op.axis, rank + (type(op).__name__ in NEW_AXIS))
-    return MOVES if axes is None or min(axes) < 2 else CARRY
-
-
-def moments(op: Any, arguments: Any, options: Any, rank: int) -> Role:
-    """The mean and the variance, each as an operation of its own."""
-    axes = axes_of(op.axes, rank)
-    if axes is None or 0 in axes:
-        return ACROSS_SEQUENCES
-    if 1 not in axes:
-        return CARRY
-    x = framed(arguments, options)[0].tensor
-    inputs = keras.Input(batch_shape=x.shape, dtype=x.dtype)
-    parts = [part(inputs, axis=sorted(axes), keepdims=op.keepdims) for part in (keras.ops.mean, keras.ops.var)]
-    return Role(graph=keras.Model(inputs, parts, name=op.name))
-
-
-def transpose(op: Any, arguments: Any, options: Any, rank: int) -> Role:
-    order = list(range(rank))
-    if type(op).__name__ == "Transpose":
-        order = [axis % rank for axis in (op.axes or range(rank)[::-1])]
-    elif type(op).__name__ == "Swapaxes":
-        order[op.axis1], order[op.axis2] = order[op.axis2], order[op.axis1]
-    else:
-        moved = dict(zip((axis % rank for axis in op.destination), (axis % rank for axis in op.source), strict=True))
-        others = iter(axis for axis in range(rank) if axis not in moved.values())
-        order = [moved[place] if place in moved else next(others) for place in range(rank)]
-    return CARRY if order[:2] == [0, 1] else MOVES
-
-
-def get_item(op: Any, arguments: Any, options: Any, rank: int) -> Role:
-    """`x[:, -1]`, `x[:, ::2]`, `x[..., 0]`."""
-    key = options.get("key", arguments[-1])
-    key = tuple(key) if isinstance(key, (tuple, list)) else (key,)
-    plain_parts = all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in key)
-    if not plain_parts or any(type(edge) not in (int, type(None)) for part in key if isinstance(part, slice) for edge in limits(part)):
-        return refuse("takes frames whose numbers vlpipe cannot see", "Index with integers and slices of integers.")
-    if Ellipsis in key:
-        place = key.index(Ellipsis)
-        missing = rank - sum(part is not None for part in key) + 1
-        key = (*key[:place], *[slice(None)] * missing, *key[place + 1 :])
-    key = (*key, *[slice(None)] * (rank - sum(part is not None for part in key)))
-    batch, time, rest = key[0], key[1], key[2:]
-    if batch != slice(None) or time is None:
-        return refuse("selects sequences of a batch, or moves the frame axis", KEEP_AXES)
-    if time == slice(None):
-        return CARRY
-    if isinstance(time, int):
-        return replaced(lambda: frames.SelectFrame(time, rest, name=op.name), "also selects padding" if time < 0 else "", frames=False)
-    leak = "counts from the last frame of the batch" if min(time.start or 0, time.stop or 0, time.step or 0) < 0 else ""
-    return replaced(lambda: frames.SliceFrames(*limits(time), rest, name=op.name), leak)
-
-
-def limits(part: slice) -> tuple[Any, Any, Any]:
-    return part.start, part.stop, part.step
-
-
-def reshape(op: Any, arguments: Any, options: Any, rank: int) -> Role:
-    """`keras.ops.reshape` with the batch left open: `(-1, T, ...)` of a model for T frames."""
-    shape = framed(arguments, options)[0].tensor.shape
-    return role_of_reshape(op.name, tuple(op.newshape)[1:], shape)
-
-
-def role_of_reshape(name: str, target: tuple[int, ...], shape: Any) -> Role:
-    """Return the role of a reshaping of tensors of a shape to `target`, which leaves out the batch."""
-    values, wanted = [*shape[2:]], [*target[1:]]
-    if not target or None in values or -1 in wanted or (target[0] != -1 and math.prod(values) != math.prod(wanted)):
-        return refuse("reshapes the frame axis", f"Begin the shape with -1, for the frames: Reshape((-1, k)). {POOL}")
-    ratio = max(math.prod(values), 1), max(math.prod(wanted), 1)
-
-    def make() -> Any:
-        layer = frames.Reshape((-1, *wanted), name=name)
-        layer.build(shape)
-        return layer
-
-    return replaced(make, "" if ratio[0] % ratio[1] == 0 else "joins the last real frame with padding")
-
-
-def pad(op: Any, arguments: Any, options: Any, rank: int) -> Role:
-    widths = [tuple(width) for width in op.pad_width] * (rank if len(op.pad_width) == 1 else 1)
-    value = options.get("constant_values", arguments[1] if len(arguments) > 1 else None)
-    if widths[0] != (0, 0):
-        return refuse("adds sequences to a batch", "Pad the axes after the batch.")
-    if widths[1] == (0, 0):
-        return CARRY
-    if op.mode != "constant" or value not in (None, 0) or rank not in (3, 4) or (rank == 3 and widths[2] != (0, 0)):
-        return refuse("pads the frames by other values than zero", "Pad with zeros along the frames alone, as ZeroPadding1D does.")
-    leak = "appends its zeros after the padding, not after the last real frame"
-    if rank == 3:
-        return replaced(lambda: resize.ZeroPadding1D(widths[1], name=op.name), leak)
-    if widths[3] != (0, 0):
-        return refuse("pads the channels together with the frames", "Pad them one after the other.")
-    return replaced(lambda: planes.ZeroPadding2D((widths[1], widths[2]), name=op.name), leak)
-
-
-def matmul(op: Any, arguments: Any, options: Any, rank: int) -> Role:
-    """A product with a matrix `[d, k]` for each frame; sums over frames are written with einsum."""
-    advice = 'Write it with keras.ops.einsum, such as "btd,btk->bdk", or give the frames to the first operand, on axis 1.'
-    refused = refuse("multiplies along the frames", advice)
-    first, second = [leaf if isinstance(leaf, TracedTensor) else TracedTensor(leaf) for leaf in leaves(arguments, options)]
-    sizes = [len(x.tensor.shape) for x in (first, second)]
-    if first.frames and second.frames:
-        return CARRY if sizes[0] == sizes[1] == 4 else refused
-    if not first.frames or sizes[0] < 3 or sizes[1] > sizes[0]:
-        return refused
-    place = 1 - (sizes[0] - sizes[1])  # axis of the second operand that meets the frames
-    return refused if 0 <= place < sizes[1] - 2 and second.tensor.shape[place] != 1 else CARRY
-
-
-def einsum(op: Any, arguments: Any, options: Any, rank: int) -> Role:
-    """Frame by frame if the letter of the frames stays the second one; a sum over the frames if it goes."""
-    operands = leaves(arguments, options)
-    inputs, _, output = op.subscripts.replace(" ", "").partition("->")
-    terms = inputs.split(",")
-    refused = refuse(
-        "pairs frames with frames, or moves them", 'Keep batch and frames the first two letters, as in "btd,dk->btk" or "btd,btk->bdk".'
-    )
-    if "." in inputs or not output or len(terms) != len(operands):
-        return refused
-    with_frames = [isinstance(x, TracedTensor) and x.frames is not None for x in operands]
-    pairs = {term[:2] for term, has in zip(terms, with_frames, strict=True) if has}
-    (letters, *more) = pairs
-    batch, frame = letters
-    elsewhere = "".join(term if not has else term[2:] for term, has in zip(terms, with_frames, strict=True))
-    if more or frame in elsewhere or output[:1] != batch:
-        return refused
-    if frame in output:
-        return CARRY if output[:2] == letters else refused
-    if not all(isinstance(x, TracedTensor) for x in operands):
-        return refuse("sums a product with a constant over the frames", "Multiply by the constant after the sum.")
-    return replaced(lambda: frames.FilledReduction(op, name=op.name), frames=False)
-
-
-ARRANGING: dict[str, Callable[..., Role]] = {
-    "ExpandDims": one_axis,
-    "Squeeze": one_axis,
-    "OneHot": one_axis,
-    "Moments": moments,
-    "Transpose": transpose,
-    "Swapaxes": transpose,
-    "Moveaxis": transpose,
-    "GetItem": get_item,
-    "Reshape": reshape,
-    "Pad": pad,
-    "Matmul": matmul,
-    "Einsum": einsum,
-    **WINDOW_OPS,
-}

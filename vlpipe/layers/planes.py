@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import MaskAware, Reach, fill_padding, pad_to_minimum, registered
+from vlpipe.layers.base import AlsoOperation, MaskAware, Reach, cut, fill_padding, pad_to_minimum, registered, with_zeros
 from vlpipe.layers.reduce import Reduction, frame_extreme, frame_mean
 from vlpipe.layers.resize import Transposed
 from vlpipe.layers.sliding import AveragePooling, Conv, DepthwiseConv, MaxPooling, SeparableConv, Windowed
@@ -96,7 +96,7 @@ class Conv2DTranspose(Transposed, keras.layers.Conv2DTranspose):
 
 
 @registered
-class ZeroPadding2D(MaskAware, keras.layers.ZeroPadding2D):
+class ZeroPadding2D(AlsoOperation, keras.layers.ZeroPadding2D):
     """`keras.layers.ZeroPadding2D` that appends its zeros after the last real frame of each row; they count as frames, as in Keras."""
 
     def output_frames(self, frames: Any) -> Any:
@@ -106,7 +106,9 @@ class ZeroPadding2D(MaskAware, keras.layers.ZeroPadding2D):
         return self.padding[0][0], 0
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        return super().call(inputs if mask is None else fill_padding(inputs, mask))
+        if mask is None:
+            return super().call(inputs)
+        return with_zeros(super().call(fill_padding(inputs, mask)), self.compute_mask(inputs, mask))
 
 
 @registered
@@ -120,7 +122,11 @@ class Cropping2D(MaskAware, keras.layers.Cropping2D):
         return 0, sum(self.cropping[0])
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        return super().call(inputs if mask is None else pad_to_minimum(inputs, sum(self.cropping[0]) + 1))
+        if mask is None:
+            return super().call(inputs)
+        x = pad_to_minimum(inputs, sum(self.cropping[0]) + 1)
+        sizes = ops.shape(x)[1:3]
+        return cut(x, *[(ends[0], size - sum(ends)) for ends, size in zip(self.cropping, sizes, strict=True)])
 
 
 @registered

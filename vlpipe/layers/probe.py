@@ -68,14 +68,36 @@ def drawn(rng: Any, shape: tuple[int, ...], dtype: str, scale: float = 1) -> Any
 
 
 def called(function: Callable[[Any], Any], x: Any, dtype: str) -> Any:
-    y = ops.convert_to_numpy(function(ops.convert_to_tensor(x, dtype=dtype)))
+    x = ops.convert_to_tensor(x, dtype=dtype)
+    check_windows(function, x)
+    y = ops.convert_to_numpy(function(x))
     return y if y.dtype.kind in "biu" else y.astype("float32")  # bfloat16 is none of NumPy's own
+
+
+def check_windows(function: Callable[..., Any], *tensors: Any) -> None:
+    """Raise ValueError where a window of a function is longer than the frames of the tensors, before these are passed to it.
+
+    TensorFlow 2.17 to 2.21 with oneDNN ends the process (SIGFPE) where no window of a maximum fits. A graph is refused while it is made.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    try:
+        tf.function(function, autograph=False).get_concrete_function(*[tf.TensorSpec(x.shape, x.dtype) for x in tensors])
+    except Exception as error:
+        if "Negative dimension size" in str(error):  # whatever else keeps it from being a graph, the call tells
+            raise
 
 
 def same(one: Any, other: Any, dtype: str) -> bool:
     """Return whether two results are equal but for rounding; other shapes of a batch round otherwise."""
     tolerance = {"float16": 1e-2, "bfloat16": 5e-2}.get(keras.backend.standardize_dtype(dtype), 1e-5)
     return one.shape == other.shape and bool(np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True))
+
+
+def written_by_user(layer: Any) -> bool:
+    return not type(layer).__module__.startswith(("keras.", "vlpipe."))
 
 
 def own_activation(layer: Any) -> Any:
@@ -86,7 +108,9 @@ def own_activation(layer: Any) -> Any:
 
 def is_of_keras(activation: Any) -> bool:
     """Return whether an activation is None or one of `keras.activations`, which act on each value or along the last axis."""
-    return activation is None or str(getattr(activation, "__module__", "")).startswith("keras.src.activations.")
+    if activation is None or isinstance(activation, str):  # of another library, which has its name only
+        return True
+    return str(getattr(activation, "__module__", "")).startswith("keras.src.activations.")
 
 
 def mixing_activation(layer: Any, x: Any) -> bool:

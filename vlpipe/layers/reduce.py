@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from vlpipe.errors import ArgumentError
@@ -38,9 +37,6 @@ def frame_mean(x: Any, mask: Any, keepdims: bool = False, axes: Sequence[int] = 
 def frame_extreme(x: Any, mask: Any, keepdims: bool, largest: bool, axes: Sequence[int] = (1,)) -> Any:
     """Return the maximum (or minimum) of `x` `[B, T, ...]` over the real frames, and over further axes; 0 for a row without frames."""
     reduce, neutral = (ops.max, float("-inf")) if largest else (ops.min, float("inf"))
-    if "int" in keras.backend.standardize_dtype(x.dtype):
-        limits = np.iinfo(keras.backend.standardize_dtype(x.dtype))
-        neutral = limits.min if largest else limits.max
     extreme = reduce(fill_padding(x, mask, neutral), axis=tuple(axes), keepdims=keepdims)
     any_real = ops.any(align_mask(mask, x), axis=tuple(axes), keepdims=keepdims)
     return ops.where(any_real, extreme, ops.cast(0, x.dtype))
@@ -158,8 +154,9 @@ class StatisticsPooling1D(Reduction, keras.layers.Layer):
             mask = ops.ones_like(inputs[:, :, 0], dtype="bool")
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         mean = frame_mean(x, mask, keepdims=True)
-        deviation = ops.sqrt(frame_mean(ops.square(x - mean), mask) + self.epsilon)
-        deviation = ops.where(ops.any(mask, axis=1)[:, None], deviation, ops.zeros_like(deviation))
+        has_frames = ops.any(mask, axis=1)[:, None]
+        variance = frame_mean(ops.square(x - mean), mask) + self.epsilon
+        deviation = ops.where(has_frames, ops.sqrt(ops.where(has_frames, variance, 1)), ops.zeros_like(variance))  # for epsilon=0
         return ops.cast(ops.concatenate([mean[:, 0], deviation], axis=-1), inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

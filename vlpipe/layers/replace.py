@@ -14,6 +14,7 @@ from vlpipe.errors import ArgumentError
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.entry import LengthMask
 from vlpipe.layers.model import Model
+from vlpipe.layers.probe import check_windows
 from vlpipe.layers.trial import run_trial
 from vlpipe.layers.trial_inputs import inputs_of
 from vlpipe.layers.trial_runs import ExtractMask
@@ -48,7 +49,7 @@ class Replacements:
             if not known or not callable(make):
                 raise ArgumentError(
                     f"mask_aware: layers={{{kind!r}: {make!r}}}; expected classes of layers, each with its mask-aware class or a function "
-                    "that makes the replacement from the layer. Pass layers={TCN: AwareTCN}."
+                    "that makes the replacement from the layer. Pass layers={SincConv: AwareSincConv}."
                 )
 
     def __call__(self, layer: Any, x: Any) -> Any:
@@ -129,7 +130,18 @@ def pass_contract(replacement: Any, width: int, lengths: tuple[int, ...]) -> Non
 def compare_alone(name: str, replacement: Any, layer: Any, frames: int, width: int) -> None:
     """Raise ArgumentError if the replacement answers a sequence without padding otherwise than the layer."""
     x = ops.convert_to_tensor(np.random.default_rng(frames).normal(size=(1, frames, width)).astype("float32"))
-    want = ops.convert_to_numpy(layer(x))
+    want, cause = None, None
+    try:
+        check_windows(layer, x)
+        want = ops.convert_to_numpy(layer(x))
+        failure = f"returns {want.shape}" if want.ndim > 2 and not want.shape[1] else ""
+    except Exception as error:  # whatever a layer of the user raises
+        failure, cause = f"fails with {type(error).__name__}: {' '.join(str(error).split())[:200].rstrip('.')}", error
+    if want is None or failure:
+        raise ArgumentError(
+            f"{name} says in reach() that a frame of its output depends on {int(replacement.reach().span)} frames, but on {frames} frames "
+            f"the layer {failure}. Return in reach() as many frames as the layer needs for one."
+        ) from cause
     y = replacement(LengthMask()({"features": x, "lengths": np.array([frames])}))
     got, mask = ops.convert_to_numpy(y), ExtractMask()(y)
     if mask is not None and tuple(mask.shape) != got.shape[:2]:

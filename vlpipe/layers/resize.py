@@ -7,8 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 import keras
+from keras import ops
 
-from vlpipe.layers.base import MaskAware, Reach, fill_padding, pad_to_minimum, registered
+from vlpipe.layers.base import AlsoOperation, MaskAware, Reach, cut, fill_padding, pad_to_minimum, registered, with_zeros
 
 
 class Transposed(MaskAware):
@@ -28,9 +29,12 @@ class Transposed(MaskAware):
         side = Fraction((self.kernel_size[0] - 1) * self.dilation_rate[0], self.strides[0])
         return side, side
 
+    def _frames_from_one(self) -> int:
+        """Return how many frames one frame becomes."""
+        return int(self.compute_output_shape((None, *[1] * len(self.kernel_size), self.filters))[1])
+
     def output_frames(self, frames: Any) -> Any:
-        frames_from_one = self.compute_output_shape((None, *[1] * len(self.kernel_size), self.filters))[1]
-        return (frames - 1) * self.strides[0] + frames_from_one
+        return (frames - 1) * self.strides[0] + self._frames_from_one()
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         return super().call(inputs if mask is None else fill_padding(inputs, mask))  # type: ignore[misc]  # that of the Keras layer
@@ -57,7 +61,7 @@ class Conv1DTranspose(Transposed, keras.layers.Conv1DTranspose):
 
 
 @registered
-class ZeroPadding1D(MaskAware, keras.layers.ZeroPadding1D):
+class ZeroPadding1D(AlsoOperation, keras.layers.ZeroPadding1D):
     """`keras.layers.ZeroPadding1D` that appends its zeros after the last real frame of each row.
 
     The added zeros count as real frames, as in Keras. Takes the arguments of its parent; shapes as for `Conv1D`.
@@ -70,7 +74,9 @@ class ZeroPadding1D(MaskAware, keras.layers.ZeroPadding1D):
         return self.padding[0], 0
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        return super().call(inputs if mask is None else fill_padding(inputs, mask))
+        if mask is None:
+            return super().call(inputs)
+        return with_zeros(super().call(fill_padding(inputs, mask)), self.compute_mask(inputs, mask))
 
 
 @registered
@@ -84,7 +90,10 @@ class Cropping1D(MaskAware, keras.layers.Cropping1D):
         return 0, sum(self.cropping)
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        return super().call(inputs if mask is None else pad_to_minimum(inputs, sum(self.cropping) + 1))
+        if mask is None:
+            return super().call(inputs)
+        x = pad_to_minimum(inputs, sum(self.cropping) + 1)
+        return cut(x, (self.cropping[0], ops.shape(x)[1] - sum(self.cropping)))
 
 
 @registered

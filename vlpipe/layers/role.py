@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Role:
     advice: str = ""
     counted: bool = True
     packed: bool = False
-    fill: float | None = None
+    fill: float | Literal["spread"] | None = None
     activation: Any = None
     operands: Any = ()
     variant: str = ""
@@ -58,7 +58,10 @@ def refuse(reason: str, advice: str, problem: str = "fixed_length") -> Role:
 
 def refuse_unknown(layer: str = "") -> Role:
     reason = "is unknown to vlpipe and may mix frames with padding"
-    advice = "If it respects the mask, add the base class vlpipe.layers.MaskAware to it; otherwise build it from layers of vlpipe.layers."
+    advice = (
+        "Write its call with keras.ops alone, and mask_aware follows it inside; or, if it respects the mask, add the base class "
+        "vlpipe.layers.MaskAware to it (vlpipe.layers.Reduction, if it leaves no frames)."
+    )
     if layer:
         advice = f"{advice} Pass a mask-aware layer for it: mask_aware(model, layers={{{layer}: Aware{layer}}})."
     return replace(refuse(reason, advice, "unknown"), counted=False)

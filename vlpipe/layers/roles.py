@@ -11,14 +11,15 @@ from keras import layers as plain
 from vlpipe.errors import ArgumentError
 from vlpipe.layers import adaptive, entry, merge, normalize, planes, reduce, resize, windows
 from vlpipe.layers.base import MaskAware
-from vlpipe.layers.calls import arguments_by_name, misses_mask, own_masks, takes_one_frame_to_all, with_mask_of_first
+from vlpipe.layers.calls import arguments_by_name, misses_mask, refused_mask, takes_one_frame_to_all, with_mask_of_first
 from vlpipe.layers.fills import ATTENTION, fill_of
-from vlpipe.layers.layer_roles import RECURRENT, SPECIAL, axes_without_frames, dot, known_kind, unknown
+from vlpipe.layers.frame_count import fewer, spread
+from vlpipe.layers.layer_roles import RECURRENT, SPECIAL, axes_without_frames, codes, dot, known_kind, like, masked_softmax, unknown
 from vlpipe.layers.operations import ELEMENTWISE_OPS, fixed_frames, refuse_fixed, role_of_op
 from vlpipe.layers.probe import is_of_keras, mixing_activation, own_activation
 from vlpipe.layers.role import KEEP, Role, refuse, refuse_unknown
 from vlpipe.layers.walk import FrameAxis, TracedTensor, framed, leaves
-from vlpipe.layers.window_roles import leak_of_window
+from vlpipe.layers.window_roles import leak_of_window, refuse_uneven_average
 from vlpipe.layers.wrappers import SpectralNormalization
 
 # Elementwise: each output value depends on the input value at the same place only.
@@ -26,6 +27,9 @@ ELEMENTWISE = {
     plain.ReLU, plain.LeakyReLU, plain.ELU, plain.Dropout, plain.GaussianDropout, plain.GaussianNoise, plain.AlphaDropout,
     plain.Rescaling, plain.Identity,
 }  # fmt: skip
+
+# Elementwise as well, from values to integers.
+CODES = {plain.Hashing, plain.IntegerLookup, plain.Discretization}
 
 # Frame by frame: they need a feature axis after the frame axis.
 FRAMEWISE = {plain.Dense, plain.SpatialDropout1D, plain.SpatialDropout2D, plain.Normalization}
@@ -69,6 +73,10 @@ REFUSALS = {
         "centres its frames on the padding, compares them with the loudest of the batch (top_db), and returns [B, mels, frames]",
         "Use vlpipe.layers.LogMel on [B, N, 1].",
     ),
+    plain.RepeatVector: (
+        "repeats values of the frames, [batch, frames], as if they were features",
+        "Keep the frames on axis 1: weights [batch, frames, 1] of Softmax(axis=1) are multiplied by each feature as they are.",
+    ),
 }
 
 
@@ -76,12 +84,8 @@ def role_of(operation: Any, arguments: Any, options: Any) -> Role:
     """Return the role of an operation that is called with at least one tensor that has frames."""
     if isinstance(operation, plain.Layer):
         named = arguments_by_name(operation, arguments, options)
-        if wrong := [name for name in own_masks(named) if name not in options or not framed(named[name])]:
-            return refuse(
-                f"is called with a {wrong[0]} that is no tensor of frames passed by name, so that the padding cannot be taken out of it",
-                "Call it without: the mask of the real frames reaches it with the tensor.",
-                "unknown",
-            )
+        if refused := refused_mask(operation, named, options):
+            return refused
         if misses_mask(operation, named):
             return with_mask_of_first(operation, named, role_of_call(operation, arguments, options))
     return role_of_call(operation, arguments, options)
@@ -95,7 +99,7 @@ def role_of_call(operation: Any, arguments: Any, options: Any) -> Role:
         return role_with_activation(role, operation, x) if kind.__module__.startswith("vlpipe.") else role
     if getattr(operation, "activity_regularizer", None) is not None:
         return refuse("has an activity_regularizer, which counts the padding", "Remove it, or regularize the kernel.", "padding_statistics")
-    if is_merge(operation) and takes_one_frame_to_all(framed(arguments, options)):
+    if is_merge(operation) and not joins_frames(operation, len(x.shape)) and takes_one_frame_to_all(framed(arguments, options)):
         return refuse("merges one frame, taken by a slice, with all frames", "Index it and add the axis: x[:, -1][:, None].", "mismatch")
     if kind in TWINS and is_merge(operation) and (frames := fixed_frames(leaves(arguments, options), len(x.shape))):
         return refuse_fixed(frames)
@@ -120,7 +124,19 @@ def axis_of_output(operation: Any, arguments: Any, options: Any) -> FrameAxis | 
         query = options.get("query", leaves(arguments)[0] if leaves(arguments) else None)
         own = query.frames if isinstance(query, TracedTensor) and query.frames else axes[0]
         return replace(own, masked=all(axis.masked for axis in axes))
-    return axes[0].joined(axes[1:])
+    return axes[0].joined(axes[1:], spread if adds_one_frame_to_all(operation) else fewer)
+
+
+def joins_frames(operation: Any, rank: int) -> bool:
+    """Return whether an operation puts the frames of one tensor behind those of another."""
+    return type(operation).__name__ == "Concatenate" and operation.axis % rank == 1
+
+
+def adds_one_frame_to_all(operation: Any) -> bool:
+    """Return whether an operation merges a branch of one frame with each frame of another, as `Add` does and `Concatenate` does not."""
+    if isinstance(operation, merge.CommonFrames):
+        return operation.spreads
+    return is_merge(operation) and known_kind(type(operation)).__name__ not in ("Concatenate", "Stack", "Dot")
 
 
 def is_merge(operation: Any) -> bool:
@@ -160,9 +176,12 @@ def role_of_layer(layer: Any, kind: type, arguments: Any, options: Any) -> Role:
     if kind in REFUSALS:
         return refuse(*REFUSALS[kind])
     if kind in (plain.Activation, plain.Softmax):
-        return role_of_activation(layer, rank)
+        role = role_of_activation(layer, rank)
+        return role if role.refused or kind is plain.Activation else masked_softmax(layer, x, options.get("mask")) or role
     if kind in ELEMENTWISE:
         return KEEP
+    if kind in CODES:
+        return codes(layer)
     if kind in (plain.Flatten, plain.Reshape):
         return SPECIAL[kind](layer, x)
     if kind is plain.Embedding:
@@ -232,6 +251,8 @@ def role_of_twin(layer: Any, kind: type) -> Role:
         return Role(make, True, True, leak, leak, "padding_statistics")
     if issubclass(TWINS[kind], merge.Merge):
         return Role(make)
+    if uneven := refuse_uneven_average(layer):
+        return uneven
     leak, problem = leak_of_window(layer)
     return Role(make, False, True, leak, leak, problem)
 
@@ -248,7 +269,7 @@ def role_of_activation(layer: Any, rank: int) -> Role:
         return refuse("acts along several axes", "Use one axis: 1 for the frames, -1 for the features.")
     if isinstance(layer, plain.Softmax) and axis % rank != 1:
         return role_of_feature_softmax(layer)
-    return role_of_softmax(axis, rank, layer.name)
+    return role_of_softmax(layer, axis, rank)
 
 
 def role_of_feature_softmax(layer: Any) -> Role:
@@ -256,11 +277,11 @@ def role_of_feature_softmax(layer: Any) -> Role:
     return Role(lambda: twin_of(layer, normalize.Softmax), True, True, "", leak, "reads_padding")
 
 
-def role_of_softmax(axis: int, rank: int, name: str) -> Role:
+def role_of_softmax(layer: Any, axis: int, rank: int) -> Role:
     if axis % rank != 1:
         return KEEP
     leak = "gives weight to the padding"
-    return Role(lambda: normalize.Softmax(axis=1, name=name), True, True, leak, leak, "reads_padding")
+    return Role(lambda: normalize.Softmax(axis=1, **like(layer)), True, True, leak, leak, "reads_padding")
 
 
 def linear_twin(layer: Any, cls: type) -> Any:
@@ -278,11 +299,13 @@ def twin_of(layer: Any, cls: type) -> Any:
     if "mask_zero" in config:
         config["mask_zero"] = False  # the lengths say what is padding
     try:
-        return cls.from_config(config)  # type: ignore[attr-defined]
+        twin = cls.from_config(config)  # type: ignore[attr-defined]
     except TypeError as error:  # Keras wraps what a constructor raises
         if isinstance(error.__context__, ArgumentError):
             raise error.__context__ from None
         raise
+    twin.autocast = layer.autocast  # no configuration has it
+    return twin
 
 
 def share_weights(twin: Any, layer: Any, input_shape: Any) -> None:

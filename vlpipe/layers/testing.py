@@ -9,9 +9,10 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.check import Checker
+from vlpipe.layers.frame_count import shortest_length
 from vlpipe.layers.trial import run_trial
 from vlpipe.layers.trial_inputs import inputs_of
-from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, is_sequence, length_that_leaves, replay, shortest_length
+from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, is_sequence, replay
 
 PARTS = ("weights", "compiled", "gradients", "saved")
 LENGTHS = (1, 2, 3, 7, 16, 33)
@@ -29,7 +30,7 @@ def default_lengths(model: Any) -> tuple[int, ...]:
     except ArgumentError:  # no graph to follow
         return LENGTHS
     counts = [axis.count for axis in checker.axes if axis.counted]
-    two, four = (max((length_that_leaves(count, frames) for count in counts), default=0) for frames in (2, 4))
+    two, four = (max((shortest_length([count], frames) for count in counts), default=0) for frames in (2, 4))
     return LENGTHS if four <= LENGTHS[-1] else (*LENGTHS, two, four + (four - two) // 4)
 
 

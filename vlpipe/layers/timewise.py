@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,10 +9,9 @@ import numpy as np
 
 from vlpipe.errors import ArgumentError
 from vlpipe.layers.check import Checker
+from vlpipe.layers.frame_count import FrameCount
 from vlpipe.layers.lengths import check_counts
 from vlpipe.layers.walk import FrameAxis, TracedTensor, as_functional, is_sequence, leaves, replay
-
-FrameCount = Callable[[Any], Any]  # input lengths -> output lengths, integers [B]
 
 
 def frame_counts(model: Any) -> list[tuple[int, FrameCount] | None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
 import numpy as np
 
-from vlpipe.layers.probe import same
-from vlpipe.layers.walk import TracedTensor, leaves
+from vlpipe.layers.probe import check_windows, same
+from vlpipe.layers.walk import TracedTensor, description, leaves
 from vlpipe.layers.wrappers import Weight
 
 # Of the random arrays on which the layer and its operations are compared: its windows may need more frames than a few.
@@ -27,10 +28,40 @@ def operations_of(layer: Any, arguments: Any, options: Any) -> Any:
     graphs = [graph_of(layer, arguments, options, training) for training in (False, True)]
     if any(graph is None for graph in graphs):
         return None
-    kinds = [[type(operation) for operation in graph.operations] for graph in graphs]
+    inference, training = map(structure_of, graphs)
     variables = {id(variable) for variable in graphs[0].variables}
-    complete = variables >= {id(variable) for variable in layer.variables} and kinds[0] == kinds[1] and not layer._losses
+    complete = variables >= {id(variable) for variable in layer.variables} and inference == training and not layer._losses
     return graphs[0] if complete and agrees(layer, graphs[0], arguments, options) else None
+
+
+def structure_of(graph: Any) -> list[Any]:
+    """Return what tells two graphs of one layer apart: each call in it, with the tensors that it takes, its settings and its constants."""
+    places: dict[int, str] = {}
+
+    def told(value: Any) -> str:
+        return places.get(id(value), "tensor") if isinstance(value, keras.KerasTensor) else description(value)
+
+    calls = []
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            options = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
+            calls.append(f"{settings_of(node.operation)} {keras.tree.map_structure(told, (node.arguments.args, options))!r}")
+            places.update({id(y): f"output {index} of {len(calls)}" for index, y in enumerate(node.outputs)})
+    return [*calls, *map(told, graph.outputs)]
+
+
+def settings_of(operation: Any) -> str:
+    """Return what an operation is called with in every call: of a layer with variables, which one it is."""
+    kind = type(operation).__name__
+    if isinstance(operation, keras.layers.Layer):
+        if isinstance(operation, Weight):
+            return f"{kind} {id(operation.weight)}"
+        if operation.variables or not type(operation).__module__.startswith("keras."):
+            return f"{kind} {id(operation)}"
+        settings = {name: value for name, value in operation.get_config().items() if name != "name"}
+    else:
+        settings = {name: value for name, value in vars(operation).items() if name not in ("name", "call") and name[0] != "_"}
+    return f"{kind} {keras.tree.map_structure(description, settings)!r}"
 
 
 def graph_of(layer: Any, arguments: Any, options: Any, training: bool) -> Any:
@@ -41,7 +72,7 @@ def graph_of(layer: Any, arguments: Any, options: Any, training: bool) -> Any:
         if not isinstance(leaf, TracedTensor):
             return leaf
         inputs.append(keras.Input(batch_shape=leaf.tensor.shape, dtype=leaf.tensor.dtype))
-        return inputs[-1]
+        return cast_by(layer, inputs[-1])
 
     given, named = keras.tree.map_structure(symbolic, (arguments, options))
     if getattr(layer, "_call_has_training_arg", False):
@@ -52,11 +83,25 @@ def graph_of(layer: Any, arguments: Any, options: Any, training: bool) -> Any:
         outputs = layer.call(*given, **named)
         if any(not isinstance(y, keras.KerasTensor) or any(y is x for x in inputs) for y in leaves(outputs)):
             return None
-        return keras.Model(inputs, outputs, name=layer.name)
+        graph = keras.Model(inputs, outputs, name=layer.name)
+        for operation in graph.operations:
+            if type(operation).__name__ == "ConvTranspose":
+                operation.call = functools.partial(conv_transpose, operation)
+        return graph
     except Exception:  # a user's code may raise anything on a tensor without values, and is then code that cannot be followed
         return None
     finally:
         vars(layer).update(own)
+
+
+def cast_by(layer: Any, x: Any) -> Any:
+    """Return a tensor in the dtype in which the `call` of a layer gets it."""
+    return layer.dtype_policy.convert_input(x, layer.autocast, layer.input_dtype)
+
+
+def conv_transpose(op: Any, x: Any, kernel: Any) -> Any:
+    """Return what the operation of this name should: in Keras 3.15 it confuses two of its arguments when a graph runs."""
+    return keras.ops.conv_transpose(x, kernel, op.strides, op.padding, op.output_padding, op.data_format, op.dilation_rate)
 
 
 def tensor_of(variable: Any, layer: Any, name: str, x: Any) -> Any:
@@ -95,5 +140,7 @@ def answers(layer: Any, graph: Any, arguments: Any, options: Any, frames: int) -
         return arrays[-1]
 
     given, named = keras.tree.map_structure(drawn, (arguments, options))
+    check_windows(lambda *tensors: graph([*tensors]), *arrays)
+    given, named = keras.tree.map_structure(functools.partial(cast_by, layer), (given, named))
     pairs = zip(leaves(layer.call(*given, **named)), leaves(graph(arrays)), strict=True)
     return [[keras.ops.convert_to_numpy(keras.ops.cast(y, "float32")) for y in pair] for pair in pairs]

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from vlpipe.layers.probe import check_windows, written_by_user
+
 Outputs = list[tuple[Any, Any]]  # for each output of a model its values [B, ...], and its mask [B, T] or None
 Run = Callable[[Any], Outputs]
 
@@ -42,7 +44,11 @@ def eager(model: Any, x: Any) -> Outputs:
     """Run a model once: outside of a graph, except on JAX, which would compile each of its operations."""
     if keras.backend.backend() == "jax":
         return compiled_by_jax(model)(x)
-    return as_arrays(with_masks(model(tensors_of(x), training=False)))
+    x = tensors_of(x)
+    if any(map(written_by_user, model._flatten_layers())):  # the windows of other layers are known
+        tensors = keras.tree.flatten(x)
+        check_windows(lambda *given: model(keras.tree.pack_sequence_as(x, given), training=False), *tensors)
+    return as_arrays(with_masks(model(x, training=False)))
 
 
 def compiled_by_jax(model: Any) -> Run:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -12,19 +13,8 @@ import keras
 import numpy as np
 
 from vlpipe.errors import ArgumentError
-from vlpipe.layers.base import Reach
-
-PROBES = 4096  # input lengths at which the branches of a model are compared, from the first that leaves each a frame
-LONG = 2**20  # frames of a sequence that is longer than any slice
-MAX_LENGTH = 2**40  # of a sequence, in frames
-
-
-def at_least_zero(count: Any) -> Any:
-    return keras.ops.maximum(count, 0) if keras.ops.is_tensor(count) else np.maximum(count, 0)
-
-
-def fewer(first: Any, second: Any) -> Any:
-    return keras.ops.minimum(first, second) if keras.ops.is_tensor(first) else np.minimum(first, second)
+from vlpipe.layers.base import MaskAware, Reach
+from vlpipe.layers.frame_count import FrameCount, compared, fewer
 
 
 @dataclass(frozen=True)
@@ -42,7 +32,7 @@ class FrameAxis:
         counted: whether `count` is known; after a layer that vlpipe does not know, it is a guess.
     """
 
-    count: Callable[[Any], Any] = lambda lengths: lengths
+    count: FrameCount = field(default_factory=FrameCount)
     span: int = 1
     stride: Fraction = Fraction(1)
     back: Fraction = Fraction(0)
@@ -53,12 +43,13 @@ class FrameAxis:
 
     def after(self, layer: Any) -> FrameAxis:
         """Return the frame axis after a mask-aware layer."""
-        count, reach = self.count, getattr(layer, "reach", Reach)()
+        reach = getattr(layer, "reach", Reach)()
         back, ahead = getattr(layer, "sides", lambda: (reach.span - 1, reach.span - 1))()
-        output_frames = getattr(layer, "output_frames", lambda frames: frames)
+        output_frames = getattr(layer, "output_frames", None)
+        keeps_count = output_frames is None or getattr(output_frames, "__func__", None) is MaskAware.output_frames
         return replace(
             self,
-            count=lambda lengths: at_least_zero(output_frames(count(lengths))),
+            count=self.count.after(None if keeps_count else output_frames),
             span=self.span + math.ceil((reach.span - 1) * self.stride),
             stride=self.stride * reach.stride,
             back=self.back + back * self.stride,
@@ -66,19 +57,22 @@ class FrameAxis:
             dropped=None,
         )
 
-    def joined(self, others: Iterable[FrameAxis]) -> FrameAxis | None:
-        """Return the frame axis of merged branches, or None if their lengths differ for every input length."""
+    def joined(self, others: Iterable[FrameAxis], merged: Callable[..., Any] = fewer) -> FrameAxis | None:
+        """Return the frame axis of merged branches, or None if their lengths differ for every input length.
+
+        Args:
+            others: the other branches.
+            merged: how many frames come of two branches of unequal lengths.
+        """
         joined = self
         for other in others:
             first, second = joined.count, other.count
-            shortest = shortest_length([first, second])
-            lengths = np.concatenate([np.arange(1, min(shortest, PROBES)), np.arange(PROBES) + shortest])
-            first_lengths, second_lengths = first(lengths), second(lengths)
+            first_lengths, second_lengths = compared([first, second])
             if not np.any((first_lengths == second_lengths) & (first_lengths > 0)):
                 return None
             always_equal = np.array_equal(first_lengths, second_lengths)
             joined = FrameAxis(
-                count=first if always_equal else lambda lengths, a=first, b=second: fewer(a(lengths), b(lengths)),  # type: ignore[misc]
+                count=first if always_equal else FrameCount(merged, (first, second)),
                 span=max(joined.span, other.span),
                 stride=max(joined.stride, other.stride),
                 back=max(joined.back, other.back),
@@ -91,42 +85,17 @@ class FrameAxis:
 
 def have_equal_frames(axes: list[FrameAxis]) -> bool:
     """Return whether branches have the same number of frames for every input length."""
-    shortest = shortest_length(axis.count for axis in axes)
-    lengths = np.concatenate([np.arange(1, min(shortest, PROBES)), np.arange(PROBES) + shortest])
-    first, *others = (axis.count(lengths) for axis in axes)
+    first, *others = compared(axis.count for axis in axes)
     return all(np.array_equal(first, other) for other in others)
-
-
-def shortest_length(counts: Iterable[Callable[[Any], Any]]) -> int:
-    """Return the smallest number of input frames that leaves a frame of every count, none of which falls with it; 0 if no number does."""
-    counts = list(counts)
-    return bisected(lambda length: all(count(np.array([length]))[0] > 0 for count in counts))
-
-
-def length_that_leaves(count: Callable[[Any], Any], frames: int) -> int:
-    """Return the smallest number of input frames that leaves so many of a count, which does not fall with it; 0 if no number does."""
-    return bisected(lambda length: bool(count(np.array([length]))[0] >= frames))
-
-
-def bisected(is_enough: Callable[[int], bool]) -> int:
-    """Return the smallest length that is enough, as all longer ones are; 0 if none up to `MAX_LENGTH` is."""
-    low, high = 0, 1  # `low` is not enough
-    while not is_enough(high):
-        if high > MAX_LENGTH:
-            return 0
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high
 
 
 @dataclass(frozen=True)
 class TracedTensor:
-    """A symbolic tensor and its frame axis, None if it has no frames."""
+    """A symbolic tensor and its frame axis, None if it has no frames; if it was reduced from one that has them, this `source`."""
 
     tensor: Any
     frames: FrameAxis | None = None
+    source: Any = None
 
 
 Visit = Callable[..., Any]  # (operation, *arguments, **options) with TracedTensor in place of tensors -> TracedTensor, or several
@@ -152,7 +121,30 @@ def framed(*structures: Any) -> list[TracedTensor]:
     return [leaf for leaf in leaves(*structures) if isinstance(leaf, TracedTensor) and leaf.frames]
 
 
-def with_axis(outputs: Any, axis: FrameAxis | None, x: Any) -> Any:
+def described(*structures: Any) -> str:
+    """Return what tells the arguments of two calls apart: shapes and types of tensors and which have frames; all other values."""
+    return repr(keras.tree.map_structure(description, structures))
+
+
+def description(value: Any) -> str:
+    if isinstance(value, TracedTensor):
+        return f"{tuple(value.tensor.shape)} {value.tensor.dtype} {value.frames is not None}"
+    if isinstance(value, slice):
+        return f"slice {[description(edge) for edge in (value.start, value.stop, value.step)]}"
+    if value is None or value is Ellipsis or isinstance(value, (bool, int, float, complex, str, bytes, type, np.generic, np.dtype)):
+        return f"{type(value).__name__} {value!r}"
+    if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
+        array = keras.ops.convert_to_numpy(value)
+        return f"{array.shape} {array.dtype} {hashlib.sha256(array.tobytes()).hexdigest()}"
+    return f"{type(value).__name__} {id(value)}"  # kept alive by the model
+
+
+def shapes_of(*structures: Any) -> tuple[Any, ...]:
+    """Return shape and type of each tensor."""
+    return tuple((tuple(leaf.tensor.shape), str(leaf.tensor.dtype)) for leaf in traced_tensors(structures))
+
+
+def with_axis(outputs: Any, axis: FrameAxis | None, x: TracedTensor) -> Any:
     """Return the outputs of an operation as traced tensors: those that have frames, unlike the states of an LSTM, with the axis.
 
     Args:
@@ -161,12 +153,17 @@ def with_axis(outputs: Any, axis: FrameAxis | None, x: Any) -> Any:
         x: the input with frames. If their number is open, so is that of an output; else an output with frames has no fewer axes.
     """
 
-    # JAX knows how many frames a slice x[:, :3] leaves; TensorFlow does not
-    limit = int(axis.count(np.array([LONG]))[0]) if axis else None
+    # JAX knows how many frames a slice x[:, :3] leaves; TensorFlow does not. Behind it, a state [B, 3] has no frames.
+    limit = axis.count.of_long if axis else None
+    sliced = x.frames is not None and x.frames.count.of_long != limit
+    rank = len(x.tensor.shape)
 
     def traced(y: Any) -> TracedTensor:
-        has_frames = len(y.shape) > 1 and (y.shape[1] in (None, limit) if x.shape[1] is None else len(y.shape) >= len(x.shape))
-        return TracedTensor(y, axis if has_frames else None)
+        if x.tensor.shape[1] is None:
+            has_frames = len(y.shape) > 1 and (y.shape[1] is None or (y.shape[1] == limit and (sliced or len(y.shape) >= rank)))
+        else:
+            has_frames = len(y.shape) >= max(rank, 2)
+        return TracedTensor(y, axis) if axis and has_frames else TracedTensor(y, source=x.tensor)
 
     return keras.tree.map_structure(traced, outputs)
 

@@ -47,7 +47,8 @@ class TimeDistributed(MaskAware, keras.layers.TimeDistributed):
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         options = {"training": training} if self.layer._call_has_training_arg else {}  # as its parent asks
         batch, frames, *rest = ops.shape(inputs)
-        outputs = self.layer(ops.reshape(inputs, (-1, *rest)), **options)  # a new tensor, so without the mask of the frames
+        # As its parent does, by `call`, in the dtypes of this layer; on a new tensor, so without the mask of the frames.
+        outputs = self.layer.call(ops.reshape(inputs, (-1, *rest)), **options)
 
         def unfolded(y: Any) -> Any:
             return ops.reshape(y, (batch, frames, *ops.shape(y)[1:]))
@@ -69,7 +70,8 @@ class FrameWise(MaskAware, keras.layers.Wrapper):
     """
 
     def __init__(self, layer: Any, **kwargs: Any) -> None:
-        super().__init__(layer, autocast=False, **kwargs)
+        casts = layer.autocast and layer._convert_input_args  # which layers that take codes do not
+        super().__init__(layer, **{"dtype": layer.dtype_policy, "autocast": casts, **kwargs})
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         options = {"training": training} if self.layer._call_has_training_arg else {}
