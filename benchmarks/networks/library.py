@@ -7,14 +7,12 @@ import sys
 import types
 
 import keras
-from keras import layers, ops
+from keras import layers
 
 from benchmarks.networks.parts import FEATURES, NETWORKS, randomized
-from benchmarks.networks.sound import Sinc
-from vlpipe.layers import MaskAware, Reach, SelectFrame
+from benchmarks.networks.sound import TensorFlowSinc
+from vlpipe.layers import MaskAware, Reach
 from vlpipe.layers.base import pad_to_minimum
-
-SLOW = {"resnet152", "seresnet152", "senet154", "seresnext101", "resnext101", "EfficientNetB7", "EfficientNetV2L"}  # over a minute each
 
 
 class LayersWithPlainNames:
@@ -71,38 +69,21 @@ def from_keras_tcn(return_sequences):
 
 
 def replacements(name):
-    """Return the argument `layers` of `mask_aware` for a network."""
-    if name == "sinc-net":
-
-        class AwareSinc(MaskAware, Sinc):
-            def output_frames(self, frames):
-                return (frames - self.size) // self.stride + 1
-
-            def call(self, inputs, mask=None):
-                return super().call(inputs if mask is None else pad_to_minimum(inputs, self.size))
-
-            def reach(self):
-                return Reach(self.size, self.stride)
-
-        return {Sinc: AwareSinc}
-    if not name.startswith("TCN"):
+    """Return the argument `layers` of `mask_aware` for a network: one for the layer that is not written with `keras.ops`."""
+    if name != "sinc-net-in-tensorflow":
         return {}
-    from tcn import TCN
 
-    class AwareTCN(MaskAware, TCN):
-        def call(self, inputs, training=None, mask=None):
-            self.return_sequences, whole = True, self.return_sequences
-            x = super().call(inputs if mask is None else ops.where(mask[..., None], inputs, 0.0), training=training)
-            self.return_sequences = whole
-            return x if whole else x[:, -1] if mask is None else SelectFrame(-1).call(x, mask)
+    class AwareSinc(MaskAware, TensorFlowSinc):
+        def output_frames(self, frames):
+            return (frames - self.size) // self.stride + 1
 
-        def compute_mask(self, inputs, mask=None):
-            return super().compute_mask(inputs, mask) if self.return_sequences else None
+        def call(self, inputs, mask=None):
+            return super().call(inputs if mask is None else pad_to_minimum(inputs, self.size))
 
         def reach(self):
-            return Reach(self.receptive_field)
+            return Reach(self.size, self.stride)
 
-    return {TCN: AwareTCN}
+    return {TensorFlowSinc: AwareSinc}
 
 
 LIBRARY = classification_models()
@@ -110,4 +91,4 @@ for each in LIBRARY:
     NETWORKS[each] = ("classification-models-1D", "frames", lambda name=each: classification_model(name))
 if importlib.util.find_spec("tcn"):
     for kind, whole in (("TCN, last frame", False), ("TCN, all frames", True)):
-        NETWORKS[kind] = ("keras-tcn, with `layers={TCN: AwareTCN}`", "frames", lambda whole=whole: from_keras_tcn(whole))
+        NETWORKS[kind] = ("keras-tcn", "frames", lambda whole=whole: from_keras_tcn(whole))

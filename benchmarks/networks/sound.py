@@ -75,15 +75,39 @@ class Sinc(layers.Layer):
         lower, upper = (ops.sin(2 * math.pi * times * edge) / (math.pi * times) for edge in edges)
         window = ops.convert_to_tensor(np.hamming(self.size).astype("float32")[:, None])
         kernel = ops.expand_dims((upper - lower) * window, 1)
+        return self.convolved(inputs, kernel)
+
+    def convolved(self, inputs, kernel):
         return ops.conv(inputs, kernel, strides=self.stride, padding="valid")
 
 
-@network("Ravanelli and Bengio 2018, with `layers={Sinc: AwareSinc}`", "waveform")
-def sinc_net(x):
-    """Learned band-pass filters in a layer of the author's own, absolute values, pooling, layer normalization."""
-    x = layers.LayerNormalization()(layers.MaxPooling1D(3)(ops.abs(Sinc(8, 31)(x))))
+def behind_filters(x):
+    """Absolute values, pooling, and layer normalization, as in SincNet."""
+    x = layers.LayerNormalization()(layers.MaxPooling1D(3)(ops.abs(x)))
     x = layers.LeakyReLU()(layers.LayerNormalization()(layers.MaxPooling1D(3)(layers.Conv1D(12, 5)(x))))
     return averaged(x)
+
+
+@network("Ravanelli and Bengio 2018", "waveform")
+def sinc_net(x):
+    """Learned band-pass filters in a layer of the author's own."""
+    return behind_filters(Sinc(8, 31)(x))
+
+
+class TensorFlowSinc(Sinc):
+    """The same filters applied by a function of TensorFlow, which cannot be called on the symbolic tensors of Keras."""
+
+    def convolved(self, inputs, kernel):
+        import tensorflow as tf
+
+        return tf.nn.conv1d(inputs, kernel, self.stride, "VALID")
+
+
+if keras.backend.backend() == "tensorflow":
+
+    @network("Ravanelli and Bengio 2018, with `layers={TensorFlowSinc: AwareSinc}`", "waveform")
+    def sinc_net_in_tensorflow(x):
+        return behind_filters(TensorFlowSinc(8, 31)(x))
 
 
 @network("Jung et al. 2020", "waveform")
