@@ -76,6 +76,11 @@ def uneven(data: Path) -> tf.data.Dataset:
     return parts[0].concatenate(parts[1])
 
 
+def with_an_empty_record(data: Path) -> Path:
+    vlpipe.write(data.parent / "empty", [{"features": np.zeros((0, 4), "float32")}], vlpipe.Schema(features=vlpipe.Sequence(4)))
+    return data.parent / "empty"
+
+
 def ragged() -> keras.Model:
     inputs = keras.Input((None, 4), ragged=True)
     return keras.Model(inputs, layers.mask_aware(tagger())(layers.ToPadded()(inputs)))
@@ -189,9 +194,13 @@ ADVICE: dict[str, tuple[Any, Any]] = {
         lambda data: vlpipe.predict(named("mel"), data),
         lambda data: ([len(y) for y in vlpipe.predict(named("features"), data)], [len(r["features"]) for r in records_of(data)]),
     ),
-    "leave records that are too short out": (
+    "Pass what the model was trained with: the same features, transform= and layout": (
         lambda data: vlpipe.predict(sequential(plain.Dense(3), width=5), data),
-        lambda data: predicted(sequential(plain.Dense(3)), data, length_range=(1, None)),
+        lambda data: predicted(sequential(plain.Dense(3)), data),
+    ),
+    "leave records that are too short out": (
+        lambda data: vlpipe.predict(sequential(plain.LSTM(3)), with_an_empty_record(data), length_range=(0, None)),
+        lambda data: predicted(sequential(plain.LSTM(3)), data, length_range=(1, None)),
     ),
     "Do not reduce the batch axis": (
         lambda data: vlpipe.predict(OneRow(), data),

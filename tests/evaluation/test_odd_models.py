@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import vlpipe
 from vlpipe import layers
+from vlpipe.evaluation.runner import said
 from vlpipe.testing import assert_padding_invariant
 
 plain = keras.layers
@@ -268,7 +269,22 @@ def test_what_a_model_or_a_loss_cannot_take_is_an_error_of_its_own(source: Path,
     recurrent = keras.Sequential([keras.Input((None, 5)), plain.LSTM(3)])
     with pytest.raises(vlpipe.ArgumentError, match=r"cannot answer a batch of the shape \[1, 0, 5\] \(records of 0 frames\)"):
         vlpipe.predict(recurrent, tmp_path / "empty", length_range=(0, None))
+    wide = keras.Sequential([keras.Input((None, 8)), plain.Conv1D(1, 3)])
+    with pytest.raises(
+        vlpipe.ArgumentError, match=r"the shape \[2, 7, 5\] .*: it takes \[\?, \?, 8\]\. Pass what the model was trained with"
+    ):
+        vlpipe.predict(wide, source, **targets)
     assert vlpipe.predict(tagger, tmp_path / "empty", length_range=(0, None))[0].shape == (0, 1)
+
+
+def test_an_error_of_a_graph_is_shown_without_its_traceback() -> None:
+    @tf.function(input_signature=[tf.TensorSpec([None])])
+    def multiplied(x: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(x[None], tf.ones([7, 1]))
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="most recent call last") as raised:
+        multiplied(tf.ones(3))
+    assert said(raised.value) == "Matrix size-incompatible: In[0]: [1,3], In[1]: [7,1]"
 
 
 def test_ragged_batches_still_reach_a_model_of_ragged_inputs(source: Path) -> None:

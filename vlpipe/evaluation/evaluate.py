@@ -14,7 +14,7 @@ from vlpipe.evaluation.batches import of_dataset, of_plan, plan_of, with_progres
 from vlpipe.evaluation.losses import Losses
 from vlpipe.evaluation.pairing import Pairing
 from vlpipe.evaluation.predict import warn_of_padding
-from vlpipe.evaluation.runner import RAW, Runner, is_exact
+from vlpipe.evaluation.runner import RAW, Runner, is_exact, said
 from vlpipe.evaluation.units import steps_of
 from vlpipe.layers.model import Model
 from vlpipe.storage.paths import Source
@@ -124,7 +124,7 @@ def _mismatch(name: str, y: Any, y_pred: Any, error: Exception) -> ArgumentError
     labels, answers = (", ".join(str(np.shape(part)) for part in keras.tree.flatten(parts)) for parts in (y, y_pred))
     return ArgumentError(
         f'evaluate: a loss or metric of model "{name}" cannot compare labels of the shape {labels} with answers of the shape {answers}: '
-        f"{error}. Pass the label that belongs to each output (label=...), or another loss."
+        f"{said(error)}. Pass the label that belongs to each output (label=...), or another loss."
     )
 
 

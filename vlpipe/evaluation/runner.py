@@ -13,7 +13,8 @@ from vlpipe.errors import ArgumentError, VlpipeError
 from vlpipe.evaluation.batches import Batch
 from vlpipe.layers.base import MaskAware
 from vlpipe.layers.check import check_model
-from vlpipe.layers.timewise import FrameCount, frame_counts
+from vlpipe.layers.frame_count import FrameCount
+from vlpipe.layers.timewise import frame_counts
 
 # What the three backends raise where shapes do not fit.
 RAW = (ValueError, TypeError, IndexError, RuntimeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
@@ -119,13 +120,25 @@ class Runner:
         except VlpipeError:
             raise
         except RAW as error:
-            shapes = ", ".join(_shape(tuple(part.shape)) for part in keras.tree.flatten(x))
+            refused = f'model "{self.name}": cannot answer a batch of the shape {_shapes(x)} (records of {_lengths(batch)} frames)'
+            if self._misfits(x):
+                raise ArgumentError(
+                    f"{refused}: it takes {_shapes(self.inputs)}. Pass what the model was trained with: the same features, transform= and "
+                    "layout."
+                ) from error
             raise ArgumentError(
-                f'model "{self.name}": cannot answer a batch of the shape {shapes} (records of {_lengths(batch)} frames): {error}. Pass '
-                "features that fit its inputs, or leave records that are too short out: length_range=(1, None)."
+                f"{refused}: {said(error)}. Pass features that fit its inputs, or leave records that are too short out: "
+                "length_range=(1, None)."
             ) from error
         # Each replica of a strategy answers the whole batch, and Keras concatenates their answers.
         return keras.tree.map_structure(lambda y: self._real_rows(np.asarray(y), batch.rows), answers)
+
+    def _misfits(self, x: Any) -> bool:
+        """Whether a part of a batch has not the shape of its input, as far as the inputs are known."""
+        if self.inputs is None:
+            return False
+        parts, inputs = keras.tree.flatten(x), keras.tree.flatten(self.inputs)
+        return any(_differ(part.shape, tensor.shape) for part, tensor in zip(parts, inputs, strict=True))
 
     def _real_rows(self, answers: np.ndarray, rows: int) -> np.ndarray:
         if answers.ndim < 1 or len(answers) < rows:
@@ -235,6 +248,24 @@ def _lengths(batch: Batch) -> str:
     return ", ".join(
         " to ".join(str(n) for n in sorted({int(frames.min()), int(frames.max())})) for frames in batch.frames.values() if len(frames)
     )
+
+
+def _differ(shape: Any, expected: Any) -> bool:
+    """Whether a shape is another than expected; Keras itself adds and removes a last axis of length 1."""
+    own, wanted = list(shape), list(expected)
+    if abs(len(own) - len(wanted)) == 1:
+        min(own, wanted, key=len).append(1)
+    return len(own) != len(wanted) or any(None not in pair and pair[0] != pair[1] for pair in zip(own, wanted, strict=True))
+
+
+def said(error: Exception) -> str:
+    """What an error says, without the traceback that TensorFlow puts before it."""
+    lines = [line for line in str(error).splitlines() if line and not line[0].isspace()]
+    return lines[-1] if lines and "most recent call last" in str(error) else str(error)
+
+
+def _shapes(parts: Any) -> str:
+    return ", ".join(_shape(tuple(part.shape)) for part in keras.tree.flatten(parts))
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:
