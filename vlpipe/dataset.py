@@ -13,6 +13,7 @@ from vlpipe.engines import graph, mapped, stream
 from vlpipe.engines.deliver import deliver
 from vlpipe.engines.epochs import epochs
 from vlpipe.engines.python_calls import keep_alive
+from vlpipe.planning.argument_checks import suggesting_names
 from vlpipe.planning.argument_types import (
     Batching,
     CheckFinite,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from vlpipe.layouts.base import Layout
 
 
+@suggesting_names
 def make_dataset(
     source: Source,
     *,
@@ -297,7 +299,7 @@ def _tf_options(plan: Plan) -> tf.data.Options:
     # A symbolic checkpoint of an iterator is its position, a few KB, instead of the tensors in its buffers: for endless runs, which are
     # those that are resumed. Neither bucket_by_sequence_length nor cache(filename) and snapshot(), which save single epochs, support it.
     options.experimental_symbolic_checkpoint = plan.engine != "stream" and plan.options.repeat
-    # The others hold the number of the next epoch in a variable, which `_epochs` restores by itself.
+    # The others count epochs with a generator of seeds, of which a checkpoint has what it needs (`epochs`).
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     options.deterministic = True
     # With autotuning, deleting an iterator waits until the autotuner's thread wakes up (0.4 s and more).

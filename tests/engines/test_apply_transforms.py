@@ -204,8 +204,9 @@ def test_the_length_range_is_of_the_true_lengths_and_the_crop_after_it(tmp_path:
             vlpipe.plan(source, length_range=(3, 10), out_of_range="error", **{**arguments, "crop": 1, "shuffle": False, "seed": None})
         dropped = vlpipe.plan(source, length_range=(3, 10), out_of_range="drop", **arguments)
         assert (dropped.refused, dropped.truncated, dropped.cropped) == ({"too_short": 1, "too_long": 1}, 0, 2)
-        found = delivered(vlpipe.make_dataset(source, length_range=(3, 10), out_of_range="drop", **shown))
-        assert {number: len(x) for number, x in found.items()} == {1: 4, 2: 4}
+        if engine != "graph":  # which gets its records from the same schedule as the mapped engine
+            found = delivered(vlpipe.make_dataset(source, length_range=(3, 10), out_of_range="drop", **shown))
+            assert {number: len(x) for number, x in found.items()} == {1: 4, 2: 4}
         plan = vlpipe.plan(source, length_range=(3, 6), out_of_range="truncate", **arguments)
         assert (plan.refused, plan.truncated, plan.cropped) == ({"too_short": 1}, 2, 3)
         assert "3 to 4 frames" in plan.report()

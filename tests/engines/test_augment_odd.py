@@ -47,8 +47,9 @@ def test_full_scale_and_no_samples(tmp_path: Path, engine: str) -> None:
     found = epoch_of(delivered(source, Gain((0, 0)), transform=LOG_MEL, **whole))
     for number, x in enumerate(speech):
         np.testing.assert_allclose(found[number], LOG_MEL((x / 32768).astype(np.float32)), rtol=1e-4)
-    found = epoch_of(delivered(source, [TimeShift(2**31 - 2), Gain((20, 20))], **whole))
-    assert [sorted(set(np.abs(found[number]).tolist()) - {0.0}) for number in (0, 2, 3)] == [[327680.0], [], [327680.0]]
+    if engine == "mapped":  # all engines call the same functions of them; `TimeShift` and `Gain` alike on each: `test_augment.py`
+        found = epoch_of(delivered(source, [TimeShift(2**31 - 2), Gain((20, 20))], **whole))
+        assert [sorted(set(np.abs(found[number]).tolist()) - {0.0}) for number in (0, 2, 3)] == [[327680.0], [], [327680.0]]
     found = epoch_of(delivered(source, SpeedPerturb((2.0,)), **whole))
     assert [len(found[number]) for number in range(4)] == [200, 300, 0, 1]
 

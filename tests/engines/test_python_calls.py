@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 
 import vlpipe
+from tests.helpers.collecting import collect_garbage
 from vlpipe.engines.python_calls import _Calls, keep_alive, wait_at_exit
 
 # The first registered function runs last. Without the wait, one run in three hangs, with calls of less than a millisecond.
@@ -78,8 +79,7 @@ def test_the_owner_lives_as_long_as_the_dataset(monkeypatch: pytest.MonkeyPatch)
     assert gone() is not None
     assert not released
     del derived
-    gc.collect()
-    assert gone() is None
+    collect_garbage(lambda: gone() is None)
     assert released == [2]
 
 

@@ -18,6 +18,7 @@ from tests.helpers.transforms_numpy import CROP, cropped, draw, normalized
 from tests.helpers.windows_numpy import places
 from vlpipe import Crop, SpecAugment, Transform, Windows, layouts
 from vlpipe.audio import MFCC, Frames, LogMel
+from vlpipe.engines.batch_reader import BatchReader
 from vlpipe.transforms.audio_features import scaled
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
@@ -108,6 +109,7 @@ CASES = [
     ("int16", 1, "stream"), ("int_list", 0, "mapped"), ("int_list", 2, "stream"), ("raw_bytes", 2, "mapped"), ("raw_bytes", 0, "graph"),
     ("encoded_audio", 2, "mapped"), ("encoded_audio", 2, "graph"), ("encoded_audio", 0, "stream"),
     ("float32", 3, "mapped"), ("float64", 0, "graph"), ("int32", 2, "mapped"), ("int16", 4, "mapped"), ("int16", 5, "mapped"),
+    ("int16", 3, "mapped"), ("int16", 3, "graph"),
 ]  # fmt: skip
 
 
@@ -185,6 +187,26 @@ def test_lengths_after_resampling_are_those_of_soxr() -> None:
         samples = np.r_[np.arange(20), rng.integers(20, 9000, 30)]
         expected = [len(vlpipe.audio.resample(np.zeros(count, np.float32), rate, sample_rate)) for count in samples]
         assert resampled_lengths(samples, rate, sample_rate).tolist() == expected
+
+
+def test_the_mapped_engine_reads_waveforms_padded_to_whole_blocks(tmp_path: Path) -> None:
+    source, _, waves = stored("int16", tmp_path)
+    for number in (0, 3, 5):
+        feature = FEATURES[number]
+        plan = vlpipe.plan(source, transform=feature, length_range=(0, None), batch_size=4, seed=3)
+        reader = BatchReader(plan)
+        names, most = [part.name for part in reader.parts], 0
+        for step in range(plan.steps_per_epoch):
+            arrays = dict(zip(names, reader(step), strict=True))
+            blocks, splits = arrays["blocks:x:audio"], arrays["splits:blocks:x:audio"]
+            most = max(most, blocks.nbytes)
+            for row, begin, end in zip(arrays["id"], splits, splits[1:], strict=False):
+                samples, wave = blocks[begin:end].reshape(-1), waves[row]
+                frames = int(feature.lengths(np.array(len(wave))))
+                assert len(samples) == (frames + -(-feature.window // feature.hop) - 1) * feature.hop * (frames > 0)
+                assert samples.tobytes() == np.pad(wave, (0, len(samples) - len(wave))).tobytes()
+        longest = 9000 + int(plan.frame_plan.waveform("audio").missing(np.array(9000)))
+        assert most <= plan.memory.peak_bytes_read("audio") == 4 * longest * 2
 
 
 def test_many_portions_are_one_after_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

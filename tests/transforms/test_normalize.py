@@ -331,6 +331,8 @@ def test_paths_and_frames_that_do_not_serve(pair: tuple[Path, Path], tmp_path: P
         vlpipe.plan(val, normalize=tmp_path)
     with pytest.raises(ArgumentError, match=r"normalize: came as 'batch', expected .* or a path that exists: a dataset directory"):
         vlpipe.plan(val, normalize="batch")
+    with pytest.raises(ArgumentError, match=r"^normalize: \S+ is named twice; name each file once, or its records would be delivered"):
+        vlpipe.plan(val, normalize=[val, val])
     vlpipe.write(tmp_path / "other", [{"features": np.ones((3, 2, 2), np.float32), "label": 1}])
     with pytest.raises(
         DatasetError, match=r'its statistics of "features" are of frames \[2, 2\], here frames are \[4\]. Pass the statistics'

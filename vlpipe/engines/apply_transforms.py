@@ -24,7 +24,8 @@ def transform_batch(plan: Plan, batch: Flat, augmenter: Augmenter) -> Flat:
     """A flat batch with its features and aligned labels transformed and padded.
 
     Args:
-        batch: these are ragged, of `FramePlan.reading_dtype(NAME)`. In addition to the parts of a flat batch it has "id", "epoch" (int64
+        batch: these are ragged, of `FramePlan.reading_dtype(NAME)`; where an engine reads a waveform padded to whole blocks, it has
+            "blocks:NAME" instead (`WaveformFeatures.of_blocks`). In addition to the parts of a flat batch it has "id", "epoch" (int64
             scalar), with `augment` "number" (int64 `[B]`, from which its random numbers are drawn), with `SpeedPerturb` "speed" (int64
             `[B]`, the position of the factor), and where the plan `has_least_frames` "bucket" (int64 scalar).
         augmenter: that of the plan.
@@ -33,7 +34,12 @@ def transform_batch(plan: Plan, batch: Flat, augmenter: Augmenter) -> Flat:
     draws = None if numbers is None else Draws(numbers, epoch, batch.pop("speed", None))
     result = dict(batch)
     for part in plan.selection.frame_parts:
-        sequences = _transformed(plan, part, batch[part.flat], batch["id"], draws, augmenter)
+        blocks, waveform = result.pop(f"blocks:{part.flat}", None), plan.frame_plan.waveform(part.name)
+        if blocks is not None and waveform is not None:
+            sequences = waveform.of_blocks(blocks, batch["id"])
+        else:
+            sequences = _transformed(plan, part, batch[part.flat], batch["id"], draws, augmenter)
+        sequences = _normalized(plan, part, sequences, draws, augmenter)
         if draws is not None and (mixing := augmenter.mixing(sequences, draws)) is not None:
             if plan.options.check_finite is not None:  # here, where a NaN is still in the record that it comes from
                 batch = checked({**batch, part.flat: sequences}, plan)
@@ -57,7 +63,8 @@ def transform_record(plan: Plan, record: Flat, number: tf.Tensor, draws: Draws, 
 
     def one(part: FramePart, frames: tf.Tensor) -> tf.Tensor:
         sequence = tf.RaggedTensor.from_row_lengths(frames, tf.shape(frames, tf.int64)[:1], validate=False)
-        values = _transformed(plan, part, sequence, number[None], draws, augmenter).values
+        sequence = _transformed(plan, part, sequence, number[None], draws, augmenter)
+        values = _normalized(plan, part, sequence, draws, augmenter).values
         return tf.ensure_shape(values, [None, *plan.frame_plan.dimensions_of(part.name)])
 
     return {**record, **{part.flat: one(part, record[part.flat]) for part in plan.selection.frame_parts}}
@@ -71,23 +78,28 @@ def _transformed(
     draws: Draws | None,
     augmenter: Augmenter,
 ) -> tf.RaggedTensor:
-    """A sequence `[B, None, ...]`, transformed, and if it is a feature normalised and augmented, in this order.
-
-    What augments a waveform comes before the transform.
-    """
+    """A sequence `[B, None, ...]`, transformed. What augments a waveform comes before the transform."""
     options, frame_plan, name = plan.options, plan.frame_plan, part.name
     if part.is_feature and options.check_finite == "zero" and sequences.dtype.is_floating:  # a NaN would make the whole mean one
         sequences = sequences.with_values(zeroed(sequences.values))
     if part.is_feature and plan.frame_plan.can_lose(name) and not plan.frame_plan.normalizes_stored(name):
         sequences = cast_exactly(plan.index, name, sequences, plan.selection.dtypes[name], ids)
     waveform = frame_plan.waveform(name)
-    if waveform is not None:
+    changing = draws if name == plan.selection.key and augmenter.changes_samples else None
+    if waveform is not None and not frame_plan.keeps_samples(name) and (waveform.is_resampled or changing is None):
         sequences = waveforms_of(waveform, sequences)
-    is_key = name == plan.selection.key
-    if is_key and draws is not None and augmenter.changes_samples:
-        sequences = augmenter.samples(sequences, ids, draws)
+    if changing is not None:
+        sequences = augmenter.samples(sequences, ids, changing, waveform)
+        if waveform is not None:
+            return waveform.of_blocks(sequences, ids)
     if name in frame_plan.traced and frame_plan.lengths is not None:
         sequences = transformed(frame_plan.traced[name], sequences, frame_plan.lengths, ids)
+    return sequences
+
+
+def _normalized(plan: Plan, part: FramePart, sequences: tf.RaggedTensor, draws: Draws | None, augmenter: Augmenter) -> tf.RaggedTensor:
+    """A sequence `[B, None, ...]` after its transform: a feature is normalised, and then augmented, in its dtype."""
+    options, frame_plan, name = plan.options, plan.frame_plan, part.name
     if not part.is_feature:
         return sequences
     dtype = plan.selection.dtypes[name]
@@ -98,7 +110,7 @@ def _transformed(
         else:
             values = by_moments(values, frame_plan.moments[name])
         sequences = sequences.with_values(values)
-    if is_key and draws is not None:
+    if name == plan.selection.key and draws is not None:
         sequences = augmenter.features(sequences, draws)
     return sequences.with_values(tf.cast(sequences.values, dtype))
 

@@ -16,6 +16,7 @@ from vlpipe.engines.python_calls import wait_at_exit
 from vlpipe.planning.plan import Plan
 from vlpipe.planning.splitmix import purposes_of
 from vlpipe.storage.schema import Fixed
+from vlpipe.transforms.audio_features import WaveformFeatures, scaled
 from vlpipe.transforms.augment import masked
 from vlpipe.transforms.augmentations import STAGES, of_stage
 from vlpipe.transforms.mixup import expanded, mixed, shares
@@ -57,33 +58,46 @@ class Augmenter:
         self._functions = {position: _Function(augment) for position, augment in self._samples if isinstance(augment, Augment)}
         self._noises = {position: _NoiseInMemory(augment) for position, augment in self._samples if isinstance(augment, AddNoise)}
 
-    def samples(self, sequences: tf.RaggedTensor, ids: tf.Tensor, draws: Draws) -> tf.RaggedTensor:
+    def samples(
+        self, sequences: tf.RaggedTensor, ids: tf.Tensor, draws: Draws, waveform: WaveformFeatures | None = None
+    ) -> tf.RaggedTensor:
         """The waveforms `[B, None]` or `[B, None, 1]`, augmented: floats, or integers if nothing makes fractions of them.
 
         Args:
             ids: int64 `[B]`, of their records, for errors.
+            waveform: the audio features that they are for: they are scaled before, and padded to whole blocks `[B, None, H]` after.
         """
         values, splits, dtype = sequences.values, sequences.row_splits, sequences.dtype
-        if any(augment.makes_fractions for _, augment in self._samples):
-            # float32 holds integers of 16 bits; wider ones are computed in float64, as is float64.
-            wide = dtype.size > 2 if dtype.is_integer else dtype == tf.float64
-            values = tf.cast(values, tf.float64 if wide else tf.float32)
         drawn = [self._drawn(position, augment, draws) for position, augment in self._samples]
 
         def one(row: tf.Tensor) -> tf.Tensor:
             samples = values[splits[row] : splits[row + 1]]
+            samples = self._computable(samples) if waveform is None else scaled(samples)
             for (position, augment), numbers_of in zip(self._samples, drawn, strict=True):
                 if isinstance(augment, SpeedPerturb) and draws.speeds is not None:
                     samples = at_speed(augment, samples, draws.speeds[row])
                 else:
                     samples = self._changed(position, augment, samples, numbers_of[row], ids[row])
-            return samples
+            return samples if waveform is None else waveform.in_blocks(samples)
 
-        # One waveform after another: for a batch at once, every sample needs the number of its row, which takes ten times as long.
-        spec = tf.RaggedTensorSpec([None, *values.shape[1:]], values.dtype, ragged_rank=0)
+        # One waveform after another: for a batch at once, every sample needs the number of its row, which takes ten times as long. And the
+        # samples of one fit the cache.
+        made = scaled(values[:0]) if waveform is not None else self._computable(values[:0])
+        dimensions = values.shape[1:] if waveform is None else [waveform.features.hop]
+        spec = tf.RaggedTensorSpec([None, *dimensions], made.dtype, ragged_rank=0)
         changed = tf.map_fn(one, tf.range(sequences.nrows()), fn_output_signature=spec)
+        if waveform is not None:
+            return changed
         values = changed.values if dtype.is_integer else tf.cast(changed.values, dtype)
         return changed.with_values(values) if draws.speeds is not None else sequences.with_values(values)
+
+    def _computable(self, samples: tf.Tensor) -> tf.Tensor:
+        """Samples in a dtype that holds what augmentations make of them."""
+        if not any(augment.makes_fractions for _, augment in self._samples):
+            return samples
+        # float32 holds integers of 16 bits; wider ones are computed in float64, as is float64.
+        wide = samples.dtype.size > 2 if samples.dtype.is_integer else samples.dtype == tf.float64
+        return tf.cast(samples, tf.float64 if wide else tf.float32)
 
     def _changed(self, position: int, augment: Any, samples: tf.Tensor, drawn: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         if isinstance(augment, Augment):

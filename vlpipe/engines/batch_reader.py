@@ -28,6 +28,7 @@ from vlpipe.planning.selection import FramePart
 from vlpipe.planning.splitmix import CROPS, draws, part_numbers
 from vlpipe.storage.field_access import FieldAccess, Location
 from vlpipe.storage.schema import Fixed, Sequence
+from vlpipe.transforms.audio_features import WaveformFeatures
 
 # Batches that are looked up together. With 128 records a batch, one batch at a time takes 100 us of Python, for which the loop over the
 # batches waits as well (the interpreter lock): 40 % more time a batch.
@@ -216,19 +217,38 @@ class BatchReader:
                 upper = np.maximum(upper, least[[batch.bucket for batch in block.batches]])
             return copy.padded(block, counts, upper)
 
-        def splits(block: Block) -> list[np.ndarray]:
-            return [np.r_[0, np.cumsum(counts)] for counts in block.split(span.counts(block))]
-
+        waveform = plan.frame_plan.waveform(part.name)
+        if waveform is not None and plan.frame_plan.keeps_samples(part.name) and isinstance(copy, FrameCopier) and copy.is_copy:
+            return self._in_blocks(name, waveform, span, copy)
         if unpadded:
-            static_splits = self._static_rows and self._static_rows + 1
             parts = [
                 Part(name, dtype, [None, *dimensions], lambda block: copy.flat(block, span.counts(block)), copy),
-                Part(f"splits:{name}", _INT64, [static_splits], splits),
+                self._splits(name, span.counts),
             ]
         else:
             parts = [Part(name, dtype, [None, None, *dimensions], padded_jobs, copy)]
         needed = options.lengths if part.is_feature else options.label_lengths
         return parts + self._lengths(f"n:{name}", span.counts, needed or plan.has_infinite_padding(name))
+
+    def _in_blocks(self, name: str, waveform: WaveformFeatures, span: FrameSpan, copy: FrameCopier) -> list[Part]:
+        """A waveform, padded to whole blocks as its audio features need it; in TensorFlow that takes a tenth of their time, or more."""
+        hop = waveform.features.hop
+
+        def jobs(block: Block) -> list[Any]:
+            samples = span.counts(block)
+            return copy.in_blocks(block, samples, waveform.missing(samples), hop)
+
+        def counts(block: Block) -> np.ndarray:
+            samples = span.counts(block)
+            return (samples + waveform.missing(samples)) // hop
+
+        name = f"blocks:{name}"
+        return [Part(name, copy.dtype, [None, hop], jobs, copy), self._splits(name, counts)]
+
+    def _splits(self, name: str, counts: Callable[[Block], np.ndarray]) -> Part:
+        """Where the rows of a ragged part begin and end."""
+        static_splits = self._static_rows and self._static_rows + 1
+        return Part(f"splits:{name}", _INT64, [static_splits], lambda block: [np.r_[0, np.cumsum(n)] for n in block.split(counts(block))])
 
     def _copier(self, part: FramePart, span: FrameSpan, dtype: np.dtype, padding: float) -> FrameCopier | ListCopier:
         if span.access.location is Location.LIST:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from vlpipe.engines.python_calls import keep_alive
+from vlpipe.planning.resume import ENDLESS
 
 SEEDS = (4, 1)  # with these, the `known_numbers` all differ
 STRIDE = 16  # seeds that TensorFlow draws for each epoch
@@ -41,16 +42,17 @@ def epochs(repeat: bool, start: tuple[int, int]) -> Epochs:
     drawn, and sets the generator back when it is restored. So `counted` shuffles a buffer of one element, which changes nothing, and each
     iteration that begins looks up which seed comes next. A new iterator draws one seed; an iteration that begins draws up to the next
     multiple of `STRIDE`, and its number is which multiple that was. Thus iterators that deliver nothing, of which Keras creates one after
-    each epoch, take no number (up to 14 between two that deliver).
+    each epoch, take no number; where more than 14 are created between two that deliver, a number is left out. Iterations that begin at one
+    moment in several threads may share a number: a mutex around the draw prevents it, but keeps 12 MB more and takes time at each start.
 
     A function of tf.data costs each new iterator 3 ms and more, because TensorFlow optimizes it anew: there are as few as possible.
     """
     if repeat:
         epoch, batch = start
-        numbers = tf.data.Dataset.range(epoch, 2**62)
+        numbers = tf.data.Dataset.range(epoch, ENDLESS)
         first = tf.autograph.experimental.do_not_convert(lambda number: (number, tf.where(number == epoch, np.int64(batch), np.int64(0))))
         return Epochs(
-            numbers.map(first), lambda steps: tf.data.Dataset.range(epoch * steps + min(batch, steps), 2**62), lambda batches: batches
+            numbers.map(first), lambda steps: tf.data.Dataset.range(epoch * steps + min(batch, steps), ENDLESS), lambda batches: batches
         )
     with tf.device("CPU:0"):
         generator, deleter = tf.raw_ops.AnonymousSeedGenerator(seed=np.int64(SEEDS[0]), seed2=np.int64(SEEDS[1]), reshuffle=True)

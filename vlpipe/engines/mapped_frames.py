@@ -96,17 +96,22 @@ class FrameCopier:
         padding: value of padded frames.
         shards: to read from.
         pool: memory for the arrays.
+
+    Attributes:
+        dtype: of the delivered values.
+        is_copy: the stored bytes are these values.
     """
 
     def __init__(self, span: FrameSpan, dtype: np.dtype, padding: float, shards: Shards, pool: Pool) -> None:
         access = span.access
         self._access, self._span, self._shards, self._pool = access, span, shards, pool
-        self._dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype)
         self._dimensions = access.sequence.dimensions
         self._frame_values = math.prod(self._dimensions)
-        self._decoder = FrameDecoder(access.sequence, access.stored, self._dtype)
-        self._padding = np.asarray(padding).astype(self._dtype)
-        self._pattern = np.empty(0, self._dtype)  # of the longest padding so far
+        self._decoder = FrameDecoder(access.sequence, access.stored, self.dtype)
+        self._padding = np.asarray(padding).astype(self.dtype)
+        self._pattern = np.empty(0, self.dtype)  # of the longest padding so far
+        self.is_copy = self._decoder.is_copy
 
     def padded(self, block: Block, frames: np.ndarray, upper: np.ndarray) -> list[CopyJob]:
         """Jobs for an array `[B, upper, ...]` of each batch, every record padded to the `upper` frames of its batch."""
@@ -116,6 +121,11 @@ class FrameCopier:
     def flat(self, block: Block, frames: np.ndarray) -> list[CopyJob]:
         """Jobs for an array `[frames of the batch, ...]` of each batch, nothing padded."""
         return self._jobs(block, frames, [(int(counts.sum()), *self._dimensions) for counts in block.split(frames)], None)
+
+    def in_blocks(self, block: Block, frames: np.ndarray, missing: np.ndarray, size: int) -> list[CopyJob]:
+        """Jobs for an array `[blocks of the batch, size]` of each batch: every record padded by its `missing` frames to whole blocks."""
+        shapes: list[tuple[int, ...]] = [(int(counts.sum()) // size, size) for counts in block.split(frames + missing)]
+        return self._jobs(block, frames, shapes, missing)
 
     def _jobs(self, block: Block, frames: np.ndarray, shapes: list[tuple[int, ...]], missing: np.ndarray | None) -> list[CopyJob]:
         """The frames of each record, followed by its `missing` frames of padding."""
@@ -133,7 +143,7 @@ class FrameCopier:
 
     def __call__(self, job: CopyJob) -> np.ndarray:
         """The array of a job."""
-        array = self._pool.empty(job.shape, self._dtype)
+        array = self._pool.empty(job.shape, self.dtype)
         flat = array.reshape(-1)
         if self._decoder.is_copy:
             self._shards.copy(flat.view(np.uint8), job.segments)
@@ -160,4 +170,4 @@ class FrameCopier:
         pattern, longest = self._pattern, int(values.max())
         if len(pattern) < longest:
             self._pattern = pattern = np.full(longest, self._padding)
-        return Padding(pattern.view(np.uint8), values * self._dtype.itemsize)
+        return Padding(pattern.view(np.uint8), values * self.dtype.itemsize)

@@ -1,8 +1,10 @@
 """Audio features as a transform: those of `vlpipe.audio`, computed in the graph for all waveforms of a batch together.
 
-The waveforms stay concatenated. Each is padded with zeros to whole blocks of H samples, H from one frame to the next, so that every frame
-is a run of consecutive blocks. Spectra are computed in float64, as by NumPy: in float32 the rounding of a loud tone exceeds the energy of
-the quiet bands beside it (a log-mel value of a full-scale sine differs by up to 1.6e-4 of itself), and takes only a quarter less time.
+The waveforms stay concatenated, in the dtype in which they are stored: it is narrow, and the samples of a batch do not fit the cache. Each
+is padded with zeros to whole blocks of H samples, H from one frame to the next, so that every frame is a run of consecutive blocks. What
+is wider (float64, spectra) exists for a portion of the frames only. Spectra are computed in float64, as by NumPy: in float32 the rounding
+of a loud tone exceeds the energy of the quiet bands beside it (a log-mel value of a full-scale sine differs by up to 1.6e-4 of itself),
+and takes only a quarter less time.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 # Points of all Fourier transforms that are computed together: the spectra of 2**20 leave the cache, and take a quarter more time.
-_PORTION = 1 << 16
+_PORTION = 1 << 18
 _REGISTER = 16  # float32 in the widest vector register
 _LEAST_FLOAT32 = 1e-30  # smaller energies soon lose digits
 
@@ -104,7 +106,7 @@ class WaveformFeatures:
         """The features, float32 `[B, None, dim]`.
 
         Args:
-            waveforms: floats `[B, None]` or `[B, None, 1]`, at the rate of the features.
+            waveforms: `[B, None]` or `[B, None, 1]`, at the rate of the features: floats, or integers that `are_narrow` as they are stored.
             ids: int64 `[B]`, to name a record in an error.
 
         Raises:
@@ -113,59 +115,89 @@ class WaveformFeatures:
         import tensorflow as tf
 
         waveforms = waveforms.with_values(tf.reshape(waveforms.values, [-1]))
-        with tf.control_dependencies([self._in_range(waveforms, ids)]):
-            waveforms = waveforms.with_values(tf.identity(waveforms.values))
-        window, hop = self.features.window, self.features.hop
-        samples = waveforms.row_lengths()
-        counts = tf.where(samples > 0, 1 - tf.minimum(window - samples, 0) // hop, 0)
-        blocks_of_frame = -(-window // hop)
-        blocks_of = tf.where(counts > 0, counts + blocks_of_frame - 1, 0)
-        blocks = _blocks(waveforms, blocks_of, hop)
-        if isinstance(self.features, LogMel):
-            blocks = tf.cast(blocks, tf.float64)  # here, and not frame by frame: most samples are in several frames
-        begins = tf.cumsum(blocks_of, exclusive=True)
-        firsts = tf.ragged.range(begins, begins + counts).values
-        features = tf.RaggedTensor.from_row_lengths(self._in_portions(blocks, firsts, blocks_of_frame), counts, validate=False)
+        samples, hop = waveforms.row_lengths(), self.features.hop
+        blocks = self._blocks(samples)
+        missing = blocks * hop - samples
+        zeros = tf.RaggedTensor.from_row_lengths(tf.zeros([tf.reduce_sum(missing)], waveforms.dtype), missing, validate=False)
+        values = tf.reshape(tf.concat([waveforms, zeros], 1).values, [-1, hop])
+        return self.of_blocks(tf.RaggedTensor.from_row_lengths(values, blocks, validate=False), ids)
+
+    def missing(self, samples: np.ndarray) -> np.ndarray:
+        """int64 `[n]`: the zeros behind waveforms of these numbers of samples that make whole blocks of them, for `of_blocks`."""
+        frames = self.features.lengths(samples)
+        zeros: np.ndarray = np.where(frames > 0, frames + self._blocks_of_frame - 1, 0) * self.features.hop - samples
+        return zeros
+
+    def in_blocks(self, waveform: tf.Tensor) -> tf.Tensor:
+        """`[blocks, H]`: a single waveform `[N]` or `[N, 1]`, padded with zeros to whole blocks, for `of_blocks`."""
+        import tensorflow as tf
+
+        samples, hop = tf.size(waveform, tf.int64), self.features.hop
+        missing = self._blocks(samples) * hop - samples
+        return tf.reshape(tf.pad(tf.reshape(waveform, [-1]), [[0, missing]]), [-1, hop])
+
+    def of_blocks(self, blocks: tf.RaggedTensor, ids: tf.Tensor) -> tf.RaggedTensor:
+        """The features of waveforms `[B, None, H]` that are padded with zeros to whole blocks; otherwise as by a call."""
+        import tensorflow as tf
+
+        if blocks.dtype.is_floating:
+            with tf.control_dependencies([self._in_range(blocks, ids)]):
+                blocks = blocks.with_values(tf.identity(blocks.values))
+        counts = tf.maximum(blocks.row_lengths() - (self._blocks_of_frame - 1), 0)
+        firsts = tf.ragged.range(blocks.row_starts(), blocks.row_starts() + counts).values
+        features = tf.RaggedTensor.from_row_lengths(self._in_portions(blocks.values, firsts), counts, validate=False)
         return _with_slopes(features, self.features.deltas) if isinstance(self.features, LogMel) else features
 
-    def _in_portions(self, blocks: tf.Tensor, firsts: tf.Tensor, blocks_of_frame: int) -> tf.Tensor:
+    def _blocks(self, samples: tf.Tensor) -> tf.Tensor:
+        """int64: the blocks of waveforms of these numbers of samples; none of an empty one, else as many as its frames extend over."""
+        import tensorflow as tf
+
+        return tf.where(samples > 0, self._blocks_of_frame - tf.minimum(self.features.window - samples, 0) // self.features.hop, 0)
+
+    @property
+    def _blocks_of_frame(self) -> int:
+        return -(-self.features.window // self.features.hop)
+
+    def _in_portions(self, blocks: tf.Tensor, firsts: tf.Tensor) -> tf.Tensor:
         """float32 `[F, d]`: the features, without slopes, of the frames that begin with these blocks (int64 `[F]`)."""
         import tensorflow as tf
 
-        of_blocks = functools.partial(_computed, self.features, tf.range(blocks_of_frame, dtype=tf.int64), blocks)
+        of_blocks = functools.partial(_computed, self.features, tf.range(self._blocks_of_frame, dtype=tf.int64), blocks)
         if not isinstance(self.features, LogMel):
             return of_blocks(firsts)
-        count = tf.size(firsts, tf.int64)
+        count, together = tf.size(firsts, tf.int64), _together(self.features)
         portions = tf.maximum(-(-count * _points(self.features) // _PORTION), 1)
-        size = -(-count // portions)
+        size = -(-count // (portions * together)) * together
         padded = tf.reshape(tf.pad(firsts, [[0, portions * size - count]]), [portions, size])
         size_of_frame = self.features.dim // (1 + self.features.deltas)
         spec = tf.TensorSpec([None, size_of_frame], tf.float32)
         values = tf.map_fn(of_blocks, padded, fn_output_signature=spec, parallel_iterations=1)
         return tf.reshape(values, [-1, size_of_frame])[:count]
 
-    def _in_range(self, waveforms: tf.RaggedTensor, ids: tf.Tensor) -> tf.Operation:
+    def _in_range(self, blocks: tf.RaggedTensor, ids: tf.Tensor) -> tf.Operation:
         """Compare all samples with the greatest amplitude."""
         import tensorflow as tf
 
         from vlpipe.storage.example import require
 
+        samples, hop = tf.reshape(blocks.values, [-1]), self.features.hop
+
         def compared() -> tf.Tensor:
-            return tf.abs(waveforms.values) < MAX_AMPLITUDE
+            return tf.abs(samples) < MAX_AMPLITUDE
 
         def message() -> tf.Tensor:
             position = tf.argmin(tf.cast(compared(), tf.int32))
-            row = waveforms.value_rowids()[position]
-            sample = tf.strings.as_string(position - waveforms.row_starts()[row])
-            value = tf.strings.as_string(waveforms.values[position], shortest=True)
+            row = blocks.value_rowids()[position // hop]
+            sample = tf.strings.as_string(position - hop * blocks.row_starts()[row])
+            value = tf.strings.as_string(samples[position], shortest=True)
             parts = ["transform: record with id ", tf.strings.as_string(ids[row]), ": sample ", sample, " is ", value]
             return tf.strings.join(
                 [*parts, f"; audio features need finite samples below {MAX_AMPLITUDE:g}. Leave the record out (select)."]
             )
 
-        # A sum takes a quarter of the time of comparing each sample, and is not below if one of them is not finite.
-        few = tf.reduce_sum(tf.abs(waveforms.values)) < MAX_AMPLITUDE
-        return require(tf.cond(few, lambda: True, lambda: tf.reduce_all(compared())), message)
+        # Half the sum of all squares needs no array beside the samples, and is not below if one of them is too large or not finite.
+        quiet = tf.nn.l2_loss(samples) < MAX_AMPLITUDE**2 / 4
+        return require(tf.cond(quiet, lambda: True, lambda: tf.reduce_all(compared())), message)
 
 
 def scaled(samples: tf.Tensor) -> tf.Tensor:
@@ -175,19 +207,20 @@ def scaled(samples: tf.Tensor) -> tf.Tensor:
     dtype = samples.dtype
     if dtype.is_floating:
         return samples if dtype.size >= 4 else tf.cast(samples, tf.float32)
-    half = 2.0 ** (8 * dtype.size - 1)
+    half = _half(dtype)
     # float32 does not hold all integers of 32 bits: as with the decoded samples of a file, the quotients are rounded to it.
     floats = tf.cast(samples, tf.float64 if dtype.size >= 4 else tf.float32)
     return tf.cast((floats - half if dtype.is_unsigned else floats) * (1 / half), tf.float32)
 
 
-def _blocks(waveforms: tf.RaggedTensor, counts: tf.Tensor, hop: int) -> tf.Tensor:
-    """`[blocks, hop]`: the waveforms one after another, each padded with zeros to its number of blocks (int64 `[B]`)."""
-    import tensorflow as tf
+def are_narrow(dtype: str) -> bool:
+    """Whether samples of a dtype can stay as they are stored: silence is 0, float32 holds each, and the window scales them for nothing."""
+    return dtype in ("int8", "int16")
 
-    missing = counts * hop - waveforms.row_lengths()
-    zeros = tf.RaggedTensor.from_row_lengths(tf.zeros([tf.reduce_sum(missing)], waveforms.dtype), missing, validate=False)
-    return tf.reshape(tf.concat([waveforms, zeros], 1).values, [-1, hop])
+
+def _half(dtype: tf.DType) -> float:
+    """Half the range of an integer dtype: the least sample of a signed one is -1 times this."""
+    return 2.0 ** (8 * dtype.size - 1)
 
 
 def _points(features: LogMel) -> int:
@@ -218,27 +251,26 @@ def _computed(features: Feature, run: tf.Tensor, blocks: tf.Tensor, firsts: tf.T
     import tensorflow as tf
 
     samples = run.shape[0] * features.hop
-    count = tf.size(firsts, tf.int64)
-    if isinstance(features, LogMel):
-        firsts = tf.concat([firsts, tf.repeat(firsts[:1], -count % _together(features))], 0)
     frames = tf.reshape(tf.gather(blocks, firsts[:, None] + run), [-1, samples])
     if not isinstance(features, LogMel):
-        return tf.cast(frames[:, : features.window], tf.float32)
-    window = np.zeros(samples)
+        return tf.cast(scaled(frames[:, : features.window]), tf.float32)
+    points = _points(features)
+    frames = tf.pad(frames, [[0, 0], [0, points - samples]]) if samples < points else frames[:, :points]  # as stored: few bytes
+    window = np.zeros(points)  # 0 for the samples behind the window
     window[: features.window] = hann(features.window)
-    # Samples behind the window become 0, so that the transform may take them in, or cut them off.
-    spectrum = tf.signal.rfft(frames * window, [_points(features)])
+    if frames.dtype.is_integer:
+        window /= _half(frames.dtype)
     # What follows loses no digits in float32, except where the terms of a DCT cancel, or the floor is below its range.
     dtype = tf.float64 if isinstance(features, MFCC) or features.floor < _LEAST_FLOAT32 else tf.float32
-    if dtype == tf.float32:
-        spectrum = tf.cast(spectrum, tf.complex64)
-    powers = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
-    energies, floor = tf.matmul(powers, tf.constant(filters_of(features), dtype)), tf.constant(features.floor, dtype)
-    # Slopes of silence are to be 0.
-    values = tf.where(energies > floor, tf.math.log(tf.maximum(energies, floor)), tf.constant(np.log(features.floor), dtype))
+    # As pairs of floats: TensorFlow converts and squares complex numbers one by one, and floats in vector registers.
+    spectrum = tf.bitcast(tf.signal.rfft(tf.cast(frames, tf.float64) * window), tf.float64)
+    squares = tf.bitcast(tf.square(tf.cast(spectrum, dtype)), tf.complex128 if dtype == tf.float64 else tf.complex64)
+    powers = tf.math.real(squares) + tf.math.imag(squares)
+    energies = tf.matmul(powers, tf.constant(filters_of(features), dtype))
+    values = tf.math.log(tf.maximum(energies, tf.constant(features.floor, dtype)))
     if isinstance(features, MFCC):
         values = tf.matmul(values, tf.constant(cosines(features.mels, features.coefficients), dtype))
-    return tf.cast(values[:count], tf.float32)
+    return tf.cast(values, tf.float32)
 
 
 def _together(features: LogMel) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import google_crc32c
 import numpy as np
 
-from vlpipe.arguments import number
+from vlpipe.arguments import number, source_named
 from vlpipe.errors import ArgumentError, DatasetError, counted
 from vlpipe.sources.open import open_anywhere
 from vlpipe.sources.records import Records
@@ -76,7 +76,8 @@ class AddNoise:
         object.__setattr__(self, "snr_db", interval("AddNoise: snr_db", self.snr_db))
         share = number("AddNoise: probability", self.probability, 0, 1, expected="a probability from 0 to 1")
         object.__setattr__(self, "probability", share)
-        object.__setattr__(self, "index", open_anywhere(self.source))
+        with source_named("AddNoise: source"):
+            object.__setattr__(self, "index", open_anywhere(self.source))
         object.__setattr__(self, "sequence", _waveform_in(self.index, self.features))
         if not self.samples:
             raise ArgumentError(f'AddNoise: "{self.sequence}" of the source has no samples in {counted(len(self.index), "record")}.')
@@ -244,4 +245,4 @@ def _energy(samples: tf.Tensor) -> tf.Tensor:
     """float64 scalar: the sum of the squares of the samples."""
     import tensorflow as tf
 
-    return tf.reduce_sum(tf.square(tf.cast(samples, tf.float64)))
+    return 2 * tf.nn.l2_loss(tf.cast(samples, tf.float64))  # without an array of the squares
