@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,17 @@ class Default(str):
     """
 
     __slots__ = ()
+
+
+@contextlib.contextmanager
+def source_named(argument: str) -> Iterator[None]:
+    """Errors about a source that is opened inside name the argument that it came in, where their text names the argument `source`."""
+    try:
+        yield
+    except ArgumentError as error:
+        if not str(error).startswith("source: "):
+            raise
+        raise ArgumentError(argument + str(error).removeprefix("source")) from None
 
 
 def integer(name: str, value: Any, least: int, most: int = 2**63 - 1, *, expected: str = "") -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import vlpipe
+from tests.helpers.collecting import collect_garbage
 from vlpipe.errors import ArgumentError
 from vlpipe.numpy_batches.ahead import Ahead
 
@@ -64,8 +65,9 @@ def collect(batches: Any) -> None:
     next(iterator)
     circle: list[Any] = [iterator]
     circle.append(circle)
+    gone = weakref.ref(iterator)
     del iterator, circle
-    gc.collect()
+    collect_garbage(lambda: gone() is None)
 
 
 def close(batches: Any) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -73,6 +74,33 @@ def test_an_epoch_is_over_when_each_batch_was_asked_for(source: Path) -> None:
     order = [3, 0, *range(4, steps), 2, 1]
     assert [ids(index) for index in order] == [of(2, index) for index in order]  # with shuffle=True
     assert [ids(index) for index in range(2)] == [of(3, index) for index in range(2)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("arguments", [{}, {"remainder": "pad", "pad_to": "longest", "class_weight": "balanced"}], ids=["short", "full"])
+def test_the_first_two_batches_may_have_one_shape(tmp_path: Path, arguments: dict[str, Any], workers: int) -> None:
+    """On TensorFlow, Keras infers the shapes of all batches from two."""
+    frames = [9] + [4] * 30
+    vlpipe.write(tmp_path / "d", [{"features": np.full((t, 2), t, "f4"), "tones": [t] * (t // 2), "label": t % 2} for t in frames])
+    batches = vlpipe.batches(tmp_path / "d", label="label", shuffle=False, batching="pad", batch_size=4, **arguments)
+    first, second, *others = [element[0].shape for element in batches]
+    assert first == second != max(others)
+    like_first = vlpipe.batches(tmp_path / "d", label=("tones", "label"), shuffle=False, batching="pad", batch_size=4)._larger()[1]
+    assert (like_first["tones"].shape, like_first["label"].shape) == ((5, 3), (5,))
+    model = keras.Sequential([keras.Input((None, 2)), keras.layers.GlobalMaxPooling1D(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    taken: list[int] = []
+    data = batches.as_py_dataset()
+    data.workers = workers
+    model.fit(
+        data,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: taken.append(batch))],
+    )
+    assert taken == 2 * list(range(len(batches)))
+    assert model.predict(data, verbose=0).shape == (32 if arguments else 31, 1)
 
 
 def test_an_endless_run_is_refused(source: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vlpipe
 from vlpipe import make_dataset
 from vlpipe.errors import ArgumentError, SchemaError
 from vlpipe.planning.argument_types import Arguments
@@ -160,8 +161,20 @@ def test_the_options_are_immutable() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_list() -> None:
-    with pytest.raises(ArgumentError, match=r"^unknown argument batchsize, pad; the arguments are batching, batch_size, "):
-        Options.of(batchsize=3, pad=1)
+    said = r"^unknown argument batchsize \(did you mean 'batch_size' or 'batching'\?\), zzz; the arguments are batching, batch_size, "
+    with pytest.raises(ArgumentError, match=said):
+        Options.of(batchsize=3, zzz=1)
+
+
+def test_a_misspelt_name_is_a_type_error_of_make_dataset_that_has_the_right_one() -> None:
+    said = r"^make_dataset\(\) got an unexpected keyword argument 'bach_size' \(did you mean 'batch_size'"
+    with pytest.raises(TypeError, match=said):
+        make_dataset("nothing", seed=1, bach_size=8)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^make_dataset\(\) got an unexpected keyword argument 'zzz'$"):
+        make_dataset("nothing", zzz=8)  # type: ignore[call-arg]
+    for function in (vlpipe.plan, vlpipe.batches):
+        with pytest.raises(ArgumentError, match=r"^unknown argument bach_size \(did you mean 'batch_size'"):
+            function("nothing", bach_size=8)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,15 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vlpipe.arguments import integer
 from vlpipe.engines.batch_reader import AHEAD
 from vlpipe.engines.element import element_of
 from vlpipe.errors import ArgumentError
 from vlpipe.numpy_batches.ahead import Ahead, guarded
 from vlpipe.numpy_batches.class_weights import sample_weights
+from vlpipe.numpy_batches.finite import Flat
 from vlpipe.numpy_batches.flat import FlatBatches
 from vlpipe.numpy_batches.served import check_options, check_plan
 from vlpipe.planning.begin_run import begin_run, with_seed
@@ -20,6 +23,7 @@ from vlpipe.planning.class_weights import tables
 from vlpipe.planning.make_plan import make_plan
 from vlpipe.planning.options import Options
 from vlpipe.planning.plan import Plan
+from vlpipe.planning.resume import ENDLESS, last_epoch
 from vlpipe.sources.open import open_anywhere
 from vlpipe.storage.paths import Source
 
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
 
 THREADS = 4  # at most: copying takes no interpreter lock, but all else of a batch does
 MAX_AHEAD = 1 << 16
-ENDLESS = 1 << 62  # batches, of an endless run
 
 
 def batches(source: Source, *, prefetch: int = AHEAD, **arguments: Unpack[Arguments]) -> Batches:
@@ -105,7 +108,7 @@ class Batches:
         Raises:
             ArgumentError: there is no such batch.
         """
-        epoch, batch = integer("epoch", epoch, 0, 2**40), integer("batch", batch, 0, self.plan.steps_per_epoch - 1)
+        epoch, batch = self._checked_epoch(epoch), integer("batch", batch, 0, self.plan.steps_per_epoch - 1)
         element: tuple[Any, ...] = guarded(self._make, epoch * self.plan.steps_per_epoch + batch)
         return element
 
@@ -125,10 +128,27 @@ class Batches:
 
         if self.plan.options.repeat:
             raise ArgumentError("as_py_dataset: came with repeat=True, but fit counts the epochs itself. Leave repeat out.")
-        return BatchesOfEpochs(self.plan.steps_per_epoch, self.batch, self._ahead, integer("epoch", epoch, 0, 2**40))
+        return BatchesOfEpochs(self.plan.steps_per_epoch, self.batch, self._ahead, self._larger, self._checked_epoch(epoch))
+
+    def _checked_epoch(self, epoch: int) -> int:
+        return integer("epoch", epoch, 0, last_epoch(self.plan.steps_per_epoch))
 
     def _make(self, number: int) -> tuple[Any, ...]:
-        batch = self._flat(number)
+        return self._element(self._flat(number))
+
+    def _larger(self) -> tuple[Any, ...]:
+        """A batch like the first one, but with one more row and frame where batches differ."""
+        rows, frames = self.plan.static_shape
+        key = f"x:{self.plan.selection.key}"
+
+        def larger(name: str, array: np.ndarray) -> np.ndarray:
+            more_frames = name in self.plan.least_by_part and (frames is None or name != key)
+            shape = (array.shape[0] + (rows is None), *(size + more_frames for size in array.shape[1:2]), *array.shape[2:])
+            return np.resize(array, shape)
+
+        return self._element({name: larger(name, array) for name, array in self._flat(0).items()})
+
+    def _element(self, batch: Flat) -> tuple[Any, ...]:
         weights = sample_weights(batch, self.plan.selection, self._class_weights) if self._class_weights else None
         return element_of(batch, self.plan, weights)
 

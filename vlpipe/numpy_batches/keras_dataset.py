@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -22,12 +23,20 @@ class BatchesOfEpochs(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         steps: batches in an epoch.
         batch: makes the batch with an epoch and a position.
         ahead: makes the batches with these numbers, counted from the first one of epoch 0, ahead.
+        larger: makes a batch like the first one, but with one more row and frame where batches differ.
         epoch: the first one.
     """
 
-    def __init__(self, steps: int, batch: Callable[[int, int], tuple[Any, ...]], ahead: Callable[[range], Ahead], epoch: int) -> None:
+    def __init__(
+        self,
+        steps: int,
+        batch: Callable[[int, int], tuple[Any, ...]],
+        ahead: Callable[[range], Ahead],
+        larger: Callable[[], tuple[Any, ...]],
+        epoch: int,
+    ) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
-        self._steps, self._batch, self._ahead, self._epoch = steps, batch, ahead, epoch
+        self._steps, self._batch, self._ahead, self._larger, self._epoch = steps, batch, ahead, larger, epoch
         self._asked: set[int] = set()
         self._stream: Ahead | None = None
         self._next = 0  # the position that the stream delivers next
@@ -48,6 +57,8 @@ class BatchesOfEpochs(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
             raise ArgumentError(
                 "as_py_dataset: came with use_multiprocessing=True, expected False: threads make the batches. Leave it out."
             )
+        if _is_for_shapes():
+            return self._larger() if index else self._batch(0, 0)
         with self._lock:
             return self._batch_at(index)
 
@@ -71,3 +82,12 @@ class BatchesOfEpochs(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         if self._stream is not None:
             self._stream.close()
         self._stream = None
+
+
+def _is_for_shapes() -> bool:
+    """Whether Keras, on TensorFlow, asks for the two batches from whose shapes it infers those of all.
+
+    Where these two have as many frames, or rows, by chance, it would refuse the first batch with another number, in the middle of an epoch.
+    """
+    frame = sys._getframe(2)  # the caller of `__getitem__`
+    return any(code.co_name == "get_tf_dataset" for code in (frame.f_code, *([frame.f_back.f_code] if frame.f_back else [])))

@@ -5,17 +5,22 @@ Those of `class_weight`, `on_damage`, `label_padding`, `padding_value` and `augm
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from vlpipe.arguments import MAX_FRAMES, integer
+from vlpipe.arguments import MAX_FRAMES, integer, source_named
 from vlpipe.errors import ArgumentError
+from vlpipe.sources.conditions import nearest
 from vlpipe.sources.open import open as open_source
 from vlpipe.storage.paths import Opened
+
+Called = TypeVar("Called", bound=Callable[..., Any])
 
 NORMALIZE = ("utterance", "global")
 
@@ -94,7 +99,8 @@ def checked_normalize(normalize: Any) -> str | Opened | None:
         return os.path.abspath(os.fsdecode(normalize))
     several = list(normalize) if isinstance(normalize, (tuple, list)) else []
     if several and all(isinstance(item, (str, os.PathLike)) and os.path.exists(item) for item in several):
-        return checked_normalize(several[0]) if len(several) == 1 else open_source(several)
+        with source_named("normalize"):
+            return checked_normalize(several[0]) if len(several) == 1 else open_source(several)
     if isinstance(normalize, (dict, np.ndarray)) or any(isinstance(item, (float, int, tuple, list, np.ndarray)) for item in several):
         raise ArgumentError(
             "normalize: came as numbers, which could be variances or deviations, of one feature or another. Pass the dataset that they are "
@@ -121,3 +127,20 @@ def checked_names(option: str, names: Any) -> str | tuple[str, ...] | None:
     if isinstance(names, (tuple, list)) and names and all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
         return tuple(names)
     raise ArgumentError(f"{option}: came as {names!r}, expected the name of a field or a tuple of different names.")
+
+
+def suggesting_names(function: Called) -> Called:
+    """A function that also says which argument may have been meant where a call names one that it does not have.
+
+    Its signature, and its type, are those of `function`, from which callers, `help()` and editors learn the names.
+    """
+    known = set(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def call(*positional: Any, **named: Any) -> Any:
+        unknown = next((name for name in named if name not in known), None)
+        if unknown is not None:  # a TypeError, as Python raises it, which has no suggestion before version 3.13
+            raise TypeError(f"{function.__name__}() got an unexpected keyword argument {unknown!r}{nearest(unknown, known)}")
+        return function(*positional, **named)
+
+    return cast(Called, call)

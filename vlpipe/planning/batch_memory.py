@@ -48,6 +48,9 @@ class BatchMemory:
         is_transformed = name in plan.traced and plan.lengths is not None
         has_speeds = name == plan.selection.key and plan.options.speed is not None
         if is_transformed or has_speeds:
-            frames = max((rows for rows, _ in self.largest), default=0) * self.longest_read
+            longest, waveform = self.longest_read, plan.waveform(name)
+            if waveform is not None:  # which may be padded to whole blocks as it is read
+                longest += int(waveform.missing(np.array(longest)))
+            frames = max((rows for rows, _ in self.largest), default=0) * longest
         stored = plan.index.schema.sequences[name]
         return frames * int(np.prod(stored.dimensions, dtype=np.int64)) * itemsize_of(plan.reading_dtype(name))

@@ -16,7 +16,7 @@ from vlpipe.planning.paddings import label_dtype
 from vlpipe.planning.selection import Selection
 from vlpipe.storage.index import Index
 from vlpipe.storage.paths import Opened
-from vlpipe.transforms.audio_features import WaveformFeatures
+from vlpipe.transforms.audio_features import WaveformFeatures, are_narrow
 from vlpipe.transforms.augmentations import of_stage
 from vlpipe.transforms.crop import Crop
 from vlpipe.transforms.noise import AddNoise
@@ -123,6 +123,16 @@ class FramePlan:
         """The audio features of a sequence, if it is a waveform of which such are computed."""
         traced = self.traced.get(name)
         return traced if isinstance(traced, WaveformFeatures) else None
+
+    def keeps_samples(self, name: str) -> bool:
+        """Whether the samples of a waveform come to its audio features as they are stored: narrow integers that nothing changes before.
+
+        The features scale them, which saves passes over all samples of a batch as floats.
+        """
+        waveform = self.waveform(name)
+        if waveform is None or waveform.is_resampled or of_stage(self.options.augment, "samples"):
+            return False
+        return are_narrow(self.reading_dtype(name))
 
     def dimensions_of(self, name: str) -> tuple[int, ...]:
         """Shape of a delivered frame of a sequence."""
@@ -258,7 +268,8 @@ def _check_same_frames(stored: tuple[int, ...], traced: TracedTransform | Wavefo
     if isinstance(traced, WaveformFeatures):
         raise ArgumentError(
             f'normalize="{named}": the statistics describe stored samples, but transform={type(traced.features).__name__}(...) computes '
-            'features of them. Use normalize="utterance", or a keras.layers.Normalization that is adapted to the dataset.'
+            'features of them. Use normalize="utterance", or a keras.layers.Normalization that is adapted to batches without padding, of '
+            'make_dataset(batching="same_length").'
         )
     if stored != traced.dimensions:
         raise ArgumentError(

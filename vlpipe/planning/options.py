@@ -39,6 +39,7 @@ from vlpipe.planning.damage import Skip, checked_on_damage
 from vlpipe.planning.dtypes import FLOAT_DTYPES, INTEGER_DTYPES
 from vlpipe.planning.paddings import checked_label_padding, checked_padding
 from vlpipe.planning.static_shapes import Batched, batched
+from vlpipe.sources.conditions import nearest
 from vlpipe.storage.paths import Opened
 from vlpipe.transforms.augmentations import Augmentation, checked_augment
 from vlpipe.transforms.crop import Crop
@@ -123,7 +124,8 @@ class Options:
         known = [entry.name for entry in dataclasses.fields(cls)]
         unknown = sorted(set(arguments) - set(known))
         if unknown:
-            raise ArgumentError(f"unknown argument {', '.join(unknown)}; the arguments are {', '.join(known)}.")
+            named = ", ".join(name + nearest(name, set(known)) for name in unknown)
+            raise ArgumentError(f"unknown argument {named}; the arguments are {', '.join(known)}.")
         return cls(**arguments)
 
     def __post_init__(self) -> None:

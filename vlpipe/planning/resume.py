@@ -17,6 +17,8 @@ from vlpipe.transforms.augmentations import identity_of
 
 FORMAT = "vlpipe-state"
 VERSION = 1
+ENDLESS = 1 << 62  # batches of an endless run: the engines number them with int64
+MAX_EPOCH = 1 << 40  # no run has more; the arithmetic of mixes is tested up to here
 # Entries of an identity that are left out where they are None, so that states stay those of earlier versions.
 _OPTIONAL = ("aligned", "windows", "rates", "check_finite")
 
@@ -86,18 +88,22 @@ def _normalize(options: Options, frame_plan: FramePlan) -> str | None:
     return f"statistics crc32c:{crc:08x}"
 
 
+def last_epoch(steps_per_epoch: int) -> int:
+    """The last epoch that a run can be set to: the engines can number all of its batches."""
+    return min(MAX_EPOCH, ENDLESS // max(steps_per_epoch, 1) - 1)
+
+
 def make_state(identity: Identity, steps_per_epoch: int, epoch: int, batch: int) -> dict[str, Any]:
     """The state of a run after `epoch` epochs and `batch` batches of the next.
 
     Raises:
         ArgumentError: the run has no such epoch or batch.
     """
-    epoch = integer("epoch", epoch, 0, 2**62 - 1)
-    batch = integer("batch", batch, 0)
+    epoch, batch = integer("epoch", epoch, 0, last_epoch(steps_per_epoch)), integer("batch", batch, 0)
     if batch > steps_per_epoch or not steps_per_epoch:
         raise ArgumentError(f"batch: came as {batch}, expected at most {steps_per_epoch}, the batches of an epoch.")
     if batch == steps_per_epoch:
-        epoch, batch = epoch + 1, 0
+        epoch, batch = integer("epoch", epoch + 1, 0, last_epoch(steps_per_epoch)), 0
     return {"format": FORMAT, "version": VERSION, "epoch": epoch, "batch": batch, **identity}
 
 
@@ -147,7 +153,8 @@ def check_state(identity: Identity, steps_per_epoch: int, state: Any) -> tuple[i
             f"resume: the state belongs to another run: {differences}. Pass the data and arguments that it was saved with (without "
             "frames_per_batch, any batch_size and world, the number of ranks, of the same product)."
         )
-    epoch, batch = (integer(f"resume[{name!r}]", state.get(name), 0, 2**62 - 1) for name in ("epoch", "batch"))
+    last = {"epoch": last_epoch(steps_per_epoch), "batch": ENDLESS - 1}
+    epoch, batch = (integer(f"resume[{name!r}]", state.get(name), 0, last[name]) for name in last)
     if batch >= steps_per_epoch:
         raise ArgumentError(f"resume['batch']: came as {batch}, expected less than {steps_per_epoch}, the batches of an epoch.")
     return epoch, batch
