@@ -14,7 +14,7 @@ import pytest
 
 import vlpipe
 from tests.cli.test_cli import run
-from vlpipe.cli.demonstration import _synthesised
+from vlpipe.cli.demonstration import _forecast, _synthesised
 from vlpipe.demo.names import naming_of
 from vlpipe.demo.sounds import PLAYERS, write_corpus
 from vlpipe.ingest import label_by_parent, label_by_regex
@@ -41,9 +41,10 @@ def accuracy_of(result: subprocess.CompletedProcess[str], split: str) -> float:
     return float(last[1])
 
 
-def test_the_demo_with_synthesised_sounds_and_with_a_folder(tmp_path: Path) -> None:
-    result = run_demo(tmp_path, "--files", "200", "--epochs", "12")
-    assert accuracy_of(result, "by speaker") > 40  # chance is 10; the full demo, with four times the sounds, reaches 100
+@pytest.mark.usefixtures("quick_graphs")
+def test_the_demo_with_synthesised_sounds_and_with_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run_demo(tmp_path, "--files", "200", "--epochs", "6")
+    assert accuracy_of(result, "by speaker") > 30  # chance is 10, 55 were measured; the full demo, with four times the sounds, reaches 100
     for split in ("train", "val"):
         assert re.search(rf"^demo-output/data/{split}: \d+ records, ", result.stdout, re.MULTILINE)
     assert "10 classes: flute-falling, " in result.stdout
@@ -65,10 +66,13 @@ def test_the_demo_with_synthesised_sounds_and_with_a_folder(tmp_path: Path) -> N
     for path in sounds.rglob("*.wav"):
         if (number := int(path.stem.split("_")[1])) < 40:
             path.rename(flat / f"{path.parent.name}_{number:04d}.wav")
-    result = run_demo(tmp_path, "--data", "flat", "--epochs", "1", "--on-the-fly")
-    assert 0 <= accuracy_of(result, "by recording") <= 100
+    monkeypatch.chdir(tmp_path)
+    result = run("demo", "--data", "flat", "--epochs", "1", "--on-the-fly")  # in this process, where TensorFlow is loaded
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert re.search(r"^held-out accuracy: \d+\.\d%, by recording$", result.stdout, re.MULTILINE)
     assert "10 classes: flute-falling, flute-pulses" in result.stdout
     assert "40 files in " in result.stdout
+    assert "label: part 1 of the file names\n       (of another part of the names: --data DIR --label-regex REGEX" in result.stdout
     assert "split: by recording, as the names tell no speaker: " in result.stdout
     assert {path.name for path in (tmp_path / "demo-output").iterdir()} == {"audio", "data", "noise", "plan.png"}
 
@@ -110,6 +114,17 @@ def test_the_sounds_of_an_earlier_demo_are_replaced_and_no_other_files(tmp_path:
     for files in (30, 20):
         assert _synthesised(folder, files) == folder
         assert len(list(folder.rglob("*.wav"))) == files
+    for name in (".DS_Store", "bell-rising/.DS_Store", "._bell-rising", "Thumbs.db", "flute-pulses/.nomedia"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"of a file manager")
+    _synthesised(folder, 20)
+    assert len([path for path in folder.rglob("*") if path.is_file()]) == 20
+    (folder / ".git").mkdir()
+    for name, make in ((".git/config", Path.touch), (".link", lambda path: path.symlink_to(tmp_path))):
+        make(folder / name)
+        with pytest.raises(vlpipe.DatasetExistsError, match=f"because it holds {re.escape(name)}, which is no sound of an earlier demo"):
+            _synthesised(folder, 20)
+        (folder / name).unlink()
     mine = folder / "trills/eva_0001.wav"
     mine.parent.mkdir()
     mine.write_bytes(b"mine")
@@ -118,6 +133,23 @@ def test_the_sounds_of_an_earlier_demo_are_replaced_and_no_other_files(tmp_path:
     assert "not replaced, because it holds trills/eva_0001.wav, which is no sound of an earlier demo. Choose" in result.stderr
     assert (mine.read_bytes(), len(list(folder.rglob("*.wav")))) == (b"mine", 21)
     assert [path.name for path in folder.parent.iterdir()] == ["audio"]
+
+
+def test_a_picture_of_the_user_is_kept(tmp_path: Path) -> None:
+    frames = [{"features": np.ones((t, 2), np.float32)} for t in range(1, 9)]
+    vlpipe.write(tmp_path / "data", frames)
+    other = tmp_path / "mine.png"
+    other.write_bytes(b"mine")
+    for _ in range(2):
+        _forecast(str(tmp_path / "data"), tmp_path, {})
+        assert [path.name for path in tmp_path.glob("plan*")] == ["plan.png"]
+    (tmp_path / "plan.png").write_bytes(b"mine")
+    (tmp_path / "plan-2.png").symlink_to(other)
+    for _ in range(2):
+        _forecast(str(tmp_path / "data"), tmp_path, {})
+        assert sorted(path.name for path in tmp_path.glob("plan*")) == ["plan-2.png", "plan-3.png", "plan.png"]
+    assert (tmp_path / "plan.png").read_bytes() == other.read_bytes() == b"mine"
+    assert (tmp_path / "plan-3.png").read_bytes().startswith(b"\x89PNG")
 
 
 SPEAKERS = ("ann", "bob", "eve")

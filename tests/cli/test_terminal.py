@@ -170,6 +170,24 @@ def test_ctrl_c_ends_what_is_done_at_once(data: Path, tmp_path: Path) -> None:
     assert not unfinished(data)
 
 
+HALF_CONSTRUCTED = """
+import wave
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+wave.Wave_write.initfp = interrupt  # its __del__ then fails
+from vlpipe.cli import run
+run()
+"""
+
+
+def test_ctrl_c_in_the_construction_of_an_object_shows_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HALF_CONSTRUCTED, "demo", "--files", "20"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "vlpipe: interrupted; no output is half written\n")
+
+
 DEMO = ("Epoch 2/999", ["demo", "--files", "20", "--epochs", "999"])
 
 

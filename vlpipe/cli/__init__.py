@@ -43,6 +43,8 @@ class _Commands(click.Group):
             click.echo(f"vlpipe: {error}", err=True)
             context.exit(1)
         except KeyboardInterrupt:
+            # An object that Ctrl-C left half constructed (a wave.Wave_write) fails in __del__, which Python would print as this block ends.
+            sys.unraisablehook = lambda _: None
             click.echo(_SAYS_INTERRUPTED, err=True)
             context.exit(_INTERRUPTED)
 

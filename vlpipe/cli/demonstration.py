@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import os
 import shlex
 import time
 from pathlib import Path
@@ -14,8 +16,10 @@ from vlpipe.cli.common import echo
 from vlpipe.cli.ingestion import ingest
 from vlpipe.errors import DatasetError
 from vlpipe.files.atomic_directory import AtomicDirectory, os_errors_as_dataset_errors
+from vlpipe.regular_files import open_to_append, read_regular
 
 OUT = Path("demo-output")
+OURS = b"vlpipe demo"  # at the end of a picture, behind what programs read of it: those of users, which lack it, are not replaced
 MAX_CLASSES = 10_000  # of labels that are numbers: the model has an output for each up to the largest
 
 
@@ -48,7 +52,7 @@ def demo(data: Path | None, label_regex: str | None, files: int, epochs: int, on
     train, held_out = str(OUT / "data/train"), str(OUT / "data/val")
     by_speaker, features = _ingest(data, OUT / "data", label_regex, on_the_fly)
     _check_labels(train, held_out)
-    _forecast(train, OUT / "plan.png", features)
+    _forecast(train, OUT, features)
     _count_speed(train, features)
     from vlpipe.demo import lesson
 
@@ -79,8 +83,13 @@ def _why_not_replaced(folder: Path) -> str | None:
     from vlpipe.demo.sounds import is_of_corpus
 
     paths = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
-    other = next((path for path in paths if not is_of_corpus(path)), None)
+    other = next((path for path in paths if not is_of_corpus(path) and not _is_hidden(folder / path)), None)
     return None if other is None else f"it holds {other}, which is no sound of an earlier demo"
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a file is one of those that file managers leave in each folder that they show, such as .DS_Store."""
+    return (path.name.startswith(".") or path.name in ("Thumbs.db", "desktop.ini")) and path.is_file() and not path.is_symlink()
 
 
 def _ingest(data: Path, out: Path, label_regex: str | None, on_the_fly: bool) -> tuple[bool, dict[str, Any]]:
@@ -106,6 +115,8 @@ def _ingest(data: Path, out: Path, label_regex: str | None, on_the_fly: bool) ->
     with ingest.make_context("vlpipe ingest", arguments) as context:
         ingest.invoke(context)
     echo(f"label: {naming.label}")
+    if not label_regex:
+        echo("       (of another part of the names: --data DIR --label-regex REGEX, with a group (?P<label>...))")
     if naming.speaker:
         echo(f"split: by speaker, {naming.speaker}: the model is scored on speakers that it has not heard")
     else:
@@ -134,8 +145,8 @@ def _check_labels(train: str, held_out: str) -> None:
         )
 
 
-def _forecast(train: str, picture: Path, features: dict[str, Any]) -> None:
-    """Print the plan of an epoch, and how much padding bucketing saves."""
+def _forecast(train: str, out: Path, features: dict[str, Any]) -> None:
+    """Print the plan of an epoch, and how much padding bucketing saves; draw it into a picture in `out`."""
     import vlpipe
 
     plan = vlpipe.plan(train, **features)
@@ -143,10 +154,24 @@ def _forecast(train: str, picture: Path, features: dict[str, Any]) -> None:
     padding = {batching: 1 - vlpipe.plan(train, batching=batching, **features).valid_ratio for batching in ("bucket", "pad")}
     echo(f"padding: {padding['bucket']:.1%} of all frames with buckets, {padding['pad']:.1%} with plain padded batches")
     if importlib.util.find_spec("matplotlib"):
-        plan.plot(picture)
+        with os_errors_as_dataset_errors(str(out)):
+            picture = _picture_in(out)
+            plan.plot(picture)
+            with open_to_append(picture) as file:
+                file.write(OURS)
         echo(f"picture: {picture}")
     else:
         echo("picture: none, as matplotlib is not installed: pip install matplotlib")
+
+
+def _picture_in(folder: Path) -> Path:
+    """The path of the picture: plan.png, or the first of plan-2.png and so on that is missing or was drawn by an earlier demo."""
+    names = itertools.chain(["plan.png"], (f"plan-{number}.png" for number in itertools.count(2)))
+    return next(path for path in map(folder.joinpath, names) if not os.path.lexists(path) or _is_picture_of_demo(path))
+
+
+def _is_picture_of_demo(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and read_regular(path).endswith(OURS)
 
 
 def _count_speed(train: str, features: dict[str, Any]) -> None:
