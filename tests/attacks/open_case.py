@@ -27,7 +27,7 @@ from vlpipe.sources.compute_statistics import with_statistics
 from vlpipe.sources.open import open_anywhere
 from vlpipe.sources.records import Records
 
-MAX_SECONDS = 20
+MAX_SECONDS = 60
 MAX_BYTES = 1 << 30
 MTIME = 1_700_000_000_000_000_000  # of third-party files: a cached index belongs to one modification time
 _PAGE = resource.getpagesize()

@@ -98,8 +98,8 @@ def assert_refused(data: bytes, message: str) -> None:
 
 
 def test_the_content_decides_what_is_audio_not_the_name() -> None:
-    assert_refused(b"", "the file is empty, expected WAV, FLAC, Ogg Vorbis or MP3")
-    assert_refused(b"hello, world", r"begins with b'hello, w', expected WAV, FLAC, Ogg Vorbis or MP3. Convert it, or leave it out")
+    assert_refused(b"", "the file is empty, expected WAV, FLAC, Ogg Vorbis, MP3 or AIFF")
+    assert_refused(b"hello, world", r"begins with b'hello, w', expected WAV, FLAC, Ogg Vorbis, MP3 or AIFF. Convert it, or leave it out")
     assert_refused(encode()[:20], "the WAV file has no data chunk|the file ends within its header, after 20 bytes")
     assert_refused(encode("FLAC")[:20], "the file ends within its header, after 20 bytes")
     assert_refused(b"OggS" + bytes(100), "the Ogg file holds something else than Vorbis, Opus or FLAC .* which is not supported")

@@ -96,23 +96,23 @@ def records(dtype: str, text: bool) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "text", "arguments", "ways"),
+    ("dtype", "text", "arguments", "ways", "rounds"),
     [
-        ("float16", True, ["--label", "word"], list(pipelines.WAYS)),
-        ("int16", False, [], ["by hand, bytes", "vlpipe mapped, 8 static shapes"]),
+        ("float16", True, ["--label", "word"], list(pipelines.WAYS), 1),
+        ("int16", False, [], ["by hand, bytes", "vlpipe mapped, 8 static shapes"], 2),
     ],
 )
 def test_the_dataset_of_the_data_option(
-    tmp_path: Path, quick_graphs: None, dtype: str, text: bool, arguments: list[str], ways: list[str]
+    tmp_path: Path, quick_graphs: None, dtype: str, text: bool, arguments: list[str], ways: list[str], rounds: int
 ) -> None:
     vlpipe.write(tmp_path / "mine", records(dtype, text), num_shards=2)
-    arguments = [*arguments, "--quick", "--rounds", "2", "--batch-size", "8", "--ways", *ways, "--json", str(tmp_path / "figures.json")]
-    throughput.main(["--data", str(tmp_path / "mine"), *arguments])
+    arguments = [*arguments, "--quick", "--rounds", str(rounds), "--batch-size", "8", "--ways", *ways]
+    throughput.main(["--data", str(tmp_path / "mine"), *arguments, "--json", str(tmp_path / "figures.json")])
     results = json.loads((tmp_path / "figures.json").read_text("utf-8"))["results"]
     result = results["workloads"]["mine"]
     assert results["skipped"] == {}
     assert (result["records"], result["frames"], result["d"], result["batch_size"]) == (40, 3 * 66 + 6, 7, 8)
-    check_figures(result, {*ways, *FLOORS}, rounds=2)
+    check_figures(result, {*ways, *FLOORS}, rounds)
 
 
 def test_a_dataset_that_cannot_be_read_gives_one_message(tmp_path: Path) -> None:

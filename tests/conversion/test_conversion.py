@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -403,3 +404,23 @@ def test_a_source_that_changes_during_the_conversion(tmp_path: Path, many: list[
 def test_the_metadata_are_json(tmp_path: Path) -> None:
     convert(write(tmp_path / "a.tfrecord", [record(1)]), tmp_path / "d", layout=layouts.float_list("x", d=3))
     assert json.loads((tmp_path / "d" / "vlpipe.json").read_text())["metadata"] == {"layout": "float_list"}
+
+
+def test_that_no_sample_rate_is_written_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, rate in {"a": 8000, "b": 16000, "d": None}.items():
+        with vlpipe.Writer(tmp_path / name, vlpipe.Schema(x=vlpipe.Sequence((1,), "int16"))) as writer:
+            writer.metadata = {} if rate is None else {"sample_rate": rate}
+            writer.write({"x": np.ones((4, 1), np.int16)})
+    told = {}
+    for names in ("a", "aa", "ab", "ad", "dd"):
+        caplog.clear()
+        for number in (1, 2)[: len(names)]:
+            shutil.copytree(tmp_path / names[number - 1], tmp_path / f"{names}-{number}")
+        sources = [tmp_path / f"{names}-{number}" for number in (1, 2)[: len(names)]]
+        vlpipe.convert(sources, tmp_path / names.upper(), workers=1)
+        told[names] = vlpipe.open(tmp_path / names.upper()).metadata.get("sample_rate"), caplog.messages
+    said = "/{}: is written without a sample rate, because not all of its sources have the same ({} Hz): nothing can then check it."
+    assert {names: rate for names, (rate, _) in told.items()} == {"a": 8000, "aa": 8000, "ab": None, "ad": None, "dd": None}
+    assert [names for names, (_, lines) in told.items() if lines] == ["ab", "ad"]
+    assert said.format("AB", "8000 and 16000") in told["ab"][1][0]
+    assert said.format("AD", "8000") in told["ad"][1][0]

@@ -18,7 +18,7 @@ class Block(NamedTuple):
         kind: what is written behind its ```: python, sh, text, or a directive in braces.
         text: its lines.
         line: the number of the first.
-        needs: packages that the test environments may lack, from a line "% needs torch" before it. Sphinx does not show such a line.
+        needs: packages that the test environments may lack, from a comment "<!-- needs torch -->" before it.
     """
 
     kind: str
@@ -34,8 +34,8 @@ def blocks(page: Path) -> list[Block]:
     lines = page.read_text("utf-8").splitlines()
     for number, line in enumerate(lines):
         match = re.match(r"(`{3,})(.*)", line)
-        if line.startswith("% needs ") and not fence:
-            needs = tuple(line.split()[2:])
+        if line.startswith("<!-- needs ") and not fence:
+            needs = tuple(line.split()[2:-1])
         elif match and not fence:
             fence, kind, start = match[1], match[2].strip(), number + 1
         elif match and match[1] == fence and not match[2].strip():

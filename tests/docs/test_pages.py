@@ -1,6 +1,6 @@
 """Every block of code of README.md and of the documentation, run as a reader would: page by page, in order, beside the example data.
 
-A block that needs a package which is not installed (PyTorch, Lhotse, Grain) is left out: `% needs torch`.
+A block that needs a package which is not installed (PyTorch, Lhotse, Grain) is left out: `<!-- needs torch -->`.
 A page finds in its working folder what docs/recipes/index.md says that it has: `recordings/`, and `data/train` and `data/val` made of them.
 Python runs in one space for each page; `vlpipe` runs in this process; other commands are checked against Makefile and pyproject.toml.
 """

@@ -1,4 +1,4 @@
-"""A program for `test_resume`: reads its cases from a file, resumes each, and prints the hashes of the batches that follow."""
+"""A program for `test_resume`: it reads the names of files of cases, resumes each case, and prints the hashes of the batches after it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ def with_windows(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def main(path: str) -> None:
     """Print a JSON list with the list of hashes of each case."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     with open(path) as file:
         cases: list[dict[str, Any]] = json.load(file)
     results = []
     for case in cases:
         dataset = vlpipe.make_dataset(case["source"], repeat=True, ids=True, resume=case["state"], **with_windows(case["arguments"]))
         results.append(hashes_of(dataset, case["count"]))
-    print(json.dumps(results))
+    print(json.dumps(results), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    for line in sys.stdin:
+        main(line.rstrip("\n"))

@@ -168,6 +168,8 @@ def test_a_manifest_lists_paths_labels_and_texts(tmp_path: Path) -> None:
     ]
     manifest.write_text("path\nb.wav\n")
     assert ingest.read_manifest(manifest, folder) == [Recording(folder / "b.wav", "b.wav")]
+    manifest.write_text("path,label,Label,Room no\nb.wav,x,Long x,7\n")
+    assert ingest.read_manifest(manifest, folder) == [Recording(folder / "b.wav", "b.wav", "x", {"Label": "Long x", "Room no": "7"})]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +180,15 @@ def test_a_manifest_lists_paths_labels_and_texts(tmp_path: Path) -> None:
         ("path,features\na.wav,x\n", r'expected a header with .* distinct names other than "features"'),
         (",path\n0,a.wav\n", r"the columns are \['', 'path'\], expected a header with"),
         ("", r"the columns are \[\], expected a header with"),
+        (
+            "Path,label\na.wav,x\n",
+            r"list\.csv: has a column 'Path' \(did you mean 'path'\?\), and none 'path'\. Write its name in the first line",
+        ),
+        ("path, label\na.wav,x\n", r"has a column ' label' \(did you mean 'label'\?\), and none 'label'"),
+        ("path,START,end\na.wav,1,2\n", r"has a column 'START' \(did you mean 'start'\?\)"),
+        ("path,start,\tEnd\na.wav,1,2\n", r"has a column '\\tEnd' \(did you mean 'end'\?\)"),
+        ("path,Offset,duration\na.wav,1,2\n", r"has a column 'Offset' \(did you mean 'offset'\?\)"),
+        ("path,start,duration \na.wav,1,2\n", r"has a column 'duration ' \(did you mean 'duration'\?\)"),
         ("path,label\n", r"list\.csv: lists no files below its header path,label"),
         ("path,label\na.wav,x\na.wav,y\n", r"list\.csv, row 2 below the header: a\.wav is already listed in an earlier row"),
         ("path,label\na.wav,x\n./sub/../a.wav,y\n", r"row 2 below the header: a\.wav is already listed in an earlier row"),

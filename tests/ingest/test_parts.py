@@ -190,6 +190,9 @@ def test_parts_told_by_their_duration(folder: Path) -> None:
     assert spans("path,duration\na.wav,0.25\n") == [("a.wav", {"duration": "0.25"})]
     assert spans("path,offset\na.wav,0.25\n") == [("a.wav", {"offset": "0.25"})]
     assert spans("path,start,offset,duration\na.wav,1,9,1\n") == [("a.wav#t=1,2", {"offset": "9"})]
+    assert spans("path,offset,end\na.wav,0.5,1\nd.wav,,2\n") == [("a.wav#t=0.5,1", {}), ("d.wav#t=0,2", {})]
+    assert spans("path,start,offset,end\na.wav,1,9,2\n") == [("a.wav#t=1,2", {"offset": "9"})]
+    assert spans("path,end,duration\na.wav,1,1\n") == [("a.wav#t=0,1", {})]
     ingest.ingest(listed(folder, "path,offset,duration\na.wav,0.5,0.25\n"), folder.parent / "data", FEATURES, workers=1)
     expected = FEATURES(vlpipe.audio.load(folder / "a.wav")[0][RATE // 2 : RATE * 3 // 4])
     assert vlpipe.open(folder.parent / "data")[0]["features"].tobytes() == expected.tobytes()
@@ -199,6 +202,8 @@ def test_parts_told_by_their_duration(folder: Path) -> None:
         ("offset,duration", "-1,1", "offset: came as '-1', expected a number of seconds"),
         ("start,end,duration", "1,2,1.02", r"duration: came as '1.02', but from 1 s to 2 s there are 1 s\. Leave one of end and duration"),
         ("start,end,duration", "2,1,1", "start: came as 2 s and end as 1 s, expected start < end"),
+        ("offset,end", "2,1", "start: came as 2 s and end as 1 s, expected start < end"),
+        ("end,duration", "3,1", r"duration: came as '1', but from 0 s to 3 s there are 3 s\. Leave one of end and duration"),
     ):
         with pytest.raises(DatasetError, match=message):
             listed(folder, f"path,{header}\na.wav,{row}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import shutil
 from collections.abc import Callable
@@ -199,6 +200,7 @@ def test_any_name_of_a_directory(tmp_path: Path, name: str) -> None:
         ([], "source: an empty list"),
         ([["train"]], r"source: contains list \['train'\]"),
         ([None], "source: contains NoneType None"),
+        (itertools.repeat((1, 2)), "source: a repeat of tuple, expected a directory"),
         ("", "source: contains str '', expected a directory, a glob, a file or a list of files"),
         (b"train", "source: came as bytes b'train'"),
         (np.array("train"), "source: came as ndarray"),

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vlpipe
+from tests.helpers.forks import in_memory
 from vlpipe.errors import ArgumentError, DatasetError, DatasetExistsError, SchemaError, VlpipeError
 from vlpipe.files.tfrecord import read_frames
 from vlpipe.sources.native import open_source
@@ -562,10 +563,11 @@ class Killer:
 
 
 @pytest.fixture
-def killer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Killer]:
-    killer = Killer(tmp_path, records=request.param)
-    yield killer
-    killer.process.communicate()
+def killer(request: pytest.FixtureRequest) -> Iterator[Killer]:
+    with in_memory() as directory:
+        killer = Killer(directory, records=request.param)
+        yield killer
+        killer.process.communicate()
 
 
 BOTH = pytest.mark.parametrize("old", [False, True], ids=["new target", "over an old dataset"])

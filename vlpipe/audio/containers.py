@@ -43,7 +43,7 @@ def read_header(data: bytes, name: str) -> Header:
         AudioError: the file is in none of these formats, is truncated, or its header is inconsistent.
     """
     if not data:
-        raise AudioError(f"{name}: the file is empty, expected WAV, FLAC, Ogg Vorbis or MP3. {COPY_AGAIN}")
+        raise AudioError(f"{name}: the file is empty, expected WAV, FLAC, Ogg Vorbis, MP3 or AIFF. {COPY_AGAIN}")
     try:
         header = _read(data, name)
     except struct.error:
@@ -86,4 +86,4 @@ def _refuse(data: bytes, begin: int, name: str) -> NoReturn:
         other = {0xF0: "AAC", 0xF4: "MPEG audio of layer II", 0xF6: "MPEG audio of layer I"}.get(layer)
     if other is not None:
         raise AudioError(f"{name}: is {other}, which is not supported. Convert it to FLAC or WAV, or leave it out.")
-    raise AudioError(f"{name}: begins with {data[:8]!r}, expected WAV, FLAC, Ogg Vorbis or MP3. Convert it, or leave it out.")
+    raise AudioError(f"{name}: begins with {data[:8]!r}, expected WAV, FLAC, Ogg Vorbis, MP3 or AIFF. Convert it, or leave it out.")

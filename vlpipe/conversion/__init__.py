@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import nullcontext
@@ -22,6 +23,8 @@ from vlpipe.storage.index import DEFAULT_FEATURES, Index
 from vlpipe.storage.paths import Opened, Source, expand
 from vlpipe.storage.transaction import DatasetTransaction
 from vlpipe.text_tables import Show, progress_bar
+
+_log = logging.getLogger("vlpipe")
 
 BYTES_PER_RECORD = 1 << 14  # converting a record takes at least as long as copying this many bytes, however small it is
 
@@ -85,6 +88,8 @@ def convert(
     be delivered is refused, unless the layout leaves it out (`Layout.only`). The files are byte for byte
     those that `Writer` makes from the same records, whatever the number of processes.
 
+    Of several datasets whose sample rates differ, the new one has none, and a line of the log says so.
+
     Args:
         source: as for `make_dataset`, on local file systems; of a selection, its records.
         path: the directory to make.
@@ -126,6 +131,7 @@ def convert(
             raise ArgumentError("source: a mix says how often records come in an epoch, which a dataset cannot hold. Convert its parts.")
         _refuse_source_in_target(index, transaction.path)
         _refuse_lost_keys(index)
+        _warn_of_rates(index, os.fsdecode(path))
         work = int(index.rows["bytes"].sum()) + BYTES_PER_RECORD * len(index)
         processes = worker_count(workers, tasks=min(num_shards, len(index)), work_bytes=work)
         job_or_none = job_for(index, paths, chosen, transaction) if processes > 1 else nullcontext()
@@ -177,6 +183,17 @@ def _refuse_lost_keys(index: Index) -> None:
         f"layout=vlpipe.layouts.{index.metadata['layout']}(...).only({', '.join(map(repr, others))}); or pass the values of records that "
         "lack a key: default={KEY: VALUE}."
     )
+
+
+def _warn_of_rates(index: Index, path: str) -> None:
+    """Log that the new dataset will have no sample rate, because the datasets that become one have different ones, or some have none."""
+    if index.joined_rates and index.sample_rate is None:
+        _log.warning(
+            "%s: is written without a sample rate, because not all of its sources have the same (%s Hz): nothing can then check it. "
+            "Convert sources of one rate together",
+            path,
+            " and ".join(map(str, index.joined_rates)),
+        )
 
 
 def _refuse_source_in_target(index: Index, path: str) -> None:

@@ -113,9 +113,9 @@ def int_list(
 def encoded_audio(
     key: str, *, channels: Channels = "mix", label: str | None = None, lists: Iterable[str] = (), default: Defaults | None = None
 ) -> Layout:
-    """An Example with the bytes of an audio file (WAV, FLAC, Ogg Vorbis or MP3), decoded on read to float32 `[T, 1]` in [-1, 1].
+    """An Example with the bytes of an audio file, decoded on read to float32 `[T, 1]` in [-1, 1].
 
-    All records must have the sample rate of the first record.
+    The file is WAV, FLAC, Ogg Vorbis or MP3; with soundfile also AIFF or Opus. All records must have the sample rate of the first record.
 
     Args:
         key: the key of the bytes.

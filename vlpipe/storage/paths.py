@@ -57,10 +57,8 @@ def items(source: Paths) -> list[str]:
         source = [source]
     if isinstance(source, bytes) or not isinstance(source, Iterable) or hasattr(source, "dtype"):
         raise ArgumentError(f"source: came as {type(source).__name__} {source!r:.200}, {expected}.")
-    paths = list(source)
-    if not paths:
-        raise ArgumentError("source: an empty list, expected at least one directory, glob or file.")
-    for position, item in enumerate(paths):
+    paths = []
+    for position, item in enumerate(source):  # up to the first that is no path: batches, which may be endless, are iterable as well
         if isinstance(item, Opened):
             raise ArgumentError(
                 f"source: entry {position} of the list is an open source of {counted(len(item.index), 'record')}, and a list has "
@@ -68,8 +66,14 @@ def items(source: Paths) -> list[str]:
                 "vlpipe.mix([(a, len(a)), (b, len(b))])."
             )
         if not isinstance(item, (str, os.PathLike)) or not os.fspath(item):
-            raise ArgumentError(f"source: contains {type(item).__name__} {item!r:.200}, {expected}.")
-    return [os.fspath(item) for item in paths]
+            named = f"contains {type(item).__name__} {item!r:.200}"
+            if not isinstance(source, (list, tuple)):
+                named = f"a {type(source).__name__} of {type(item).__name__}"
+            raise ArgumentError(f"source: {named}, {expected}.")
+        paths.append(os.fspath(item))
+    if not paths:
+        raise ArgumentError("source: an empty list, expected at least one directory, glob or file.")
+    return paths
 
 
 def matches(text: str) -> list[str]:
