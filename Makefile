@@ -1,7 +1,7 @@
 # Environments, locked to exact versions in requirements/:
 #   .venv          the reference: TensorFlow 2.17.1 with tensorflow-io 0.37.1 (native audio decoding)
 #   .venv-latest   TensorFlow 2.21, NumPy 2, Keras on JAX
-#   .venv-bench    the latest with PyTorch, Lhotse, Grain, LitData and Hugging Face datasets, for the benchmarks beside them
+#   .venv-bench    the latest with PyTorch, Lhotse, Grain, LitData, DALI and Hugging Face datasets, for the benchmarks beside them
 #   .venv-gpu      the latest with JAX and PyTorch for a GPU (5 GB)
 # Each target makes what it needs. A fresh machine needs python3 (3.11 or 3.12), pip and make.
 
@@ -87,17 +87,20 @@ format: .venv/ready
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-# Refreshes both locks from pyproject.toml; needs uv (python -m pip install uv).
+# Refreshes the locks from pyproject.toml; needs uv (python -m pip install uv). PyTorch pins its CUDA packages by itself, and its build for a
+# CPU needs none.
 lock:
 	uv pip compile pyproject.toml --group reference --universal --python-version 3.11 --no-header --upgrade -o requirements/reference.txt
 	uv pip compile pyproject.toml --group latest --universal --python-version 3.11 --no-header --upgrade -o requirements/latest.txt
+	uv pip compile pyproject.toml --group bench --extra peers --universal --python-version 3.11 --no-header --no-annotate --upgrade -o requirements/bench.txt
+	sed -i '/^\(cuda\|triton\|nvidia\)/{/dali/!d}' requirements/bench.txt
 
 clean:
 	rm -rf .venv .venv-latest .venv-bench .venv-gpu demo-output docs-output bench-output
 
 .venv/ready: requirements/reference.txt pyproject.toml
 .venv-latest/ready: requirements/latest.txt pyproject.toml
-.venv-bench/ready: requirements/bench.txt requirements/latest.txt pyproject.toml
+.venv-bench/ready: requirements/bench.txt pyproject.toml
 .venv-gpu/ready: requirements/gpu.txt requirements/latest.txt pyproject.toml
 .venv/ready: LOCK = requirements/reference.txt
 .venv-latest/ready: LOCK = requirements/latest.txt

@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vlpipe
-from benchmarks import results
+from benchmarks import racing, results
 
 BATCH, BUCKETS = 32, 8
 BASE = "tf.signal"
@@ -227,10 +227,7 @@ def race(workload: Workload, directory: Path, rounds: int) -> dict[str, Any]:
     entered, records, hours = ways(workload, directory), len(workload.waves), sum(workload.seconds) / 3600
     for make in entered.values():
         epoch(make(), records)
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in entered}
-    for _ in range(rounds):
-        for name, make in entered.items():
-            times[name].append(epoch(make(), records))
+    times = racing.race(entered, rounds, lambda text: None, lambda make: epoch(make(), records))
     base = times[BASE]
     figures = {
         name: {

@@ -32,7 +32,8 @@ from rich.table import Table
 
 import vlpipe
 from benchmarks import results
-from benchmarks.throughput import check, digest, iterate, race, seconds
+from benchmarks.racing import iterate, race, seconds
+from benchmarks.throughput import check, digest
 from benchmarks.workloads import events
 from vlpipe import layouts
 

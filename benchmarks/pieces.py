@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.racing import iterate, race
 
 WINDOW, DIMENSIONS, BATCH_SIZE = 300, 80, 32
 PER_RECORDING = 5  # windows in a recording
@@ -30,12 +32,8 @@ def write(directory: Path, windows: int) -> tuple[Path, Path]:
     return whole, long
 
 
-def measure(directory: Path, windows: int, rounds: int, race: Callable[..., dict[str, list[float]]]) -> dict[str, Any]:
-    """The figures of whole records, of windows end to end, of windows that overlap by half, and of a mix of records.
-
-    Args:
-        race: times runs in turns.
-    """
+def measure(directory: Path, windows: int, rounds: int) -> dict[str, Any]:
+    """The figures of whole records, of windows end to end, of windows that overlap by half, and of a mix of records."""
     import vlpipe
 
     whole, long = write(directory, windows)
@@ -52,7 +50,7 @@ def measure(directory: Path, windows: int, rounds: int, race: Callable[..., dict
     delivered = {name: sum(len(x) for x, _ in dataset.as_numpy_iterator()) for name, dataset in datasets.items()}
     if delivered["whole records"] != delivered["windows"]:
         raise SystemExit(f"throughput: not the same frames: {delivered}")
-    times = race({name: (lambda dataset=dataset: [None for _ in dataset]) for name, dataset in datasets.items()}, rounds, lambda text: None)
+    times = race({name: (lambda dataset=dataset: iterate(dataset)) for name, dataset in datasets.items()}, rounds, lambda text: None)
     base = times["whole records"]
     return {
         name: {

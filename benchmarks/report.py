@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,20 +45,34 @@ def report(documents: dict[str, Any]) -> str:
 def changed(documents: dict[str, Any]) -> list[str]:
     """The section on the figures that moved since the results that were committed before, if there are such."""
     rows = []
+    of_others = list[float]()
     for name, document in documents.items():
         if "previous" in document:
             before, now = document["previous"]["figures"], changes.figures(document)
             since = f"{document['previous']['commit']} to {document['commit']}"
             rows += [[f"{name}: {figure}", *_moved(before[figure], now[figure]), since] for figure in now if figure in before]
+            if document["script"] == "throughput":
+                of_others += [now[figure] / before[figure] for figure in now if figure in before and _is_without_vlpipe(figure)]
     if not rows:
         return []
     lines = [
         "## What moved since the previous results",
         "",
-        "Two runs on two days: other machines of the same kind may differ by a fifth.",
+        "Ratios of one run compare code; these compare two runs, and the machine as well: a virtual one, whose host has other guests.",
         "",
     ]
+    if of_others:
+        median = statistics.median(of_others)
+        lines.insert(
+            -1,
+            f"The ways of the throughput benchmark without vlpipe moved by {min(of_others):.2f} to {max(of_others):.2f}, with a median of "
+            f"{median:.2f}: that is the machine, and the versions of their packages.",
+        )
     return ["\n".join([*lines, markdown(["", "before", "now", "now / before", "commits"], rows), ""])]
+
+
+def _is_without_vlpipe(figure: str) -> bool:
+    return "vlpipe" not in figure and not figure.startswith("pieces")
 
 
 def _moved(before: float, now: float) -> list[str]:

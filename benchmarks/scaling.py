@@ -36,6 +36,7 @@ from rich.table import Table
 import vlpipe
 from benchmarks import results
 from benchmarks.many import PATTERNS, patterns, write_many
+from benchmarks.racing import orders
 
 # Only the processes that measure import TensorFlow, which takes three seconds.
 ARGUMENTS = {"batch_size": 32, "seed": 1, "lengths": True, "dtype": "uint8"}
@@ -158,9 +159,9 @@ def epoch_seconds(cases: list[Case], directory: Path, rounds: int, epochs: int) 
         if (delivered := sum(int(x["lengths"].numpy().sum()) for (x,) in dataset)) != expected:
             raise SystemExit(f"scaling: {case} delivered {delivered} frames of {expected}")
     seconds: list[list[float]] = [[] for _ in cases]
-    for _ in range(rounds):
-        for taken, dataset in zip(seconds, datasets, strict=True):
-            taken.append(timed(iterate, dataset, epochs)[1] / epochs)
+    for numbers in orders(range(len(cases)), rounds):
+        for number in numbers:
+            seconds[number].append(timed(iterate, datasets[number], epochs)[1] / epochs)
     return list(zip(frames, seconds, strict=True))
 
 

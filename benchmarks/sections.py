@@ -23,6 +23,10 @@ def throughput(documents: Documents) -> str:
         "",
         "Valid frames per second (padding is not counted), without a model: in a Python loop, and where given in a graph (`consuming.py`).",
         "",
+        "`recipe`: FloatLists, `tf.io.parse_single_example` and `bucket_by_sequence_length`, as in TensorFlow's guides;",
+        "`by hand, bytes`: the same with frames that are stored as raw bytes; `padded_batch`: that in place of buckets;",
+        "`copy floor`: the same batches, copied from the mapped files into one buffer. `x`: the ratio to the recipe, consumed alike.",
+        "",
     ]
     for name, result in document["results"]["workloads"].items():
         size = f"{result['records']:,} records, {result['frames'] / 1e6:.1f} M frames x {result['d']}, batches of {result['batch_size']}"
@@ -97,7 +101,7 @@ _COUNTS = {"faults": "page faults per batch", "switches": "thread switches per b
 
 def _conclusions(documents: Documents) -> str:
     """Return what the figures imply for the goal of 80 % of the speed of the bare copy loop."""
-    lines = []
+    lines = ["The goal is 80 % of the speed of a loop that only copies the frames of the same batches:", ""]
     for name, result in documents["anatomy"]["results"].items():
         floor = _floor_us(documents, name)
         consumer = result["parts_us"]["consumer, Python"] + result["parts_us"]["consumer, TensorFlow"]
@@ -124,7 +128,9 @@ def training(documents: Documents) -> str:
     text += [
         "Whole epochs of a Conv1D classifier; medians. Each way runs in its own process, and the processes take turns. `waiting` is the",
         "share of `next()` in an epoch of a loop that reads each loss, `in fit` the share that `InputMonitor` gives for an epoch of `fit`;",
-        "`x free` is the ratio to the same number of steps on batches that are already on the device; `compiled` counts compilations.",
+        "`x free` is the ratio to the same number of steps on batches that are already on the device; `compiled` counts compilations. JAX",
+        "compiles a shape when it first occurs, be it in a timed epoch: with many shapes and few epochs, that is most of `s/epoch` and of",
+        "`x free`. `waiting` and `in fit` are of different epochs, and differ where only one of them compiles.",
         "",
     ]
     for document in runs.values():
@@ -226,7 +232,7 @@ def layers(documents: Documents) -> str:
     figures, options = document["results"], document["arguments"]
     text = ["## Mask-aware layers", "", origin(document), ""]
     sizes = f"batch {options['batch']}, {options['frames']} frames, {options['width']} channels, {options['rounds']} interleaved rounds"
-    text += [f"A training step on the {figures['backend']} backend: {sizes}.", ""]
+    text += [f"A training step on the {figures['backend']} backend: {sizes}. The goal is a median ratio of at most 1.25.", ""]
     rows = [
         [name, f"{model['plain_ms']:.1f}", f"{model['masked_ms']:.1f}", f"{model['ratio']:.2f}"]
         for name, model in figures["models"].items()

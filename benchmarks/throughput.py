@@ -6,6 +6,7 @@
 Every way delivers the same records as features, lengths and label. The ways take turns, so that a slow moment of the machine affects all.
 A figure is the median of the rounds: valid frames (padding is not counted) per second over one whole epoch, from the creation of the
 iterator to its end. Before that, one untimed epoch of each way warms the page cache and is compared record by record with what was written.
+Each timed epoch begins with the data in memory, but not in the caches of the processor (benchmarks/racing.py).
 Datasets of tf.data are also consumed by a graph, as `fit` does (benchmarks/consuming.py), and each such epoch is compared in the same way.
 
 Windows of long recordings, and a mix, are compared with whole records of the length of a window (benchmarks/pieces.py).
@@ -21,7 +22,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +35,7 @@ from rich.table import Table
 
 from benchmarks import consuming, pieces
 from benchmarks.peers import PEERS
+from benchmarks.racing import iterate, race, seconds
 from benchmarks.results import parser, save
 
 if TYPE_CHECKING:  # at run time imported in `main`: the peers' processes import this module again, and would each load TensorFlow
@@ -96,19 +97,6 @@ def check(name: str, epochs: Iterable[Any], expected: Counter[int]) -> float:
     return valid / total if total else 1.0
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Return the wall-clock seconds of a call."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def iterate(epochs: Iterable[Any]) -> None:
-    """Iterate over one epoch, as a training loop without a model does."""
-    for _ in epochs:
-        pass
-
-
 def enter_peer(name: str, workload: Workload, directory: Path, workers: list[int], expected: Counter[int]) -> Way:
     """Return a peer with its fastest number of processes; its first epoch, which starts them, is checked."""
     tried: dict[int, float] = {}
@@ -120,16 +108,6 @@ def enter_peer(name: str, workload: Workload, directory: Path, workers: list[int
         if tried[count] == min(tried.values()):
             best = Way(epochs, valid, {"workers": count, "tried": tried})
     return best
-
-
-def race(runs: dict[str, Callable[[], object]], rounds: int, status: Callable[[str], None]) -> dict[str, list[float]]:
-    """Time each run in every round, in turns."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds):
-        for name, run in runs.items():
-            status(f"round {turn + 1} of {rounds}, {name}")
-            times[name].append(seconds(run))
-    return times
 
 
 def summary(times: dict[str, list[float]], lengths: np.ndarray, ways: dict[str, Way]) -> dict[str, dict]:
@@ -235,7 +213,7 @@ def measure_data(scratch: Path, arguments: Arguments, console: Console) -> dict:
 
 def measure_pieces(scratch: Path, arguments: Arguments, console: Console) -> dict[str, Any]:
     """Measure windows and a mix against whole records of their length."""
-    figures = pieces.measure(scratch, 100 if arguments.quick else 3000, arguments.rounds, race)
+    figures = pieces.measure(scratch, 100 if arguments.quick else 3000, arguments.rounds)
     for name, of_one in figures.items():
         console.print(f"{name}: {of_one['frames_per_second'] / 1e6:.1f} M frames/s, x {of_one['ratio']:.2f}")
     return figures

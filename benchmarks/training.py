@@ -4,15 +4,19 @@
                                   [--frames-per-batch N] [--width 256] [--xla] [--data DIR] [--json PATH] [--ways NAME ...]
 
 Every way runs in its own process, so that memory and compilations can be attributed to it. The processes take turns, one epoch each, while
-the others sleep. One warm-up epoch is followed by `--epochs` measured ones; a figure is their median. Reported for each way:
+the others sleep. One warm-up epoch is followed by `--epochs` measured ones; a figure is their median. In the JSON, and in the table under
+the names in parentheses:
 
-seconds            per epoch, from creating the iterator until it is deleted
-wait_share         share of these seconds in `next(iterator)`
-free_input_ratio   seconds of the epoch relative to the same number of steps on batches that are already on the device: a second estimate,
-                   without the timer around `next`. Above 1, input or compiling costs time; free_input_ratio_compiled excludes compiling
-compiles           number of compilations of the step. JAX, and TensorFlow with XLA (its default on a GPU, or `--xla`), compile each shape.
-                   When padding to the longest, nearly every batch has a new shape, which costs about a second: start with few `--records`
-monitor            what `vlpipe.callbacks.InputMonitor` says of one more epoch, by `fit`
+seconds            per epoch, from creating the iterator until it is deleted (s/epoch)
+frames_per_second  without padding (k frames/s); valid_ratio is the share of frames that are no padding (valid)
+wait_share         share of these seconds in `next(iterator)` (waiting)
+free_input_ratio   seconds of the epoch relative to the same number of steps on batches that are already on the device (x free): a second
+                   estimate, without the timer around `next`. Above 1, input or compiling costs time; free_input_ratio_compiled excludes
+                   compiling
+compiles           number of compilations of the step (compiled), which took compile_seconds (compilation, s). JAX, and TensorFlow with XLA
+                   (its default on a GPU, or `--xla`), compile each shape. When padding to the longest, nearly every batch has a new shape,
+                   which costs about a second: start with few `--records`
+monitor            what `vlpipe.callbacks.InputMonitor` says of one more epoch, by `fit`; the share of waiting (in fit)
 loss               over all records after training, in the same batches for all ways, which start from the same weights
 """
 
