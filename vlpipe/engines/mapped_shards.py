@@ -13,7 +13,6 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from vlpipe.engines.gather_copy import address, gather
-from vlpipe.engines.python_calls import collector
 from vlpipe.errors import RESTORE, DatasetError
 from vlpipe.files.tfrecord import HEADER_BYTES, masked_crc
 from vlpipe.regular_files import open_regular
@@ -156,11 +155,7 @@ class Shards:
         Raises:
             DatasetError: a shard became shorter while it was read.
         """
-        collector.resume()  # copying takes most of a call and makes no Python objects
-        try:
-            copied = gather(target, segments.table.reshape(-1, 2))
-        finally:
-            collector.pause()
+        copied = gather(target, segments.table.reshape(-1, 2))
         if copied < target.nbytes:
             self._index.check_files()
             wrong = int(np.searchsorted(np.cumsum(segments.table[..., 1].sum(1)), copied, side="right"))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
 
-from vlpipe.engines.python_calls import collector
+from vlpipe.engines.active_calls import calls
 
 PATIENCE_SECONDS = 30  # for a batch that is read from a slow disk, while the process ends or forks
 
@@ -61,12 +61,8 @@ os.register_at_fork(before=_gate.close, after_in_parent=_gate.open, after_in_chi
 
 def guarded(make: Callable[[int], Any], number: int) -> Any:
     """The batch with a number, made where no fork and no garbage collection comes between."""
-    with _gate:
-        collector.pause()
-        try:
-            return make(number)
-        finally:
-            collector.resume()
+    with _gate, calls:
+        return make(number)
 
 
 class _Cell:
