@@ -304,7 +304,7 @@ def _tf_options(plan: Plan) -> tf.data.Options:
     options.deterministic = True
     # With autotuning, deleting an iterator waits until the autotuner's thread wakes up (0.4 s and more).
     options.autotune.enabled = False
-    # Its rewriting of the pipeline finds nothing in ours, and takes 7 ms at the start of each epoch.
-    options.experimental_optimization.apply_default_optimizations = False
+    if plan.engine == "mapped":  # tf.data's rewriting of the pipeline finds nothing there, and takes 7 ms at the start of each epoch
+        options.experimental_optimization.apply_default_optimizations = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def test_iterators_beside_each_other_have_different_epochs(source: Path) -> None
 
 
 def test_the_known_numbers_are_those_of_tensorflow() -> None:
-    values, epochs, _ = engine_epochs.known_numbers()[:, :-1]
+    values, epochs, _ = engine_epochs.known_numbers()[:-1].T
     assert (np.diff(values) > 0).all()  # no two seeds give the same
     assert (np.bincount(epochs) == engine_epochs.STRIDE).all()
     first, second = engine_epochs.SEEDS
@@ -101,14 +100,14 @@ def test_the_known_numbers_are_those_of_tensorflow() -> None:
 
 def test_beyond_the_known_seeds_numbers_are_new_and_the_same_in_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = engine_epochs.SEEDS
-    known = np.array([[2**62], [0], [0]])  # of no seed
-    monkeypatch.setattr(engine_epochs, "known_numbers", lambda: known)
-    begin = engine_epochs._draw.__wrapped__()
+    values = tf.constant(np.full((1, engine_epochs.KNOWN + 1), 2**62))  # of no seed
+    known = tf.constant([[2**62, 0, 0]] * (engine_epochs.KNOWN + 1), tf.int64)
+    monkeypatch.setattr(engine_epochs, "_known", lambda: (values, known))
     runs = []
     for _ in range(2):
         generator = tf.raw_ops.AnonymousSeedGenerator(seed=np.int64(first), seed2=np.int64(second), reshuffle=True)
-        draw = functools.partial(begin, np.int64(0), np.int64(1), generator.handle)
-        runs.append([int(draw()) for _ in range(5)])
+        drawn = engine_epochs._drawn(generator.handle, 1, np.int64(0))
+        runs.append([int(number) for _ in range(5) for number in drawn])
     assert runs[0] == runs[1]
     assert len(set(runs[0])) == 5
     assert min(runs[0]) >= engine_epochs.KNOWN // engine_epochs.STRIDE

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import threading
-import weakref
 
 import numpy as np
+
+from vlpipe.engines.gather_copy import address
 
 # TensorFlow takes over an array without a copy if its data have this alignment (Eigen's AVX-512 packets).
 ALIGNMENT = 64
@@ -41,16 +42,15 @@ class Pool:
             buffer = self._free.pop() if self._free else None  # the one that was returned last is the warmest in the cache
         if buffer is None:
             buffer = aligned(self._capacity)
-        lease = _Lease(buffer, size)
-        weakref.finalize(lease, self._give_back, buffer).atexit = False
-        return np.asarray(lease).view(dtype).reshape(shape)
+        return np.asarray(_Lease(self, buffer, size)).view(dtype).reshape(shape)
 
     def clear(self) -> None:
         """Return all free buffers to the system."""
         with self._lock:
             self._free.clear()
 
-    def _give_back(self, buffer: np.ndarray) -> None:
+    def give_back(self, buffer: np.ndarray) -> None:
+        """Take back a buffer on which there are no arrays."""
         with self._lock:
             if len(self._free) < self._keep:
                 self._free.append(buffer)
@@ -59,8 +59,12 @@ class Pool:
 class _Lease:
     """Lives as long as any array on the buffer: a view refers to the object that owns the memory, not to the array it was made from."""
 
-    def __init__(self, buffer: np.ndarray, size: int) -> None:
-        self.__array_interface__ = {"version": 3, "data": (buffer.ctypes.data, False), "shape": (size,), "typestr": "|u1"}
+    def __init__(self, pool: Pool, buffer: np.ndarray, size: int) -> None:
+        self._pool, self._buffer = pool, buffer
+        self.__array_interface__ = {"version": 3, "data": (address(buffer), False), "shape": (size,), "typestr": "|u1"}
+
+    def __del__(self) -> None:
+        self._pool.give_back(self._buffer)
 
 
 def aligned(size: int) -> np.ndarray:

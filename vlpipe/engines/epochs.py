@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.python_calls import keep_alive, wait_at_exit
+from vlpipe.engines.light_function import ON_ITS_DEVICE
+from vlpipe.engines.python_calls import keep_alive
 from vlpipe.planning.resume import ENDLESS
 
 SEEDS = (4, 1)  # with these, the `known_numbers` all differ
@@ -59,7 +60,7 @@ def epochs(repeat: bool, start: tuple[int, int]) -> Epochs:
     zeros = tf.data.Dataset.from_tensors(np.int64(0))
     return Epochs(
         tf.data.Dataset.zip((_drawn(generator, 1, np.int64(0)), zeros)),
-        lambda steps: _drawn(generator, steps, np.arange(steps, dtype=np.int64)).unbatch(),
+        lambda steps: _unbatched(_drawn(generator, steps, np.arange(steps, dtype=np.int64))),
         functools.partial(_counted, generator, deleter),
     )
 
@@ -70,12 +71,18 @@ def _drawn(generator: tf.Tensor, factor: int, offsets: np.ndarray | np.int64) ->
         # The raw op, because `Dataset.map` traces its function for every dataset, and TensorFlow keeps each of these for ever (150 KB).
         drawn = tf.raw_ops.MapDataset(
             input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.from_tensors(offsets)),
-            other_arguments=[tf.constant(factor, tf.int64), generator],
+            other_arguments=[tf.constant(factor, tf.int64), generator, *_known()],
             f=_draw(),
             output_types=[tf.int64],
             output_shapes=[offsets.shape],
         )
     return tf.data.experimental.from_variant(drawn, tf.TensorSpec(offsets.shape, tf.int64))
+
+
+def _unbatched(numbers: tf.data.Dataset) -> tf.data.Dataset:
+    """`numbers.unbatch()` without the map that it puts in between, whose function changes nothing."""
+    unbatched = tf.raw_ops.UnbatchDataset(input_dataset=tf.data.experimental.to_variant(numbers), **NUMBERS)
+    return tf.data.experimental.from_variant(unbatched, tf.TensorSpec([], tf.int64))
 
 
 def _counted(generator: tf.Tensor, deleter: tf.Tensor, batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -99,7 +106,7 @@ def _counted(generator: tf.Tensor, deleter: tf.Tensor, batches: tf.data.Dataset)
 
 @functools.cache
 def known_numbers() -> np.ndarray:
-    """int64 `[3, KNOWN + 1]`, ascending: the random number that each of the first seeds gives, the number of the epoch that it begins, and
+    """int64 `[KNOWN + 1, 3]`, ascending: the random number that each of the first seeds gives, the number of the epoch that it begins, and
     how many repetitions of a dataset draw the seeds that are left to the next multiple of `STRIDE`; and an end."""
     places = np.arange(KNOWN, dtype=np.uint32)
     zeros = np.zeros(KNOWN, np.uint32)
@@ -110,8 +117,15 @@ def known_numbers() -> np.ndarray:
     numbers = _philox(seeds[0], (zeros, zeros, seeds[1], zeros))[0]
     left = (STRIDE - 1 - places.astype(np.int64)) % STRIDE
     times = np.where(left > 1, left - 1, left)  # a repetition draws a seed, and the end of all of them one more
-    known = np.stack([numbers.astype(np.int64), places // STRIDE, times])
-    return np.append(known[:, np.argsort(numbers)], [[2**62], [0], [0]], axis=1)
+    known = np.stack([numbers.astype(np.int64), places // STRIDE, times], axis=1)
+    return np.append(known[np.argsort(numbers)], [[2**62, 0, 0]], axis=0)
+
+
+@functools.cache
+def _known() -> tuple[tf.Tensor, tf.Tensor]:
+    """The `known_numbers`, which all datasets share: their first column as a row, and all."""
+    with tf.init_scope(), tf.device("CPU:0"):
+        return tf.constant(known_numbers()[None, :, 0]), tf.constant(known_numbers())
 
 
 def _philox(key: np.ndarray, counter: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -129,32 +143,28 @@ def _philox(key: np.ndarray, counter: tuple[np.ndarray, ...]) -> tuple[np.ndarra
 def _draw() -> Any:
     """The function that begins an iteration: it returns the number of its epoch * factor + offsets. It is traced once in a process.
 
-    It gets the offsets, the factor, and the generator of seeds.
+    It gets the offsets, the factor, the generator of seeds, and both tensors of `_known`.
     """
     signature = [tf.TensorSpec(None, tf.int64), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.resource)]
-    recognised = wait_at_exit(_recognised, known_numbers())
+    signature += [tf.TensorSpec([1, KNOWN + 1], tf.int64), tf.TensorSpec([KNOWN + 1, 3], tf.int64)]
 
     # As few operations as possible, and no tf.cond or loop, whose branches would be functions.
-    @tf.function(input_signature=signature, autograph=False)
-    def draw(offsets: tf.Tensor, factor: tf.Tensor, generator: tf.Tensor) -> tf.Tensor:
+    @tf.function(input_signature=signature, autograph=False, experimental_attributes=ON_ITS_DEVICE)
+    def draw(offsets: tf.Tensor, factor: tf.Tensor, generator: tf.Tensor, values: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
         one = _random(generator)
-        numbers, times = tf.numpy_function(recognised, [_single(one), offsets, factor], [tf.int64, tf.int64], stateful=False)
+        random = _single(one)
+        at = tf.raw_ops.LowerBound(sorted_inputs=values, values=tf.reshape(random, [1, 1]), out_type=tf.int64)
+        value, epoch, times = tf.unstack(tf.reshape(tf.raw_ops.GatherNd(params=known, indices=at), [3]))
+        # Beyond the known seeds, an order that is random, yet the same for the same seed.
+        epoch = tf.raw_ops.SelectV2(condition=tf.equal(value, random), t=epoch, e=KNOWN + random)
         repeated = tf.raw_ops.RepeatDataset(input_dataset=one, count=times, **NUMBERS)
-        last = tf.raw_ops.TensorDataset(components=[numbers], output_shapes=[None])
+        last = tf.raw_ops.TensorDataset(components=[offsets], output_shapes=[None])
         both = tf.raw_ops.ConcatenateDataset(input_dataset=repeated, another_dataset=last, output_types=[tf.int64], output_shapes=[None])
         skipped = tf.raw_ops.SkipDataset(input_dataset=both, count=times, output_types=[tf.int64], output_shapes=[None])
-        return tf.raw_ops.DatasetToSingleElement(dataset=skipped, output_types=[tf.int64], output_shapes=[None])[0]
+        offsets = tf.raw_ops.DatasetToSingleElement(dataset=skipped, output_types=[tf.int64], output_shapes=[None])[0]
+        return offsets + epoch * factor
 
     return draw.get_concrete_function()
-
-
-def _recognised(known: np.ndarray, random: np.int64, offsets: np.ndarray, factor: np.int64) -> tuple[np.ndarray, np.int64]:
-    """The numbers of the iteration that the generator begins with a random number, and how many repetitions follow."""
-    values, epochs, times = known
-    at = np.searchsorted(values, random)
-    if values[at] != random:  # beyond the known seeds: an order that is random, yet the same for the same seed
-        return offsets + (KNOWN + random) * factor, np.int64(0)
-    return offsets + epochs[at] * factor, times[at]
 
 
 def _random(generator: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,7 @@ from vlpipe.engines.augment import Augmenter
 from vlpipe.engines.batch_reader import AHEAD, BatchReader
 from vlpipe.engines.epochs import Epochs
 from vlpipe.engines.grouping import Flat
+from vlpipe.engines.light_function import light_map
 from vlpipe.engines.parse import Parser
 from vlpipe.engines.python_calls import keep_alive, wait_at_exit
 from vlpipe.planning.damage import Skipped
@@ -34,12 +35,12 @@ def batches(plan: Plan, epochs: Epochs, deliver: Callable[[Flat], Any], skipped:
     """
     reader = _BatchReader(plan, skipped)
     # One number for epoch and batch: each further function that tf.data calls for a batch takes longer than copying 100 short records.
-    untouched = tf.autograph.experimental.do_not_convert
-    delivered = epochs.steps(plan.steps_per_epoch).map(
-        untouched(lambda number: deliver(reader.in_graph(number))),
-        num_parallel_calls=_parallelism(plan),
-        deterministic=True,
-    )
+    make = tf.autograph.experimental.do_not_convert(lambda number: deliver(reader.in_graph(number)))
+    numbers, parallelism = epochs.steps(plan.steps_per_epoch), _parallelism(plan)
+    if reader.is_copy:
+        delivered = light_map(numbers, make, parallelism)
+    else:
+        delivered = numbers.map(make, num_parallel_calls=parallelism, deterministic=True)
     keep_alive(reader, delivered, _BatchReader.release)
     return delivered
 
@@ -49,11 +50,16 @@ def _parallelism(plan: Plan) -> int:
 
 
 class _BatchReader(BatchReader):
-    """Reads the batch with a given number as tensors, too."""
+    """Reads the batch with a given number as tensors, too.
+
+    Attributes:
+        is_copy: the arrays are the tensors; nothing is computed in the graph.
+    """
 
     def __init__(self, plan: Plan, skipped: Skipped | None = None) -> None:
         super().__init__(plan, skipped, ahead=_parallelism(plan))
         self._parser, self._augmenter = Parser(plan), Augmenter(plan)
+        self.is_copy = not (self._parser or self.example_labels or plan.frame_plan.has_transforms or plan.options.batching == "ragged")
 
     def in_graph(self, number: tf.Tensor) -> Flat:
         """The flat batch with a number, as tensors."""
@@ -65,7 +71,6 @@ class _BatchReader(BatchReader):
         for part, tensor in zip(self.parts, tensors, strict=True):
             tensor.set_shape(part.shape)
             batch[part.name] = tensor
-        epoch = number // self._plan.steps_per_epoch
         data = batch.pop("records", None)
         if self.example_labels:
             values = parse_batch(self._index.schema, self.example_labels, data)
@@ -78,7 +83,7 @@ class _BatchReader(BatchReader):
             values = batch[name.removeprefix("splits:")]
             batch[name.removeprefix("splits:")] = tf.RaggedTensor.from_row_splits(values, batch.pop(name), validate=False)
         if self._plan.frame_plan.has_transforms:
-            return transform_batch(self._plan, {**batch, "epoch": epoch}, self._augmenter)
+            return transform_batch(self._plan, {**batch, "epoch": number // self._plan.steps_per_epoch}, self._augmenter)
         batch.pop("bucket", None)
         return batch
 

@@ -34,7 +34,8 @@ class FlatBatches:
         self._parts = [(part.name, part.make is None) for part in self._reader.parts]
         self._purposes = purposes_of(type(augment).__name__ for augment in plan.options.augment or ())
         keep = ahead + IN_TRANSIT
-        features = plan.selection.features if plan.frame_plan.has_transforms else ()
+        self._has_transforms = plan.frame_plan.has_transforms
+        features = plan.selection.features if self._has_transforms else ()
         self._pools = {name: Pool(plan.memory.peak_bytes(name), keep) for name in features}
 
     def __call__(self, number: int) -> Flat:
@@ -49,7 +50,7 @@ class FlatBatches:
         data = batch.pop("records", None)
         if data is not None:
             batch |= self._labels(number, data)
-        if plan.frame_plan.has_transforms:
+        if self._has_transforms:
             with np.errstate(all="ignore"):  # NaN and infinities are delivered, as TensorFlow computes them, or found below
                 batch = self._transformed(batch, number // plan.steps_per_epoch)
         batch.pop("bucket", None)

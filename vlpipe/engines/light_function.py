@@ -1,0 +1,42 @@
+"""Functions that tf.data runs as they are.
+
+TensorFlow optimizes each function of a dataset anew for every iterator: 4 ms at least, for functions that are one call into Python or a few
+operations. It leaves out those that stay on the device of the dataset, as functions with the attribute `ON_ITS_DEVICE` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from vlpipe.engines.python_calls import keep_alive
+
+ON_ITS_DEVICE = {"experimental_ints_on_device": True}
+
+
+def light_map(numbers: tf.data.Dataset, function: Callable[[tf.Tensor], Any], num_parallel_calls: int) -> tf.data.Dataset:
+    """`numbers.map(function, num_parallel_calls, deterministic=True)`, with a light function.
+
+    Args:
+        numbers: a dataset of tensors.
+        function: returns tensors, in any structure of tuples and dicts.
+    """
+    traced = tf.function(function, autograph=False, experimental_attributes=ON_ITS_DEVICE).get_concrete_function(numbers.element_spec)
+    # As tf.data has it: `structured_outputs` may have less of the shapes, and the dataset sorts the keys of dicts.
+    spec = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), traced.structured_outputs)
+    flat = tf.nest.flatten(spec)
+    mapped = tf.raw_ops.ParallelMapDatasetV2(
+        input_dataset=tf.data.experimental.to_variant(numbers),
+        other_arguments=traced.captured_inputs,
+        num_parallel_calls=tf.constant(num_parallel_calls, tf.int64),
+        f=traced,
+        output_types=[part.dtype for part in flat],
+        output_shapes=[part.shape for part in flat],
+        deterministic="true",
+        preserve_cardinality=True,
+    )
+    dataset = tf.data.experimental.from_variant(mapped, spec)
+    keep_alive(traced, dataset)
+    return dataset
