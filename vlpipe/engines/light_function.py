@@ -21,12 +21,12 @@ def light_map(numbers: tf.data.Dataset, function: Callable[[tf.Tensor], Any], nu
 
     Args:
         numbers: a dataset of tensors.
-        function: returns tensors, in any structure of tuples and dicts.
+        function: returns tensors and None, in any structure of tuples and dicts.
     """
     traced = tf.function(function, autograph=False, experimental_attributes=ON_ITS_DEVICE).get_concrete_function(numbers.element_spec)
-    # As tf.data has it: `structured_outputs` may have less of the shapes, and the dataset sorts the keys of dicts.
-    spec = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), traced.structured_outputs)
-    flat = tf.nest.flatten(spec)
+    none, _ = tf.data.Dataset.from_tensors((None, 0)).element_spec
+    spec = tf.nest.map_structure(lambda part: none if part is None else tf.TensorSpec(part.shape, part.dtype), traced.structured_outputs)
+    flat = [part for part in tf.nest.flatten(spec) if isinstance(part, tf.TensorSpec)]
     mapped = tf.raw_ops.ParallelMapDatasetV2(
         input_dataset=tf.data.experimental.to_variant(numbers),
         other_arguments=traced.captured_inputs,
