@@ -115,6 +115,24 @@ def test_a_child_collects_for_itself(calls: ActiveCalls) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_a_process_that_is_forked_in_a_collection_collects(calls: ActiveCalls) -> None:
+    begun, kept, seen = threading.Event(), [], []
+
+    def slow() -> None:
+        begun.set()
+        time.sleep(0.5)
+
+    with calls:
+        Circle(slow)
+        wait(lambda: bool(kept.append([0]) or begun.is_set()))
+        child = os.fork()
+        if not child:
+            Circle(lambda: seen.append(0))
+            gc.collect()
+            os._exit(not seen)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 GARBAGE = """
 import gc, sys, time, weakref
 import tensorflow as tf, vlpipe

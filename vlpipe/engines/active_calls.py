@@ -3,7 +3,7 @@
 Python's cyclic garbage collector runs in the thread that allocates the one object too many. In a call from TensorFlow, and in TensorFlow's
 own Python code around it, that may collect the iterator that this call serves: the iterator's destructor waits for the call, and the call
 for the destructor. Neither ends, and no garbage is collected any more. So the collector is disabled while there are calls, and a thread
-that no iterator waits for collects in its place.
+that no iterator waits for collects in its place. Where the user has disabled it before, it stays so; a `gc.disable` meanwhile is not seen.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class ActiveCalls:
     def _collect(self) -> None:
         collection = _Collection()
         while not self._is_over():
-            collection.collect_due()
+            with _collecting:
+                collection.collect_due()
 
     def _is_over(self) -> bool:
         """Wait a little; then, if there are no calls any more, enable Python's collector."""
@@ -91,6 +92,10 @@ class ActiveCalls:
             return True
         finally:
             self._lock.release()
+
+
+_collecting = threading.RLock()  # a process that is forked meanwhile would never collect; a finalizer may fork
+os.register_at_fork(before=_collecting.acquire, after_in_parent=_collecting.release, after_in_child=_collecting.release)
 
 
 class _Collection:
