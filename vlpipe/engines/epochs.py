@@ -81,7 +81,8 @@ def _drawn(generator: tf.Tensor, factor: int, offsets: np.ndarray | np.int64) ->
 
 def _unbatched(numbers: tf.data.Dataset) -> tf.data.Dataset:
     """`numbers.unbatch()` without the map that it puts in between, whose function changes nothing."""
-    unbatched = tf.raw_ops.UnbatchDataset(input_dataset=tf.data.experimental.to_variant(numbers), **NUMBERS)
+    with tf.device("CPU:0"):
+        unbatched = tf.raw_ops.UnbatchDataset(input_dataset=tf.data.experimental.to_variant(numbers), **NUMBERS)
     return tf.data.experimental.from_variant(unbatched, tf.TensorSpec([], tf.int64))
 
 

@@ -27,16 +27,17 @@ def light_map(numbers: tf.data.Dataset, function: Callable[[tf.Tensor], Any], nu
     none, _ = tf.data.Dataset.from_tensors((None, 0)).element_spec
     spec = tf.nest.map_structure(lambda part: none if part is None else tf.TensorSpec(part.shape, part.dtype), traced.structured_outputs)
     flat = [part for part in tf.nest.flatten(spec) if isinstance(part, tf.TensorSpec)]
-    mapped = tf.raw_ops.ParallelMapDatasetV2(
-        input_dataset=tf.data.experimental.to_variant(numbers),
-        other_arguments=traced.captured_inputs,
-        num_parallel_calls=tf.constant(num_parallel_calls, tf.int64),
-        f=traced,
-        output_types=[part.dtype for part in flat],
-        output_shapes=[part.shape for part in flat],
-        deterministic="true",
-        preserve_cardinality=True,
-    )
+    with tf.device("CPU:0"):  # where tf.data runs, even on a machine with a GPU
+        mapped = tf.raw_ops.ParallelMapDatasetV2(
+            input_dataset=tf.data.experimental.to_variant(numbers),
+            other_arguments=traced.captured_inputs,
+            num_parallel_calls=tf.constant(num_parallel_calls, tf.int64),
+            f=traced,
+            output_types=[part.dtype for part in flat],
+            output_shapes=[part.shape for part in flat],
+            deterministic="true",
+            preserve_cardinality=True,
+        )
     dataset = tf.data.experimental.from_variant(mapped, spec)
     keep_alive(traced, dataset)
     return dataset
