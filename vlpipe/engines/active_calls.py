@@ -15,7 +15,7 @@ import threading
 import time
 
 QUIET_SECONDS = 0.02  # without a call: then no further call is about to begin
-PATIENCE_SECONDS = 30  # for a call that reads from a slow disk
+PATIENCE_SECONDS = 30  # for a call that reads from a slow disk, while the process ends or forks
 PERIOD_SECONDS = 0.05  # between two looks at what there is to collect
 # Without a call, until Python collects by itself again: TensorFlow formats the traceback of a call that failed in its own thread.
 IDLE_SECONDS = 2.0
@@ -76,12 +76,12 @@ class ActiveCalls:
 
     def _collect(self) -> None:
         collection = _Collection()
-        while not self._is_over():
-            with _collecting:
+        while not self._handed_back():
+            with _collection_lock:
                 collection.collect_due()
 
-    def _is_over(self) -> bool:
-        """Wait a little; then, if there are no calls any more, enable Python's collector."""
+    def _handed_back(self) -> bool:
+        """Wait a little; then, if there have been no calls for a while, enable Python's collector again, and return True."""
         ending = self._over.wait(PERIOD_SECONDS)
         self._lock.acquire()  # no `with`, which may allocate a tuple behind `gc.enable`, and so collect under the lock
         try:
@@ -94,8 +94,9 @@ class ActiveCalls:
             self._lock.release()
 
 
-_collecting = threading.RLock()  # a process that is forked meanwhile would never collect; a finalizer may fork
-os.register_at_fork(before=_collecting.acquire, after_in_parent=_collecting.release, after_in_child=_collecting.release)
+# A child that is forked in the middle of a collection would never collect. It can be taken twice, because a finalizer may fork.
+_collection_lock = threading.RLock()
+os.register_at_fork(before=_collection_lock.acquire, after_in_parent=_collection_lock.release, after_in_child=_collection_lock.release)
 
 
 class _Collection:

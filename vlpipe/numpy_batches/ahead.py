@@ -15,9 +15,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
 
-from vlpipe.engines.active_calls import calls
-
-PATIENCE_SECONDS = 30  # for a batch that is read from a slow disk, while the process ends or forks
+from vlpipe.engines.active_calls import PATIENCE_SECONDS, calls
 
 
 class _Gate:
