@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vlpipe.engines.light_function import light_map
+from vlpipe.engines.light_function import light_map, tensors_of
 
 TABLE = tf.constant([5.0, 6.0, 7.0, 8.0])
 
@@ -46,3 +46,10 @@ def test_an_error_is_that_of_the_function() -> None:
     assert [int(next(iterator)) for _ in range(2)] == [0, 1]
     with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
         next(iterator)
+
+
+def test_the_tensors_of_an_element() -> None:
+    ragged = tf.ragged.constant([[1.0], []])
+    spec = tf.data.Dataset.from_tensors(({"x": ragged, "n": 1}, None, np.float32([2]))).element_spec
+    found = [(tensor.dtype, tensor.shape.rank) for tensor in tensors_of(spec)]
+    assert found == [(tf.int32, 0), (tf.variant, None), (tf.float32, 1)]  # dicts in the order of their keys

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from vlpipe.engines.light_function import ON_ITS_DEVICE
+from vlpipe.engines.light_function import ON_ITS_DEVICE, tensors_of
 from vlpipe.engines.python_calls import keep_alive
 from vlpipe.planning.resume import ENDLESS
 
@@ -88,7 +88,7 @@ def _unbatched(numbers: tf.data.Dataset) -> tf.data.Dataset:
 
 def _counted(generator: tf.Tensor, deleter: tf.Tensor, batches: tf.data.Dataset) -> tf.data.Dataset:
     spec = batches.element_spec
-    plain = [part if isinstance(part, tf.TensorSpec) else tf.TensorSpec(None, tf.variant) for part in tf.nest.flatten(spec)]
+    flat = tensors_of(spec)
     with tf.device("CPU:0"):
         shuffled = tf.raw_ops.ShuffleDatasetV3(
             input_dataset=tf.data.experimental.to_variant(batches),
@@ -96,8 +96,8 @@ def _counted(generator: tf.Tensor, deleter: tf.Tensor, batches: tf.data.Dataset)
             seed=np.int64(SEEDS[0]),
             seed2=np.int64(SEEDS[1]),
             seed_generator=generator,
-            output_types=[part.dtype for part in plain],
-            output_shapes=[part.shape for part in plain],
+            output_types=[part.dtype for part in flat],
+            output_shapes=[part.shape for part in flat],
             reshuffle_each_iteration=True,
         )
     counted = tf.data.experimental.from_variant(shuffled, spec)
