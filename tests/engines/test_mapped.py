@@ -18,6 +18,7 @@ import tensorflow as tf
 import vlpipe
 from tests.engines.test_stream import cuts_and_flips, framed, share_of
 from vlpipe.engines import mapped, mapped_shards
+from vlpipe.engines.batch_reader import BLOCK_STEPS, BatchReader
 from vlpipe.planning.make_plan import make_plan
 from vlpipe.planning.options import Options
 from vlpipe.sources.native import open_source
@@ -368,3 +369,12 @@ def test_datasets_that_are_gone_leave_no_index_behind(tmp_path: Path) -> None:
     mapped, graph = map(float, done.stdout.split())
     assert mapped < 200_000
     assert graph < 200_000
+
+
+def test_the_next_block_is_looked_up_before_calls_need_it(tmp_path: Path) -> None:
+    source = tmp_path / "data"
+    vlpipe.write(source, [{"features": np.zeros((1, 1), np.float32)} for _ in range(3 * BLOCK_STEPS)])
+    reader = BatchReader(make_plan(open_source(source), Options(batch_size=1, label=False)))
+    blocks = [len(reader._blocks) for number in range(3 * BLOCK_STEPS) if reader(number)]
+    half = BLOCK_STEPS // 2
+    assert blocks == [1] * half + [2] * BLOCK_STEPS + [3] * (BLOCK_STEPS + half)

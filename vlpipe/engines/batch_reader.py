@@ -33,7 +33,7 @@ from vlpipe.transforms.audio_features import WaveformFeatures
 # Batches that are looked up together. With 128 records a batch, one batch at a time takes 100 us of Python, for which the loop over the
 # batches waits as well (the interpreter lock): 40 % more time a batch.
 BLOCK_STEPS = 16
-MAX_BLOCKS = 4  # kept in memory: several iterators may be active
+MAX_BLOCKS = 8  # kept in memory: two of each active iterator
 # Batches that are made ahead of the model; each waits, finished, in its place of the parallel map. Two keep two cores busy only as long as
 # no thread waits for the interpreter lock (10 % more time a batch), and a prefetch after the map costs one more thread switch (5 to 10 %).
 AHEAD = 4
@@ -121,6 +121,8 @@ class BatchReader:
         self._shards.begin(epoch, first=step == 0)
         block, position = divmod(step, self._block_size)
         batch, rows, table, *inputs = self._inputs(epoch, block)[position]
+        if position == BLOCK_STEPS // 2 and (block + 1) * self._block_size < self._plan.steps_per_epoch:
+            self._inputs(epoch, block + 1)  # before the calls need it: they would all wait for it
         if self._screen is None:
             self._shards.check(rows, table)
         elif (screened := self._screen(batch, epoch)) is not batch:
@@ -130,14 +132,17 @@ class BatchReader:
     def _inputs(self, epoch: int, block: int) -> list[tuple[Any, ...]]:
         """For each batch of a block: itself, its rows, their entries in the index, and the inputs of its parts."""
         key = (self._shards.changes, epoch, block)
-        with self._lock:  # the call that makes the next batch needs the same block
-            if key not in self._blocks:
-                while len(self._blocks) >= MAX_BLOCKS:
-                    del self._blocks[next(iter(self._blocks))]
-                first, schedule = block * self._block_size, self._plan.schedule
-                steps = range(first, min(first + self._block_size, self._plan.steps_per_epoch))
-                self._blocks[key] = self._looked_up(epoch, [schedule.batch(epoch, step) for step in steps])
-            return self._blocks[key]
+        inputs = self._blocks.get(key)
+        if inputs is None:
+            with self._lock:
+                inputs = self._blocks.get(key)  # another call may have looked it up
+                if inputs is None:
+                    while len(self._blocks) >= MAX_BLOCKS:
+                        del self._blocks[next(iter(self._blocks))]
+                    first, schedule = block * self._block_size, self._plan.schedule
+                    steps = range(first, min(first + self._block_size, self._plan.steps_per_epoch))
+                    inputs = self._blocks[key] = self._looked_up(epoch, [schedule.batch(epoch, step) for step in steps])
+        return inputs
 
     def _looked_up(self, epoch: int, batches: list[Batch]) -> list[tuple[Any, ...]]:
         planned = self._plan.pieces.take(np.concatenate([batch.pieces for batch in batches]))

@@ -97,13 +97,12 @@ def _system_call() -> Copy | None:
         write = ctypes.CDLL(None, use_errno=True).process_vm_writev
     except (OSError, AttributeError):
         return None
-    write.restype = ctypes.c_ssize_t
+    write.restype, whole = ctypes.c_ssize_t, ctypes.c_uint64 * 2
     table = (ctypes.c_void_p, ctypes.c_ulong)  # a struct iovec each: address and bytes
     write.argtypes = (ctypes.c_int, *table, *table, ctypes.c_ulong)
 
     def copy(target: int, segments: np.ndarray, asked: int) -> int:
-        whole = (ctypes.c_uint64 * 2)(target, asked)
-        return int(write(os.getpid(), address(segments), len(segments), whole, 1, 0))
+        return write(os.getpid(), address(segments), len(segments), whole(target, asked), 1, 0)
 
     # Containers and sandboxes may forbid it.
     here, there = np.arange(8, dtype=np.uint8), np.zeros(8, np.uint8)

@@ -144,11 +144,10 @@ class FrameCopier:
     def __call__(self, job: CopyJob) -> np.ndarray:
         """The array of a job."""
         array = self._pool.empty(job.shape, self.dtype)
-        flat = array.reshape(-1)
         if self._decoder.is_copy:
-            self._shards.copy(flat.view(np.uint8), job.segments)
+            self._shards.copy(array, job.segments)
             return array
-        values = self._decoded(job)
+        values, flat = self._decoded(job), array.reshape(-1)
         if len(values) == len(flat):
             flat[:] = values
             return array

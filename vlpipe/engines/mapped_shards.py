@@ -193,9 +193,10 @@ class Shards:
         if self._verify == "never":
             return
         if self._verify == "first":
-            new = ~self._verified[rows]
-            if not new.any():
+            verified = self._verified.take(rows)
+            if verified.all():
                 return
+            new = ~verified
             rows, table = rows[new], table[new]
         damaged = []
         for row, record, expected in zip(rows.tolist(), self._records_or_errors(table), table["checksum"].tolist(), strict=True):

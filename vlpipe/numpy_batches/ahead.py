@@ -26,16 +26,17 @@ class _Gate:
 
     def reset(self) -> None:
         """Open, with nobody inside."""
-        self._changed, self._inside, self._closed = threading.Condition(), 0, False
+        self._lock = threading.RLock()  # taken twice for each batch, without the Python code of the condition
+        self._changed, self._inside, self._closed = threading.Condition(self._lock), 0, False
 
     def __enter__(self) -> None:
-        with self._changed:
+        with self._lock:
             while self._closed:
                 self._changed.wait()
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
-        with self._changed:
+        with self._lock:
             self._inside -= 1
             if self._closed:
                 self._changed.notify_all()
