@@ -36,7 +36,7 @@ def throughput(figure: Figure, documents: dict[str, Any]) -> None:
     workloads = documents["throughput"]["results"]["workloads"]
     for axes, (name, result) in zip(figure.subplots(1, len(workloads), squeeze=False)[0], workloads.items(), strict=True):
         ways = dict(sorted(result["ways"].items(), key=lambda item: item[1]["frames_per_second"]))
-        colours = [OURS if way.startswith("vlpipe") else FLOOR if way.startswith("copy floor") else OTHERS for way in ways]
+        colours = [OURS if way.startswith("vlpipe") else FLOOR if way.startswith("copy") else OTHERS for way in ways]
         axes.barh(list(ways), [way["frames_per_second"] / 1e6 for way in ways.values()], color=colours)
         axes.set(title=name, xlabel="million valid frames per second")
         axes.tick_params(axis="y", labelsize=7)

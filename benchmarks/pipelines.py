@@ -1,4 +1,4 @@
-"""The ways to read a dataset through tf.data: vlpipe's engines, the pipelines of TensorFlow's guides, and a bare copy as the upper bound.
+"""The ways to read a dataset through tf.data: vlpipe's engines, and the pipelines of TensorFlow's guides.
 
 A way converts a task to a `tf.data.Dataset` (`vlpipe batches`: to an iterable of arrays) of ({"features": float32 `[B, T, d]`, "lengths":
 `[B]`}, label); the label is omitted where the task has none.
@@ -7,8 +7,6 @@ A way converts a task to a `tf.data.Dataset` (`vlpipe batches`: to an iterable o
 from __future__ import annotations
 
 import json
-import mmap
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,50 +190,3 @@ WAYS: dict[str, Callable[[Task], Any]] = {
     "vlpipe stream": engine(engine="stream"),
     ARRAYS: without_tf_data,
 }
-
-
-class CopyFloor:
-    """The same batches copied from the mapped files into one warm padded buffer: no framework, no checksums, no consumer.
-
-    Frames are copied in their stored dtype.
-    """
-
-    def __init__(self, task: Task) -> None:
-        rows = np.load(task.native / "index.npy")
-        files = [os.open(shard, os.O_RDONLY) for shard in task.shards]
-        self._maps = [np.frombuffer(mmap.mmap(file, 0, access=mmap.ACCESS_READ), np.uint8) for file in files]
-        for file in files:
-            os.close(file)
-        self._views = [memoryview(mapped) for mapped in self._maps]
-        start = "start" if task.features == next(iter(task.schema.sequences)) else f"start:{task.features}"
-        self._shard, self._frames = rows["shard"].tolist(), task.lengths
-        self._start = rows["offset"].astype(np.int64) + 12 + rows[start]
-        self._width = task.sequence.frame_bytes
-        order = np.argsort(self._frames, kind="stable")
-        batches = [order[first : first + task.batch_size] for first in range(0, len(order), task.batch_size)]
-        self._batches = [batches[number] for number in np.random.default_rng(0).permutation(len(batches))]
-        largest = max(len(batch) * int(self._frames[batch].max()) for batch in batches) * self._width
-        self._buffer = np.zeros(largest, np.uint8)
-        self._zeros = memoryview(bytes(int(self._frames.max()) * self._width))
-
-    def numpy(self) -> None:
-        """Copy by slices of arrays."""
-        for batch in self._batches:
-            frames = self._frames[batch] * self._width
-            room = int(frames.max())
-            out = self._buffer[: len(batch) * room].reshape(len(batch), room)
-            for row, (record, size, start) in enumerate(zip(batch.tolist(), frames.tolist(), self._start[batch].tolist(), strict=True)):
-                out[row, :size] = self._maps[self._shard[record]][start : start + size]
-                out[row, size:] = 0
-
-    def memoryview(self) -> None:
-        """Copy by slices of memoryviews."""
-        out = memoryview(self._buffer)
-        for batch in self._batches:
-            frames = self._frames[batch] * self._width
-            room = int(frames.max())
-            position = 0
-            for record, size, start in zip(batch.tolist(), frames.tolist(), self._start[batch].tolist(), strict=True):
-                out[position : position + size] = self._views[self._shard[record]][start : start + size]
-                out[position + size : position + room] = self._zeros[: room - size]
-                position += room

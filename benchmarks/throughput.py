@@ -1,4 +1,4 @@
-"""How fast batches are delivered: vlpipe, the pipelines of TensorFlow's guides, alternatives to tf.data, and a bare copy.
+"""How fast batches are delivered: vlpipe, the pipelines of TensorFlow's guides, alternatives to tf.data, and bare copies.
 
     python -m benchmarks.throughput [--workloads speech events] [--rounds 5] [--keep DIR] [--ways NAME ...] [--peers NAME ...] [--json PATH]
     python -m benchmarks.throughput --data DIR [--batch-size 32] [--features NAME] [--label NAME]
@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import consuming, pieces
+from benchmarks.copying import CopyFloor, CopyOnEveryCore, Frames
 from benchmarks.peers import PEERS
 from benchmarks.racing import iterate, race, seconds
 from benchmarks.results import parser, save
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # at run time imported in `main`: the peers' processes import
 Arguments = argparse.Namespace
 QUICK = {"speech": 60, "events": 300}
 FLOOR = "copy floor"
+EVERY_CORE = "copy on every core"
 IN_GRAPH = ", in a graph"
 
 
@@ -160,7 +162,8 @@ def measure(task: Task, expected: Counter[int], enter: dict[str, Callable[[], Wa
         for name, make in enter.items():
             show(f"checking {name}")
             ways[name] = make()
-        floor = pipelines.CopyFloor(task)
+        frames = Frames.of(task)
+        floor = CopyFloor(frames)
         floor.numpy()
         runs: dict[str, Callable[[], object]] = {name: (lambda way=way: iterate(way.epochs)) for name, way in ways.items()}
         graphs = {name: consuming.in_graph(way.epochs) for name, way in ways.items() if consuming.is_for_graphs(way.epochs)}
@@ -168,7 +171,8 @@ def measure(task: Task, expected: Counter[int], enter: dict[str, Callable[[], Wa
             run()  # traces it
         runs |= {f"{name}{IN_GRAPH}": run for name, run in graphs.items()}
         runs |= {f"{FLOOR}, NumPy": floor.numpy, f"{FLOOR}, memoryview": floor.memoryview}
-        times = race(runs, arguments.rounds, show)
+        with CopyOnEveryCore(frames) as every_core:
+            times = race({**runs, EVERY_CORE: every_core}, arguments.rounds, show)
     result = {
         "records": len(task.lengths),
         "frames": int(task.lengths.sum()),
