@@ -54,11 +54,8 @@ class CopyFloor:
     """Batches copied from the mapped files into one warm padded buffer: no framework, no checksums, no consumer."""
 
     def __init__(self, frames: Frames) -> None:
-        files = [os.open(file, os.O_RDONLY) for file in frames.files]
-        self._maps = [np.frombuffer(mmap.mmap(file, 0, access=mmap.ACCESS_READ), np.uint8) for file in files]
-        for file in files:
-            os.close(file)
-        self._views = [memoryview(mapped) for mapped in self._maps]
+        self._maps = {shard: _mapped(frames.files[shard]) for shard in np.unique(frames.shards).tolist()}  # an empty file cannot be mapped
+        self._views = {shard: memoryview(mapped) for shard, mapped in self._maps.items()}
         self._shards, self._starts, self._sizes, self._batches = frames.shards.tolist(), *frames[2:]
         self._buffer = np.zeros(max((len(batch) * int(self._sizes[batch].max()) for batch in self._batches), default=0), np.uint8)
         self._zeros = memoryview(bytes(int(self._sizes.max())))
@@ -84,6 +81,11 @@ class CopyFloor:
                 out[position : position + size] = self._views[self._shards[record]][start : start + size]
                 out[position + size : position + room] = self._zeros[: room - size]
                 position += room
+
+
+def _mapped(file: str) -> np.ndarray:
+    with open(file, "rb") as opened:
+        return np.frombuffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
 
 class CopyOnEveryCore:

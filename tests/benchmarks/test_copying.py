@@ -11,11 +11,12 @@ from benchmarks import workloads
 from benchmarks.copying import CopyFloor, CopyOnEveryCore, Frames
 from benchmarks.pipelines import Task
 
+WORKLOAD = workloads.events(21)
+
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
-    workload = workloads.events(21)
-    return Task.of(workload.write_native(tmp_path), tmp_path / "none", 4)
+    return Task.of(WORKLOAD.write_native(tmp_path), tmp_path / "none", 4)
 
 
 @pytest.mark.parametrize("way", ["numpy", "memoryview"])
@@ -24,7 +25,7 @@ def test_the_last_batch_is_in_the_buffer(task: Task, way: str) -> None:
     floor = CopyFloor(frames)
     getattr(floor, way)()
     batch = frames.batches[-1]
-    records = list(task.records())
+    records = list(WORKLOAD.records())
     longest = int(task.lengths[batch].max())
     padded = np.zeros((len(batch), longest, task.d), np.float32)
     for row, record in enumerate(batch):
