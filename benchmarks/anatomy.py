@@ -112,7 +112,7 @@ def dissect(workload: Workload, directory: Path, seconds: float) -> dict:
         raise SystemExit("anatomy: the child process ended before it began to iterate; its error message is above.")
     # perf may take seconds to begin on a busy machine: the child iterates until perf is done, and not for a time of its own.
     record = directory / "perf.data"
-    # All processes (`samples` chooses): following one, perf fails where a thread ends meanwhile, as those of an iterator do, or polls for it.
+    # All processes (`samples` chooses): perf on a single one fails, or polls, where a thread ends, as those of an iterator do.
     perf = ["perf", "record", "-q", "-F", str(FREQUENCY), "-g", "-a", "-o", str(record), "sleep", str(seconds)]
     recorded = subprocess.run(perf, capture_output=True, text=True, check=False)
     figures, _ = process.communicate()

@@ -106,13 +106,13 @@ def _conclusions(documents: Documents) -> str:
     for name, result in documents["anatomy"]["results"].items():
         floor, every_core = _copy_us(documents, name, "copy floor"), _copy_us(documents, name, "copy on every core")
         consumer = result["parts_us"]["consumer, Python"] + result["parts_us"]["consumer, TensorFlow"]
+        copying = result["parts_us"]["copying"] + result["parts_us"]["finding pages"]
         mapped = documents["throughput"]["results"]["workloads"][name]["ways"]["vlpipe mapped"]
         lines.append(
             f"- **{name}**: the bare copy loop takes {floor:.0f} us per batch, so that 80 % of its speed would be {floor / 0.8:.0f} us. "
             f"If no core were idle, the work would take {result['cpu_us'] / 2:.0f} us on two cores. TensorFlow's next() takes "
-            f"{consumer:.0f} us of the work, copying {result['parts_us']['copying'] + result['parts_us']['finding pages']:.0f} us; processes "
-            f"that only copy, one for each core, take {every_core:.0f} us per batch. "
-            f"Measured: {mapped['share_of_floor']:.0%} of the speed of the loop."
+            f"{consumer:.0f} us of the work, copying {copying:.0f} us. Processes that only copy, one for each core, take "
+            f"{every_core:.0f} us per batch. Measured: {mapped['share_of_floor']:.0%} of the speed of the loop."
         )
     return "\n".join(lines)
 
