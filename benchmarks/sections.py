@@ -35,8 +35,25 @@ def throughput(documents: Documents) -> str:
         headings = ["way", "M frames/s", "k records/s", f"x {result['base']}", "share of bare copy", "valid frames"]
         text += [f"**{name}**: {size}; medians of {rounds} interleaved rounds.", ""]
         rows = [[*_way(way, figures), *consuming.summary(figures)] for way, figures in result["ways"].items()]
-        text += [markdown([*headings, *consuming.HEADINGS], rows), ""]
+        text += [markdown([*headings, *consuming.HEADINGS], rows), "", *_to_pytorch(result["ways"])]
     return "\n".join([*text, "![throughput](pictures/throughput.svg)", ""])
+
+
+def _to_pytorch(ways: dict[str, Any]) -> list[str]:
+    """The ratios to PyTorch's loader, the fastest of the others in a loop; none without it."""
+    if "PyTorch" not in ways:
+        return []
+    base = ways["PyTorch"]["seconds"]
+
+    def ratio(taken: list[float]) -> str:
+        return f"{statistics.median(theirs / own for theirs, own in zip(base, taken, strict=True)):.2f}"
+
+    mapped, arrays = ways["vlpipe mapped"], ways["vlpipe batches"]
+    return [
+        f"Times PyTorch, as the median over the rounds: `vlpipe mapped` {ratio(mapped['seconds'])} in a Python loop and "
+        f"{ratio(mapped['graph']['seconds'])} in a graph, `vlpipe batches` {ratio(arrays['seconds'])}.",
+        "",
+    ]
 
 
 def _way(name: str, way: dict[str, Any]) -> list[str]:
