@@ -7,6 +7,7 @@ import mmap
 import multiprocessing
 import os
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -96,30 +97,32 @@ class CopyOnEveryCore:
 
     def __init__(self, frames: Frames) -> None:
         context, count = multiprocessing.get_context("spawn"), os.cpu_count() or 1
-        self._processes: list[Connection] = []
+        self._processes: list[tuple[BaseProcess, Connection]] = []
         for number in range(count):
             ours, theirs = context.Pipe()
-            context.Process(target=_serve, args=(frames.part(number, count), theirs), daemon=True).start()
+            process = context.Process(target=_serve, args=(frames.part(number, count), theirs), daemon=True)
+            process.start()
             theirs.close()
-            self._processes.append(ours)
+            self._processes.append((process, ours))
         self._wait()
 
     def __enter__(self) -> CopyOnEveryCore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            process.close()
+        for process, connection in self._processes:
+            connection.close()
+            process.join()
 
     def __call__(self) -> None:
         """Copy all batches."""
-        for process in self._processes:
-            process.send(None)
+        for _, connection in self._processes:
+            connection.send(None)
         self._wait()
 
     def _wait(self) -> None:
-        for process in self._processes:
-            process.recv()
+        for _, connection in self._processes:
+            connection.recv()
 
 
 def _serve(frames: Frames, requests: Connection) -> None:
@@ -127,7 +130,7 @@ def _serve(frames: Frames, requests: Connection) -> None:
     floor = CopyFloor(frames)
     floor.numpy()
     copy = min((floor.numpy, floor.memoryview), key=seconds)
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the other end is closed
         while True:
             requests.send(None)
             requests.recv()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +42,4 @@ def test_processes_share_the_batches(task: Task) -> None:
     with CopyOnEveryCore(frames) as copy:
         copy()
         copy()
+    assert not multiprocessing.active_children()
