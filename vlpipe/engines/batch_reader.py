@@ -132,17 +132,16 @@ class BatchReader:
     def _inputs(self, epoch: int, block: int) -> list[tuple[Any, ...]]:
         """For each batch of a block: itself, its rows, their entries in the index, and the inputs of its parts."""
         key = (self._shards.changes, epoch, block)
-        inputs = self._blocks.get(key)
-        if inputs is None:
-            with self._lock:
-                inputs = self._blocks.get(key)  # another call may have looked it up
-                if inputs is None:
-                    while len(self._blocks) >= MAX_BLOCKS:
-                        del self._blocks[next(iter(self._blocks))]
-                    first, schedule = block * self._block_size, self._plan.schedule
-                    steps = range(first, min(first + self._block_size, self._plan.steps_per_epoch))
-                    inputs = self._blocks[key] = self._looked_up(epoch, [schedule.batch(epoch, step) for step in steps])
-        return inputs
+        if (known := self._blocks.get(key)) is not None:
+            return known
+        with self._lock:  # another call may need the same block
+            if key not in self._blocks:
+                while len(self._blocks) >= MAX_BLOCKS:
+                    del self._blocks[next(iter(self._blocks))]
+                first, schedule = block * self._block_size, self._plan.schedule
+                steps = range(first, min(first + self._block_size, self._plan.steps_per_epoch))
+                self._blocks[key] = self._looked_up(epoch, [schedule.batch(epoch, step) for step in steps])
+            return self._blocks[key]
 
     def _looked_up(self, epoch: int, batches: list[Batch]) -> list[tuple[Any, ...]]:
         planned = self._plan.pieces.take(np.concatenate([batch.pieces for batch in batches]))
