@@ -32,7 +32,7 @@ from rich.table import Table
 
 import vlpipe
 from benchmarks import results
-from benchmarks.racing import iterate, race, seconds
+from benchmarks.racing import iterate, race, seconds, speed_ratio
 from benchmarks.throughput import check, digest
 from benchmarks.workloads import events
 from vlpipe import layouts
@@ -177,7 +177,7 @@ def measure(source: Source, directory: Path, rounds: int, status: Callable[[str]
         "ways": {
             name: {
                 "records_per_second": len(lengths) / statistics.median(taken),
-                "ratio": statistics.median(first / own for first, own in zip(base, taken, strict=True)),
+                "ratio": speed_ratio(base, taken),
                 "seconds": taken,
             }
             for name, taken in times.items()

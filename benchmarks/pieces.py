@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.racing import iterate, race
+from benchmarks.racing import iterate, race, speed_ratio
 
 WINDOW, DIMENSIONS, BATCH_SIZE = 300, 80, 32
 PER_RECORDING = 5  # windows in a recording
@@ -55,7 +55,7 @@ def measure(directory: Path, windows: int, rounds: int) -> dict[str, Any]:
     return {
         name: {
             "frames_per_second": delivered[name] * WINDOW / statistics.median(taken),
-            "ratio": statistics.median(first / own for first, own in zip(base, taken, strict=True)) * delivered[name] / windows,
+            "ratio": speed_ratio(base, taken) * delivered[name] / windows,
             "seconds": taken,
         }
         for name, taken in times.items()

@@ -9,6 +9,7 @@ A way is up to a tenth slower after one that leaves threads behind than after an
 from __future__ import annotations
 
 import functools
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,11 @@ def seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+def speed_ratio(base: Sequence[float], taken: Sequence[float]) -> float:
+    """How many times as fast as a base a way is: the median over the rounds, whose seconds these are."""
+    return statistics.median(first / own for first, own in zip(base, taken, strict=True))
 
 
 def iterate(epochs: Iterable[Any]) -> None:

@@ -10,6 +10,7 @@ from benchmarks import anatomy as parts
 from benchmarks import consuming
 from benchmarks.audio_tables import storing_table
 from benchmarks.memory import summarise
+from benchmarks.racing import speed_ratio
 from benchmarks.tables import Documents, markdown, origin, training_cells
 
 
@@ -40,18 +41,15 @@ def throughput(documents: Documents) -> str:
 
 
 def _to_pytorch(ways: dict[str, Any]) -> list[str]:
-    """The ratios to PyTorch's loader, the fastest of the others in a loop; none without it."""
+    """The line with the ratios to PyTorch's loader; none if the run was without it."""
     if "PyTorch" not in ways:
         return []
-    base = ways["PyTorch"]["seconds"]
-
-    def ratio(taken: list[float]) -> str:
-        return f"{statistics.median(theirs / own for theirs, own in zip(base, taken, strict=True)):.2f}"
-
-    mapped, arrays = ways["vlpipe mapped"], ways["vlpipe batches"]
+    base, mapped = ways["PyTorch"]["seconds"], ways["vlpipe mapped"]
+    taken = mapped["seconds"], mapped["graph"]["seconds"], ways["vlpipe batches"]["seconds"]
+    loop, graph, arrays = (f"{speed_ratio(base, own):.2f}" for own in taken)
     return [
-        f"Times PyTorch, as the median over the rounds: `vlpipe mapped` {ratio(mapped['seconds'])} in a Python loop and "
-        f"{ratio(mapped['graph']['seconds'])} in a graph, `vlpipe batches` {ratio(arrays['seconds'])}.",
+        f"Times PyTorch, as the median over the rounds: `vlpipe mapped` {loop} in a Python loop and {graph} in a graph, "
+        f"`vlpipe batches` {arrays}.",
         "",
     ]
 

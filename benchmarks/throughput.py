@@ -36,7 +36,7 @@ from rich.table import Table
 from benchmarks import consuming, pieces
 from benchmarks.copying import CopyFloor, CopyOnEveryCore, Frames
 from benchmarks.peers import PEERS
-from benchmarks.racing import iterate, race, seconds
+from benchmarks.racing import iterate, race, seconds, speed_ratio
 from benchmarks.results import parser, save
 
 if TYPE_CHECKING:  # at run time imported in `main`: the peers' processes import this module again, and would each load TensorFlow
@@ -121,7 +121,7 @@ def summary(times: dict[str, list[float]], lengths: np.ndarray, ways: dict[str, 
         name: {
             "frames_per_second": int(lengths.sum()) / statistics.median(taken),
             "records_per_second": len(lengths) / statistics.median(taken),
-            "ratio": statistics.median(first / own for first, own in zip(base, taken, strict=True)),
+            "ratio": speed_ratio(base, taken),
             "valid_ratio": ways[name].valid_ratio if name in ways else None,
             "seconds": taken,
         }
@@ -131,7 +131,7 @@ def summary(times: dict[str, list[float]], lengths: np.ndarray, ways: dict[str, 
     for name, taken in in_graph.items():
         figures[name]["graph"] = {
             "frames_per_second": int(lengths.sum()) / statistics.median(taken),
-            "ratio": statistics.median(first / own for first, own in zip(next(iter(in_graph.values())), taken, strict=True)),
+            "ratio": speed_ratio(next(iter(in_graph.values())), taken),
             "seconds": taken,
         }
     fastest = max(way["frames_per_second"] for name, way in figures.items() if name.startswith(FLOOR))
