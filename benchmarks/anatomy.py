@@ -2,9 +2,10 @@
 
     python -m benchmarks.anatomy [--workloads speech events] [--seconds 8] [--json PATH]
 
-A child process iterates over a dataset, as a training loop without a model does. Linux's `perf` samples the call chains of its threads,
-and each sample is assigned to a part of the work. The shares are scaled to the processor time that the kernel charged to the process. For
-the rest of the time of a batch the cores were idle: threads waited for each other.
+A child process iterates over a dataset, as a training loop without a model does. Linux's `perf` samples the call chains of all processes
+(it needs root, or `kernel.perf_event_paranoid` below 1), and each sample of the child is assigned to a part of the work. The shares are
+scaled to the processor time that the kernel charged to the child. For the rest of the time of a batch the cores were idle: threads waited
+for each other.
 """
 
 from __future__ import annotations

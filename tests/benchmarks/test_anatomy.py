@@ -58,7 +58,8 @@ def test_samples_are_assigned_to_parts() -> None:
 def test_the_benchmark_or_its_message_where_perf_is_missing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.anatomy", "--quick", "--workloads", "events", "--json", str(tmp_path / "anatomy.json")]
     can_record = (
-        shutil.which("perf") and not subprocess.run(["perf", "record", "-o", str(tmp_path / "x"), "true"], capture_output=True).returncode
+        shutil.which("perf")
+        and not subprocess.run(["perf", "record", "-a", "-o", str(tmp_path / "x"), "true"], capture_output=True).returncode
     )
     if not can_record:
         if not shutil.which("perf"):
