@@ -451,14 +451,14 @@ def test_a_file_system_that_cannot_flush_directories(tmp_path: Path, monkeypatch
 
 def test_a_forked_process_cannot_commit(tmp_path: Path) -> None:
     directory = fill(open_atomic(tmp_path / "it"))
-    if os.fork() == 0:
+    if (child := os.fork()) == 0:
         try:
             directory.commit()
             os._exit(1)
         except VlpipeError as error:
             expected = f"it: was opened for writing by process {os.getppid()}, and this is process {os.getpid()}, forked from it."
             os._exit(0 if expected in str(error) else 2)
-    assert os.wait()[1] == 0
+    assert os.waitpid(child, 0)[1] == 0
     directory.commit()
     assert listing(tmp_path / "it") == ["file"]
 

@@ -158,7 +158,7 @@ def test_deep_values_in_any_place_are_refused(dataset: Path) -> None:
 def cost(call: Callable[[], object]) -> tuple[float, int]:
     """Seconds of CPU and bytes of memory of a call that refuses, measured in a child process."""
     read, write = os.pipe()
-    if os.fork() == 0:
+    if (child := os.fork()) == 0:
         before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         text = "accepted"
         try:
@@ -171,7 +171,7 @@ def cost(call: Callable[[], object]) -> tuple[float, int]:
     os.close(write)
     with os.fdopen(read) as answer:
         seconds, grown, text = json.loads(answer.read())
-    os.wait()
+    os.waitpid(child, 0)
     assert text != "accepted"
     assert len(text) < 2000
     return seconds, grown
@@ -259,13 +259,13 @@ def test_more_metadata_than_can_be_read_are_not_written(tmp_path: Path) -> None:
 def test_a_forked_child_neither_writes_nor_commits(tmp_path: Path, call: str) -> None:
     writer = vlpipe.Writer(tmp_path / "d", num_shards=2)
     writer.write({"x": np.zeros((3, 2), np.float32)})
-    if os.fork() == 0:
+    if (child := os.fork()) == 0:
         try:
             writer.close() if call == "close" else writer.write({"x": np.zeros((4, 2), np.float32)})
             os._exit(1)
         except vlpipe.VlpipeError as error:
             os._exit(0 if "Write and close in the process that opened it, or open it after the fork" in str(error) else 2)
-    assert os.wait()[1] == 0
+    assert os.waitpid(child, 0)[1] == 0
     assert not (tmp_path / "d").exists()
     writer.write({"x": np.zeros((4, 2), np.float32)})
     writer.close()
