@@ -189,6 +189,32 @@ def test_ctrl_c_in_the_construction_of_an_object_shows_one_line(tmp_path: Path) 
     assert (done.returncode, done.stderr) == (130, "vlpipe: interrupted; no output is half written\n")
 
 
+IN_TENSORFLOW = """
+import sys
+
+import tensorflow as tf
+
+# Ctrl-C in the method of a shape that the C++ code of TensorFlow calls when it makes the iterator of an epoch
+exec('''
+import os, signal, sys
+def length(self):
+    if not sent and sys._getframe(1).f_code.co_name == "anonymous_iterator_v3":
+        sent.append(os.kill(os.getpid(), signal.SIGINT))
+    return len(self.as_list())
+sent = []
+''', vars(sys.modules[tf.TensorShape.__module__]))
+tf.TensorShape.__len__ = sys.modules[tf.TensorShape.__module__].length
+from vlpipe.cli import run
+run()
+"""
+
+
+def test_ctrl_c_in_the_cpp_code_of_tensorflow_is_not_lost(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", IN_TENSORFLOW, "demo", "--files", "20", "--epochs", "3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (130, ["vlpipe: interrupted; no output is half written"]), done.stderr
+
+
 DEMO = ("Epoch 2/999", ["demo", "--files", "20", "--epochs", "999"])
 
 

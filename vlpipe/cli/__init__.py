@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 _INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
@@ -61,8 +63,23 @@ for command in (ingest, inspect, index, convert, plan, verify, stats, head, hist
     main.add_command(command)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, as Python does at Ctrl-C, but not in the methods of `tf.TensorShape`.
+
+    TensorFlow calls these from C++ for each new iterator, and takes any exception for a shape without a rank: Ctrl-C would be lost, and the
+    sizes that are counted a second time would be written beyond the end of a buffer (TensorShapeNumDims in pywrap_tfe_src.cc).
+    """
+    if frame is not None and frame.f_globals.get("__name__") == "tensorflow.python.framework.tensor_shape":
+        signal.setitimer(signal.ITIMER_REAL, 0.001)  # then again
+    else:
+        raise KeyboardInterrupt
+
+
 def run() -> None:
     """The program `vlpipe`: `main`, which after Ctrl-C ends at once; the threads of TensorFlow would take seconds to end."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where the shell has the program ignore it
+        for number in (signal.SIGINT, signal.SIGALRM):
+            signal.signal(number, _interrupt)
     try:
         main(prog_name="vlpipe")
     except SystemExit as end:
