@@ -81,7 +81,7 @@ def torch_batch(sequences: list[memoryview], d: int, labels: Any) -> tuple[Any, 
 
 
 def torch_loader(dataset: Any, sampler: Any, workers: int) -> Any:
-    """Return a DataLoader of whole batches with persistent workers. They are not forked, as TensorFlow has threads in this process."""
+    """Return a DataLoader of whole batches with persistent workers. They are not forked: TensorFlow may have threads here (`--quick`)."""
     from torch.utils.data import DataLoader
 
     processes = {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": "forkserver"} if workers else {}

@@ -27,7 +27,7 @@ def throughput(documents: Documents) -> str:
         "`recipe`: FloatLists, `tf.io.parse_single_example` and `bucket_by_sequence_length`, as in TensorFlow's guides;",
         "`by hand, bytes`: the same with frames that are stored as raw bytes; `padded_batch`: that in place of buckets;",
         "`copy floor`: the same batches, copied from the mapped files into one buffer; `copy on every core`: by a process for each core,",
-        "into a buffer each. `x`: the ratio to the recipe, consumed alike.",
+        "into a buffer each. `x`: the ratio to the recipe, consumed alike. Each way has a process of its own.",
         "",
     ]
     for name, result in document["results"]["workloads"].items():

@@ -3,10 +3,11 @@
     python -m benchmarks.throughput [--workloads speech events] [--rounds 5] [--keep DIR] [--ways NAME ...] [--peers NAME ...] [--json PATH]
     python -m benchmarks.throughput --data DIR [--batch-size 32] [--features NAME] [--label NAME]
 
-Every way delivers the same records as features, lengths and label. The ways take turns, so that a slow moment of the machine affects all.
-A figure is the median of the rounds: valid frames (padding is not counted) per second over one whole epoch, from the creation of the
-iterator to its end. Before that, one untimed epoch of each way warms the page cache and is compared record by record with what was written.
-Each timed epoch begins with the data in memory, but not in the caches of the processor (benchmarks/racing.py).
+Every way delivers the same records as features, lengths and label, in a process of its own (all in one with `--quick`). The ways take
+turns, so that a slow moment of the machine affects all; a turn is as many epochs as take a second, at most eight. A figure is the median of
+the rounds: valid frames (padding is not counted) per second over whole epochs, from the creation of an iterator to its end. Before that,
+one untimed epoch of each way warms the page cache and is compared record by record with what was written. Each timed epoch begins with the
+data in memory, but not in the caches of the processor (benchmarks/racing.py).
 Datasets of tf.data are also consumed by a graph, as `fit` does (benchmarks/consuming.py), and each such epoch is compared in the same way.
 
 Windows of long recordings, and a mix, are compared with whole records of the length of a window (benchmarks/pieces.py).
@@ -20,12 +21,13 @@ omitted.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +37,9 @@ from rich.table import Table
 
 from benchmarks import consuming, pieces
 from benchmarks.copying import CopyFloor, CopyOnEveryCore, Frames
+from benchmarks.own_process import Way, own_process
 from benchmarks.peers import PEERS
-from benchmarks.racing import iterate, race, seconds, speed_ratio
+from benchmarks.racing import iterate, mean_seconds, race, seconds, speed_ratio
 from benchmarks.results import parser, save
 
 if TYPE_CHECKING:  # at run time imported in `main`: the peers' processes import this module again, and would each load TensorFlow
@@ -48,21 +51,6 @@ QUICK = {"speech": 60, "events": 300}
 FLOOR = "copy floor"
 EVERY_CORE = "copy on every core"
 IN_GRAPH = ", in a graph"
-
-
-@dataclass
-class Way:
-    """A way that takes part.
-
-    Attributes:
-        epochs: every iteration over it is an epoch.
-        valid_ratio: share of the delivered frames that are not padding.
-        notes: further entries in the JSON.
-    """
-
-    epochs: Iterable[Any]
-    valid_ratio: float
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def digest(x: np.ndarray, label: Any) -> int:
@@ -99,6 +87,19 @@ def check(name: str, epochs: Iterable[Any], expected: Counter[int]) -> float:
     return valid / total if total else 1.0
 
 
+def enter_dataset(task: Task, name: str, expected: Counter[int], rounds: int) -> Way:
+    """Return a way of `pipelines.WAYS`; an epoch in a loop, and one in a graph where that is possible, are checked."""
+    from benchmarks import pipelines
+
+    dataset = pipelines.WAYS[name](task)
+    way = Way({name: partial(iterate, dataset)}, check(name, dataset, expected), consuming.iterator_costs(dataset, rounds))
+    if consuming.is_for_graphs(dataset):
+        check(f"{name}{IN_GRAPH}", consuming.SeenInGraph(dataset), expected)
+        consume = way.runs[f"{name}{IN_GRAPH}"] = consuming.in_graph(dataset)
+        consume()  # traces it
+    return way
+
+
 def enter_peer(name: str, workload: Workload, directory: Path, workers: list[int], expected: Counter[int]) -> Way:
     """Return a peer with its fastest number of processes; its first epoch, which starts them, is checked."""
     tried: dict[int, float] = {}
@@ -106,10 +107,17 @@ def enter_peer(name: str, workload: Workload, directory: Path, workers: list[int
     for count in workers:
         epochs = PEERS[name].make(workload, directory, count)
         valid = check(f"{name}, {count} workers", epochs, expected)
-        tried[count] = seconds(lambda epochs=epochs: iterate(epochs))
+        tried[count] = seconds(partial(iterate, epochs))
         if tried[count] == min(tried.values()):
-            best = Way(epochs, valid, {"workers": count, "tried": tried})
+            best = Way({name: partial(iterate, epochs)}, valid, {"workers": count, "tried": tried})
     return best
+
+
+def enter_floor(frames: Frames) -> Way:
+    """Return the two bare copies in one thread."""
+    floor = CopyFloor(frames)
+    floor.numpy()
+    return Way({f"{FLOOR}, NumPy": floor.numpy, f"{FLOOR}, memoryview": floor.memoryview})
 
 
 def summary(times: dict[str, list[float]], lengths: np.ndarray, ways: dict[str, Way]) -> dict[str, dict]:
@@ -140,39 +148,24 @@ def summary(times: dict[str, list[float]], lengths: np.ndarray, ways: dict[str, 
     return figures
 
 
-def measure(task: Task, expected: Counter[int], enter: dict[str, Callable[[], Way]], arguments: Arguments, console: Console) -> dict:
-    """Measure the requested ways of tf.data and the peers that `enter` returns, in turns."""
-    from benchmarks import pipelines
-
-    with console.status(task.native.name) as status:
+def measure(task: Task, expected: Counter[int], peers: dict[str, Callable[[], Way]], arguments: Arguments, console: Console) -> dict:
+    """Measure the requested ways of tf.data, the peers and the bare copies, in turns."""
+    frames = Frames.of(task)
+    datasets = {name: partial(enter_dataset, task, name, expected, arguments.rounds) for name in arguments.ways}
+    with console.status(task.native.name) as status, contextlib.ExitStack() as processes:
 
         def show(text: str) -> None:
             status.update(f"{task.native.name}: {text}")
 
-        ways = {}
-        for name in arguments.ways:
+        ways: dict[str, Way] = {}
+        for name, enter in {**datasets, **peers, FLOOR: partial(enter_floor, frames)}.items():
             show(f"checking {name}")
-            dataset = pipelines.WAYS[name](task)
-            ways[name] = Way(dataset, check(name, dataset, expected))
-            if consuming.is_for_graphs(dataset):
-                show(f"checking {name}, in a graph")
-                check(f"{name}, in a graph", consuming.SeenInGraph(dataset), expected)
-            ways[name].notes |= consuming.iterator_costs(dataset, arguments.rounds)
-            ways[name].notes["process_seconds"] = consuming.process_seconds(task, name, arguments.starts)
-        for name, make in enter.items():
-            show(f"checking {name}")
-            ways[name] = make()
-        frames = Frames.of(task)
-        floor = CopyFloor(frames)
-        floor.numpy()
-        runs: dict[str, Callable[[], object]] = {name: (lambda way=way: iterate(way.epochs)) for name, way in ways.items()}
-        graphs = {name: consuming.in_graph(way.epochs) for name, way in ways.items() if consuming.is_for_graphs(way.epochs)}
-        for run in graphs.values():
-            run()  # traces it
-        runs |= {f"{name}{IN_GRAPH}": run for name, run in graphs.items()}
-        runs |= {f"{FLOOR}, NumPy": floor.numpy, f"{FLOOR}, memoryview": floor.memoryview}
-        with CopyOnEveryCore(frames) as every_core:
-            times = race({**runs, EVERY_CORE: every_core}, arguments.rounds, show)
+            ways[name] = enter() if arguments.quick else processes.enter_context(own_process(enter))
+            if name in datasets:
+                ways[name].notes["process_seconds"] = consuming.process_seconds(task, name, arguments.starts)
+        runs = {name: run for way in ways.values() for name, run in way.runs.items()}
+        runs[EVERY_CORE] = processes.enter_context(CopyOnEveryCore(frames))
+        times = race(runs, arguments.rounds, show, seconds if arguments.quick else mean_seconds)
     result = {
         "records": len(task.lengths),
         "frames": int(task.lengths.sum()),
@@ -193,12 +186,12 @@ def measure_workload(workload: Workload, directory: Path, arguments: Arguments, 
     directory.mkdir(parents=True, exist_ok=True)
     native, plain = workload.write(directory)
     expected = Counter(digest(x, np.int64(y)) for x, y in workload.records())
-    enter = {
-        name: (lambda name=name: enter_peer(name, workload, directory, arguments.workers, expected))
+    peers = {
+        name: partial(enter_peer, name, workload, directory, arguments.workers, expected)
         for name in arguments.peers
         if PEERS[name].missing is None
     }
-    return measure(Task.of(native, plain, workload.batch_size), expected, enter, arguments, console)
+    return measure(Task.of(native, plain, workload.batch_size), expected, peers, arguments, console)
 
 
 def measure_data(scratch: Path, arguments: Arguments, console: Console) -> dict:
@@ -280,14 +273,15 @@ def main(command_line: list[str] | None = None) -> dict[str, Any]:
     for name, packages in skipped.items():
         console.print(f"{name} is skipped: {packages} is not installed")
     results: dict[str, dict] = {}
+    for name in [] if arguments.data else arguments.workloads:
+        count = arguments.records or (QUICK[name] if arguments.quick else None)
+        make = {"speech": workloads.speech, "events": workloads.events}[name]
+        workload = make() if count is None else make(count)
+        with tempfile.TemporaryDirectory() as scratch:  # not one for both: each has eight formats, which are to stay in memory
+            results[name] = measure_workload(workload, arguments.keep or Path(scratch), arguments, console)
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.data:
             results[arguments.data.name] = measure_data(Path(scratch), arguments, console)
-        for name in [] if arguments.data else arguments.workloads:
-            count = arguments.records or (QUICK[name] if arguments.quick else None)
-            make = {"speech": workloads.speech, "events": workloads.events}[name]
-            workload = make() if count is None else make(count)
-            results[name] = measure_workload(workload, arguments.keep or Path(scratch), arguments, console)
         found = {} if arguments.data else measure_pieces(Path(scratch), arguments, console)
     return save("throughput", arguments, {"workloads": results, "skipped": skipped, "pieces": found})
 

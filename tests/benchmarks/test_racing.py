@@ -20,6 +20,20 @@ def test_ways_take_turns_with_other_memory_in_the_caches(rounds: int, monkeypatc
     assert seen == (order if rounds == 1 else [event for name in order for event in ("filled", name)])
 
 
+def test_short_runs_are_repeated_with_other_memory_in_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    given = iter([0.3, 0.4, 0.5, 1.5])
+    monkeypatch.setattr(racing, "fill_caches", lambda: seen.append("filled"))
+    monkeypatch.setattr(racing, "seconds", lambda run: run() or next(given))
+    assert racing.mean_seconds(lambda: seen.append("run")) == pytest.approx(0.4)
+    assert seen == ["run", "filled", "run", "filled", "run"]
+    assert racing.mean_seconds(lambda: None) == 1.5
+    seen.clear()
+    monkeypatch.setattr(racing, "seconds", lambda run: 0.01)
+    assert racing.mean_seconds(lambda: None) == pytest.approx(0.01)
+    assert len(seen) == 7
+
+
 @pytest.mark.parametrize("count", range(9))
 def test_no_way_has_a_place_or_follows_another_too_often(count: int) -> None:
     orders = list(racing.orders(range(count), count))

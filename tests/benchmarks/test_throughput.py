@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
 import vlpipe
-from benchmarks import consuming, peers, pipelines, throughput, workloads
+from benchmarks import consuming, peers, pipelines, racing, throughput, workloads
+from benchmarks.own_process import Way, own_process
 from benchmarks.peer_tools import LengthGrouped, once
 
 ROOT = Path(__file__).parents[2]
@@ -68,10 +72,53 @@ def one_wrong_number(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 def test_a_wrong_frame_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quick_graphs: None) -> None:
     monkeypatch.setitem(pipelines.WAYS, "planted", lambda task: one_wrong_number(pipelines.WAYS["vlpipe mapped"](task)))
-    arguments = ["--workloads", "events", "--records", "40", "--peers", "--json", str(tmp_path / "figures.json"), "--ways", "planted"]
+    arguments = ["--quick", "--workloads", "events", "--records", "40", "--peers", "--json", str(tmp_path / "figures.json")]
     with pytest.raises(SystemExit, match=r"^planted: 1 of 40 records were not delivered as written, 1 unexpected records were$"):
-        throughput.main(arguments)
+        throughput.main([*arguments, "--ways", "planted"])
     assert not (tmp_path / "figures.json").exists()
+
+
+def test_ways_in_processes_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(racing, "fill_caches", lambda: None)
+    ways = ["vlpipe mapped", consuming.ARRAYS]
+    arguments = throughput.parse_arguments(["--rounds", "2", "--starts", "1", "--peers", "--ways", *ways])
+    result = throughput.measure_workload(workloads.events(300), tmp_path, arguments, Console(quiet=True))
+    check_figures(result, {*ways, *COPIES}, rounds=2)
+    assert all(len(result["ways"][name]["process_seconds"]) == 1 for name in ways)
+    assert not multiprocessing.active_children()
+
+
+def enter_wrong() -> Way:
+    return Way({"planted": list}, throughput.check("planted", [(np.zeros((1, 2, 3)), [2], [0])], Counter()))
+
+
+def enter_and_end() -> Way:
+    return Way({"one": list, "end": lambda: os._exit(3)}, 0.5, {"note": 1})
+
+
+def enter_and_fail() -> Way:
+    raise ValueError("planted")
+
+
+@pytest.mark.parametrize(
+    ("enter", "says"),
+    [
+        (enter_wrong, "planted: 0 of 0 records were not delivered as written, 1 unexpected records were"),
+        (enter_and_fail, "the process of .*enter_and_fail.* ended with status 1"),
+        (enter_and_end, "the process of .*enter_and_end.* ended with status 3"),
+    ],
+)
+def test_a_process_of_its_own_that_ends_ends_the_run(enter: Callable[[], Way], says: str) -> None:
+    with pytest.raises(SystemExit, match=f"^{says}$"):
+        call_both(enter)
+    assert not multiprocessing.active_children()
+
+
+def call_both(enter: Callable[[], Way]) -> None:
+    with own_process(enter) as way:
+        assert (list(way.runs), way.valid_ratio, way.notes) == (["one", "end"], 0.5, {"note": 1})
+        way.runs["one"]()
+        way.runs["end"]()
 
 
 def test_the_check_compares_every_record() -> None:
@@ -158,11 +205,12 @@ def test_a_peer(name: str, tmp_path: Path) -> None:
     way = throughput.enter_peer(name, workload, tmp_path, [0, 1], expected)
     assert way.notes["workers"] in (0, 1)
     assert set(way.notes["tried"]) == {0, 1}
-    orders = [[np.asarray(lengths).tolist() for _, lengths, _ in way.epochs] for _ in range(2)]
+    epochs = peers.PEERS[name].make(workload, tmp_path, way.notes["workers"])
+    orders = [[np.asarray(lengths).tolist() for _, lengths, _ in epochs] for _ in range(2)]
     assert orders[0] != orders[1]
     assert sum(map(len, orders[0])) == 300
     with pytest.raises(SystemExit, match=f"^{name}: 1 of 300 records "):
-        throughput.check(name, wrong_in_the_first_batch(way.epochs), expected)
+        throughput.check(name, wrong_in_the_first_batch(epochs), expected)
 
 
 def wrong_in_the_first_batch(epochs: Any) -> Iterator[Any]:
