@@ -30,10 +30,11 @@ class Way:
 
 
 @contextlib.contextmanager
-def own_process(enter: Callable[[], Way]) -> Iterator[Way]:
+def own_process(name: str, enter: Callable[[], Way]) -> Iterator[Way]:
     """The way that a function returns, which runs in a new process until the context ends.
 
     Args:
+        name: of the way, for the error where its process ends.
         enter: a function of a module, or a `functools.partial` of one, with arguments that can be sent to the process. A SystemExit that
             it raises is raised here.
     """
@@ -48,19 +49,19 @@ def own_process(enter: Callable[[], Way]) -> Iterator[Way]:
             received = ours.recv()
         except EOFError:
             process.join()
-            raise SystemExit(f"the process of {enter} ended with status {process.exitcode}") from None
+            raise SystemExit(f"{name}: its process ended with status {process.exitcode}") from None
         if isinstance(received, SystemExit):
             raise received
         return received
 
-    def run(name: str) -> None:
+    def run(which: str) -> None:
         with contextlib.suppress(BrokenPipeError):  # `answer` reports that the process ended
-            ours.send(name)
+            ours.send(which)
         answer()
 
     try:
-        names, valid_ratio, notes = answer()
-        yield Way({name: functools.partial(run, name) for name in names}, valid_ratio, notes)
+        runs, valid_ratio, notes = answer()
+        yield Way({which: functools.partial(run, which) for which in runs}, valid_ratio, notes)
     finally:
         ours.close()
         process.join()

@@ -160,7 +160,7 @@ def measure(task: Task, expected: Counter[int], peers: dict[str, Callable[[], Wa
         ways: dict[str, Way] = {}
         for name, enter in {**datasets, **peers, FLOOR: partial(enter_floor, frames)}.items():
             show(f"checking {name}")
-            ways[name] = enter() if arguments.quick else processes.enter_context(own_process(enter))
+            ways[name] = enter() if arguments.quick else processes.enter_context(own_process(name, enter))
             if name in datasets:
                 ways[name].notes["process_seconds"] = consuming.process_seconds(task, name, arguments.starts)
         runs = {name: run for way in ways.values() for name, run in way.runs.items()}

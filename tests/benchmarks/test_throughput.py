@@ -104,8 +104,8 @@ def enter_and_fail() -> Way:
     ("enter", "says"),
     [
         (enter_wrong, "planted: 0 of 0 records were not delivered as written, 1 unexpected records were"),
-        (enter_and_fail, "the process of .*enter_and_fail.* ended with status 1"),
-        (enter_and_end, "the process of .*enter_and_end.* ended with status 3"),
+        (enter_and_fail, "way: its process ended with status 1"),
+        (enter_and_end, "way: its process ended with status 3"),
     ],
 )
 def test_a_process_of_its_own_that_ends_ends_the_run(enter: Callable[[], Way], says: str) -> None:
@@ -115,7 +115,7 @@ def test_a_process_of_its_own_that_ends_ends_the_run(enter: Callable[[], Way], s
 
 
 def call_both(enter: Callable[[], Way]) -> None:
-    with own_process(enter) as way:
+    with own_process("way", enter) as way:
         assert (list(way.runs), way.valid_ratio, way.notes) == (["one", "end"], 0.5, {"note": 1})
         way.runs["one"]()
         way.runs["end"]()
