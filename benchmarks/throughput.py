@@ -277,7 +277,7 @@ def main(command_line: list[str] | None = None) -> dict[str, Any]:
         count = arguments.records or (QUICK[name] if arguments.quick else None)
         make = {"speech": workloads.speech, "events": workloads.events}[name]
         workload = make() if count is None else make(count)
-        with tempfile.TemporaryDirectory() as scratch:  # not one for both: each has eight formats, which are to stay in memory
+        with tempfile.TemporaryDirectory() as scratch:  # a folder each: the next workload needs the memory of its files
             results[name] = measure_workload(workload, arguments.keep or Path(scratch), arguments, console)
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.data:

@@ -66,8 +66,8 @@ for command in (ingest, inspect, index, convert, plan, verify, stats, head, hist
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, as Python does at Ctrl-C, but not in the methods of `tf.TensorShape`.
 
-    TensorFlow calls these from C++ for each new iterator, and takes any exception for a shape without a rank: Ctrl-C would be lost, and the
-    sizes that are counted a second time would be written beyond the end of a buffer (TensorShapeNumDims in pywrap_tfe_src.cc).
+    TensorFlow calls these from C++ for each new iterator, and takes any exception for a shape without a rank. Ctrl-C would be lost. And as
+    TensorFlow first counts the sizes and then writes them, it would write beyond its buffer (TensorShapeNumDims in pywrap_tfe_src.cc).
     """
     if frame is not None and frame.f_globals.get("__name__") == "tensorflow.python.framework.tensor_shape":
         signal.setitimer(signal.ITIMER_REAL, 0.001)  # then again
