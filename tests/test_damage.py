@@ -21,6 +21,7 @@ from tests.helpers.foreign_files import cases, write
 from vlpipe.engines import mapped_shards
 from vlpipe.errors import ArgumentError, DatasetError
 from vlpipe.files.tfrecord import read_frames
+from vlpipe.planning.damage import Skipped
 from vlpipe.sources.native import open_source
 from vlpipe.storage.index import Index
 
@@ -226,6 +227,22 @@ def test_the_error_of_a_run_with_many_damaged_records_stays_short(tmp_path: Path
     flip(open_source(tmp_path / "d"), range(30))
     with pytest.raises(tf.errors.OpError, match="(?s)met 26 damaged records.*and 6 more"):
         list(vlpipe.make_dataset(tmp_path / "d", on_damage=vlpipe.Skip(most=25), shuffle=False))
+
+
+def test_batches_that_are_read_at_one_moment_end_the_run_with_the_same_error(tmp_path: Path) -> None:
+    vlpipe.write(tmp_path / "d", [{"features": np.ones((1, 1), np.float32)}] * 9)
+    index = open_source(tmp_path / "d")
+    skipped = Skipped(index, 2, "a run")
+    errors = []
+    for row in (3, 4, 7, 8, 3, 0):  # row 7 is one too many; the others behind it are of batches that were begun before it was met
+        try:
+            skipped.add(row, ValueError(f"row {row}"))
+        except DatasetError as error:
+            errors.append(str(error))
+    assert len(errors) == 4
+    assert set(errors) == {errors[0]}
+    assert errors[0].endswith("row 3\nrow 4\nrow 7")
+    assert skipped.places == [index.where(row) for row in (3, 4, 7)]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -85,11 +85,12 @@ class Skipped:
         """Count a record that was found to be damaged; it is logged when it is met for the first time.
 
         Raises:
-            DatasetError: the run has met more records than it may leave out; the message names them.
+            DatasetError: the run has met more records than it may leave out; the message names them. Threads that read further batches
+                at that moment raise the same message: the user sees that of the first batch, so it must not depend on which was faster.
         """
         number = int(self._index.ids[row])
         with self._lock:
-            if number not in self._errors:
+            if number not in self._errors and len(self._errors) <= self._most:
                 self._errors[number] = str(error)
                 self._places.append(self._index.where(row))
                 _log.warning("left out, %d of at most %d damaged records: %s", len(self._errors), self._most, error)
