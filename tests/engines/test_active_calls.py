@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import tensorflow as tf
 
 import vlpipe
 from vlpipe.engines import active_calls
@@ -84,9 +85,9 @@ def test_all_objects_are_looked_through_when_they_have_grown_by_a_quarter(monkey
     monkeypatch.setattr(active_calls.gc, "collect", lambda generation=2: collected.append(generation))
     monkeypatch.setattr(active_calls.gc, "get_threshold", lambda: thresholds)
     monkeypatch.setattr(active_calls.gc, "get_count", lambda: counts)
-    monkeypatch.setattr(active_calls.gc, "get_objects", lambda generation: range(long_lived))
+    monkeypatch.setattr(active_calls.sys, "getallocatedblocks", lambda: blocks)
     monkeypatch.setattr(active_calls.time, "monotonic", lambda: now)
-    collection, now, long_lived = active_calls._Collection(), 1.0, 100
+    collection, now, blocks = active_calls._Collection(), 1.0, 100
     thresholds, counts = (700, 10, 10), (700, 11, 11)
     collection.collect_due()
     thresholds, counts = (0, 10, 10), (701, 11, 11)
@@ -99,11 +100,42 @@ def test_all_objects_are_looked_through_when_they_have_grown_by_a_quarter(monkey
     assert collected == [0, 1]
     counts = (701, 11, 11)
     collection.collect_due()
-    long_lived = 125
+    blocks = 124
     collection.collect_due()
-    long_lived = 126
+    blocks = 125
     collection.collect_due()
     assert collected == [0, 1, 2, 1, 2]
+    collection, blocks = active_calls._Collection(), 0  # there is no count of them: whenever the oldest generation is due
+    collection.collect_due()
+    collection.collect_due()
+    assert collected == [0, 1, 2, 1, 2, 2, 2]
+
+
+def test_a_collection_does_not_disturb_the_tuples_that_tensorflow_makes() -> None:
+    collection, over = active_calls._Collection(), threading.Event()
+
+    def collect() -> None:
+        while not over.is_set():
+            collection._blocks = 0  # all objects are looked through
+            gc.collect(1)
+            kept = [set() for _ in range(9)]  # more than the threshold
+            collection.collect_due()
+            del kept
+
+    collector, tensor = threading.Thread(target=collect), tf.zeros([2, 3, 4])
+    thresholds = gc.get_threshold()
+    gc.disable()
+    gc.set_threshold(1, 0, 0)
+    collector.start()
+    try:
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            assert [tensor._shape_tuple() for _ in range(100)] == [(2, 3, 4)] * 100  # TensorFlow 2.21 releases the interpreter lock in it
+    finally:
+        over.set()
+        collector.join()
+        gc.set_threshold(*thresholds)
+        gc.enable()
 
 
 def test_a_child_collects_for_itself(calls: ActiveCalls) -> None:

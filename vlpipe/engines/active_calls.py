@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import sys
 import threading
 import time
 
@@ -100,10 +101,16 @@ os.register_at_fork(before=_collection_lock.acquire, after_in_parent=_collection
 
 
 class _Collection:
-    """Collects what Python's collector would, by the same counts."""
+    """Collects what Python's collector would, by the same counts, with one exception.
+
+    Python looks through all objects when the long-lived ones have grown by a quarter, and keeps their number to itself. Here it is the
+    memory blocks of the interpreter that have grown. `gc.get_objects` would give the number, but it holds a reference to each object for a
+    moment, also to tuples that other threads are filling, and `PyTuple_SetItem` refuses tuples with two references: TensorFlow 2.21, which
+    releases the interpreter lock while it fills the tuple of a shape, then fails ("Error while creating shape") and frees a number twice.
+    """
 
     def __init__(self) -> None:
-        self._long_lived, self._next_full = 0, 0.0
+        self._blocks, self._next_full = 0, 0.0
 
     def collect_due(self) -> None:
         """Collect the generations that are due."""
@@ -112,16 +119,16 @@ class _Collection:
             return
         if counts[2] > thresholds[2] and self._have_grown():
             gc.collect()
-            self._long_lived = len(gc.get_objects(generation=2))
+            self._blocks = sys.getallocatedblocks()
         else:
             gc.collect(1 if counts[1] > thresholds[1] else 0)
 
     def _have_grown(self) -> bool:
-        """Whether there are more long-lived objects than at the last full collection by a quarter, as Python asks too."""
+        """Whether there are more blocks than after the last full collection by a quarter, or none at all, as with PYTHONMALLOC=malloc."""
         begin = time.monotonic()
         if begin < self._next_full:
             return False
-        have_grown = len(gc.get_objects(generation=2)) > 1.25 * self._long_lived
+        have_grown = sys.getallocatedblocks() >= 1.25 * self._blocks
         self._next_full = begin + (time.monotonic() - begin) / FULL_SHARE
         return have_grown
 
