@@ -61,8 +61,8 @@ bench: .venv/ready
 	.venv/bin/python -m benchmarks.scaling --most 1000000 --json bench-output/scaling.json
 	.venv/bin/python -m benchmarks.memory --epochs 20 --json bench-output/memory.json
 
-# The figures that benchmarks/results holds, but for those on a GPU, and the report, which says by how much each moved. Takes 90 minutes
-# and 24 GB of memory, on a machine that does nothing else.
+# The figures that benchmarks/results holds, but for those on a GPU, and the report, which says by how much each moved. Takes 70 to 90
+# minutes and 24 GB of memory, on a machine that does nothing else.
 bench-full: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks.throughput --rounds 7 --json benchmarks/results/throughput.json
 	.venv-bench/bin/python -m benchmarks.training --workloads events --records 16000 --width 64 --epochs 3 \

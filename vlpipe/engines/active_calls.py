@@ -124,7 +124,7 @@ class _Collection:
             gc.collect(1 if counts[1] > thresholds[1] else 0)
 
     def _have_grown(self) -> bool:
-        """Whether there are more blocks than after the last full collection by a quarter, or none at all, as with PYTHONMALLOC=malloc."""
+        """Whether there are a quarter more blocks than after the last full collection. True if Python counts none (PYTHONMALLOC=malloc)."""
         begin = time.monotonic()
         if begin < self._next_full:
             return False

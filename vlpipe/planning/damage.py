@@ -85,8 +85,8 @@ class Skipped:
         """Count a record that was found to be damaged; it is logged when it is met for the first time.
 
         Raises:
-            DatasetError: the run has met more records than it may leave out; the message names them. Threads that read further batches
-                at that moment raise the same message: the user sees that of the first batch, so it must not depend on which was faster.
+            DatasetError: the run has met more records than it may leave out; the message names them. Other threads, which read
+                further batches at that moment, raise the same message: which thread is faster does not change what the user sees.
         """
         number = int(self._index.ids[row])
         with self._lock:
